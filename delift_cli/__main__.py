@@ -1,0 +1,5 @@
+"""`python -m delift_cli`."""
+
+from .cli import main
+
+main()

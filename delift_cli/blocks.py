@@ -1,0 +1,210 @@
+"""Caches to the kernels of one objective: which block is which, and whether they belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .cache import Cache
+from .errors import InputError
+from .kernel import DenseKernel, Transform, Utility, utility_kernel, utility_range
+from .objectives import Objective, make_objective
+from .records import Record, copy_groups
+
+SelfUtility = Literal["exclude", "include"]
+CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool
+SWEEP_TARGET = ("flvmi", "sqrt", "log1p", "saturated")  # with a target set they cover it alone
+
+
+@dataclass(frozen=True)
+class KernelOptions:
+    """How measurements become similarities: see `kernel.utility_kernel` and DESIGN's self-utility."""
+
+    utility: Utility = "euclidean"
+    transform: Transform = "clip"
+    self_utility: SelfUtility = "exclude"
+
+
+class Block:
+    """One complete cache, with its records read once.
+
+    Raises:
+        InputError: the cache is not complete; how to finish it.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        if not cache.complete:
+            done = int((cache.rows["done"] == cache.shape[1]).sum())
+            raise InputError(
+                f"{cache.path} is not complete: {done} of {cache.shape[0]} rows are scored; "
+                "run the same delift score command again, it goes on from there"
+            )
+        cache.check_rows()
+
+    @cached_property
+    def examples(self) -> list[Record]:
+        return self.cache.examples().records
+
+    @cached_property
+    def targets(self) -> list[Record]:
+        return self.examples if self.cache.square else self.cache.targets().records
+
+    @property
+    def example_key(self) -> str:
+        return str(self.cache.manifest["examples"]["sha256"])
+
+    @property
+    def target_key(self) -> str:
+        return str(self.cache.manifest["targets"]["sha256"])
+
+    def measured(self, utility: Utility) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The matrix and the base that this utility is made of."""
+        if utility == "euclidean":
+            return self.cache.distance, self.cache.base_distance
+        return self.cache.logprob, self.cache.base_logprob
+
+
+def kernels(blocks: Sequence[Block], options: KernelOptions) -> list[DenseKernel]:
+    """One kernel for each block; `minmax` scales all of them by their common range.
+
+    With self_utility `exclude`, a record covers neither itself nor a copy of itself, in any block.
+    """
+    value_range = None
+    if options.transform == "minmax":
+        ranges = [utility_range(*block.measured(options.utility), options.utility) for block in blocks]
+        value_range = (min(low for low, _ in ranges), max(high for _, high in ranges))
+    made = []
+    for block in blocks:
+        groups: dict[str, Any] = {}
+        if options.self_utility == "exclude":
+            if block.cache.square:
+                same = copy_groups(block.examples)
+                groups = {"example_group": same, "target_group": same}
+            else:
+                same = copy_groups([*block.examples, *block.targets])
+                groups = {
+                    "example_group": same[: len(block.examples)],
+                    "target_group": same[len(block.examples) :],
+                }
+        made.append(
+            utility_kernel(
+                *block.measured(options.utility),
+                options.utility,
+                options.transform,
+                value_range=value_range,
+                **groups,
+            )
+        )
+    return made
+
+
+def _check_same_measure(blocks: Sequence[Block]) -> None:
+    """Blocks compare only when the same model measured them in the same way.
+
+    Raises:
+        InputError: the first field that differs.
+    """
+    first = blocks[0]
+    for block in blocks[1:]:
+        for name in ("model.sha256", "weights", "template.text", "metric", "settings"):
+            here, there = (_field(b.cache.manifest, name) for b in (first, block))
+            if here != there:
+                raise InputError(
+                    f"{first.cache.path} and {block.cache.path} were not measured alike: {name} differs; "
+                    "score one of them again"
+                )
+
+
+def default_objective(pool: bool, target: bool, existing: bool) -> str:
+    """The objective of a stage: DESIGN's defaults for what is given."""
+    if target and existing:
+        return "flcmi"
+    if existing:
+        return "flcg"
+    if target:
+        return "flmi" if pool else "flvmi"
+    return "fl"
+
+
+def objective_over(
+    pool: Cache | None,
+    target: Cache | None,
+    existing: Cache | None,
+    name: str,
+    options: KernelOptions,
+    *,
+    eta: float | None = None,
+    nu: float = 1.0,
+    alpha: float = 0.3,
+) -> tuple[Objective, Block]:
+    """The objective `name` over the caches, and the block whose examples are chosen from.
+
+    Args:
+        pool: pool × pool; None for an objective that needs only pool × target set.
+        target: pool × target set, or target set × pool for `fl1mi` and `flcmi`.
+        existing: existing data × pool (× target set where that is what the objective covers).
+
+    Raises:
+        InputError: a cache is incomplete, was measured otherwise, or holds other records than the objective
+            needs; with the command that makes the right one.
+    """
+    given = {"pool": pool, "target": target, "existing": existing}
+    blocks = {role: Block(cache) for role, cache in given.items() if cache is not None}
+    if not blocks:
+        raise InputError("give a cache to select from: delift select train.delift -k 30%")
+    chosen = blocks.get("pool") or blocks.get("target")
+    if chosen is None:
+        raise InputError("--existing alone has nothing to select from; give the pool's cache too")
+    _check_same_measure(list(blocks.values()))
+    swept = blocks["target"] if "pool" not in blocks or (name in SWEEP_TARGET and target) else blocks["pool"]
+    if "pool" in blocks and not blocks["pool"].cache.square:
+        raise InputError(
+            f"{blocks['pool'].cache.path} is not a pool scored against itself; give it with --target or --existing"
+        )
+    if "pool" in blocks and "target" in blocks:
+        _check_target(blocks["pool"], blocks["target"], name)
+    if "existing" in blocks and blocks["existing"].target_key != swept.target_key:
+        raise InputError(
+            f"{blocks['existing'].cache.path} does not have the records to cover as its targets; make it with: "
+            f"delift score --examples EXISTING --targets {swept.cache.manifest['targets']['source']}"
+        )
+    made = dict(zip(blocks, kernels(list(blocks.values()), options), strict=True))
+    objective = make_objective(
+        name,
+        made.get("pool"),
+        target=made.get("target"),
+        existing=made.get("existing"),
+        eta=eta,
+        nu=nu,
+        alpha=alpha,
+    )
+    return objective, chosen
+
+
+def _check_target(pool: Block, target: Block, name: str) -> None:
+    """The pool must be the rows of the target block or, for the capped objectives, its columns."""
+    source = pool.cache.manifest["examples"]["source"]
+    if name in CAPPED:
+        if target.target_key != pool.example_key:
+            raise InputError(
+                f"{target.cache.path} does not have the pool as its targets, which objective {name} needs; "
+                f"make it with: delift score --examples TARGET_SET --targets {source}"
+            )
+    elif target.example_key != pool.example_key:
+        raise InputError(
+            f"{target.cache.path} does not have the pool as its examples; "
+            f"make it with: delift score {source} --targets TARGET_SET"
+        )
+
+
+def _field(manifest: dict[str, Any], name: str) -> Any:
+    value: Any = manifest
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,526 @@
+"""A cache directory: one rectangular block of measurements, examples × targets, and what they were measured with.
+
+    manifest.json          what the numbers are: format, model, template, settings, records
+    examples.jsonl         the example records as they came in, one a line
+    examples.ids.json      their ids and line numbers in the source
+    targets.jsonl, targets.ids.json    the same for targets; absent when the pool is scored against itself
+    distance.npy           float32 [example, target], NaN where not scored
+    logprob.npy            float32 [example, target], NaN where not scored
+    base_distance.npy      float32 [target], without an example
+    base_logprob.npy       float32 [target]
+    example_tokens.npy     int32 [example], tokens of the record in the chat template
+    response_tokens.npy    int32 [target], scored tokens of the response
+    rows.npy               {done: int32, crc: uint32} [example]: leading targets scored, and their checksum
+
+A row is written, synced, and only then counted in rows.npy. All writes are plain writes, never through a memory
+map: a full disk is an error that can be reported, not a signal that kills the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from .errors import InputError, RunError
+from .records import RecordSet, parse_records
+
+FORMAT = "delift-cache"
+VERSION = 1
+ROW = np.dtype([("done", "<i4"), ("crc", "<u4")])
+_MATRICES = ("distance", "logprob")
+_BASES = ("base_distance", "base_logprob")
+
+
+class Cache:
+    """A cache opened for reading.
+
+    Raises:
+        InputError: there is no cache at `path`, or it is damaged, of a newer version, or not delift's.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.manifest = _read_manifest(self.path)
+        _finish_growing(self.path, self.manifest)
+        n, m = self.shape
+        self.distance = self._array("distance", (n, m), np.float32)
+        self.logprob = self._array("logprob", (n, m), np.float32)
+        self.base_distance = self._array("base_distance", (m,), np.float32)
+        self.base_logprob = self._array("base_logprob", (m,), np.float32)
+        self.example_tokens = self._array("example_tokens", (n,), np.int32)
+        self.response_tokens = self._array("response_tokens", (m,), np.int32)
+        self.rows = self._array("rows", (n,), ROW)
+        if n and not (self.rows["done"].min() >= 0 and self.rows["done"].max() <= m):
+            raise InputError(f"{self.path} is damaged: rows.npy counts more targets than there are")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(examples, targets)."""
+        return self.manifest["examples"]["count"], self.manifest["targets"]["count"]
+
+    @property
+    def square(self) -> bool:
+        """Is a pool scored against itself?"""
+        return bool(self.manifest["targets"]["same_as_examples"])
+
+    @property
+    def complete(self) -> bool:
+        return bool((self.rows["done"] == self.shape[1]).all() and not np.isnan(self.base_distance).any())
+
+    def examples(self) -> RecordSet:
+        """The example records, read again from what the cache keeps of them."""
+        return self._records("examples")
+
+    def targets(self) -> RecordSet:
+        """The target records."""
+        return self._records("examples" if self.square else "targets")
+
+    def check_rows(self) -> None:
+        """Compare every finished row with its checksum.
+
+        Raises:
+            InputError: a row does not hold what was written to it.
+        """
+
+        def intact(example: int) -> bool:
+            done = int(self.rows["done"][example])
+            rows = [self.distance[example, :done], self.logprob[example, :done]]
+            return _checksum(rows) == self.rows["crc"][example]
+
+        with ThreadPoolExecutor() as threads:
+            for example, good in enumerate(threads.map(intact, range(self.shape[0]), chunksize=64)):
+                if not good:
+                    raise InputError(
+                        f"{self.path} is damaged: row {example} of distance.npy or logprob.npy does not match "
+                        "its checksum; score into a new directory"
+                    )
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return _open_array(self.path / f"{name}.npy", shape, np.dtype(dtype))
+
+    def _records(self, role: str) -> RecordSet:
+        entry = self.manifest[role]
+        data = _read_bytes(self.path / f"{role}.jsonl")
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise InputError(f"{self.path} is damaged: {role}.jsonl is not what was scored")
+        fields = self.manifest["fields"]
+        read = parse_records(data, entry["source"], prompt_field=fields["prompt"], response_field=fields["response"])
+        origins = orjson.loads(_read_bytes(self.path / f"{role}.ids.json"))
+        records = [
+            replace(record, id=id_, line=line) for record, (id_, line) in zip(read.records, origins, strict=True)
+        ]
+        return replace(read, records=records, form=entry["form"])
+
+
+class CacheWriter(Cache):
+    """A cache opened for scoring, locked against every other process until closed."""
+
+    def __init__(self, path: Path, lock: io.BufferedRandom) -> None:
+        self._lock = lock
+        super().__init__(path)
+        self._files = {name: os.open(self.path / f"{name}.npy", os.O_RDWR) for name in (*_MATRICES, *_BASES, "rows")}
+
+    def __enter__(self) -> CacheWriter:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for file in self._files.values():
+            os.close(file)
+        self._lock.close()
+
+    def write_base(self, first: int, distance: npt.NDArray[np.float32], logprob: npt.NDArray[np.float32]) -> None:
+        """Store the measurements without an example for targets `first`, `first` + 1, …"""
+        with _disk(self.path):
+            for name, values in zip(_BASES, (distance, logprob), strict=True):
+                self._write(name, first, values)
+
+    def write_row(self, example: int, distance: npt.NDArray[np.float32], logprob: npt.NDArray[np.float32]) -> None:
+        """Store what is missing of one example's row: the targets from rows.done on to the last.
+
+        Args:
+            example: the row.
+            distance, logprob: float32 [targets - rows["done"][example]].
+        """
+        n_targets = self.shape[1]
+        done = int(self.rows["done"][example])
+        with _disk(self.path):
+            for name, values in zip(_MATRICES, (distance, logprob), strict=True):
+                self._write(name, example * n_targets + done, values)
+            for name in _MATRICES:
+                _sync(self._files[name])
+            crc = _checksum([self.distance[example], self.logprob[example]])
+            self._write("rows", example, np.array([(n_targets, crc)], ROW))
+
+    def sync(self) -> None:
+        """Wait until everything written is on disk."""
+        with _disk(self.path):
+            for file in self._files.values():
+                _sync(file)
+
+    def _write(self, name: str, element: int, values: npt.NDArray[Any]) -> None:
+        array = getattr(self, name)
+        data = np.ascontiguousarray(values, array.dtype).tobytes()
+        _write_all(self._files[name], data, array.offset + element * array.itemsize)
+
+
+# ---------------------------------------------------------------------- opening for scoring
+
+
+def open_for_scoring(
+    path: Path,
+    description: dict[str, Any],
+    examples: RecordSet,
+    targets: RecordSet | None,
+    *,
+    example_tokens: Sequence[int],
+    response_tokens: Sequence[int],
+) -> CacheWriter:
+    """Create the cache at `path`, or go on with the one that is there.
+
+    An existing cache must have been made with the same `description`; its records must be the first of the ones
+    given now. Records that are new get their rows and columns.
+
+    Args:
+        description: model, template, metric, settings and the records' field names: all that a number
+            depends on.
+        targets: None when the pool is scored against itself.
+        example_tokens, response_tokens: lengths for every example and target.
+
+    Raises:
+        InputError: something else is at `path`, or it was made with something else; the fields are named.
+        RunError: another process writes to it, or the disk is full.
+    """
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        **description,
+        "examples": _describe(examples),
+        "targets": {**_describe(targets or examples), "same_as_examples": targets is None},
+        "pending": [],
+    }
+    arrays = _empty_arrays(example_tokens, response_tokens)
+    if not path.exists():
+        _create(path, manifest, examples, targets, arrays)
+    elif not path.is_dir():
+        raise InputError(f"{path} is a file; give a directory for the cache with -o")
+    lock = _take_lock(path)
+    try:
+        present = Cache(path)
+        _compare(present, manifest, examples, targets)
+        present.check_rows()
+        if present.shape != (len(examples.records), len(targets.records if targets else examples.records)):
+            _grow(present, manifest, examples, targets, arrays)
+        return CacheWriter(path, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _create(
+    path: Path,
+    manifest: dict[str, Any],
+    examples: RecordSet,
+    targets: RecordSet | None,
+    arrays: dict[str, npt.NDArray[Any]],
+) -> None:
+    """Make the whole directory under another name first, so that there is never half a cache at `path`."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with _disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.mkdir()
+            for name, content in _record_files(examples, targets).items():
+                _write_file(draft / name, [content])
+            shape = (len(arrays["example_tokens"]), len(arrays["response_tokens"]))
+            for name in _MATRICES:
+                _write_matrix(draft / f"{name}.npy", shape, np.empty((0, 0), np.float32))
+            for name, array in arrays.items():
+                _write_file(draft / f"{name}.npy", [_header(array.shape, array.dtype), array.tobytes()])
+            _write_manifest(draft, manifest)
+            draft.rename(path)
+    except FileExistsError:
+        raise RunError(f"{draft} is in the way; remove it") from None
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _compare(present: Cache, manifest: dict[str, Any], examples: RecordSet, targets: RecordSet | None) -> None:
+    """Refuse a cache that was made with something else, naming the fields that differ."""
+    different = list(_differences(present.manifest, manifest))
+    if present.square != (targets is None):
+        different.append("targets: the pool itself in one, a set of its own in the other")
+    pairs = [("examples", examples)] + ([("targets", targets)] if targets is not None else [])
+    if not different:
+        for role, records in pairs:
+            different += _changed_records(present.path / f"{role}.jsonl", role, records)
+    if different:
+        raise InputError(
+            f"{present.path} was made with something else: {'; '.join(different)}. "
+            "Score into another directory with -o, or remove this one"
+        )
+
+
+def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted({*there, *here} - {"examples", "targets", "pending", "source", "file", "name"}):
+            yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+    elif there != here:
+        yield f"{name} (there {_brief(there)}, now {_brief(here)})"
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return text if len(text) <= 40 else f"{text[:18]}…{text[-18:]}"
+
+
+def _changed_records(file: Path, role: str, records: RecordSet) -> Iterator[str]:
+    there = _read_bytes(file).split(b"\n")[:-1]
+    if len(there) > len(records.records):
+        yield f"{role} (there {len(there)} records, now {len(records.records)})"
+        return
+    for at, (line, record) in enumerate(zip(there, records.records, strict=False)):
+        if line != record.raw:
+            yield f"{role} (record {at + 1}, now {record.id}, was another one)"
+            return
+
+
+# ---------------------------------------------------------------------- growing
+
+
+def _grow(
+    present: Cache,
+    manifest: dict[str, Any],
+    examples: RecordSet,
+    targets: RecordSet | None,
+    arrays: dict[str, npt.NDArray[Any]],
+) -> None:
+    """Make room for new records.
+
+    The larger files are written beside the old ones; the manifest, replaced in one step, then says that they are
+    to take their places, and whoever opens the cache next does what is left of that.
+    """
+    path = present.path
+    n, m = present.shape
+    with _disk(path):
+        shape = (len(arrays["example_tokens"]), len(arrays["response_tokens"]))
+        for name in _MATRICES:
+            _write_matrix(path / f"{name}.npy.grown", shape, getattr(present, name))
+        for name in _BASES:
+            arrays[name][:m] = getattr(present, name)
+        arrays["rows"][:n] = present.rows
+        for name, array in arrays.items():
+            _write_file(path / f"{name}.npy.grown", [_header(array.shape, array.dtype), array.tobytes()])
+        for name, content in _record_files(examples, targets).items():
+            _write_file(path / f"{name}.grown", [content])
+        manifest = {**manifest, "pending": sorted(file.name[:-6] for file in path.glob("*.grown"))}
+        _write_manifest(path, manifest)
+        _finish_growing(path, manifest)
+
+
+def _finish_growing(path: Path, manifest: dict[str, Any]) -> None:
+    if not manifest["pending"]:
+        return
+    for name in manifest["pending"]:
+        with contextlib.suppress(FileNotFoundError):
+            (path / f"{name}.grown").replace(path / name)
+    _sync_directory(path)
+    manifest["pending"] = []
+    _write_manifest(path, manifest)
+
+
+# ---------------------------------------------------------------------- files
+
+
+def _describe(records: RecordSet) -> dict[str, Any]:
+    return {
+        "source": records.source,
+        "form": records.form,
+        "count": len(records.records),
+        "sha256": hashlib.sha256(_lines(records)).hexdigest(),
+        "layouts": records.layouts,
+    }
+
+
+def _record_files(examples: RecordSet, targets: RecordSet | None) -> dict[str, bytes]:
+    sets = {"examples": examples} if targets is None else {"examples": examples, "targets": targets}
+    files = {}
+    for role, records in sets.items():
+        files[f"{role}.jsonl"] = _lines(records)
+        files[f"{role}.ids.json"] = orjson.dumps([(record.id, record.line) for record in records.records])
+    return files
+
+
+def _lines(records: RecordSet) -> bytes:
+    return b"".join(record.raw + b"\n" for record in records.records)
+
+
+def _empty_arrays(example_tokens: Sequence[int], response_tokens: Sequence[int]) -> dict[str, npt.NDArray[Any]]:
+    """Every array but the two matrices, with nothing scored."""
+    nothing = np.full(len(response_tokens), np.nan, np.float32)
+    return {
+        "base_distance": nothing,
+        "base_logprob": nothing.copy(),
+        "example_tokens": np.asarray(example_tokens, np.int32),
+        "response_tokens": np.asarray(response_tokens, np.int32),
+        "rows": np.zeros(len(example_tokens), ROW),
+    }
+
+
+def _write_matrix(path: Path, shape: tuple[int, int], old: npt.NDArray[np.float32]) -> None:
+    """A float32 matrix of NaN with `old` in its first rows and columns: the disk space is taken now."""
+
+    def rows() -> Iterator[bytes]:
+        yield _header(shape, np.dtype(np.float32))
+        nothing = np.full(shape[1], np.nan, np.float32)
+        for example in range(shape[0]):
+            if example < old.shape[0]:
+                row = nothing.copy()
+                row[: old.shape[1]] = old[example]
+                yield row.tobytes()
+            else:
+                yield nothing.tobytes()
+
+    _write_file(path, rows())
+
+
+def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        buffer,
+        {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape},
+    )
+    return buffer.getvalue()
+
+
+def _write_file(path: Path, chunks: Iterable[bytes]) -> None:
+    with path.open("wb", buffering=1 << 20) as file:
+        for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    draft = path / "manifest.json.new"
+    _write_file(draft, [orjson.dumps(manifest, option=orjson.OPT_INDENT_2), b"\n"])
+    draft.replace(path / "manifest.json")
+    _sync_directory(path)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise InputError(f"{path}: no such cache; make it with: delift score … -o {path}")
+    file = path / "manifest.json"
+    if not file.exists():
+        raise InputError(f"{path} is not a delift cache (it has no manifest.json); nothing was touched")
+    try:
+        manifest = orjson.loads(file.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise InputError(f"{path} is damaged: manifest.json: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{path} is not a delift cache (manifest.json is something else's)")
+    if manifest.get("version") != VERSION:
+        raise InputError(
+            f"{path} has cache format {manifest.get('version')}, this delift reads {VERSION}; "
+            "update delift or score again"
+        )
+    try:
+        counts = [manifest[role]["count"] for role in ("examples", "targets")]
+        assert all(isinstance(count, int) and count >= 0 for count in counts)
+        assert isinstance(manifest["pending"], list)
+        assert isinstance(manifest["targets"]["same_as_examples"], bool)
+    except (KeyError, TypeError, AssertionError):
+        raise InputError(f"{path} is damaged: manifest.json lacks what a cache's has") from None
+    return manifest
+
+
+def _open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    try:
+        if 0 in shape:
+            return np.load(path)
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path.parent} is damaged: {path.name}: {error}") from None
+    if array.shape != shape or array.dtype != dtype:
+        raise InputError(
+            f"{path.parent} is damaged: {path.name} holds {array.dtype} {array.shape}, not {dtype} {shape}"
+        )
+    return array
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path.parent} is damaged: {path.name}: {error.strerror}") from None
+
+
+def _checksum(arrays: Iterable[npt.NDArray[np.float32]]) -> int:
+    crc = 0
+    for array in arrays:
+        crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
+    return crc
+
+
+def _write_all(file: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _sync(file: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(file)
+
+
+def _sync_directory(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _take_lock(path: Path) -> io.BufferedRandom:
+    lock = (path / "lock").open("a+b")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        owner = lock.read().decode(errors="replace").strip() or "unknown"
+        lock.close()
+        raise RunError(f"{path} is being written by another delift (pid {owner}); wait for it") from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()).encode())
+    lock.flush()
+    return lock
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Turn what the disk says into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RunError(
+                f"no space left for {path} ({error.strerror}); what was scored is safe, "
+                "make room and run the same command again"
+            ) from None
+        raise RunError(f"cannot write {path}: {error}") from None

@@ -1,0 +1,68 @@
+"""The command line: `delift VERB`, and how failures reach the shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from . import __version__
+from .errors import DeliftError
+
+app = typer.Typer(
+    name="delift",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _delift(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    """Choose the training data that makes your language model better.
+
+    First 'delift score' asks a local GGUF model how much each example helps with each other one; then
+    'delift select' chooses the subset worth training on.
+    """
+    if version:
+        typer.echo(f"delift {__version__}")
+        raise typer.Exit
+
+
+def _register() -> None:
+    from .commands import inspect, score, select
+
+    app.command("score")(score.score)
+    app.command("select")(select.select)
+    app.command("inspect")(inspect.inspect)
+
+
+_register()
+
+
+def main() -> None:
+    """Entry point: one line for the user on failure, no traceback (DELIFT_DEBUG=1 shows it)."""
+    try:
+        app()
+    except DeliftError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was scored is safe, the same command goes on from there", 130)
+    except BrokenPipeError:
+        # the reader of stdout has gone; that is how pipelines end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except MemoryError:
+        _fail("out of memory", 1)
+    except OSError as error:
+        _fail(str(error), 1)
+
+
+def _fail(message: str, code: int) -> None:
+    if os.environ.get("DELIFT_DEBUG"):
+        raise
+    print(f"delift: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,89 @@
+"""`delift inspect`: what a cache holds."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+import typer
+from rich.table import Table
+
+from .. import console
+from ..cache import Cache
+from ..inspection import utilities
+
+
+def inspect(
+    cache: Annotated[Path, typer.Argument(help="A cache made by delift score.")],
+    top: Annotated[int, typer.Option(min=0, help="How many of the most and least useful examples.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
+) -> None:
+    """Say what a cache holds, and show its most and least useful examples."""
+    opened = Cache(cache)
+    opened.check_rows()
+    found = utilities(opened)
+    records = opened.examples().records
+    scored = np.flatnonzero(~np.isnan(found.examples))
+    ranked = scored[np.argsort(-found.examples[scored], kind="stable")].tolist()
+
+    def row(example: int) -> dict[str, Any]:
+        record = records[example]
+        return {
+            "id": record.id,
+            "line": record.line,
+            "mean_utility": float(found.examples[example]),
+            "prompt": record.prompt[-1].content,
+            "response": record.response,
+        }
+
+    done = int((opened.rows["done"] == opened.shape[1]).sum())
+    summary: dict[str, Any] = {
+        "cache": str(cache),
+        "examples": opened.shape[0],
+        "targets": opened.shape[1],
+        "square": opened.square,
+        "rows_done": done,
+        "complete": opened.complete,
+        "mean_utility": found.mean,
+        "harmful_share": found.harmful,
+        "manifest": opened.manifest,
+        "most_useful": [row(example) for example in ranked[:top]],
+        "least_useful": [row(example) for example in ranked[::-1][:top]],
+    }
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
+        return
+    manifest = opened.manifest
+    model, settings = manifest["model"], manifest["settings"]
+    block = "the pool against itself" if opened.square else f"targets from {manifest['targets']['source']}"
+    console.facts(
+        [
+            ("cache", f"{cache}, format {manifest['version']}"),
+            ("block", f"{opened.shape[0]:,} examples from {manifest['examples']['source']}, {block}"),
+            ("state", "complete" if opened.complete else f"{done:,} of {opened.shape[0]:,} rows scored"),
+            ("model", f"{model['name']} {model['quantization']}, sha256 {model['sha256'][:16]}…"),
+            ("weights", manifest["weights"]),
+            ("template", manifest["template"]["name"]),
+            ("settings", ", ".join(f"{name} {value}" for name, value in settings.items())),
+            ("utility", f"mean {found.mean:+.4f}, {found.harmful:.0%} of the pairs harmful"),
+        ]
+    )
+    for title, rows in (("most useful", summary["most_useful"]), ("least useful", summary["least_useful"])):
+        console.stderr().print(_table(title, rows))
+
+
+def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in ("id", "mean utility", "prompt", "response"):
+        table.add_column(name, justify="right" if name == "mean utility" else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(row["id"], f"{row['mean_utility']:+.4f}", _short(row["prompt"], 48), _short(row["response"], 32))
+    return table
+
+
+def _short(text: str, length: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,81 @@
+"""What a person sees: everything here goes to stderr, in colour only on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+PLAIN_SECONDS = 30.0  # how often a run without a terminal says where it is
+
+
+def stderr() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Report(Protocol):
+    """Shows how far a run is: `done` of its total, and a word on the speed."""
+
+    def __call__(self, done: int, speed: str, seconds_left: float | None) -> None: ...
+
+
+@contextmanager
+def progress(title: str, total: int, *, quiet: bool) -> Iterator[Report]:
+    """A bar on a terminal, a line now and then elsewhere, nothing when quiet."""
+    console = stderr()
+    if quiet:
+        yield lambda done, speed, seconds_left: None
+    elif console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[done]}/{task.total:.0f} rows  {task.fields[speed]}"),
+        )
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(title, total=total, done=0, speed="")
+
+            def show(done: int, speed: str, seconds_left: float | None) -> None:
+                left = "" if seconds_left is None else f"  {duration(seconds_left)} left"
+                bar.update(task, completed=done, done=done, speed=speed + left)
+
+            yield show
+    else:
+        last = time.monotonic()
+
+        def line(done: int, speed: str, seconds_left: float | None) -> None:
+            nonlocal last
+            if time.monotonic() - last >= PLAIN_SECONDS:
+                last = time.monotonic()
+                left = "" if seconds_left is None else f", {duration(seconds_left)} left"
+                print(f"{title}: {done}/{total} rows, {speed}{left}", file=sys.stderr, flush=True)
+
+        yield line
+
+
+def facts(rows: list[tuple[str, str]]) -> None:
+    """A summary as aligned lines of name and value."""
+    console = stderr()
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        console.print(f"[dim]{name:>{width}}[/dim]  ", end="")
+        console.print(value, markup=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 8 s, 3 min 20 s, 5 h 10 min, 2 d 3 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    for size, name, smaller, smaller_name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // smaller} {smaller_name}"
+    return f"{whole} s"

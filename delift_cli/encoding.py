@@ -1,0 +1,115 @@
+"""Records × template to the tokens that scoring needs, within the context that the model has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InputError
+from .records import Record, RecordSet, Rejected
+from .template import ChatTemplate, Target, Tokens
+
+Encoded = TypeVar("Encoded")
+
+
+@dataclass(frozen=True)
+class EncodedExamples:
+    """Examples as prefixes.
+
+    Attributes:
+        prefixes: token ids up to the last of the example's response, one array for each.
+        systems: the text of the system message that opens each record, or None.
+    """
+
+    prefixes: list[Tokens]
+    systems: list[str | None]
+
+
+@dataclass(frozen=True)
+class EncodedTargets:
+    """Targets as contexts and responses; `systems` as for examples."""
+
+    targets: list[Target]
+    systems: list[str | None]
+
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each target behind an example, int64 [targets]."""
+        return np.array([max(len(t.after), len(t.after_system)) + len(t.response) for t in self.targets])
+
+
+def encode_examples(records: RecordSet, template: ChatTemplate, *, limit: int | None) -> EncodedExamples:
+    """Every record as an example; with `limit`, prompts are shortened until the record has no more tokens.
+
+    Raises:
+        InputError: a record that the template refuses or that cannot be shortened, named.
+    """
+    return EncodedExamples(
+        _encode(records, lambda record: template.example(record, limit=limit)),
+        [_system(record) for record in records.records],
+    )
+
+
+def encode_targets(records: RecordSet, template: ChatTemplate, *, limit: int | None) -> EncodedTargets:
+    """Every record as a target; the same limit and errors as `encode_examples`."""
+    return EncodedTargets(
+        _encode(records, lambda record: template.target(record, limit=limit)),
+        [_system(record) for record in records.records],
+    )
+
+
+class TooLong(NamedTuple):
+    """Records behind pairs that exceed the context, by role."""
+
+    examples: list[Rejected]
+    targets: list[Rejected]
+
+
+def too_long(
+    examples: RecordSet,
+    targets: RecordSet,
+    prefixes: Sequence[Tokens],
+    lengths: npt.NDArray[np.int64],
+    context: int,
+) -> TooLong:
+    """The longest records of either role, until the others fit `context` in every pair."""
+    sizes = np.array([len(prefix) for prefix in prefixes])
+    by_size, by_length = np.argsort(-sizes, kind="stable"), np.argsort(-lengths, kind="stable")
+    long = TooLong([], [])
+    a = b = 0
+    while a < len(sizes) and b < len(lengths) and sizes[by_size[a]] + lengths[by_length[b]] > context:
+        if sizes[by_size[a]] >= lengths[by_length[b]]:
+            record, tokens = examples.records[by_size[a]], sizes[by_size[a]]
+            long.examples.append(Rejected(record.line, record.id, f"{tokens:,} tokens as an example"))
+            a += 1
+        else:
+            record, tokens = targets.records[by_length[b]], lengths[by_length[b]]
+            long.targets.append(Rejected(record.line, record.id, f"{tokens:,} tokens as a target"))
+            b += 1
+    return long
+
+
+def without(records: RecordSet, left_out: Sequence[Rejected]) -> RecordSet:
+    """`records` less the ones named, which join those that were rejected when reading."""
+    gone = {record.id: record for record in left_out}
+    kept = [record for record in records.records if record.id not in gone]
+    if not kept:
+        raise InputError(f"{records.source}: no record is left that fits the context")
+    return replace(records, records=kept, rejected=[*records.rejected, *gone.values()])
+
+
+def _encode(records: RecordSet, encode: Callable[[Record], Encoded]) -> list[Encoded]:
+    encoded = []
+    for record in records.records:
+        try:
+            encoded.append(encode(record))
+        except InputError as error:
+            raise InputError(f"{records.source}:{record.line} (id {record.id}): {error}") from None
+    return encoded
+
+
+def _system(record: Record) -> str | None:
+    return record.prompt[0].content if record.prompt[0].role == "system" else None

@@ -1,0 +1,21 @@
+"""The two ways in which a run can end badly, each with the exit code that the shell sees."""
+
+from __future__ import annotations
+
+
+class DeliftError(Exception):
+    """One line for the user: what is wrong, where, and what to do."""
+
+    exit_code = 1
+
+
+class InputError(DeliftError):
+    """Bad usage or bad input: the user can mend it (exit code 2)."""
+
+    exit_code = 2
+
+
+class RunError(DeliftError):
+    """A failure at run time: the machine, the disk or the model (exit code 1)."""
+
+    exit_code = 1

@@ -1,0 +1,41 @@
+"""What a cache holds, in figures: utilities read a row at a time, never as a matrix of their own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .cache import Cache
+
+
+class Utilities(NamedTuple):
+    """Over the scored pairs of a cache.
+
+    Attributes:
+        mean: the mean utility (euclidean).
+        harmful: the share of pairs with a negative one.
+        examples: float64 [example], each example's mean utility over its targets, itself left out where the pool
+            is scored against itself; NaN where nothing is scored.
+    """
+
+    mean: float
+    harmful: float
+    examples: npt.NDArray[np.float64]
+
+
+def utilities(cache: Cache) -> Utilities:
+    """Mean utilities of everything that is scored, in one sweep."""
+    total, harmful, pairs = 0.0, 0, 0
+    means = np.full(cache.shape[0], np.nan)
+    for example, done in enumerate(cache.rows["done"].tolist()):
+        utility = cache.base_distance[:done].astype(np.float64) - cache.distance[example, :done]
+        total += float(utility.sum())
+        harmful += int((utility < 0).sum())
+        pairs += done
+        if cache.square and example < done:
+            utility = np.delete(utility, example)
+        if len(utility):
+            means[example] = utility.mean()
+    return Utilities(total / max(1, pairs), harmful / max(1, pairs), means)

