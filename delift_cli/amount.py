@@ -23,7 +23,7 @@ def parse_amount(text: str, n: int) -> Amount:
     Raises:
         InputError: none of these, or more records than there are.
     """
-    compact = text.replace("_", "").replace(",", "").strip().lower()
+    compact = re.sub(r"(?<=\d)[_,](?=\d{3}(?!\d))", "", text).strip().lower()  # 200,000 or 200_000
     percent = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", compact)
     if percent:
         share = float(percent.group(1))
@@ -32,7 +32,10 @@ def parse_amount(text: str, n: int) -> Amount:
         return Amount(max(1, round(n * share / 100)), None)
     tokens = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)\s*(?:tok|tokens)", compact)
     if tokens:
-        return Amount(None, round(float(tokens.group(1)) * _FACTORS[tokens.group(2)]))
+        budget = round(float(tokens.group(1)) * _FACTORS[tokens.group(2)])
+        if budget == 0:
+            raise InputError(f"-k {text}: a budget of no tokens selects nothing")
+        return Amount(None, budget)
     if re.fullmatch(r"\d+", compact):
         records = int(compact)
         if not 0 < records <= n:

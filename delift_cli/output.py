@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -57,15 +58,25 @@ def render(
 
 
 def write(data: bytes, destination: Path | None) -> None:
-    """To a file, whole or not at all, or to stdout."""
+    """To a file, whole or not at all, or to stdout.
+
+    What is there and is no file, /dev/null or a pipe say, is written to and stays what it is.
+    """
     if destination is None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    draft = destination.with_name(f".{destination.name}.{os.getpid()}")
+    final = destination.resolve()  # a link stays, what it points to is replaced
+    draft = final.with_name(f".{final.name}.{os.getpid()}")
     try:
-        draft.write_bytes(data)
-        draft.replace(destination)
+        if final.exists() and not final.is_file():
+            final.write_bytes(data)
+            return
+        try:
+            draft.write_bytes(data)
+            draft.replace(final)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise RunError(f"cannot write {destination}: {error.strerror}") from None

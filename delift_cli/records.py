@@ -185,9 +185,7 @@ def parse_records(
                 who = f" (id {own_id})" if own_id else ""
                 # When the very first line is no JSON, the file as a whole may be of another kind.
                 hint = f"{_ACCEPTED}; " if place == 1 and str(error).startswith("not JSON") else ""
-                raise InputError(
-                    f"{source}:{line}{who}: {error}; {hint}--skip-invalid goes on without it"
-                ) from None
+                raise InputError(f"{source}:{line}{who}: {error}; {hint}--skip-invalid goes on without it") from None
             continue
         wanted = own_id or str(place if form == "array" else line)
         records.append(Record(_unique(wanted, used_ids), prompt, response, raw, line))
@@ -346,9 +344,7 @@ def _recognise(fields: dict[str, Any]) -> tuple[str, list[Message]]:
     )
 
 
-def _named(
-    fields: dict[str, Any], prompt_field: str | None, response_field: str | None
-) -> tuple[str, list[Message]]:
+def _named(fields: dict[str, Any], prompt_field: str | None, response_field: str | None) -> tuple[str, list[Message]]:
     """The same for fields that the user named, both or one of them."""
     prompt = prompt_field or _first_present(fields, _PROMPT_FIELDS)
     response = response_field or _first_present(fields, _RESPONSE_FIELDS)

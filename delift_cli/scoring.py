@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +22,10 @@ from .template import Tokens
 from .trie import Sequences, Trie, batches, build_trie
 
 HEAD, PATH, FIRST_BRANCH = 0, 1, 2  # sequence numbers: what all examples share, the path so far, branches
+PROBE_TOKENS = 1024  # what a probe evaluates: enough to time, little enough to wait for
+KEPT_TRIES = 4  # one for each system message in turn; pools rarely mix more
+_NO_SYSTEM = 0
+_reducing = threading.Lock()  # Numba's parallel loops may not be entered by two threads at once
 BASE_CHUNK = 256  # targets measured together without an example; fixed, so that a resumed run agrees
 
 
@@ -39,22 +46,30 @@ class Work:
 
     Attributes:
         pairs: (example, target) pairs scored, not counting targets without an example.
-        tokens: tokens evaluated; plain_tokens: those that evaluating every sequence alone would take.
-        decode_seconds, reduce_seconds: time in llama.cpp and in log-softmax.
+        rows: examples whose row is complete.
+        tokens: tokens evaluated; plain_tokens: those that evaluating every pair alone would take.
+        seconds: since the run began; decode_seconds, reduce_seconds: of them in llama.cpp and in log-softmax, the
+            threads' time added up.
     """
 
     pairs: int = 0
     rows: int = 0
     tokens: int = 0
     plain_tokens: int = 0
+    seconds: float = 0.0
     decode_seconds: float = 0.0
     reduce_seconds: float = 0.0
-    seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter, repr=False)
 
-    def finish(self) -> None:
-        """Stop the clock."""
-        self.seconds = time.perf_counter() - self.started
+    def plus(self, scorers: Sequence[_Scorer]) -> Work:
+        """The same with what the scorers have done until now."""
+        return replace(
+            self,
+            tokens=sum(scorer.tokens for scorer in scorers),
+            seconds=time.perf_counter() - self.started,
+            decode_seconds=sum(scorer.decode_seconds for scorer in scorers),
+            reduce_seconds=sum(scorer.reduce_seconds for scorer in scorers),
+        )
 
 
 class TargetTokens:
@@ -72,7 +87,8 @@ class TargetTokens:
             [(target.after, target.response) for target in targets]
             + [(target.after_system, target.response) for target in targets]
         )
-        self._systems = np.array([_system_code(system) for system in encoded.systems], np.int64)
+        self._codes: dict[str | None, int] = {None: _NO_SYSTEM}
+        self._systems = np.array([self._codes.setdefault(s, len(self._codes)) for s in encoded.systems], np.int64)
         self._sorted_place = np.empty(2 * self.count, np.int64)
         self._sorted_place[self._behind.sorted_order()] = np.arange(2 * self.count)
         self.lengths = encoded.lengths()
@@ -80,20 +96,26 @@ class TargetTokens:
 
     def behind(self, system: str | None, first: int) -> tuple[Trie, npt.NDArray[np.int64]]:
         """The trie of targets `first` … behind an example with this system message, and their order in it."""
-        key = (_system_code(system), first)
-        if key not in self._tries:
-            targets = np.arange(first, self.count)
-            repeated = (self._systems[first:] != 0) & (self._systems[first:] != key[0])
-            sequences = targets + self.count * repeated
-            order = np.argsort(self._sorted_place[sequences], kind="stable")
-            if len(self._tries) >= 4:
-                self._tries.clear()
-            self._tries[key] = (build_trie(self._behind, sequences[order]), targets[order])
-        return self._tries[key]
+        code = self._codes.get(system, -1)
+        known = self._tries.get((code, first))
+        if known is not None:
+            return known
+        made = self._build(code, np.arange(first, self.count))
+        if len(self._tries) >= KEPT_TRIES:
+            self._tries.clear()
+        self._tries[code, first] = made
+        return made
 
+    def first(self, system: str | None, tokens: int) -> tuple[Trie, npt.NDArray[np.int64]]:
+        """The same for the first targets that come to about so many tokens."""
+        count = int(np.searchsorted(np.cumsum(self.lengths), tokens)) + 1
+        return self._build(self._codes.get(system, -1), np.arange(min(count, self.count)))
 
-def _system_code(system: str | None) -> int:
-    return 0 if system is None else hash(system) or 1
+    def _build(self, code: int, targets: npt.NDArray[np.int64]) -> tuple[Trie, npt.NDArray[np.int64]]:
+        repeated = (self._systems[targets] != _NO_SYSTEM) & (self._systems[targets] != code)
+        sequences = targets + self.count * repeated
+        order = np.argsort(self._sorted_place[sequences], kind="stable")
+        return build_trie(self._behind, sequences[order]), targets[order]
 
 
 def cells_needed(prefixes: Sequence[Tokens], targets: TargetTokens, batch: int) -> int:
@@ -104,54 +126,83 @@ def cells_needed(prefixes: Sequence[Tokens], targets: TargetTokens, batch: int) 
 
 
 def score(
-    model: Model,
+    models: Sequence[Model],
     examples: EncodedExamples,
     targets: TargetTokens,
     cache: CacheWriter,
 ) -> Iterator[Work]:
     """Score what `cache` lacks, row by row; yields after every unit of work that is safely on disk.
 
-    A row is computed from the same state whatever was computed before it in this process, so that an
-    interrupted run gives the same bytes as one that was not.
+    Each model works on rows of its own in a thread of its own: two contexts over one GPU keep it busy while the
+    logits of the other are reduced, and contexts on several GPUs share the rows out. A row is computed from the
+    same state whatever was computed before it, so that neither the number of models nor an interruption shows
+    in the result.
 
     Raises:
         RunError: llama.cpp fails, the model gives no finite probability, or the disk is full.
     """
-    scorer = _Scorer(model)
+    stop = threading.Event()
+    scorers = [_Scorer(model, stop) for model in models]
+    total = Work()
     for start in range(0, targets.count, BASE_CHUNK):
         chunk = np.arange(start, min(start + BASE_CHUNK, targets.count))
         missing = chunk[np.isnan(cache.base_distance[chunk])]
         if len(missing):
             distance, logprob = cache.base_distance[chunk].copy(), cache.base_logprob[chunk].copy()
-            measured = scorer.alone(targets.alone, missing)
+            measured = scorers[0].alone(targets.alone, missing)
             distance[missing - start], logprob[missing - start] = measured
             cache.write_base(start, distance, logprob)
-            yield scorer.work
+            yield total.plus(scorers)
     cache.sync()
 
-    scorer.keep_head(_common_start(examples.prefixes))
-    for example, (prefix, system) in enumerate(zip(examples.prefixes, examples.systems, strict=True)):
-        done = int(cache.rows["done"][example])
-        if done < targets.count:
-            trie, order = targets.behind(system, done)
-            measured = scorer.row(prefix, trie)
-            place = order - done
-            row = Measures(np.empty(len(order), np.float32), np.empty(len(order), np.float32))
-            row.distance[place], row.logprob[place] = measured
-            cache.write_row(example, *row)
-            scorer.work.rows += 1
-            scorer.work.pairs += len(order)
-            scorer.work.plain_tokens += int((targets.lengths[done:] + len(prefix) - 1).sum())
-            yield scorer.work
+    head = common_start(examples.prefixes)
+    for scorer in scorers:
+        scorer.keep_head(head)
+
+    def row(scorer: _Scorer, example: int, done: int) -> Measures:
+        trie, order = targets.behind(examples.systems[example], done)
+        measured = scorer.row(examples.prefixes[example], trie)
+        place = np.argsort(order)
+        return Measures(measured.distance[place], measured.logprob[place])
+
+    waiting = iter(np.flatnonzero(cache.rows["done"] < targets.count).tolist())
+    running: dict[Future[Measures], tuple[_Scorer, int]] = {}
+    with ThreadPoolExecutor(len(scorers)) as threads:
+
+        def start_next(scorer: _Scorer) -> None:
+            for example in itertools.islice(waiting, 1):
+                future = threads.submit(row, scorer, example, int(cache.rows["done"][example]))
+                running[future] = scorer, example
+
+        try:
+            for scorer in scorers:
+                start_next(scorer)
+            while running:
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    scorer, example = running.pop(future)
+                    measured = future.result()
+                    start_next(scorer)
+                    cache.write_row(example, *measured)
+                    done = len(measured.distance)
+                    total.rows += 1
+                    total.pairs += done
+                    lengths = targets.lengths[targets.count - done :]
+                    total.plain_tokens += int((lengths + len(examples.prefixes[example]) - 1).sum())
+                    yield total.plus(scorers)
+        finally:
+            stop.set()
 
 
 class _Scorer:
     """Runs tries through a model behind a prefix."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, stop: threading.Event) -> None:
         self._model = model
+        self._stop = stop
         self._head = np.empty(0, np.int32)
-        self.work = Work()
+        self.tokens = 0
+        self.decode_seconds = self.reduce_seconds = 0.0
 
     def keep_head(self, head: Tokens) -> None:
         """Evaluate `head` once, for all prefixes begin with it."""
@@ -163,7 +214,7 @@ class _Scorer:
             one = np.ones(len(tokens), np.int32)
             positions = np.arange(start, start + len(tokens), dtype=np.int32)
             model.decode(tokens, positions, HEAD * one, one, np.zeros(len(tokens), np.bool_))
-        self.work.tokens += len(head)
+        self.tokens += len(head)
 
     def alone(self, sequences: Sequences, chosen: npt.NDArray[np.int64]) -> Measures:
         """Measure targets without an example, in the order of `chosen`."""
@@ -177,7 +228,7 @@ class _Scorer:
 
     def row(self, prefix: Tokens, trie: Trie) -> Measures:
         """Measure every sequence of `trie` behind `prefix`, in the trie's order."""
-        model, work = self._model, self.work
+        model = self._model
         answers = np.empty(len(trie.edge_token), np.float64)
         model.drop_sequence(PATH)
         model.copy_sequence(HEAD, PATH, len(self._head))
@@ -189,6 +240,8 @@ class _Scorer:
             first_slot=FIRST_BRANCH,
             slots=MAX_SEQUENCES - FIRST_BRANCH,
         ):
+            if self._stop.is_set():
+                raise RunError("stopped")
             begun = time.perf_counter()
             branches = range(FIRST_BRANCH, FIRST_BRANCH + len(batch.kept))
             for branch, kept in zip(branches, batch.kept.tolist(), strict=True):
@@ -196,17 +249,40 @@ class _Scorer:
                     model.copy_sequence(PATH, branch, kept)
             logits = model.decode(batch.tokens, batch.positions, batch.slot, batch.slots, batch.outputs)
             decoded = time.perf_counter()
-            answers[batch.edges] = token_logprobs(logits, batch.edge_row, trie.edge_token[batch.edges])
+            with _reducing:
+                answers[batch.edges] = token_logprobs(logits, batch.edge_row, trie.edge_token[batch.edges])
             reduced = time.perf_counter()
             model.drop_sequence(PATH)
             model.copy_sequence(branches[-1], PATH, -1)
             for branch in branches:
                 model.drop_sequence(branch)
-            work.tokens += len(batch.tokens)
-            work.decode_seconds += decoded - begun + time.perf_counter() - reduced
-            work.reduce_seconds += reduced - decoded
+            self.tokens += len(batch.tokens)
+            self.decode_seconds += decoded - begun
+            self.reduce_seconds += reduced - decoded
         model.drop_sequence(PATH)
         return _measures(answers[trie.response_edge], trie.response_bounds)
+
+
+class Probe:
+    """A few batches of real pairs, to see how fast and how exact a way of running the model is.
+
+    The first targets, up to `PROBE_TOKENS` tokens of them, stand behind the first example.
+    """
+
+    def __init__(self, model: Model, examples: EncodedExamples, targets: TargetTokens) -> None:
+        self._scorer = _Scorer(model, threading.Event())
+        self._prefix = examples.prefixes[0]
+        self._trie, _ = targets.first(examples.systems[0], PROBE_TOKENS)
+
+    def time(self) -> tuple[float, Measures]:
+        """Tokens/s of the better of two runs, behind one that warms up, and what was measured."""
+        best = 0.0
+        self._scorer.row(self._prefix, self._trie)
+        for _ in range(2):
+            tokens, started = self._scorer.tokens, time.perf_counter()
+            measured = self._scorer.row(self._prefix, self._trie)
+            best = max(best, (self._scorer.tokens - tokens) / (time.perf_counter() - started))
+        return best, measured
 
 
 def _measures(logprobs: npt.NDArray[np.float64], bounds: npt.NDArray[np.int64]) -> Measures:
@@ -222,7 +298,7 @@ def _measures(logprobs: npt.NDArray[np.float64], bounds: npt.NDArray[np.int64]) 
     return Measures(np.sqrt(squared / lengths).astype(np.float32), (total / lengths).astype(np.float32))
 
 
-def _common_start(prefixes: Sequence[Tokens]) -> Tokens:
+def common_start(prefixes: Sequence[Tokens]) -> Tokens:
     """The tokens that all prefixes begin with, short of the whole of any."""
     if not prefixes:
         return np.empty(0, np.int32)

@@ -259,9 +259,7 @@ def _partitioned(
     return max([together, *complete], key=lambda run: float(run.gains.sum()))
 
 
-def _guarantee(
-    limits: Constraints, rules: Rules, method: Method, epsilon: float, parts: int
-) -> tuple[float, str]:
+def _guarantee(limits: Constraints, rules: Rules, method: Method, epsilon: float, parts: int) -> tuple[float, str]:
     """The proven share of the best value, and the reason."""
     greedy_share = 1.0 - 1.0 / math.e
     if method == "stochastic":

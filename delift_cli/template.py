@@ -3,13 +3,15 @@
 A conversation is rendered once for each *structure* (its sequence of roles) with a marker in place of every
 message; what stands between the markers are the template's own pieces. Record texts are then put between the
 pieces, so no character of a record is ever searched for to find a boundary. A template that rewrites a text
-(trims it, drops think tags of earlier turns) is caught by rendering with that one text in place of its marker.
+(trims it, drops think tags of earlier turns, fills them in the last) is caught by rendering with that one text
+in place of its marker.
 """
 
 from __future__ import annotations
 
 import datetime
 import json
+import os.path
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 
 import jinja2
 import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
 import jinja2.sandbox
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +80,16 @@ class _Piece:
     trusted: bool
 
 
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}`, with which some templates mark what to train on: prints what it encloses."""
+
+    tags = {"generation"}  # noqa: RUF012 (Jinja2's own protocol)
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
 @dataclass
 class ChatTemplate:
     """A Jinja2 chat template bound to a vocabulary.
@@ -97,15 +111,17 @@ class ChatTemplate:
 
     def __post_init__(self) -> None:
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]
         )
-        environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+        environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = TEMPLATE_DATE.strftime
         try:
             self._compiled = environment.from_string(self.source)
         except jinja2.TemplateSyntaxError as error:
             raise InputError(f"{self.name} is not valid Jinja2: line {error.lineno}: {error.message}") from None
+        except Exception as error:  # nested too deeply for Python
+            raise InputError(f"{self.name} is not valid Jinja2: {_described(error)}") from None
         if self._split(("user", "assistant", "user", "assistant")) is None:
             raise InputError(
                 f"{self.name} cannot print two turns of user and assistant: {self._complaint()}; "
@@ -168,6 +184,8 @@ class ChatTemplate:
         vocabulary = self.vocabulary
         return self._compiled.render(
             messages=messages,
+            tools=None,
+            documents=None,
             add_generation_prompt=False,
             bos_token=vocabulary.text(vocabulary.bos) if vocabulary.bos >= 0 else "",
             eos_token=vocabulary.text(vocabulary.eos) if vocabulary.eos >= 0 else "",
@@ -179,7 +197,7 @@ class ChatTemplate:
         try:
             self._render(_marked(roles))
         except Exception as error:
-            return f"{type(error).__name__}: {error}"
+            return _described(error)
         return "a message is missing from what it prints, or printed twice"
 
     def _split(self, roles: tuple[str, ...]) -> list[str] | None:
@@ -194,10 +212,12 @@ class ChatTemplate:
             rest = self._render(_marked(roles))
         except Exception:
             return None
+        if any(rest.count(_marker(place)) != 1 for place in range(len(roles))):
+            return None
         pieces = []
         for place in range(len(roles)):
             piece, found, rest = rest.partition(_marker(place))
-            if not found or _marker(place) in rest:
+            if not found:  # printed in another order
                 return None
             pieces.append(piece)
         return [*pieces, rest]
@@ -219,27 +239,34 @@ class ChatTemplate:
             )
         filled = []
         for place, turn in enumerate(turns, start=len(start)):
-            filled.append(_Piece(pieces[place], trusted=True))
-            filled.append(_Piece(self._rewritten(roles, pieces, place, turn.content), trusted=False))
+            piece, text = self._printed(roles, pieces, place, turn.content)
+            filled += [_Piece(piece, trusted=True), _Piece(text, trusted=False)]
         filled.append(_Piece(pieces[len(start) + len(turns)], trusted=True))
         return filled
 
-    def _rewritten(self, roles: tuple[str, ...], pieces: list[str], place: int, content: str) -> str:
-        """`content` as the template prints it at this place of the conversation."""
+    def _printed(self, roles: tuple[str, ...], pieces: list[str], place: int, content: str) -> tuple[str, str]:
+        """`content` as the template prints it at this place of the conversation, and the piece in front of it.
+
+        That piece ends where the text begins to change what is printed: a think block that the template leaves
+        empty in front of a plain answer belongs to the text of one that brings its own.
+        """
         messages = _marked(roles)
         messages[place]["content"] = content
-        before = "".join(pieces[at] + _marker(at) for at in range(place)) + pieces[place]
+        before = "".join(pieces[at] + _marker(at) for at in range(place))
         behind = pieces[place + 1] + "".join(_marker(at) + pieces[at + 1] for at in range(place + 1, len(roles)))
         try:
             rendered = self._render(messages)
         except Exception as error:
-            raise InputError(f"{self.name} refuses a text: {type(error).__name__}: {error}") from None
-        if len(rendered) < len(before) + len(behind) or not (rendered.startswith(before) and rendered.endswith(behind)):
+            raise InputError(f"{self.name} refuses a text: {_described(error)}") from None
+        text = rendered[len(before) : len(rendered) - len(behind)]
+        piece = os.path.commonprefix([pieces[place], text])  # noqa: RUF071 (of any strings)
+        replaced = self.vocabulary.tokenize(pieces[place][len(piece) :], special=True)
+        if rendered != before + text + behind or any(map(self.vocabulary.is_control, replaced)):
             raise InputError(
                 f"{self.name} changes its structure with the text of a message; "
                 "use --template plain or a Jinja2 file of your own"
             )
-        return rendered[len(before) : len(rendered) - len(behind)]
+        return piece, text[len(piece) :]
 
     # ------------------------------------------------------------------ tokens
 
@@ -261,13 +288,10 @@ class ChatTemplate:
         return parts
 
     def _response_tokens(self, context: list[_Piece], response: list[_Piece]) -> list[int]:
-        before = "".join(piece.text for piece in context if piece.trusted)[-64:]
-        last = self.vocabulary.tokenize(before, special=True)
-        return self._tokenize(
-            "".join(piece.text for piece in response),
-            behind_text=not (last and self.vocabulary.is_control(last[-1])),
-            special=False,
-        )
+        last = next((piece for piece in reversed(context) if piece.text), _Piece("", trusted=True))
+        before = self.vocabulary.tokenize(last.text, special=last.trusted)[-1:]
+        behind_text = any(not self.vocabulary.is_control(token) for token in before)
+        return self._tokenize("".join(piece.text for piece in response), behind_text, special=False)
 
     def _tokenize(self, text: str, behind_text: bool, *, special: bool) -> list[int]:
         if not text:
@@ -320,33 +344,37 @@ def load_template(choice: str | None, own: str | None, vocabulary: Tokenizer) ->
 
 
 def _shorten(record: Record, encode: Callable[[tuple[Message, ...]], Any], limit: int | None) -> Any:
-    """`encode(prompt)`, with the middle of the prompt's longest message cut until the tokens fit `limit`."""
-    encoded = encode(record.prompt)
+    """`encode(prompt)`, with the middle of the prompt's messages cut, the longest first, until it fits `limit`."""
+    prompt = record.prompt
+    encoded = encode(prompt)
     if limit is None or _length(encoded) <= limit:
         return encoded
-    longest = max(range(len(record.prompt)), key=lambda at: len(record.prompt[at].content))
-    message = record.prompt[longest]
+    for place in sorted(range(len(prompt)), key=lambda at: -len(record.prompt[at].content)):
+        fits, too_long = 0, len(prompt[place].content)
+        shortest = _cut(prompt, place, fits)
+        encoded = encode(shortest)
+        if _length(encoded) > limit:
+            prompt = shortest
+            continue
+        while too_long - fits > 1:
+            middle = (fits + too_long) // 2
+            candidate = encode(_cut(prompt, place, middle))
+            if _length(candidate) <= limit:
+                fits, encoded = middle, candidate
+            else:
+                too_long = middle
+        return encoded
+    raise InputError(
+        f"record {record.id} (line {record.line}) needs {_length(encoded):,} tokens even with its prompt cut, "
+        f"{limit:,} are left for it; raise --ctx or leave it out"
+    )
 
-    def cut(kept: int) -> tuple[Message, ...]:
-        head, tail = message.content[: kept - kept // 2], message.content[len(message.content) - kept // 2 :]
-        shorter = Message(message.role, f"{head} […] {tail}")
-        return (*record.prompt[:longest], shorter, *record.prompt[longest + 1 :])
 
-    fits, too_long = 0, len(message.content)
-    encoded = encode(cut(fits))
-    if _length(encoded) > limit:
-        raise InputError(
-            f"record {record.id} (line {record.line}) needs {_length(encoded):,} tokens even with its prompt cut, "
-            f"{limit:,} are left for it; raise --ctx or leave it out"
-        )
-    while too_long - fits > 1:
-        middle = (fits + too_long) // 2
-        candidate = encode(cut(middle))
-        if _length(candidate) <= limit:
-            fits, encoded = middle, candidate
-        else:
-            too_long = middle
-    return encoded
+def _cut(prompt: tuple[Message, ...], place: int, kept: int) -> tuple[Message, ...]:
+    """`prompt` with `kept` characters of one message, half from its head and half from its tail."""
+    role, content = prompt[place]
+    shorter = f"{content[: kept - kept // 2]} […] {content[len(content) - kept // 2 :]}"
+    return (*prompt[:place], Message(role, min(content, shorter, key=len)), *prompt[place + 1 :])
 
 
 def _length(encoded: Tokens | Target) -> int:
@@ -365,6 +393,8 @@ def _move_spaces(context: list[_Piece], response: _Piece) -> tuple[list[_Piece],
 def _fold_system(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
     """The system message as the first lines of the first user turn, for templates without a place for it."""
     system, first = prompt[0], prompt[1]
+    if not system.content.strip():
+        return prompt[1:]
     if first.role != "user":
         return (Message("user", system.content), *prompt[1:])
     return (Message("user", f"{system.content}\n\n{first.content}"), *prompt[2:])
@@ -388,3 +418,12 @@ def _array(tokens: list[int]) -> Tokens:
 
 def _raise_exception(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _described(error: Exception) -> str:
+    """An exception of somebody's template in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

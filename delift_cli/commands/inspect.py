@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from .. import console
 from ..cache import Cache
@@ -64,8 +65,8 @@ def inspect(
             ("cache", f"{cache}, format {manifest['version']}"),
             ("block", f"{opened.shape[0]:,} examples from {manifest['examples']['source']}, {block}"),
             ("state", "complete" if opened.complete else f"{done:,} of {opened.shape[0]:,} rows scored"),
-            ("model", f"{model['name']} {model['quantization']}, sha256 {model['sha256'][:16]}…"),
-            ("weights", manifest["weights"]),
+            ("model", f"{model['name']} {model.get('quantization')}, sha256 {model['sha256'][:16]}…"),
+            ("weights", manifest["weights"]["type"]),
             ("template", manifest["template"]["name"]),
             ("settings", ", ".join(f"{name} {value}" for name, value in settings.items())),
             ("utility", f"mean {found.mean:+.4f}, {found.harmful:.0%} of the pairs harmful"),
@@ -77,10 +78,13 @@ def inspect(
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("id", "mean utility", "prompt", "response"):
-        table.add_column(name, justify="right" if name == "mean utility" else "left", no_wrap=True)
+    table.add_column("id", no_wrap=True, min_width=max((len(_short(row["id"], 24)) for row in rows), default=2))
+    table.add_column("mean utility", justify="right", no_wrap=True, min_width=12)
+    table.add_column("prompt", no_wrap=True)
+    table.add_column("response", no_wrap=True)
     for row in rows:
-        table.add_row(row["id"], f"{row['mean_utility']:+.4f}", _short(row["prompt"], 48), _short(row["response"], 32))
+        texts = (row["id"], f"{row['mean_utility']:+.4f}", _short(row["prompt"], 48), _short(row["response"], 32))
+        table.add_row(*map(Text, texts))  # as it is: brackets in a record are not markup
     return table
 
 

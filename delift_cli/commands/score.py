@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import sys
-import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import typer
 
-from .. import cache as caches
-from .. import console, encoding, inspection
+from .. import console
 from ..errors import InputError
-from ..records import RecordSet, read_records
-from ..template import TEMPLATE_DATE, ChatTemplate, load_template
 
 if TYPE_CHECKING:  # llama.cpp takes a while to load, and only this verb needs it
-    from ..model import ModelFile, Settings
+    from ..cache import CacheWriter
+    from ..run import Engine, Forecast, Inputs
     from ..scoring import Work
-
-METRIC = {
-    "distance": "||1 - p||_2 / sqrt(L) over the response's tokens and its end of turn",
-    "logprob": "mean ln p over the same tokens",
-}
 
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FlashAttention = Literal["auto", "on", "off"]
-Weights = Literal["as-is", "f32", "f16", "bf16", "q8_0", "q4_0"]
+Weights = Literal["auto", "as-is", "f32", "f16", "bf16", "q8_0", "q4_0"]
 
 
 def score(
@@ -56,15 +50,19 @@ def score(
         bool, typer.Option("--truncate", help="Cut the middle of prompts so that each record fits half of --ctx.")
     ] = False,
     weights: Annotated[
-        Weights, typer.Option(help="Run a converted copy of the weights; bf16 or f16 is often faster.")
-    ] = "as-is",
+        Weights, typer.Option(help="Run a converted copy; auto: the fastest that keeps the numbers.")
+    ] = "auto",
     gpu_layers: Annotated[
         int | None, typer.Option(min=0, help="Layers on the GPU; default all where possible.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all cores.")] = None,
-    batch: Annotated[int, typer.Option(min=16, help="Tokens in one llama.cpp call.")] = 512,
+    batch: Annotated[int | None, typer.Option(min=16, help="Tokens in one llama.cpp call; default measured.")] = None,
     kv_type: Annotated[KvType, typer.Option(help="Storage of the KV cache.")] = "f16",
     flash_attn: Annotated[FlashAttention, typer.Option(help="Flash attention.")] = "auto",
+    split_model: Annotated[
+        bool, typer.Option("--split-model", help="Spread the model over all GPUs; default a copy on each.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show llama.cpp's own log.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on stdout.")] = False,
@@ -75,7 +73,10 @@ def score(
     delift score train.jsonl --targets dev.jsonl -o dev.delift\n
     delift score --examples old.jsonl --targets train.jsonl -o old.delift
     """
+    from .. import run
     from ..model import ModelFile, Settings, locate, log_to
+    from ..records import read_records
+    from ..template import load_template
 
     if (data is None) == (examples is None):
         raise InputError("give the pool, as in: delift score train.jsonl; or --examples and --targets")
@@ -84,148 +85,75 @@ def score(
     source = str(data or examples)
     if source == "-" and targets == "-":
         raise InputError("examples and targets cannot both come from stdin")
-    if source == "-" and output is None:
-        raise InputError("records from stdin need a name for the cache: -o NAME.delift")
+    path = output or _default_output(source, targets, examples is not None)
     fields = {"prompt": prompt_field, "response": response_field}
     reading = {"prompt_field": prompt_field, "response_field": response_field, "skip_invalid": skip_invalid}
     example_records = read_records(source, **reading)  # type: ignore[arg-type]
     target_records = None if targets is None else read_records(targets, **reading)  # type: ignore[arg-type]
-    path = output or _default_output(source, targets, examples is not None)
 
     log_to(sys.stderr if verbose else None)
-    settings = Settings(gpu_layers, threads, batch, kv_type, flash_attn)
     file = ModelFile(locate(model))
     context = ctx or file.context
     chat = load_template(template, file.template, file.vocabulary)
-    prepared = _encode(example_records, target_records, chat, context, truncate, skip_invalid)
-    example_records, target_records, encoded_examples, encoded_targets = prepared
-
+    inputs = run.prepare(
+        example_records, target_records, chat, context=context, truncate=truncate, skip_invalid=skip_invalid
+    )
     identity = file.identity()
-    description = {
-        "model": identity,
-        "weights": weights,
-        "template": {
-            "name": chat.name,
-            "text": chat.source,
-            "date": TEMPLATE_DATE.date().isoformat(),
-            "add_bos": file.vocabulary.add_bos,
-        },
-        "metric": METRIC,
-        "settings": {
-            "truncate": context if truncate else None,
-            "kv_type": settings.kv_type,
-            "flash_attention": settings.flash_attention,
-        },
-        "fields": fields,
-    }
-    with caches.open_for_scoring(
-        path,
-        description,
-        example_records,
-        target_records,
-        example_tokens=[len(prefix) for prefix in encoded_examples.prefixes],
-        response_tokens=[len(target.response) for target in encoded_targets.targets],
-    ) as cache:
+    say = _nothing if quiet else console.say
+    engine = run.choose_engine(
+        file,
+        identity["sha256"],
+        weights,
+        Settings(gpu_layers, threads, kv_type=kv_type, flash_attention=flash_attn, split_model=split_model),
+        batch=batch,
+        inputs=inputs,
+        cache=path,
+        say=say,
+    )
+    if dry_run:
+        _show(_forecast(run.forecast(engine, inputs), engine), as_json, quiet, _forecast_lines)
+        return
+    description = run.describe(file, identity, chat, engine, fields, truncate_to=context if truncate else None)
+    with run.open_cache(path, description, inputs) as cache:
         if not verbose:
             log_to((path / "llama.cpp.log").open("a", encoding="utf-8"))
-        work = _run(cache, file, identity, weights, settings, encoded_examples, encoded_targets, quiet)
-        summary = _summary(cache, work, example_records, target_records, model=identity)
-    if as_json:
-        sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
-    elif not quiet:
-        _print(summary)
+        work = _score_with_progress(engine, inputs, cache, quiet)
+        summary = _summary(cache, work, inputs, model=f"{identity['name']} {identity['quantization']}", engine=engine)
+    _show(summary, as_json, quiet, _summary_lines)
 
 
 def _default_output(source: str, targets: str | None, as_existing: bool) -> Path:
     """The cache is named after the set that makes it different from the pool's own."""
     named = source if targets is None or as_existing else targets
+    if named == "-":
+        raise InputError("records from stdin need a name for the cache: -o NAME.delift")
     name = Path(named).name
     for ending in (".gz", ".jsonl", ".json"):
         name = name.removesuffix(ending)
     return Path(f"{name}.delift")
 
 
-def _encode(
-    examples: RecordSet,
-    targets: RecordSet | None,
-    chat: ChatTemplate,
-    context: int,
-    truncate: bool,
-    skip_invalid: bool,
-) -> tuple[RecordSet, RecordSet | None, encoding.EncodedExamples, encoding.EncodedTargets]:
-    """Tokens for both roles; records that cannot fit are refused by name or, when asked, left out."""
-    while True:
-        as_examples = encoding.encode_examples(examples, chat, limit=context // 2 if truncate else None)
-        as_targets = encoding.encode_targets(
-            targets or examples, chat, limit=context - context // 2 if truncate else None
-        )
-        long = encoding.too_long(examples, targets or examples, as_examples.prefixes, as_targets.lengths(), context)
-        if not any(long):
-            return examples, targets, as_examples, as_targets
-        if not skip_invalid:
-            every = [*long.examples, *long.targets]
-            names = ", ".join(f"{record.id} (line {record.line}, {record.reason})" for record in every[:5])
-            more = f" and {len(every) - 5} more" if len(every) > 5 else ""
-            raise InputError(
-                f"pairs with these records exceed the context of {context:,} tokens: {names}{more}; "
-                "use --truncate, a larger --ctx, or --skip-invalid to leave them out"
-            )
-        if targets is None:
-            examples = encoding.without(examples, [*long.examples, *long.targets])
-        else:
-            examples = encoding.without(examples, long.examples)
-            targets = encoding.without(targets, long.targets)
+def _score_with_progress(engine: Engine, inputs: Inputs, cache: CacheWriter, quiet: bool) -> Work:
+    from .. import run, scoring
 
-
-def _run(
-    cache: caches.CacheWriter,
-    file: ModelFile,
-    identity: dict[str, Any],
-    weights: str,
-    settings: Settings,
-    examples: encoding.EncodedExamples,
-    targets: encoding.EncodedTargets,
-    quiet: bool,
-) -> Work:
-    from .. import scoring
-    from ..model import Model
-    from ..weights import converted
-
-    if cache.complete:
-        return scoring.Work()
-    run_file = converted(file, identity["sha256"], weights, threads=settings.resolved_threads())
-    prepared = scoring.TargetTokens(targets)
-    cells = scoring.cells_needed(examples.prefixes, prepared, settings.batch)
-    n_rows, n_targets = cache.shape
-    already = int((cache.rows["done"] == n_targets).sum())
+    rows, already = cache.shape[0], int((cache.rows["done"] == cache.shape[1]).sum())
     work = scoring.Work()
-    with (
-        Model(run_file, settings, cells=cells) as model,
-        console.progress("scoring", n_rows, quiet=quiet) as show,
-    ):
-        started = time.perf_counter()
-        for work in scoring.score(model, examples, prepared, cache):
-            seconds = time.perf_counter() - started
-            left = seconds / work.rows * (n_rows - already - work.rows) if work.rows else None
+    with console.progress("scoring", rows, quiet=quiet) as show:
+        for work in run.execute(engine, inputs, cache):
             show(
                 already + work.rows,
-                f"{work.pairs:,} pairs, {work.pairs / seconds:.1f} pairs/s, {work.tokens / seconds:,.0f} tokens/s",
-                left,
+                f"{work.pairs:,} pairs, {work.pairs / work.seconds:.1f} pairs/s, "
+                f"{work.tokens / work.seconds:,.0f} tokens/s",
+                work.seconds / work.rows * (rows - already - work.rows) if work.rows else None,
             )
-        work.finish()
     return work
 
 
-def _summary(
-    cache: caches.Cache,
-    work: Work,
-    examples: RecordSet,
-    targets: RecordSet | None,
-    *,
-    model: dict[str, Any],
-) -> dict[str, Any]:
-    utility = inspection.utilities(cache)
-    sets = [examples] if targets is None else [examples, targets]
+def _summary(cache: CacheWriter, work: Work, inputs: Inputs, *, model: str, engine: Engine) -> dict[str, Any]:
+    from ..inspection import utilities
+
+    utility = utilities(cache)
+    sets = [inputs.examples] if inputs.targets is None else [inputs.examples, inputs.targets]
     return {
         "cache": str(cache.path),
         "examples": cache.shape[0],
@@ -237,11 +165,15 @@ def _summary(
             for records in sets
             for record in records.rejected
         ],
-        "model": f"{model['name']} {model['quantization']}",
+        "model": model,
+        "weights": engine.weights,
+        "weights_deviation": engine.deviation,
         "pairs_scored": work.pairs,
         "seconds": round(work.seconds, 3),
         "pairs_per_second": round(work.pairs / work.seconds, 2) if work.pairs else None,
         "tokens_per_second": round(work.tokens / work.seconds, 1) if work.tokens else None,
+        "decode_share": round(work.decode_seconds / work.seconds, 4) if work.tokens else None,
+        "reduce_share": round(work.reduce_seconds / work.seconds, 4) if work.tokens else None,
         "tokens_evaluated": work.tokens,
         "tokens_one_by_one": work.plain_tokens,
         "mean_utility": utility.mean,
@@ -249,35 +181,67 @@ def _summary(
     }
 
 
-def _print(summary: dict[str, Any]) -> None:
+def _summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     layouts = " and ".join(
         ", ".join(f"{name} ({count:,})" for name, count in layout.items()) for layout in summary["layouts"]
     )
-    rows = [
+    lines = [
         ("records", f"{summary['examples']:,} examples by {summary['targets']:,} targets; layout {layouts}"),
-        ("model", summary["model"]),
+        ("model", f"{summary['model']}, weights {summary['weights']}"),
     ]
     if any(summary["duplicates"]):
-        rows.append(("duplicates", f"{sum(summary['duplicates']):,} exact copies (kept)"))
+        lines.append(("duplicates", f"{sum(summary['duplicates']):,} exact copies (kept)"))
     if summary["left_out"]:
         first = summary["left_out"][0]
         count = len(summary["left_out"])
-        rows.append(("left out", f"{count:,} invalid records, first: line {first['line']}: {first['reason']}"))
+        lines.append(("left out", f"{count:,} records, first: line {first['line']}: {first['reason']}"))
     if summary["pairs_scored"]:
-        rows.append(
+        saved = 1 - summary["tokens_evaluated"] / max(1, summary["tokens_one_by_one"])
+        lines += [
             (
                 "scored",
                 f"{summary['pairs_scored']:,} pairs in {console.duration(summary['seconds'])}: "
                 f"{summary['pairs_per_second']:,.1f} pairs/s, {summary['tokens_per_second']:,.0f} tokens/s",
-            )
-        )
-        saved = 1 - summary["tokens_evaluated"] / max(1, summary["tokens_one_by_one"])
-        rows.append(("tokens", f"{summary['tokens_evaluated']:,} evaluated, {saved:.0%} fewer than one by one"))
+            ),
+            ("tokens", f"{summary['tokens_evaluated']:,} evaluated, {saved:.0%} fewer than one by one"),
+        ]
     else:
-        rows.append(("scored", "nothing to do, the cache was complete"))
-    rows += [
+        lines.append(("scored", "nothing to do, the cache was complete"))
+    return [
+        *lines,
         ("utility", f"mean {summary['mean_utility']:+.4f}, {summary['harmful_share']:.0%} of the pairs harmful"),
         ("cache", summary["cache"]),
         ("next", f"delift select {summary['cache']} -k 30% > subset.jsonl"),
     ]
-    console.facts(rows)
+
+
+def _forecast(forecast: Forecast, engine: Engine) -> dict[str, Any]:
+    return {**asdict(forecast), "weights": engine.weights, "batch": engine.settings.batch}
+
+
+def _forecast_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    saved = 1 - summary["tokens"] / summary["plain_tokens"]
+    return [
+        ("pairs", f"{summary['pairs']:,}"),
+        ("tokens", f"{summary['tokens']:,} to evaluate, {saved:.0%} fewer than one by one"),
+        (
+            "time",
+            f"{console.duration(summary['seconds'])} at {summary['tokens_per_second']:,.0f} tokens/s "
+            f"(weights {summary['weights']}, batch {summary['batch']})",
+        ),
+        ("disk", f"{summary['disk_bytes'] / 1e6:,.1f} MB"),
+        ("memory", f"{summary['memory_bytes'] / 1e6:,.0f} MB"),
+    ]
+
+
+def _show(
+    summary: dict[str, Any], as_json: bool, quiet: bool, lines: Callable[[dict[str, Any]], list[tuple[str, str]]]
+) -> None:
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
+    elif not quiet:
+        console.facts(lines(summary))
+
+
+def _nothing(_text: str) -> None:
+    """What a quiet run says."""

@@ -27,7 +27,7 @@ ObjectiveName = Literal["fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt",
 def select(
     cache: Annotated[Path | None, typer.Argument(help="The pool's cache, from: delift score POOL.")] = None,
     k: Annotated[str, typer.Option("-k", help="How much: records (500), a share (30%) or tokens (200ktok).")] = "30%",
-    target: Annotated[Path | None, typer.Option(help="Cache of the the pool by a target set.")] = None,
+    target: Annotated[Path | None, typer.Option(help="Cache of the pool by a target set.")] = None,
     existing: Annotated[Path | None, typer.Option(help="Cache of existing data by the pool.")] = None,
     objective: Annotated[
         ObjectiveName | None,
@@ -80,14 +80,21 @@ def select(
     )
     records = pool.examples
     amount = parse_amount(k, len(records))
+    first, left_out = _indices(always, records), _indices(never, records)
+    for place in first:
+        if place in left_out:
+            raise InputError(f"record {records[place].id} is in both {always} and {never}")
     selection = choose(
         goal,
         amount.records,
         cost=None if amount.tokens is None else pool.cache.example_tokens,
         budget=amount.tokens,
-        always=_indices(always, records),
-        never=_indices(never, records),
+        always=first,
+        never=left_out,
     )
+    if not len(selection.indices):
+        smallest = f"; the smallest has {pool.cache.example_tokens.min():,} tokens" if amount.tokens else ""
+        raise InputError(f"-k {k} selects nothing: no record fits{smallest}")
     whole = value(goal)
     written = output.render(
         records,

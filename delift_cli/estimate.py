@@ -1,0 +1,349 @@
+"""Estimates of the pairs that were not scored, from those that were, and how far they can be trusted.
+
+The model is a matrix factorisation smoothed over lexical neighbours: utility[j, i] = mean + a_j + b_i + l_j · r_i, where records
+with similar texts are drawn towards similar factors (they act alike as examples, and are helped alike as targets).
+It is the minimum over L, R of
+
+    Σ_scored (u - mean - L_j·R_i)² + (2 / m) Σ_all (L_j·R_i)² + λ (|L|² + |R|²) + γ Σ_neighbours w (|L_j - L_j'|² + |R_i - R_i'|²)
+
+found by alternating ridge regressions. The second term, two pseudo-observations of the mean per row, undoes the bias
+of a sample in which good pairs are over-represented; the mean is that of the random pairs. Several fits from
+different random starts are averaged; their spread and the residuals of each target give a standard deviation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+RANK = 8
+MEMBERS = 4
+SWEEPS = 10
+RIDGE = 0.3  # λ, for utilities of unit standard deviation
+SMOOTHING = 3.0  # γ, same unit
+EFFECT_RIDGE, EFFECT_SMOOTHING = 0.5, 2.0  # the same for the additive effects
+PSEUDO = 2.0
+SHRINK_PAIRS = 3.0  # a target's residual variance counts as if seen on this many further average pairs
+SAMPLE = 3_000_000  # pairs that one member is trained on, at most
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Weighted neighbours of each record, symmetric, in CSR form."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    weights: NDArray[np.float32]
+
+
+def graph(indices: NDArray[np.int32], similarities: NDArray[np.float32], degree: int = 10) -> Graph:
+    """Symmetric graph of the first `degree` neighbours in lists as `lexical.neighbours` returns (records x k)."""
+    n = len(indices)
+    indices, similarities = indices[:, :degree], similarities[:, :degree]
+    row = np.repeat(np.arange(n, dtype=np.int64), indices.shape[1])
+    column, weight = indices.ravel().astype(np.int64), similarities.ravel()
+    keep = (column >= 0) & (weight > 0)
+    row, column, weight = row[keep], column[keep], weight[keep]
+    key, first = np.unique(
+        np.concatenate([row * n + column, column * n + row]), return_index=True
+    )  # an edge found from both ends counts once
+    return Graph(
+        np.searchsorted(key, np.arange(n + 1, dtype=np.int64) * n),
+        (key % max(n, 1)).astype(np.int32),
+        np.concatenate([weight, weight])[first].astype(np.float32),
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Fitted factors of the members, float32: left [members, n, r], right [members, m, r]; a pair's estimate is
+    mean + the members' average of left · right. `target_sd` float32 [m]: what the fit leaves unexplained."""
+
+    mean: float
+    left: NDArray[np.float32]
+    right: NDArray[np.float32]
+    target_sd: NDArray[np.float32]
+
+    def predict(self, example: NDArray[np.integer], target: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Estimated utilities of the given pairs."""
+        return self.predict_with_sd(example, target)[0]
+
+    def predict_with_sd(
+        self, example: NDArray[np.integer], target: NDArray[np.integer]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Estimated utilities of the given pairs and their standard deviations (members' spread and residual)."""
+        each = np.stack([_dots(lf, rt, example, target) for lf, rt in zip(self.left, self.right, strict=True)])
+        sd = np.sqrt(each.var(0) + self.target_sd[target] ** 2)
+        return each.mean(0) + np.float32(self.mean), sd
+
+    def factors(self, caution: float = 0.0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """left float32 [n, r'] and right float32 [m, r'] whose products estimate every pair.
+
+        `caution` subtracts that many target standard deviations: a choice among many estimates falls on those that
+        happen to be too high, so a selection does better with 1 than with 0.
+        """
+        members, n, _ = self.left.shape
+        ones = np.ones((n, 1), np.float32)
+        shift = (self.mean - caution * self.target_sd)[:, None]
+        left = np.concatenate([*self.left, ones], axis=1)
+        right = np.concatenate([*(self.right / members), shift], axis=1)
+        return np.ascontiguousarray(left, np.float32), np.ascontiguousarray(right, np.float32)
+
+
+@nb.njit(cache=True, parallel=True)
+def _dots(
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    example: NDArray[np.integer],
+    target: NDArray[np.integer],
+) -> NDArray[np.float32]:
+    out = np.empty(len(example), np.float32)
+    for e in nb.prange(len(example)):
+        total = np.float32(0)
+        for p in range(left.shape[1]):
+            total += left[example[e], p] * right[target[e], p]
+        out[e] = total
+    return out
+
+
+@nb.njit(cache=True)
+def _solve(A: NDArray[np.float64], b: NDArray[np.float64]) -> None:
+    """Solve A x = b for a positive definite A (lower triangle read) by Cholesky; x replaces b, A is destroyed."""
+    r = len(b)
+    for p in range(r):
+        for q in range(p + 1):
+            total = A[p, q]
+            for t in range(q):
+                total -= A[p, t] * A[q, t]
+            A[p, q] = np.sqrt(total) if p == q else total / A[q, q]
+    for p in range(r):
+        for t in range(p):
+            b[p] -= A[p, t] * b[t]
+        b[p] /= A[p, p]
+    for p in range(r - 1, -1, -1):
+        for t in range(p + 1, r):
+            b[p] -= A[t, p] * b[t]
+        b[p] /= A[p, p]
+
+
+@nb.njit(cache=True, parallel=True)
+def _regress(
+    indptr: NDArray[np.int64],
+    other: NDArray[np.int32],
+    y: NDArray[np.float32],
+    graph_indptr: NDArray[np.int64],
+    graph_indices: NDArray[np.int32],
+    graph_weights: NDArray[np.float32],
+    old: NDArray[np.float64],
+    fixed: NDArray[np.float64],
+    one: int,
+    ridge: NDArray[np.float64],
+    smoothing: NDArray[np.float64],
+    pseudo: float,
+) -> NDArray[np.float64]:
+    """Each record's factors given the other side's (`fixed`); its column `one` is the constant 1.
+
+    Neighbours enter with their `old` factors, so that the result does not depend on the order of the rows.
+    """
+    n, r = old.shape
+    new = np.empty_like(old)
+    gram = pseudo * (fixed.T @ fixed)
+    blocks = 64
+    for block in nb.prange(blocks):
+        A = np.empty((r, r))
+        b = np.empty(r)
+        for j in range(n * block // blocks, n * (block + 1) // blocks):
+            degree = 0.0
+            for p in range(r):
+                b[p] = -gram[p, one]
+                for q in range(p + 1):
+                    A[p, q] = gram[p, q]
+            for e in range(graph_indptr[j], graph_indptr[j + 1]):
+                weight = graph_weights[e]
+                degree += weight
+                for p in range(r):
+                    b[p] += smoothing[p] * weight * old[graph_indices[e], p]
+            for p in range(r):
+                A[p, p] += ridge[p] + smoothing[p] * degree
+            for e in range(indptr[j], indptr[j + 1]):
+                i = other[e]
+                rest = y[e] - fixed[i, one]
+                for p in range(r):
+                    value = fixed[i, p]
+                    b[p] += value * rest
+                    for q in range(p + 1):
+                        A[p, q] += value * fixed[i, q]
+            for p in range(r):
+                A[one, p] = 0.0
+                A[p, one] = 0.0
+            A[one, one] = 1.0
+            b[one] = 1.0
+            _solve(A, b)
+            new[j] = b
+    return new
+
+
+def _by_row(row: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    order = np.argsort(row, kind="stable")
+    return order, np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n))]).astype(np.int64)
+
+
+def fit(
+    example: NDArray[np.int32],
+    target: NDArray[np.int32],
+    utility: NDArray[np.float32],
+    example_graph: Graph,
+    target_graph: Graph,
+    *,
+    mean: float | None = None,
+    seed: int = 0,
+) -> Estimate:
+    """Fit the model of this module to scored pairs (three arrays of one length; self-pairs do not belong here).
+
+    `mean`: the mean utility of randomly drawn pairs, where it is known (default: the mean of all that is given). Deterministic
+    for a seed, whatever the number of threads; seconds for a million pairs.
+    """
+    n, m = len(example_graph.indptr) - 1, len(target_graph.indptr) - 1
+    if len(utility) == 0:
+        return Estimate(
+            mean or 0.0, np.zeros((1, n, 1), np.float32), np.zeros((1, m, 1), np.float32), np.ones(m, np.float32)
+        )
+    mean = float(utility.mean(dtype=np.float64)) if mean is None else mean
+    scale = max(float(utility.std(dtype=np.float64)), 1e-9)
+    y = ((utility - mean) / scale).astype(np.float32)
+    r = RANK + 2
+    base_ridge, base_smoothing = np.full(r, RIDGE), np.full(r, SMOOTHING)
+    lefts, rights = [], []
+    for member in range(MEMBERS):
+        rng = np.random.default_rng([seed, member])
+        chosen = slice(None)
+        if len(y) > SAMPLE:
+            chosen = np.sort(rng.choice(len(y), SAMPLE, replace=False))  # type: ignore[assignment]
+        J, I, v = example[chosen], target[chosen], y[chosen]  # noqa: E741
+        order_l, ptr_l = _by_row(J, n)
+        order_r, ptr_r = _by_row(I, m)
+        # Column 0 is 1 on the left and the target's effect on the right; column 1 the other way round.
+        left, right = 0.3 * rng.standard_normal((n, r)), 0.3 * rng.standard_normal((m, r))
+        left[:, 0], left[:, 1], right[:, 0], right[:, 1] = 1.0, 0.0, 0.0, 1.0
+        side_l = (ptr_l, I[order_l], v[order_l], example_graph.indptr, example_graph.indices, example_graph.weights)
+        side_r = (ptr_r, J[order_r], v[order_r], target_graph.indptr, target_graph.indices, target_graph.weights)
+        ridge_l, smooth_l, ridge_r, smooth_r = (
+            base_ridge.copy(), base_smoothing.copy(), base_ridge.copy(), base_smoothing.copy()
+        )  # fmt: skip
+        ridge_l[1] = ridge_r[0] = EFFECT_RIDGE
+        smooth_l[1] = smooth_r[0] = EFFECT_SMOOTHING
+        for _ in range(SWEEPS):
+            left = _regress(*side_l, left, right, 0, ridge_l, smooth_l, PSEUDO / m)
+            right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, PSEUDO / n)
+        lefts.append(left.astype(np.float32))
+        rights.append((scale * right).astype(np.float32))
+    fitted = Estimate(mean, np.stack(lefts), np.stack(rights), np.zeros(m, np.float32))
+    residual = (utility - fitted.predict(example, target)).astype(np.float64)
+    overall = float((residual**2).mean())
+    squares = np.bincount(target, residual**2, m) + SHRINK_PAIRS * overall
+    sd = np.sqrt(squares / (np.bincount(target, minlength=m) + SHRINK_PAIRS))
+    return Estimate(mean, fitted.left, fitted.right, sd.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well estimates predict held-out random pairs. r2 and spearman are NaN for fewer than 3 pairs."""
+
+    pairs: int
+    r2: float
+    spearman: float
+    bias: float
+    rmse: float
+
+
+def quality(estimated: NDArray[np.float32], measured: NDArray[np.float32]) -> Quality:
+    """Compare estimates with measured utilities of pairs that were drawn at random and never trained on."""
+    if len(measured) < 3:
+        return Quality(len(measured), float("nan"), float("nan"), float("nan"), float("nan"))
+    error = estimated.astype(np.float64) - measured
+    spread = float(((measured - measured.mean(dtype=np.float64)) ** 2).sum())
+    ranks = [_ranks(estimated), _ranks(measured)]
+    flat = min(float(r.std()) for r in ranks) == 0.0
+    return Quality(
+        len(measured),
+        1 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
+        float("nan") if flat else float(np.corrcoef(*ranks)[0, 1]),
+        float(error.mean()),
+        float(np.sqrt((error**2).mean())),
+    )
+
+
+def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Ranks with ties averaged."""
+    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return (last - (count - 1) / 2)[inverse]
+
+
+@dataclass(frozen=True)
+class SubsetValue:
+    """Coverage of a subset (the clip kernel's facility location): what the scored pairs prove, and an estimate.
+
+    `measured`: from scored pairs alone, a lower bound. `estimated`, `low`, `high`: mean and 95 % interval when the
+    subset's unscored pairs are drawn from the model, its errors as large as those on held-out pairs.
+    """
+
+    measured: float
+    estimated: float
+    low: float
+    high: float
+
+
+def subset_value(
+    covered: NDArray[np.float32],
+    chosen: NDArray[np.int64],
+    scored: tuple[NDArray[np.int32], NDArray[np.int32]],
+    estimate: Estimate,
+    held_out: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]],
+    *,
+    example_key: NDArray[np.int64],
+    target_key: NDArray[np.int64],
+    seed: int = 0,
+    draws: int = 40,
+    targets: int = 400,
+) -> SubsetValue:
+    """Value of the chosen examples with an interval.
+
+    `covered` float32 [m]: each target's best scored utility among the chosen, at least 0. `scored`: examples and targets of all
+    scored pairs (their order is free). `held_out`: examples, targets and utilities of random pairs never trained on; their
+    residuals, relative to the model's standard deviations, are the errors that are drawn. Pairs with equal keys do not
+    count. At most `targets` targets are simulated, drawn at random; the interval includes that sampling.
+    """
+    m = len(covered)
+    measured = float(covered.sum(dtype=np.float64))
+    rng = np.random.default_rng([seed, m, len(chosen)])
+    picked = np.sort(rng.choice(m, min(m, targets), replace=False))
+    slot = np.full(m, -1, np.int64)
+    slot[picked] = np.arange(len(picked))
+    row = np.full(len(example_key), -1, np.int64)
+    row[chosen] = np.arange(len(chosen))
+    predicted, sd = estimate.predict_with_sd(held_out[0], held_out[1])
+    errors = ((held_out[2] - predicted) / sd).astype(np.float32)
+    if len(errors) < 20:  # too few to draw from: assume that the model's deviations are right
+        errors = rng.standard_normal(200).astype(np.float32)
+    pairs = [np.repeat(chosen, len(picked)), np.tile(picked, len(chosen))]
+    free = example_key[pairs[0]] != target_key[pairs[1]]
+    known = (row[scored[0]] >= 0) & (slot[scored[1]] >= 0)
+    free[row[scored[0][known]] * len(picked) + slot[scored[1][known]]] = False
+    J, I = pairs[0][free], pairs[1][free]  # noqa: E741
+    predicted, sd = estimate.predict_with_sd(J, I)
+    gains = np.empty((draws, len(picked)))
+    for draw in range(draws):
+        best = covered[picked].copy()
+        np.maximum.at(best, slot[I], predicted + sd * errors[rng.integers(len(errors), size=len(J))])
+        gains[draw] = best - covered[picked]
+    totals = np.empty(1000)
+    whole = len(picked) == m
+    for b in range(len(totals)):
+        sample = slice(None) if whole else rng.integers(len(picked), size=len(picked))
+        totals[b] = gains[rng.integers(draws), sample].mean() * m
+    low, high = np.quantile(totals, [0.025, 0.975])
+    return SubsetValue(measured, measured + float(gains.mean()) * m, measured + float(low), measured + float(high))

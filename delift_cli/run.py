@@ -1,0 +1,207 @@
+"""One scoring run, step by step: records to tokens, how to run the model, what it will take, into the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .cache import Cache, CacheWriter, open_for_scoring
+from .encoding import EncodedExamples, EncodedTargets, encode_examples, encode_targets, too_long, without
+from .errors import InputError
+from .model import Model, ModelFile, Settings, open_models
+from .records import RecordSet
+from .scoring import Probe, TargetTokens, Work, cells_needed, common_start, score
+from .template import TEMPLATE_DATE, ChatTemplate
+from .tuning import tune
+from .weights import converted
+
+METRIC = {
+    "distance": "||1 - p||_2 / sqrt(L) over the response's tokens and its end of turn",
+    "logprob": "mean ln p over the same tokens",
+}
+BYTES_PER_PAIR = 8  # two float32 matrices
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Records of one block with their tokens; `targets` is None when the pool is scored against itself."""
+
+    examples: RecordSet
+    targets: RecordSet | None
+    encoded_examples: EncodedExamples
+    encoded_targets: EncodedTargets
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(examples, targets)."""
+        return len(self.encoded_examples.prefixes), len(self.encoded_targets.targets)
+
+
+def prepare(
+    examples: RecordSet,
+    targets: RecordSet | None,
+    template: ChatTemplate,
+    *,
+    context: int,
+    truncate: bool,
+    skip_invalid: bool,
+) -> Inputs:
+    """Tokens for both roles.
+
+    With `truncate` each record gets half the context, so that what a record becomes never depends on the others.
+
+    Raises:
+        InputError: pairs exceed the context; the records are named.
+    """
+    while True:
+        as_examples = encode_examples(examples, template, limit=context // 2 if truncate else None)
+        as_targets = encode_targets(targets or examples, template, limit=context - context // 2 if truncate else None)
+        long = too_long(examples, targets or examples, as_examples.prefixes, as_targets.lengths(), context)
+        if not any(long):
+            return Inputs(examples, targets, as_examples, as_targets)
+        every = [*long.examples, *long.targets]
+        if not skip_invalid:
+            names = ", ".join(f"{record.id} (line {record.line}, {record.reason})" for record in every[:5])
+            more = f" and {len(every) - 5} more" if len(every) > 5 else ""
+            raise InputError(
+                f"pairs with these records exceed the context of {context:,} tokens: {names}{more}; "
+                "use --truncate, a larger --ctx, or --skip-invalid to leave them out"
+            )
+        if targets is None:
+            examples = without(examples, every)
+        else:
+            examples, targets = without(examples, long.examples), without(targets, long.targets)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the model is run: which file, which weights in it, which settings."""
+
+    file: ModelFile
+    weights: str
+    deviation: dict[str, float] | None
+    settings: Settings
+
+
+def choose_engine(
+    file: ModelFile,
+    sha256: str,
+    weights: str,
+    settings: Settings,
+    *,
+    batch: int | None,
+    inputs: Inputs,
+    cache: Path,
+    say: Callable[[str], None],
+) -> Engine:
+    """Weights and settings for this run.
+
+    `auto` asks the tuning of this model on this machine; what the user set stays as it is, and an existing cache
+    goes on with the weights and the attention that it was begun with.
+    """
+    deviation = None
+    begun = Cache(cache).manifest if (cache / "manifest.json").exists() else None
+    settings = replace(settings, batch=batch or settings.batch)
+    if weights == "auto":
+        tuning = tune(file, sha256, settings, inputs.encoded_examples, TargetTokens(inputs.encoded_targets), say=say)
+        weights, deviation = tuning.weights, tuning.deviation
+        settings = replace(
+            settings,
+            batch=batch or tuning.batch,
+            threads=settings.threads or tuning.threads,
+            flash_attention=tuning.flash_attention if settings.flash_attention == "auto" else settings.flash_attention,
+        )
+        if begun is not None and begun["model"]["sha256"] == sha256:
+            weights, deviation = begun["weights"]["type"], begun["weights"]["deviation"]
+            settings = replace(settings, flash_attention=begun["settings"]["flash_attention"])
+    run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
+    return Engine(run_file, weights, deviation, settings)
+
+
+def describe(
+    file: ModelFile,
+    identity: dict[str, Any],
+    template: ChatTemplate,
+    engine: Engine,
+    fields: dict[str, str | None],
+    *,
+    truncate_to: int | None,
+) -> dict[str, Any]:
+    """The part of a cache's manifest that its numbers depend on."""
+    return {
+        "model": identity,
+        "weights": {"type": engine.weights, "deviation": engine.deviation},
+        "template": {
+            "name": template.name,
+            "text": template.source,
+            "date": TEMPLATE_DATE.date().isoformat(),
+            "add_bos": file.vocabulary.add_bos,
+        },
+        "metric": METRIC,
+        "settings": {
+            "truncate": truncate_to,
+            "kv_type": engine.settings.kv_type,
+            "flash_attention": engine.settings.flash_attention,
+        },
+        "fields": fields,
+    }
+
+
+def open_cache(path: Path, description: dict[str, Any], inputs: Inputs) -> CacheWriter:
+    """The run's cache, new or to be gone on with; see `cache.open_for_scoring`."""
+    return open_for_scoring(
+        path,
+        description,
+        inputs.examples,
+        inputs.targets,
+        example_tokens=[len(prefix) for prefix in inputs.encoded_examples.prefixes],
+        response_tokens=[len(target.response) for target in inputs.encoded_targets.targets],
+    )
+
+
+def execute(engine: Engine, inputs: Inputs, cache: CacheWriter) -> Iterator[Work]:
+    """Score what the cache lacks; see `scoring.score`."""
+    if cache.complete:
+        return
+    targets = TargetTokens(inputs.encoded_targets)
+    cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
+    with ExitStack() as stack:
+        models = [stack.enter_context(model) for model in open_models(engine.file, engine.settings, cells=cells)]
+        yield from score(models, inputs.encoded_examples, targets, cache)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take: see `forecast`."""
+
+    pairs: int
+    tokens: int
+    plain_tokens: int
+    tokens_per_second: float
+    seconds: float
+    disk_bytes: int
+    memory_bytes: int
+
+
+def forecast(engine: Engine, inputs: Inputs) -> Forecast:
+    """Tokens counted exactly from the tries, speed from a few timed batches."""
+    n, m = inputs.shape
+    targets = TargetTokens(inputs.encoded_targets)
+    prefixes = inputs.encoded_examples.prefixes
+    head = len(common_start(prefixes))
+    tokens = head + sum(
+        len(prefix) - head + len(targets.behind(system, 0)[0].tokens)
+        for prefix, system in zip(prefixes, inputs.encoded_examples.systems, strict=True)
+    )
+    lengths = np.array([len(prefix) for prefix in prefixes], np.int64)
+    plain = int(lengths.sum() * m + n * (targets.lengths - 1).sum())
+    cells = cells_needed(prefixes, targets, engine.settings.batch)
+    with Model(engine.file, engine.settings, cells=cells) as model:
+        rate, _ = Probe(model, inputs.encoded_examples, targets).time()
+        memory = model.memory_bytes()
+    return Forecast(n * m, tokens, plain, rate, tokens / rate, n * m * BYTES_PER_PAIR, memory)
