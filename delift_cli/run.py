@@ -96,7 +96,7 @@ def choose_engine(
     *,
     batch: int | None,
     inputs: Inputs,
-    cache: Path,
+    cache: Path | None,
     say: Callable[[str], None],
 ) -> Engine:
     """Weights and settings for this run.
@@ -105,7 +105,7 @@ def choose_engine(
     goes on with the weights and the attention that it was begun with.
     """
     deviation = None
-    begun = Cache(cache).manifest if (cache / "manifest.json").exists() else None
+    begun = Cache(cache).manifest if cache is not None and (cache / "manifest.json").exists() else None
     settings = replace(settings, batch=batch or settings.batch)
     if weights == "auto":
         tuning = tune(file, sha256, settings, inputs.encoded_examples, TargetTokens(inputs.encoded_targets), say=say)
@@ -192,16 +192,21 @@ def forecast(engine: Engine, inputs: Inputs) -> Forecast:
     """Tokens counted exactly from the tries, speed from a few timed batches."""
     n, m = inputs.shape
     targets = TargetTokens(inputs.encoded_targets)
-    prefixes = inputs.encoded_examples.prefixes
-    head = len(common_start(prefixes))
-    tokens = head + sum(
-        len(prefix) - head + len(targets.behind(system, 0)[0].tokens)
-        for prefix, system in zip(prefixes, inputs.encoded_examples.systems, strict=True)
-    )
-    lengths = np.array([len(prefix) for prefix in prefixes], np.int64)
-    plain = int(lengths.sum() * m + n * (targets.lengths - 1).sum())
-    cells = cells_needed(prefixes, targets, engine.settings.batch)
+    tokens, plain = expected_tokens(inputs, targets)
+    cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
     with Model(engine.file, engine.settings, cells=cells) as model:
         rate, _ = Probe(model, inputs.encoded_examples, targets).time()
         memory = model.memory_bytes()
     return Forecast(n * m, tokens, plain, rate, tokens / rate, n * m * BYTES_PER_PAIR, memory)
+
+
+def expected_tokens(inputs: Inputs, targets: TargetTokens) -> tuple[int, int]:
+    """Tokens that scoring all pairs evaluates, and those that evaluating each pair alone would."""
+    prefixes, systems = inputs.encoded_examples.prefixes, inputs.encoded_examples.systems
+    head = len(common_start(prefixes))
+    shared = head + sum(
+        len(prefix) - head + len(targets.behind(system, 0)[0].tokens)
+        for prefix, system in zip(prefixes, systems, strict=True)
+    )
+    lengths = np.array([len(prefix) for prefix in prefixes], np.int64)
+    return shared, int(lengths.sum() * targets.count + len(prefixes) * (targets.lengths - 1).sum())

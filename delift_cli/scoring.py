@@ -61,7 +61,7 @@ class Work:
     reduce_seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter, repr=False)
 
-    def plus(self, scorers: Sequence[_Scorer]) -> Work:
+    def plus(self, scorers: Sequence[RowScorer]) -> Work:
         """The same with what the scorers have done until now."""
         return replace(
             self,
@@ -142,7 +142,7 @@ def score(
         RunError: llama.cpp fails, the model gives no finite probability, or the disk is full.
     """
     stop = threading.Event()
-    scorers = [_Scorer(model, stop) for model in models]
+    scorers = [RowScorer(model, stop) for model in models]
     total = Work()
     for start in range(0, targets.count, BASE_CHUNK):
         chunk = np.arange(start, min(start + BASE_CHUNK, targets.count))
@@ -159,17 +159,17 @@ def score(
     for scorer in scorers:
         scorer.keep_head(head)
 
-    def row(scorer: _Scorer, example: int, done: int) -> Measures:
+    def row(scorer: RowScorer, example: int, done: int) -> Measures:
         trie, order = targets.behind(examples.systems[example], done)
         measured = scorer.row(examples.prefixes[example], trie)
         place = np.argsort(order)
         return Measures(measured.distance[place], measured.logprob[place])
 
     waiting = iter(np.flatnonzero(cache.rows["done"] < targets.count).tolist())
-    running: dict[Future[Measures], tuple[_Scorer, int]] = {}
+    running: dict[Future[Measures], tuple[RowScorer, int]] = {}
     with ThreadPoolExecutor(len(scorers)) as threads:
 
-        def start_next(scorer: _Scorer) -> None:
+        def start_next(scorer: RowScorer) -> None:
             for example in itertools.islice(waiting, 1):
                 future = threads.submit(row, scorer, example, int(cache.rows["done"][example]))
                 running[future] = scorer, example
@@ -194,7 +194,7 @@ def score(
             stop.set()
 
 
-class _Scorer:
+class RowScorer:
     """Runs tries through a model behind a prefix."""
 
     def __init__(self, model: Model, stop: threading.Event) -> None:
@@ -270,7 +270,7 @@ class Probe:
     """
 
     def __init__(self, model: Model, examples: EncodedExamples, targets: TargetTokens) -> None:
-        self._scorer = _Scorer(model, threading.Event())
+        self._scorer = RowScorer(model, threading.Event())
         self._prefix = examples.prefixes[0]
         self._trie, _ = targets.first(examples.systems[0], PROBE_TOKENS)
 

@@ -82,3 +82,9 @@ def _make_room(needed: int) -> None:
             return
         size -= path.stat().st_size
         path.unlink()
+
+
+def clear_cache() -> None:
+    """Remove every converted model and what was remembered of this machine's speed."""
+    for path in [*kept_models(), *cache_directory().glob("*.part"), cache_directory() / "tuning.json"]:
+        path.unlink(missing_ok=True)
