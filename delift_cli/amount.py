@@ -42,3 +42,49 @@ def parse_amount(text: str, n: int) -> Amount:
             raise InputError(f"-k {text}: there are {n:,} records to choose from")
         return Amount(records, None)
     raise InputError(f"-k {text}: give a number of records (500), a percentage (30%) or tokens (200ktok)")
+
+
+class Quota(NamedTuple):
+    """A limit for each value of a field: a number of records, or a share of those selected."""
+
+    field: str
+    limit: str
+
+
+def parse_share(text: str, option: str) -> float:
+    """`1%` or `0.01` as a number from 0 to 1."""
+    try:
+        value = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise InputError(f"{option} {text}: give a share, such as 1% or 0.01")
+    return value
+
+
+def parse_quota(text: str) -> Quota:
+    """`task:10%` or `task:50`: a field, and how much of the selection one of its values may take."""
+    field, colon, limit = text.rpartition(":")
+    if not (field and colon and re.fullmatch(r"\d+(\.\d+)?%?", limit)):
+        raise InputError(f"--per {text}: give a field and a limit, such as task:10% or task:50")
+    return Quota(field, limit)
+
+
+def quota_records(quota: Quota, k: int | None) -> int:
+    """The limit as a number of records when k are selected."""
+    if not quota.limit.endswith("%"):
+        return int(float(quota.limit))
+    if k is None:
+        raise InputError(f"--per {quota.field}:{quota.limit}: a share needs a number of records, not a token budget")
+    return max(1, int(k * parse_share(quota.limit, "--per")))
+
+
+def parse_counts(texts: list[str], option: str) -> dict[str, int]:
+    """`code=200` entries as a mapping from a field's value to a number of records."""
+    counts = {}
+    for text in texts:
+        value, equals, count = text.rpartition("=")
+        if not (value and equals and count.isdigit()):
+            raise InputError(f"{option} {text}: give a value and a number, such as code=200")
+        counts[value] = int(count)
+    return counts

@@ -10,6 +10,8 @@ import typer
 from . import __version__
 from .errors import DeliftError
 
+INTERRUPTED = 130  # the shell's exit code for Ctrl-C
+
 app = typer.Typer(
     name="delift",
     no_args_is_help=True,
@@ -51,8 +53,10 @@ def main() -> None:
         app()
     except DeliftError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; what was scored is safe, the same command goes on from there", 130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what Typer makes of a KeyboardInterrupt
+            _fail("interrupted; what was scored is safe, the same command goes on from there", INTERRUPTED)
+        raise
     except BrokenPipeError:
         # the reader of stdout has gone; that is how pipelines end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

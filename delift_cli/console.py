@@ -62,6 +62,14 @@ def say(text: str) -> None:
     stderr().print(text, style="dim", markup=False)
 
 
+def plot(lines: list[str], caption: str) -> None:
+    """A small plot with its caption."""
+    console = stderr()
+    for line in lines:
+        console.print(line, markup=False)
+    console.print(caption, style="dim", markup=False)
+
+
 def facts(rows: list[tuple[str, str]]) -> None:
     """A summary as aligned lines of name and value."""
     console = stderr()

@@ -19,12 +19,25 @@ from numpy.typing import ArrayLike
 
 from delift_cli.constraints import SLOTS, Rules, admissible, take
 from delift_cli.kernel import Array, Kernel, new_scratch
-from delift_cli.objectives import Coverage, Objective, cover, row_gain
+from delift_cli.objectives import (
+    Changes,
+    Coverage,
+    Objective,
+    cover,
+    gain_lost,
+    new_changes,
+    row_gain,
+    span,
+)
 
 LARGEST_BATCH = 256
 
 # Below this many entries (some 50 microseconds of work) the other threads are not worth waking.
 PARALLEL_ENTRIES = 1 << 19
+
+# Rounding may leave an updated bound below the gain that it bounds; this share of it is added. Sums over up to a
+# million targets err by less.
+SLACK = 1e-12
 
 # Why a run ended.
 FULL, SATURATED, BELOW, EXHAUSTED = range(4)
@@ -84,7 +97,7 @@ def _heapify(heap: Array, size: int, bounds: Array) -> None:
 
 
 @njit(cache=True)
-def _push(heap: Array, size: int, bounds: Array, j: int) -> None:
+def _push(heap: Array, size: int, bounds: Array, j: int) -> int:
     position = size
     while position > 0:
         parent = (position - 1) // 2
@@ -93,23 +106,25 @@ def _push(heap: Array, size: int, bounds: Array, j: int) -> None:
         heap[position] = heap[parent]
         position = parent
     heap[position] = j
+    return size + 1
 
 
 @njit(cache=True)
 def _pop(heap: Array, size: int, bounds: Array) -> int:
-    top = heap[0]
+    """Remove the top; returns the new size."""
     heap[0] = heap[size - 1]
     _sift_down(heap, size - 1, bounds, 0)
-    return top
+    return size - 1
 
 
 @njit(cache=True)
 def _settle(
     kernel: Kernel,
     coverage: Coverage,
+    changes: Changes,
     rules: Rules,
     bounds: Array,
-    fresh: Array,
+    as_of: Array,
     step: int,
     heap: Array,
     size: int,
@@ -117,35 +132,49 @@ def _settle(
     batch: Array,
     scratch: Array,
 ) -> tuple[int, int]:
-    """Bring the best record of this step to the heap's top. Returns the heap's size and the gains computed."""
-    wanted, evaluations = 1, 0
-    while size > 0 and (fresh[heap[0]] != step or not admissible(rules, heap[0])):
-        count = 0
-        while size > 0 and count < wanted and fresh[heap[0]] != step:
-            j = _pop(heap, size, bounds)
-            size -= 1
-            if admissible(rules, j):
+    """Bring the best record of this step to the heap's top. Returns the heap's size and the gains computed.
+
+    as_of[j] says what bounds[j] is: 2 t + 1, the gain at step t; 2 t, a bound brought up to date at step t.
+    """
+    wanted, count, evaluations = 1, 0, 0
+    while True:
+        if size > 0:
+            j = heap[0]
+            if not admissible(rules, j):
+                size = _pop(heap, size, bounds)
+                continue
+            if as_of[j] != 2 * step + 1:
+                if as_of[j] != 2 * step and span(changes, as_of[j] // 2, step) <= changes.longest:
+                    loss = gain_lost(kernel, coverage, changes, j, as_of[j] // 2, step)
+                    if loss == 0.0 and as_of[j] % 2 == 1:
+                        as_of[j] = 2 * step + 1
+                        continue
+                    if per_token:
+                        loss /= rules.cost[j]
+                    bounds[j] += SLACK * bounds[j] - loss
+                    as_of[j] = 2 * step
+                    _sift_down(heap, size, bounds, 0)
+                    continue
                 batch[count] = j
                 count += 1
-        if count == 0 and size > 0 and not admissible(rules, heap[0]):
-            _pop(heap, size, bounds)
-            size -= 1
-        if count > 1 and count * coverage.state.size >= PARALLEL_ENTRIES:
+                size = _pop(heap, size, bounds)
+                if count < wanted:
+                    continue
+        if count == 0:
+            return size, evaluations
+        if count * coverage.state.size >= PARALLEL_ENTRIES:
             _evaluate(kernel, coverage, batch, count, bounds, scratch)
         else:
             for position in range(count):
-                j = batch[position]
-                bounds[j] = row_gain(kernel, coverage, j, scratch[0])
+                bounds[batch[position]] = row_gain(kernel, coverage, batch[position], scratch[0])
         for position in range(count):
             j = batch[position]
             if per_token:
                 bounds[j] /= rules.cost[j]
-            fresh[j] = step
-            _push(heap, size, bounds, j)
-            size += 1
+            as_of[j] = 2 * step + 1
+            size = _push(heap, size, bounds, j)
         evaluations += count
-        wanted = min(2 * wanted, LARGEST_BATCH)
-    return size, evaluations
+        wanted, count = min(2 * wanted, LARGEST_BATCH), 0
 
 
 @njit(cache=True)
@@ -179,10 +208,11 @@ def _draw(pool: Array, size: int, wanted: int, rules: Rules, state: Array) -> tu
 def _run(
     kernel: Kernel,
     coverage: Coverage,
+    changes: Changes,
     rules: Rules,
     always: Array,
     bounds: Array,
-    fresh: Array,
+    as_of: Array,
     pool: Array,
     per_token: bool,
     least: float,
@@ -196,7 +226,7 @@ def _run(
     taken, evaluations = 0, 0
     for j in always:
         chosen[taken], gains[taken] = j, row_gain(kernel, coverage, j, scratch[0])
-        cover(kernel, coverage, j, scratch[0])
+        cover(kernel, coverage, changes, j, taken, scratch[0])
         take(rules, j)
         taken += 1
     batch = np.empty(LARGEST_BATCH, np.int32)
@@ -213,7 +243,7 @@ def _run(
                 heap[:size] = pool[:size]
                 _heapify(heap, size, bounds)
             size, computed = _settle(
-                kernel, coverage, rules, bounds, fresh, taken, heap, size, per_token, batch, scratch
+                kernel, coverage, changes, rules, bounds, as_of, taken, heap, size, per_token, batch, scratch
             )
             evaluations += computed
             # A sample without any gain says nothing about the others: look at all of them.
@@ -229,12 +259,11 @@ def _run(
             return taken, evaluations, BELOW
         chosen[taken] = j
         gains[taken] = bounds[j] * rules.cost[j] if per_token else bounds[j]
-        cover(kernel, coverage, j, scratch[0])
+        cover(kernel, coverage, changes, j, taken, scratch[0])
         take(rules, j)
         taken += 1
         if sample == 0:
-            _pop(heap, size, bounds)
-            size -= 1
+            size = _pop(heap, size, bounds)
     return taken, evaluations, FULL
 
 
@@ -289,17 +318,18 @@ def greedy(
     pool = pool[~rules.out[pool]]
     bounds = singletons / rules.cost if per_token else singletons.copy()
     largest = bounds[pool].max() if pool.size else 0.0
-    fresh = np.full(n, -1 if first.size else 0, np.int32)
+    as_of = np.ones(n, np.int32)  # exact at step 0, before `always`
     capacity = min(int(rules.left[SLOTS]), pool.size + first.size)
     chosen, gains = np.zeros(capacity, np.int64), np.zeros(capacity)
     coverage = objective.empty_coverage()
     taken, evaluations, why = _run(
         objective.kernel,
         coverage,
+        new_changes(objective, capacity),
         rules,
         first,
         bounds,
-        fresh,
+        as_of,
         pool.copy(),
         per_token,
         until * largest,

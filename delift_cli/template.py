@@ -260,8 +260,7 @@ class ChatTemplate:
             raise InputError(f"{self.name} refuses a text: {_described(error)}") from None
         text = rendered[len(before) : len(rendered) - len(behind)]
         piece = os.path.commonprefix([pieces[place], text])  # noqa: RUF071 (of any strings)
-        replaced = self.vocabulary.tokenize(pieces[place][len(piece) :], special=True)
-        if rendered != before + text + behind or any(map(self.vocabulary.is_control, replaced)):
+        if rendered != before + text + behind or self._controls(piece) != self._controls(pieces[place]):
             raise InputError(
                 f"{self.name} changes its structure with the text of a message; "
                 "use --template plain or a Jinja2 file of your own"
@@ -269,6 +268,9 @@ class ChatTemplate:
         return piece, text[len(piece) :]
 
     # ------------------------------------------------------------------ tokens
+
+    def _controls(self, text: str) -> list[int]:
+        return list(filter(self.vocabulary.is_control, self.vocabulary.tokenize(text, special=True)))
 
     def _tokens(self, run: list[_Piece], *, behind_text: bool = False) -> list[int]:
         """Token ids of one run of text.
@@ -283,9 +285,7 @@ class ChatTemplate:
             behind = behind_text if not parts else not self.vocabulary.is_control(parts[-1])
             parts += self._tokenize(piece.text, behind, special=piece.trusted)
         is_control = self.vocabulary.is_control
-        if [t for t in whole if is_control(t)] == [t for t in parts if is_control(t)]:
-            return whole
-        return parts
+        return whole if list(filter(is_control, whole)) == list(filter(is_control, parts)) else parts
 
     def _response_tokens(self, context: list[_Piece], response: list[_Piece]) -> list[int]:
         last = next((piece for piece in reversed(context) if piece.text), _Piece("", trusted=True))
@@ -338,7 +338,7 @@ def load_template(choice: str | None, own: str | None, vocabulary: Tokenizer) ->
         return ChatTemplate(PLAIN, vocabulary, "the plain template")
     path = Path(str(choice))
     try:
-        return ChatTemplate(path.read_text(encoding="utf-8"), vocabulary, f"template {path}")
+        return ChatTemplate(path.read_text(encoding="utf-8-sig"), vocabulary, f"template {path}")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read template {path}: {error}; give a Jinja2 file or 'plain'") from None
 

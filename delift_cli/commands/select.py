@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import orjson
 import typer
 
-from .. import blocks, console, output
-from ..amount import Amount, parse_amount
+from .. import blocks, console, gains, output
+from ..amount import Amount, parse_amount, parse_counts, parse_quota, parse_share, quota_records
 from ..blocks import SelfUtility
 from ..cache import Cache
+from ..curve import curve_rows, plot, render_curve
 from ..errors import InputError
 from ..kernel import Transform, Utility
 from ..objectives import value
-from ..records import Record
-from ..selection import Selection
+from ..records import Record, record_field
+from ..selection import Method, Selection
 from ..selection import select as choose
+from ..similar import near_duplicates
 
 ObjectiveName = Literal["fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated"]
 
@@ -48,6 +51,28 @@ def select(
     alpha: Annotated[float, typer.Option(help="Ceiling of 'saturated', a share of the pool's sum.")] = 0.3,
     always: Annotated[Path | None, typer.Option(help="File of ids, one a line, that are chosen first.")] = None,
     never: Annotated[Path | None, typer.Option(help="File of ids, one a line, that are left out.")] = None,
+    per: Annotated[
+        str | None, typer.Option(help="Most that one value of a field may take: task:10% or task:50.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="Field of --at-least and --at-most; default that of --per.")] = None,
+    at_least: Annotated[list[str] | None, typer.Option(help="Least for one value: code=200. Repeatable.")] = None,
+    at_most: Annotated[list[str] | None, typer.Option(help="Most for one value: chat=500. Repeatable.")] = None,
+    distinct: Annotated[
+        str | None, typer.Option(help="Never two records whose texts are this similar: 0.9 or 90%.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Stop when a gain falls under this share of the first: 1%.")] = None,
+    stop_at_zero: Annotated[
+        bool, typer.Option("--stop-at-zero", help="Select fewer rather than records that gain nothing.")
+    ] = False,
+    greedy: Annotated[
+        Method, typer.Option(help="exact; stochastic (samples); partitioned (larger than memory).")
+    ] = "exact",
+    epsilon: Annotated[float, typer.Option(min=1e-6, max=0.99, help="Of --greedy stochastic.")] = 0.01,
+    parts: Annotated[int, typer.Option(min=2, help="Of --greedy partitioned.")] = 2,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    curve: Annotated[
+        Path | None, typer.Option(help="Write value and gain against k (.csv or .json), and plot it.")
+    ] = None,
     destination: Annotated[Path | None, typer.Option("--output", "-o", help="File to write; default stdout.")] = None,
     order: Annotated[Literal["selection", "input"], typer.Option(help="Order of the records written.")] = "selection",
     with_scores: Annotated[
@@ -68,22 +93,22 @@ def select(
     if paper:
         utility, kernel, self_utility = "euclidean", "clip", "include"
     name = objective or blocks.default_objective(cache is not None, target is not None, existing is not None)
-    goal, pool = blocks.objective_over(
-        _open(cache),
-        _open(target),
-        _open(existing),
-        name,
-        blocks.KernelOptions(utility, kernel, self_utility),
-        eta=eta,
-        nu=nu,
-        alpha=alpha,
-    )
+    caches = {"pool": _open(cache), "target": _open(target), "existing": _open(existing)}
+    options = blocks.KernelOptions(utility, kernel, self_utility)
+    goal, pool = blocks.objective_over(**caches, name=name, options=options, eta=eta, nu=nu, alpha=alpha)
     records = pool.examples
     amount = parse_amount(k, len(records))
+    group_field, least, most = _quotas(per, group, at_least or [], at_most or [], records, amount)
+    kept_gains = gains.gains_file(
+        pool.cache,
+        [opened for opened in caches.values() if opened],
+        objective=name,
+        options=asdict(options),
+        parameters=goal.parameters,
+    )
     first, left_out = _indices(always, records), _indices(never, records)
-    for place in first:
-        if place in left_out:
-            raise InputError(f"record {records[place].id} is in both {always} and {never}")
+    if both := {*first} & {*left_out}:
+        raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
     selection = choose(
         goal,
         amount.records,
@@ -91,10 +116,22 @@ def select(
         budget=amount.tokens,
         always=first,
         never=left_out,
+        group=None if group_field is None else _labels(records, group_field),
+        at_least=least,
+        at_most=most,
+        near_duplicates=None if distinct is None else near_duplicates(records, parse_share(distinct, "--distinct")),
+        until=0.0 if until is None else parse_share(until, "--until"),
+        stop_at_zero=stop_at_zero,
+        method=greedy,
+        epsilon=epsilon,
+        parts=parts,
+        seed=seed,
+        initial_gains=gains.read_gains(kept_gains, len(records)),
     )
-    if not len(selection.indices):
+    if not len(selection.indices) and selection.stopped == "exhausted":
         smallest = f"; the smallest has {pool.cache.example_tokens.min():,} tokens" if amount.tokens else ""
-        raise InputError(f"-k {k} selects nothing: no record fits{smallest}")
+        raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
+    gains.keep_gains(kept_gains, selection.initial_gains)
     whole = value(goal)
     written = output.render(
         records,
@@ -106,6 +143,9 @@ def select(
         ids_only=ids_only,
     )
     output.write(written, destination)
+    rows = curve_rows(selection, [record.id for record in records], whole)
+    if curve is not None:
+        output.write(render_curve(rows, "json" if curve.suffix == ".json" else "csv"), curve)
     summary = {
         "selected": len(selection.indices),
         "pool": len(records),
@@ -121,8 +161,12 @@ def select(
         "share": selection.value / whole if whole > 0 else None,
         "saturated_at": selection.saturated_at,
         "filled": len(selection.indices) - selection.filled_from,
+        "stopped": selection.stopped,
+        "greedy": selection.method,
+        "seed": selection.seed,
         "rule": selection.rule,
         "guarantee": selection.guarantee_note,
+        "at_least_of_optimum": selection.value / selection.optimum_bound if selection.optimum_bound else None,
         "model_sha256": pool.cache.manifest["model"]["sha256"],
     }
     if as_json:
@@ -130,10 +174,42 @@ def select(
         print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode(), file=stream)
     elif not quiet:
         _print(summary, amount, selection)
+        if curve is not None:
+            console.plot(plot(selection.curve), f"value against k, up to {selection.value:.4f} at {len(rows):,}")
 
 
 def _open(path: Path | None) -> Cache | None:
     return None if path is None else Cache(path)
+
+
+def _quotas(
+    per: str | None,
+    group: str | None,
+    at_least: list[str],
+    at_most: list[str],
+    records: Sequence[Record],
+    amount: Amount,
+) -> tuple[str | None, dict[str, int], dict[str, int]]:
+    """The field that groups the records, and the least and the most for each of its values."""
+    if per is None and not at_least and not at_most:
+        return None, {}, {}
+    quota = None if per is None else parse_quota(per)
+    field = group or (quota.field if quota else "task")
+    if quota is not None and quota.field != field:
+        raise InputError(f"--per {per} and --group {group} name two fields; quotas use one")
+    most = {}
+    if quota is not None:
+        limit = quota_records(quota, amount.records)
+        most = dict.fromkeys(_labels(records, field), limit)
+    return field, parse_counts(at_least, "--at-least"), {**most, **parse_counts(at_most, "--at-most")}
+
+
+def _labels(records: Sequence[Record], field: str) -> list[str]:
+    labels = [record_field(record, field) for record in records]
+    for record, label in zip(records, labels, strict=True):
+        if label is None:
+            raise InputError(f"record {record.id} (line {record.line}) has no field {field!r} to group by")
+    return [str(label) for label in labels]
 
 
 def _indices(path: Path | None, records: Sequence[Record]) -> list[int]:
@@ -168,6 +244,16 @@ def _print(summary: dict[str, Any], amount: Amount, selection: Selection) -> Non
         ),
         ("value", f"{summary['value']:.4f}{share}"),
     ]
+    if selection.optimum_bound:
+        lines_bound = selection.value / selection.optimum_bound
+        rows.append(
+            ("quality", f"at least {lines_bound:.1%} of the best subset; proven in general: {selection.guarantee_note}")
+        )
+    if selection.stopped == "until":
+        share_taken = summary["selected"] / summary["pool"]
+        rows.append(("stopped", f"gains fell under the limit: {share_taken:.1%} of the pool was enough"))
+    if selection.stopped == "exhausted":
+        rows.append(("stopped", "no other record is admissible under the limits given"))
     if selection.saturated_at is not None:
         rest = f"; the other {summary['filled']:,} were taken by what each is worth alone" if summary["filled"] else ""
         rows.append(("saturated", f"nothing more to gain after {selection.saturated_at:,} records{rest}"))

