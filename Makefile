@@ -41,8 +41,8 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 bench: $(VENV)/bench-installed ## measure the claims of the README on this machine
-	$(BIN)/python tests/bench/scoring.py
-	$(BIN)/python tests/bench/selection.py
+	$(BIN)/python -m tests.bench.scoring
+	$(BIN)/python -m tests.bench.selection
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

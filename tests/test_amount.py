@@ -1,0 +1,83 @@
+"""-k as people write it."""
+
+from __future__ import annotations
+
+import pytest
+
+from delift_cli.amount import Amount, parse_amount
+from delift_cli.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"),
+    [
+        ("1", Amount(1, None)),
+        ("500", Amount(500, None)),
+        ("1000", Amount(1000, None)),
+        ("1,000", Amount(1000, None)),
+        ("1_000", Amount(1000, None)),
+        (" 7 ", Amount(7, None)),
+        ("30%", Amount(300, None)),
+        ("30 %", Amount(300, None)),
+        ("12.5%", Amount(125, None)),
+        ("100%", Amount(1000, None)),
+        ("0.1%", Amount(1, None)),
+        ("0.0001%", Amount(1, None)),
+        ("200tok", Amount(None, 200)),
+        ("200 tokens", Amount(None, 200)),
+        ("200ktok", Amount(None, 200_000)),
+        ("200Ktok", Amount(None, 200_000)),
+        ("200 k tokens", Amount(None, 200_000)),
+        ("1.5Mtok", Amount(None, 1_500_000)),
+        ("2Gtok", Amount(None, 2_000_000_000)),
+        ("200,000tok", Amount(None, 200_000)),
+        ("1,200,000tok", Amount(None, 1_200_000)),
+    ],
+)
+def test_understood(text: str, amount: Amount) -> None:
+    assert parse_amount(text, 1000) == amount
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "-5",
+        "+5",
+        "1001",
+        "2.5",
+        "1e3",
+        "0%",
+        "-3%",
+        "101%",
+        "1000%",
+        "%",
+        "tok",
+        "0tok",
+        "0.0001tok",
+        "-5tok",
+        "200k",
+        "200kb",
+        "ten",
+        "nan%",
+        "inf",
+        "٣",
+        # a decimal comma must not turn into a factor of ten
+        "1,5%",
+        "12,5%",
+        "1,5Mtok",
+        "1,00",
+        "1__000",
+    ],
+)
+def test_refused_with_what_was_written(text: str) -> None:
+    with pytest.raises(InputError) as refused:
+        parse_amount(text, 1000)
+    assert str(refused.value).startswith(f"-k {text}: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_too_many_says_how_many_there_are() -> None:
+    with pytest.raises(InputError, match=r"^-k 1500: there are 1,200 records to choose from$"):
+        parse_amount("1500", 1200)
