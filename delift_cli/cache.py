@@ -311,7 +311,7 @@ def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
 
 
 def _brief(value: Any) -> str:
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    text = " ".join((value if isinstance(value, str) else orjson.dumps(value).decode()).split())
     return text if len(text) <= 40 else f"{text[:18]}…{text[-18:]}"
 
 

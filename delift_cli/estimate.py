@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 RANK = 8
 MEMBERS = 4
 SWEEPS = 10
-RIDGE = 0.3  # λ, for utilities of unit standard deviation
+RIDGE = 0.1  # λ, for utilities of unit standard deviation
 SMOOTHING = 3.0  # γ, same unit
 EFFECT_RIDGE, EFFECT_SMOOTHING = 0.5, 2.0  # the same for the additive effects
 PSEUDO = 2.0

@@ -19,25 +19,12 @@ from numpy.typing import ArrayLike
 
 from delift_cli.constraints import SLOTS, Rules, admissible, take
 from delift_cli.kernel import Array, Kernel, new_scratch
-from delift_cli.objectives import (
-    Changes,
-    Coverage,
-    Objective,
-    cover,
-    gain_lost,
-    new_changes,
-    row_gain,
-    span,
-)
+from delift_cli.objectives import Coverage, Objective, cover, row_gain
 
 LARGEST_BATCH = 256
 
-# Below this many entries (some 50 microseconds of work) the other threads are not worth waking.
-PARALLEL_ENTRIES = 1 << 19
-
-# Rounding may leave an updated bound below the gain that it bounds; this share of it is added. Sums over up to a
-# million targets err by less.
-SLACK = 1e-12
+# Below this many entries (some 30 microseconds of work) the other threads are not worth waking.
+PARALLEL_ENTRIES = 1 << 18
 
 # Why a run ended.
 FULL, SATURATED, BELOW, EXHAUSTED = range(4)
@@ -113,7 +100,7 @@ def _push(heap: Array, size: int, bounds: Array, j: int) -> int:
 def _pop(heap: Array, size: int, bounds: Array) -> int:
     """Remove the top; returns the new size."""
     heap[0] = heap[size - 1]
-    _sift_down(heap, size - 1, bounds, 0)
+    _sift_down(heap, size - 1, bounds, np.int64(0))
     return size - 1
 
 
@@ -121,10 +108,9 @@ def _pop(heap: Array, size: int, bounds: Array) -> int:
 def _settle(
     kernel: Kernel,
     coverage: Coverage,
-    changes: Changes,
     rules: Rules,
     bounds: Array,
-    as_of: Array,
+    fresh: Array,
     step: int,
     heap: Array,
     size: int,
@@ -134,32 +120,18 @@ def _settle(
 ) -> tuple[int, int]:
     """Bring the best record of this step to the heap's top. Returns the heap's size and the gains computed.
 
-    as_of[j] says what bounds[j] is: 2 t + 1, the gain at step t; 2 t, a bound brought up to date at step t.
+    fresh[j]: the step at which bounds[j] was j's gain.
     """
     wanted, count, evaluations = 1, 0, 0
     while True:
-        if size > 0:
+        if size > 0 and (fresh[heap[0]] != step or not admissible(rules, heap[0])):
             j = heap[0]
-            if not admissible(rules, j):
-                size = _pop(heap, size, bounds)
-                continue
-            if as_of[j] != 2 * step + 1:
-                if as_of[j] != 2 * step and span(changes, as_of[j] // 2, step) <= changes.longest:
-                    loss = gain_lost(kernel, coverage, changes, j, as_of[j] // 2, step)
-                    if loss == 0.0 and as_of[j] % 2 == 1:
-                        as_of[j] = 2 * step + 1
-                        continue
-                    if per_token:
-                        loss /= rules.cost[j]
-                    bounds[j] += SLACK * bounds[j] - loss
-                    as_of[j] = 2 * step
-                    _sift_down(heap, size, bounds, 0)
-                    continue
+            size = _pop(heap, size, bounds)
+            if admissible(rules, j):
                 batch[count] = j
                 count += 1
-                size = _pop(heap, size, bounds)
-                if count < wanted:
-                    continue
+            if count < wanted:
+                continue
         if count == 0:
             return size, evaluations
         if count * coverage.state.size >= PARALLEL_ENTRIES:
@@ -171,7 +143,7 @@ def _settle(
             j = batch[position]
             if per_token:
                 bounds[j] /= rules.cost[j]
-            as_of[j] = 2 * step + 1
+            fresh[j] = step
             size = _push(heap, size, bounds, j)
         evaluations += count
         wanted, count = min(2 * wanted, LARGEST_BATCH), 0
@@ -208,11 +180,10 @@ def _draw(pool: Array, size: int, wanted: int, rules: Rules, state: Array) -> tu
 def _run(
     kernel: Kernel,
     coverage: Coverage,
-    changes: Changes,
     rules: Rules,
     always: Array,
     bounds: Array,
-    as_of: Array,
+    fresh: Array,
     pool: Array,
     per_token: bool,
     least: float,
@@ -223,12 +194,12 @@ def _run(
     gains: Array,
 ) -> tuple[int, int, int]:
     """Choose until a reason to stop. Returns how many were chosen, the gains computed, and the reason."""
-    taken, evaluations = 0, 0
-    for j in always:
-        chosen[taken], gains[taken] = j, row_gain(kernel, coverage, j, scratch[0])
-        cover(kernel, coverage, changes, j, taken, scratch[0])
+    for position in range(always.size):
+        j = always[position]
+        chosen[position], gains[position] = j, row_gain(kernel, coverage, j, scratch[0])
+        cover(kernel, coverage, j, scratch[0])
         take(rules, j)
-        taken += 1
+    taken, evaluations = always.size, 0
     batch = np.empty(LARGEST_BATCH, np.int32)
     waiting = pool.size
     heap = pool.copy()
@@ -240,10 +211,11 @@ def _run(
         while True:
             if sample > 0:
                 size, waiting = _draw(pool, waiting, wanted, rules, state)
-                heap[:size] = pool[:size]
+                for position in range(size):
+                    heap[position] = pool[position]
                 _heapify(heap, size, bounds)
             size, computed = _settle(
-                kernel, coverage, changes, rules, bounds, as_of, taken, heap, size, per_token, batch, scratch
+                kernel, coverage, rules, bounds, fresh, taken, heap, size, per_token, batch, scratch
             )
             evaluations += computed
             # A sample without any gain says nothing about the others: look at all of them.
@@ -259,7 +231,7 @@ def _run(
             return taken, evaluations, BELOW
         chosen[taken] = j
         gains[taken] = bounds[j] * rules.cost[j] if per_token else bounds[j]
-        cover(kernel, coverage, changes, j, taken, scratch[0])
+        cover(kernel, coverage, j, scratch[0])
         take(rules, j)
         taken += 1
         if sample == 0:
@@ -313,23 +285,22 @@ def greedy(
     sample: records drawn in each step by the stochastic greedy; 0: exact. seed: of those draws.
     """
     n = singletons.size
-    first = np.asarray(always, dtype=np.int64).reshape(-1)
+    first = np.asarray(always, dtype=np.int32).reshape(-1)
     pool = np.arange(n, dtype=np.int32) if candidates is None else candidates.astype(np.int32)
     pool = pool[~rules.out[pool]]
     bounds = singletons / rules.cost if per_token else singletons.copy()
     largest = bounds[pool].max() if pool.size else 0.0
-    as_of = np.ones(n, np.int32)  # exact at step 0, before `always`
+    fresh = np.full(n, -1 if first.size else 0, np.int32)
     capacity = min(int(rules.left[SLOTS]), pool.size + first.size)
     chosen, gains = np.zeros(capacity, np.int64), np.zeros(capacity)
     coverage = objective.empty_coverage()
     taken, evaluations, why = _run(
         objective.kernel,
         coverage,
-        new_changes(objective, capacity),
         rules,
         first,
         bounds,
-        as_of,
+        fresh,
         pool.copy(),
         per_token,
         until * largest,

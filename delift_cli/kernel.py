@@ -52,7 +52,6 @@ class DenseKernel(NamedTuple):
     group: Array  # int32[n]; -1: no target is excluded for this example
     group_start: Array  # int64[groups + 1]
     group_targets: Array  # int32; group g may not cover group_targets[group_start[g]:group_start[g + 1]]
-    target_group: Array  # int32[m], the same by target; -2: excluded for no example
 
 
 class FactoredKernel(NamedTuple):
@@ -69,7 +68,6 @@ class FactoredKernel(NamedTuple):
     group: Array  # int32[n]; -1: no target is excluded for this example
     group_start: Array  # int64[groups + 1]
     group_targets: Array  # int32; group g may not cover group_targets[group_start[g]:group_start[g + 1]]
-    target_group: Array  # int32[m], the same by target; -2: excluded for no example
 
 
 Kernel: TypeAlias = DenseKernel | FactoredKernel
@@ -168,7 +166,7 @@ def factored_kernel(
     elif transform != "raw":
         raise InputError(f"unknown transform {transform!r}: choose clip, minmax or raw")
     return FactoredKernel(
-        *_sorted_rows(indptr, columns, values, shape),
+        *_compressed_rows(indptr, columns, values, shape),
         left32,
         right32,
         slope,
@@ -208,7 +206,7 @@ def _in_place(matrix: ArrayLike) -> Array:
     return view
 
 
-def _sorted_rows(
+def _compressed_rows(
     indptr: ArrayLike, columns: ArrayLike, values: ArrayLike, shape: tuple[int, int]
 ) -> tuple[Array, Array, Array]:
     start = np.ascontiguousarray(indptr, dtype=np.int64)
@@ -218,11 +216,6 @@ def _sorted_rows(
         raise InputError(f"indptr, columns and values are not the compressed rows of a kernel of shape {shape}")
     if column.size and (column.min() < 0 or column.max() >= shape[1]):
         raise InputError(f"a scored pair names a target outside the {shape[1]} of the kernel")
-    new_row = np.zeros(column.size, np.bool_)
-    new_row[start[:-1][start[:-1] < column.size]] = True
-    if not (new_row[1:] | (np.diff(column) > 0)).all():
-        order = np.lexsort((column, np.repeat(np.arange(shape[0]), np.diff(start))))
-        column, value = column[order], value[order]
     return start, column, value
 
 
@@ -245,12 +238,12 @@ def _to_unit_interval(slope: float, offset: Array, value_range: tuple[float, flo
 
 def _exclusion(
     shape: tuple[int, int], example_group: ArrayLike | None, target_group: ArrayLike | None
-) -> tuple[Array, Array, Array, Array]:
+) -> tuple[Array, Array, Array]:
     n, m = shape
     if (example_group is None) != (target_group is None):
         raise InputError("example_group and target_group come together: pairs with equal labels are excluded")
     if example_group is None or target_group is None:
-        return np.full(n, -1, np.int32), np.zeros(1, np.int64), np.empty(0, np.int32), np.full(m, -2, np.int32)
+        return np.full(n, -1, np.int32), np.zeros(1, np.int64), np.empty(0, np.int32)
     examples, targets = np.asarray(example_group), np.asarray(target_group)
     if examples.shape != (n,) or targets.shape != (m,):
         raise InputError(f"group labels {examples.shape}, {targets.shape} for a kernel of shape {shape}")
@@ -262,10 +255,7 @@ def _exclusion(
         position = np.minimum(np.searchsorted(labels, examples), labels.size - 1)
         group = np.where(labels[position] == examples, position, -1).astype(np.int32)
     start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
-    members = order[m - int(start[-1]) :]
-    target_group = np.full(m, -2, np.int32)
-    target_group[members] = np.repeat(np.arange(labels.size, dtype=np.int32), counts)
-    return group, start, members, target_group
+    return group, start, order[m - int(start[-1]) :]
 
 
 # ---------------------------------------------------------------------------------------------- reading a row
@@ -311,35 +301,6 @@ def _load_row(kernel, j, scratch):  # type: ignore[no-untyped-def]
         return scratch
 
     return estimate_then_measured
-
-
-def load_entry(kernel: Any, j: Any, i: Any) -> Any:
-    """One entry before the transform, as float64."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(load_entry)
-def _load_entry(kernel, j, i):  # type: ignore[no-untyped-def]
-    if kernel.instance_class is DenseKernel:
-        return lambda kernel, j, i: as_float(kernel.matrix[j, i])
-
-    def measured_or_estimate(kernel, j, i):  # type: ignore[no-untyped-def]
-        low, high = kernel.indptr[j], kernel.indptr[j + 1]
-        end = high
-        while low < high:
-            middle = (low + high) // 2
-            if kernel.columns[middle] < i:
-                low = middle + 1
-            else:
-                high = middle
-        if low < end and kernel.columns[low] == i:
-            return np.float64(kernel.values[low])
-        estimate = np.float32(0.0)
-        for q in range(kernel.left.shape[1]):
-            estimate += kernel.left[j, q] * kernel.right[q, i]
-        return np.float64(estimate)
-
-    return measured_or_estimate
 
 
 def new_scratch(kernel: Kernel, rows: int) -> Array:

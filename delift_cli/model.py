@@ -367,8 +367,10 @@ class Model:
 
     def _make_context(self, cells: int) -> Any:
         parameters = llama_cpp.llama_context_default_params()
-        parameters.n_ctx = -(-cells // 256) * 256
-        parameters.n_batch = parameters.n_ubatch = self.settings.batch
+        # fewer tokens in a batch than sequences in a context, or in a context than in a batch, abort the process
+        room = max(self.settings.batch, MAX_SEQUENCES)
+        parameters.n_ctx = -(-max(cells, room) // 256) * 256
+        parameters.n_batch = parameters.n_ubatch = room
         parameters.n_seq_max = MAX_SEQUENCES
         parameters.n_threads = parameters.n_threads_batch = self.settings.resolved_threads()
         parameters.type_k = parameters.type_v = KV_TYPES[self.settings.kv_type]

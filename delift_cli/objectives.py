@@ -38,7 +38,6 @@ from delift_cli.kernel import (
     column_maxima,
     column_sums,
     kernel_shape,
-    load_entry,
     load_row,
     row_maxima,
     segment,
@@ -47,11 +46,10 @@ from delift_cli.kernel import (
 
 MAXIMUM, CAPPED, SQRT, LOG1P, SATURATED = range(5)
 
-# log(1 + a) + log(1 + b) + ... is taken as one logarithm of a product, this many factors at a time: few enough
-# that factors up to 2**32 do not overflow.
+# log(1 + a) + log(1 + b) + ... is taken as the logarithm of a product, in LANES products of FACTORS factors each:
+# few enough that factors up to 2**32 do not overflow.
+LANES = 32
 FACTORS = 32
-
-BLOCK = 256
 
 
 class Coverage(NamedTuple):
@@ -305,11 +303,16 @@ def _segment_gain(curve: int, x: Array, slope: float, offset: Array, state: Arra
             s = max(0.0, slope * as_float(x[i]) + offset[i])
             gain += np.sqrt(state[i] * state[i] + s) - state[i]
     elif curve == LOG1P:
-        for first in range(0, x.size, FACTORS):
-            product = 1.0
-            for i in range(first, min(x.size, first + FACTORS)):
-                product *= 1.0 + state[i] * max(0.0, slope * as_float(x[i]) + offset[i])
-            gain += np.log(product)
+        product = np.empty(LANES)
+        for first in range(0, x.size, LANES * FACTORS):
+            product[:] = 1.0
+            for begin in range(first, min(x.size, first + LANES * FACTORS), LANES):
+                end = min(x.size, begin + LANES)
+                x_, offset_, state_ = x[begin:end], offset[begin:end], state[begin:end]
+                for i in range(x_.size):
+                    product[i] *= 1.0 + state_[i] * max(0.0, slope * as_float(x_[i]) + offset_[i])
+            for i in range(LANES):
+                gain += np.log(product[i])
     else:
         for i in range(x.size):
             gain += min(max(0.0, slope * as_float(x[i]) + offset[i]), state[i])
@@ -317,8 +320,14 @@ def _segment_gain(curve: int, x: Array, slope: float, offset: Array, state: Arra
 
 
 @njit(cache=True, fastmath=FASTMATH)
-def _add_sums(curve: int, x: Array, slope: float, offset: Array, state: Array) -> None:
-    if curve == SQRT:
+def _segment_cover(curve: int, x: Array, slope: float, offset: Array, state: Array, cap: Array) -> None:
+    if curve == MAXIMUM:
+        for i in range(x.size):
+            state[i] = max(state[i], slope * as_float(x[i]) + offset[i])
+    elif curve == CAPPED:
+        for i in range(x.size):
+            state[i] = max(state[i], min(slope * as_float(x[i]) + offset[i], cap[i]))
+    elif curve == SQRT:
         for i in range(x.size):
             s = max(0.0, slope * as_float(x[i]) + offset[i])
             state[i] = np.sqrt(state[i] * state[i] + s)
@@ -347,87 +356,15 @@ def row_gain(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> floa
     return gain
 
 
-class Changes(NamedTuple):
-    """What the last choices changed, for curves whose state moves at few targets (MAXIMUM and CAPPED): a ring."""
-
-    target: Array  # int32[size]
-    before: Array  # float64[size], the state that the target had
-    after: Array  # float64[size]
-    start: Array  # int64[steps + 1], changes recorded before each step (since the beginning)
-    longest: int  # runs of more changes are not worth following one by one; less than size
-
-
-def new_changes(objective: Objective, steps: int) -> Changes:
-    """An empty record for a run of `steps` choices."""
-    m = objective.start.size
-    if objective.curve > CAPPED:
-        return Changes(np.empty(0, np.int32), np.empty(0), np.empty(0), np.zeros(steps + 1, np.int64), -1)
-    size = m + 1
-    # One entry costs a cache line, as much as 16 float32 of a row that is read from end to end.
-    return Changes(
-        np.empty(size, np.int32), np.empty(size), np.empty(size), np.zeros(steps + 1, np.int64), m // 32
-    )
-
-
 @njit(cache=True)
-def span(changes: Changes, since: int, step: int) -> int:
-    """How many changes the steps since, ..., step - 1 made."""
-    return changes.start[step] - changes.start[since]
-
-
-@njit(cache=True)
-def gain_lost(kernel: Kernel, coverage: Coverage, changes: Changes, j: int, since: int, step: int) -> float:
-    """By how much the gain of example j fell in steps since, ..., step - 1, at most `longest` changes."""
-    lost, size = 0.0, changes.target.size
-    position = changes.start[since] % size
-    for _ in range(span(changes, since, step)):
-        i = changes.target[position]
-        if kernel.target_group[i] != kernel.group[j]:
-            s = kernel.slope * load_entry(kernel, j, i) + kernel.offset[i]
-            if coverage.curve == CAPPED:
-                s = min(s, coverage.cap[i])
-            lost += max(0.0, s - changes.before[position]) - max(0.0, s - changes.after[position])
-        position = position + 1 if position + 1 < size else 0
-    return lost
-
-
-@njit(cache=True)
-def cover(kernel: Kernel, coverage: Coverage, changes: Changes, j: int, step: int, scratch: Array) -> None:
-    """Choose example j in this step: update the coverage in place and record the changes."""
+def cover(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> None:
+    """Choose example j: update the coverage in place."""
     raw = load_row(kernel, j, scratch)
-    recorded = changes.start[step]
+    cap = coverage.cap
     for q in range(segment_count(kernel, j)):
         begin, end = segment(kernel, j, q)
-        if coverage.curve <= CAPPED:
-            recorded = _cover_best(kernel, coverage, changes, raw, begin, end, recorded)
-        else:
-            _add_sums(
-                coverage.curve, raw[begin:end], kernel.slope, kernel.offset[begin:end], coverage.state[begin:end]
-            )
-    changes.start[step + 1] = recorded
-
-
-@njit(cache=True, fastmath=FASTMATH)
-def _cover_best(
-    kernel: Kernel, coverage: Coverage, changes: Changes, raw: Array, begin: int, end: int, recorded: int
-) -> int:
-    """The maximum's part of `cover`. Few targets change: blocks without a gain are passed over at full speed."""
-    cap = coverage.cap
-    for first in range(begin, end, BLOCK):
-        last = min(end, first + BLOCK)
         if coverage.curve == CAPPED:
-            cap = coverage.cap[first:last]
-        x, offset, state = raw[first:last], kernel.offset[first:last], coverage.state[first:last]
-        if _segment_gain(coverage.curve, x, kernel.slope, offset, state, cap) > 0.0:
-            for i in range(x.size):
-                s = kernel.slope * as_float(x[i]) + offset[i]
-                if coverage.curve == CAPPED:
-                    s = min(s, cap[i])
-                if s > state[i]:
-                    position = recorded % changes.target.size
-                    changes.target[position] = first + i
-                    changes.before[position] = state[i]
-                    changes.after[position] = s
-                    state[i] = s
-                    recorded += 1
-    return recorded
+            cap = coverage.cap[begin:end]
+        _segment_cover(
+            coverage.curve, raw[begin:end], kernel.slope, kernel.offset[begin:end], coverage.state[begin:end], cap
+        )

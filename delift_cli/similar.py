@@ -22,11 +22,16 @@ def near_duplicates(
         indptr int64 [n + 1], indices int32: record j's near-duplicates are indices[indptr[j]:indptr[j + 1]].
     """
     vectors = grams(
-        ["\n".join(message.content for message in record.prompt) for record in records],
-        [record.response for record in records],
+        [_plain(" ".join(message.content for message in record.prompt)) for record in records],
+        [_plain(record.response) for record in records],
     )
     n = len(records)
     own = np.arange(n)
     near, cosines = neighbours(vectors, vectors, min(NEIGHBOURS, n - 1), own, own)
     close = (cosines >= similarity - 1e-6) & (near >= 0)
     return np.concatenate([[0], np.cumsum(close.sum(axis=1))]).astype(np.int64), near[close].astype(np.int32)
+
+
+def _plain(text: str) -> str:
+    """Case and white space make no record another one."""
+    return " ".join(text.lower().split())

@@ -193,9 +193,7 @@ def _add_vocabulary(
     return ids
 
 
-def _special_tokens(
-    template: str | None, extra: Iterable[str], basic: Iterable[str]
-) -> list[tuple[str, TokenType]]:
+def _special_tokens(template: str | None, extra: Iterable[str], basic: Iterable[str]) -> list[tuple[str, TokenType]]:
     """Control tokens: the basic ones, those that the template prints, the caller's.
 
     Think tags are user-defined tokens, as in Qwen3: llama.cpp finds them in any text.
@@ -252,9 +250,7 @@ def _add_spm(writer: gguf.GGUFWriter, template: str | None, extra: Iterable[str]
     return len(tokens)
 
 
-def _weights(
-    n_vocab: int, n_layer: int, n_embd: int, n_head: int, n_ff: int, seed: int
-) -> dict[str, np.ndarray]:
+def _weights(n_vocab: int, n_layer: int, n_embd: int, n_head: int, n_ff: int, seed: int) -> dict[str, np.ndarray]:
     """Named float32 weights [out, in] of a model that repeats from its context, with noise.
 
     Half of a token's state is a random code of the token, the other half takes the code of the token before

@@ -62,7 +62,6 @@ def test_understood(text: str, amount: Amount) -> None:
         "ten",
         "nan%",
         "inf",
-        "٣",
         # a decimal comma must not turn into a factor of ten
         "1,5%",
         "12,5%",

@@ -214,7 +214,7 @@ def test_reading_needs_no_lock(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def slow_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve records whose scoring takes some seconds."""
-    words = "one two three four five six seven eight nine ten".split()
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     lines = [
         {"id": f"s{i}", "prompt": f"count from {i}", "response": " ".join(words[(i * k + k) % 10] for k in range(60))}
         for i in range(12)
@@ -420,10 +420,11 @@ def test_failing_disk_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def full(file: int, data: Any, offset: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(RunError, match=r"no space left .*run the same command again"), open_cache(path, POOL) as cache:
+    with open_cache(path, POOL) as cache:
         fill(cache, [0, 1])
         monkeypatch.setattr(caches.os, "pwrite", full)
-        fill(cache, [2])
+        with pytest.raises(RunError, match=r"no space left .*run the same command again"):
+            fill(cache, [2])
     monkeypatch.setattr(caches.os, "pwrite", real)
     assert finished(path) == 2
     with open_cache(path, POOL) as cache:

@@ -141,9 +141,7 @@ def test_predictions_are_peaked_and_copied_from_the_context(loaded: Loaded) -> N
     assert 1 < alone.std() < 6
     answers = [" Paris", " blue", " yes", " green", " two"]
     tokens = [loaded.tokenize("a" + answer)[-1] for answer in answers]
-    shown = np.array(
-        [loaded.log_probabilities(f"{question}{answer}. {question}")[tokens] for answer in answers]
-    )
+    shown = np.array([loaded.log_probabilities(f"{question}{answer}. {question}")[tokens] for answer in answers])
     same, other = np.diag(shown), shown[~np.eye(len(answers), dtype=bool)]
     assert same.mean() > alone[tokens].mean() + 2
     assert same.mean() > other.mean() + 1
@@ -227,9 +225,7 @@ LLAMA3_TEXT = (
     ],
 )
 @pytest.mark.parametrize("tokenizer", ["bpe", "spm"])
-def test_templates(
-    tmp_path: Path, request: pytest.FixtureRequest, template: str, text: str, tokenizer: str
-) -> None:
+def test_templates(tmp_path: Path, request: pytest.FixtureRequest, template: str, text: str, tokenizer: str) -> None:
     path = g.write_model(tmp_path / "m.gguf", tokenizer=tokenizer, chat_template=template)
     model = open_model(path, request)
     assert llama.llama_model_chat_template(model.model, None).decode() == template

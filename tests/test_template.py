@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import datetime
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -103,8 +104,9 @@ class Setup:
 MakeSetup = Callable[..., Setup]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def setup(tiny_model: Callable[..., Path]) -> MakeSetup:
+    @cache
     def make(name: str, tokenizer: str, **options: object) -> Setup:
         source = TEMPLATES.get(name, name)
         return Setup(name, tiny_model(tokenizer, chat_template=source, **options))

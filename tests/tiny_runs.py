@@ -24,7 +24,7 @@ from delift_cli.cache import CacheWriter, open_for_scoring
 from delift_cli.cli import main
 from delift_cli.records import RecordSet, parse_records
 
-WORDS = "cat dog sun moon tree river stone bird fish cloud wind rain snow leaf root star".split()
+WORDS = ("cat", "dog", "sun", "moon", "tree", "river", "stone", "bird", "fish", "cloud", "wind", "rain", "snow")
 QUICK = ("--threads", "1", "--weights", "as-is")  # no tuning, no spinning workers on a loaded machine
 
 
@@ -73,7 +73,8 @@ def score(*args: object, stdin: bytes = b"") -> Result:
 def start(*args: object, **options: Any) -> subprocess.Popen[bytes]:
     """`delift` in a process of its own."""
     command = [sys.executable, "-m", "delift_cli", *map(str, args)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **{**streams, **options})
 
 
 @cache

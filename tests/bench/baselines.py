@@ -205,9 +205,7 @@ def high_level_loop(path: str | Path, pairs: Sequence[Pair], settings: Settings)
         verbose=False,
     )
     try:
-        texts = [
-            model.detokenize([*context, *response], special=True).decode() for context, response in pairs
-        ]
+        texts = [model.detokenize([*context, *response], special=True).decode() for context, response in pairs]
         logprobs, tokens = [], 0
         started = time.perf_counter()
         for text, (_, response) in zip(texts, pairs, strict=True):
@@ -328,16 +326,12 @@ def main() -> None:
                 print(f"{road:13s} {raw_rate(path, settings):8.1f} tokens/s")
                 continue
             result = ROADS[road](path, pairs, settings)
-            line = (
-                f"{road:13s} {result.tokens_per_second:8.1f} tokens/s {result.pairs_per_second:8.3f} pairs/s"
-            )
+            line = f"{road:13s} {result.tokens_per_second:8.1f} tokens/s {result.pairs_per_second:8.3f} pairs/s"
             if first is None:
                 first = result
             else:
                 apart = np.abs(result.distance - first.distance), np.abs(result.logprob - first.logprob)
-                line += (
-                    f"   max |d distance| {apart[0].max():.1e}, max |d log-probability| {apart[1].max():.1e}"
-                )
+                line += f"   max |d distance| {apart[0].max():.1e}, max |d log-probability| {apart[1].max():.1e}"
             print(line, flush=True)
 
 

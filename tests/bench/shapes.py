@@ -144,9 +144,7 @@ def write_shape(path: str | Path, shape: Shape, seed: int = 0) -> Path:
     writer.add_tokenizer_pre(shape.pre_tokenizer)
     pieces, merges = _vocabulary(shape.n_vocab - len(shape.controls))
     writer.add_token_list([*pieces, *shape.controls])
-    writer.add_token_types(
-        [int(TokenType.NORMAL)] * len(pieces) + [int(TokenType.CONTROL)] * len(shape.controls)
-    )
+    writer.add_token_types([int(TokenType.NORMAL)] * len(pieces) + [int(TokenType.CONTROL)] * len(shape.controls))
     writer.add_token_merges(merges)
     writer.add_bos_token_id(len(pieces))
     writer.add_eos_token_id(shape.n_vocab - 1)

@@ -1,0 +1,382 @@
+"""Which value a budget of scored pairs reaches: methods x budgets x kernels x sizes, without a model.
+
+    python tests/bench/budget.py                     # pool200's reference (or a generated matrix where it is missing)
+    python tests/bench/budget.py --utility pmi --seeds 10 --json out.json
+    python tests/bench/budget.py --scale 50000 --share 0.005
+
+Value: facility location (clip kernel) on the true matrix of the subset chosen from the incomplete one; 0 = mean of random
+subsets, 1 = greedy on the full matrix. Pairs count everything that was scored: self-pairs, held-out and adaptive ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from delift_cli import estimate, lexical, plan
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+BARS = {0.05: (0.93, 0.95, 0.95, 0.85), 0.1: (0.97, 0.98, 0.98, 0.92), 0.2: (0.99, 0.99, 0.99, 0.96)}
+COLUMNS = ("k=10% incl", "k=30% incl", "k=10% excl", "k=30% excl")
+
+
+def greedy(S: np.ndarray, k: int, covered: np.ndarray | None = None, modular: np.ndarray | None = None) -> np.ndarray:
+    """Plain greedy of Σ_i max(covered_i, max_j S_ji) + Σ_j modular_j."""
+    c = np.zeros(S.shape[1]) if covered is None else covered.copy()
+    extra = np.zeros(len(S)) if modular is None else modular
+    chosen: list[int] = []
+    for _ in range(k):
+        gains = np.maximum(S - c, 0).sum(1) + extra
+        gains[chosen] = -np.inf
+        chosen.append(int(gains.argmax()))
+        c = np.maximum(c, S[chosen[-1]])
+    return np.array(chosen)
+
+
+def kernel(U: np.ndarray, exclude: bool) -> np.ndarray:
+    S = np.maximum(U, 0)
+    if exclude:
+        np.fill_diagonal(S, 0)
+    return S
+
+
+class Judge:
+    """Scales values of subsets for one true matrix: four numbers as in COLUMNS."""
+
+    def __init__(self, U: np.ndarray) -> None:
+        self.cases = []
+        rng = np.random.default_rng(1)
+        for exclude in (False, True):
+            S = kernel(U.copy(), exclude)
+            for share in (0.1, 0.3):
+                k = round(share * len(U))
+                draws = [S[rng.choice(len(U), k, replace=False)].max(0).sum() for _ in range(1000)]
+                self.cases.append((S, exclude, k, np.mean(draws), S[greedy(S, k)].max(0).sum()))
+
+    def __call__(self, estimated: np.ndarray) -> np.ndarray:
+        found = []
+        for S, exclude, k, zero, one in self.cases:
+            chosen = greedy(kernel(estimated.copy(), exclude), k)
+            found.append((S[chosen].max(0).sum() - zero) / (one - zero))
+        return np.array(found)
+
+
+def load(path: Path | None, utility: str, transpose: bool) -> tuple[np.ndarray, list[str], list[str], str]:
+    """True utilities, prompts, responses and a name. `path`: folder with pool200_reference.npz and pool200.jsonl, or one .npz
+    with distance, logprob, base_distance, base_logprob, prompt, response."""
+    if path is not None and path.suffix == ".npz":
+        z = np.load(path)
+        prompts, responses, name = list(map(str, z["prompt"])), list(map(str, z["response"])), path.stem
+    elif ((path or DATA) / "pool200_reference.npz").exists():
+        z = np.load((path or DATA) / "pool200_reference.npz")
+        records = [json.loads(line) for line in open((path or DATA) / "pool200.jsonl")]
+        prompts, responses = [r["prompt"] for r in records], [r["response"] for r in records]
+        name = "pool200"
+    else:
+        prompts, responses, source = synthetic(200, 0)
+        J, I = np.indices((200, 200))  # noqa: E741
+        return source(J.ravel(), I.ravel()).reshape(200, 200).astype(float), prompts, responses, "generated"
+    U = z["logprob"] - z["base_logprob"] if utility == "pmi" else z["base_distance"] - z["distance"]
+    U = U.astype(float)
+    return (U.T.copy() if transpose else U), prompts, responses, f"{name} {utility}{' transposed' * transpose}"
+
+
+def score_with(
+    U: np.ndarray, proposals: plan.Proposals, budget: int, seed: int, adaptive: bool = True
+) -> tuple[plan.Scored, list[int], list[float]]:
+    """Drive the planner over a known matrix; also the pairs and the measured coverage after each round."""
+    scored, pairs, values = plan.nothing_scored(), [], []
+    for left in range(plan.ROUNDS, 0, -1):
+        r = plan.next_round(proposals, scored, budget, rounds_left=left, seed=seed)
+        J = np.repeat(np.arange(len(U), dtype=np.int32), np.diff(r.indptr))
+        scored = plan.Scored(
+            np.r_[scored.example, J],
+            np.r_[scored.target, r.targets],
+            np.r_[scored.utility, U[J, r.targets].astype(np.float32)],
+            np.r_[scored.source, r.source],
+        )
+        pairs.append(len(scored))
+        values.append(plan.coverage(proposals, scored))
+        if not adaptive:
+            break
+    return scored, pairs, values
+
+
+def fill(scored: plan.Scored, estimated: np.ndarray) -> np.ndarray:
+    out = np.array(estimated, float)
+    out[scored.example, scored.target] = scored.utility
+    return out
+
+
+def dense(model: estimate.Estimate, caution: float) -> np.ndarray:
+    left, right = model.factors(caution)
+    return (left @ right.T).astype(float)
+
+
+def sparse(U: np.ndarray, example: np.ndarray, target: np.ndarray) -> np.ndarray:
+    out = np.zeros_like(U)
+    np.fill_diagonal(out, np.diag(U))
+    out[example, target] = U[example, target]
+    return out
+
+
+def additive(scored: plan.Scored, shape: tuple[int, int]) -> np.ndarray:
+    """Shrunken example and target effects."""
+    n, m = shape
+    keep = scored.example != scored.target
+    J, I, y = scored.example[keep], scored.target[keep], scored.utility[keep].astype(float)  # noqa: E741
+    mean = y[scored.source[keep] == plan.RANDOM].mean() if (scored.source == plan.RANDOM).any() else y.mean()
+    a, b = np.zeros(n), np.zeros(m)
+    for _ in range(20):
+        a = np.bincount(J, y - mean - b[I], n) / (np.bincount(J, minlength=n) + 3)
+        b = np.bincount(I, y - mean - a[J], m) / (np.bincount(I, minlength=m) + 3)
+    return mean + a[:, None] + b
+
+
+def trees(scored: plan.Scored, similarity: np.ndarray, features: np.ndarray, seed: int) -> np.ndarray | None:
+    """Gradient-boosted trees on similarities, shrunken effects and record features; needs scikit-learn."""
+    try:
+        from sklearn.ensemble import HistGradientBoostingRegressor
+    except ImportError:
+        return None
+    n, m = similarity.shape
+    keep = (scored.example != scored.target) & (scored.source != plan.HELD_OUT)
+    J, I, y = scored.example[keep], scored.target[keep], scored.utility[keep]  # noqa: E741
+    # Effects without the pair itself, so that a pair's own value does not leak into its features.
+    mean = y.mean()
+
+    def effect(rows: np.ndarray, at: np.ndarray, loo: bool) -> np.ndarray:
+        total, count = np.bincount(rows, y - mean, n), np.bincount(rows, minlength=n).astype(float)
+        total, count = total[at], count[at]
+        return (total - (y - mean) * loo) / (count - loo + 3) if loo else total / (count + 3)
+
+    def columns(j: np.ndarray, i: np.ndarray, loo: bool) -> np.ndarray:
+        return np.column_stack(
+            [similarity[j, i], effect(J, j, loo), effect(I, i, loo), features[j], features[i]]
+        )
+
+    model = HistGradientBoostingRegressor(max_iter=200, learning_rate=0.06, random_state=seed)
+    model.fit(columns(J, I, True), y)
+    every_j, every_i = (a.ravel() for a in np.indices((n, m)))
+    return model.predict(columns(every_j, every_i, False)).reshape(n, m)
+
+
+def similarities(prompts: list[str], responses: list[str]) -> np.ndarray:
+    vectors = lexical.grams(prompts, responses)
+    indices, values = lexical.neighbours(vectors, vectors, len(prompts))
+    out = np.zeros((len(prompts), len(prompts)))
+    np.put_along_axis(out, np.maximum(indices, 0), np.where(indices >= 0, values, 0), 1)
+    return out
+
+
+def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
+    U, prompts, responses, name = load(args.data, args.utility, args.transpose)
+    n = len(U)
+    judge, key = Judge(U), np.arange(n)
+    similarity = similarities(prompts, responses)
+    features = np.column_stack([np.diag(U), np.log1p([len(p) for p in prompts]), np.log1p([len(r) for r in responses])])
+    rows: list[dict[str, Any]] = []
+    print(f"{name}: {n} x {n}, {args.seeds} seeds\n{'pairs':6}{'method':34}" + "".join(f"{c:>18}" for c in COLUMNS))
+    for share in args.budgets:
+        budget = round(share * n * n)
+        proposals = plan.propose((prompts, responses), None, budget, key, key)
+        table: dict[str, list[np.ndarray]] = {}
+        model_quality, held_quality, took = [], [], []
+        for seed in range(args.seeds):
+            rng = np.random.default_rng(seed)
+            off = ~np.eye(n, dtype=bool)
+            pick = rng.choice(np.flatnonzero(off.ravel()), budget - n, replace=False)
+            table.setdefault("random pairs, rest 0", []).append(judge(sparse(U, pick // n, pick % n)))
+            near = plan._near_pairs(proposals, key * (n + 1), budget - n, rng)
+            table.setdefault("nearest by text, rest 0", []).append(judge(sparse(U, near // n, near % n)))
+            begin = time.perf_counter()
+            scored, _, _ = score_with(U, proposals, budget, seed)
+            model = plan.fit_scored(proposals, scored, seed)
+            took.append(time.perf_counter() - begin)
+            candidates = {
+                "ours, rest 0": np.zeros((n, n)),
+                "ours, estimates": dense(model, 0.0),
+                "ours, cautious estimates (1 sd)": dense(model, 1.0),
+                "ours, cautious estimates (2 sd)": dense(model, 2.0),
+                "same pairs, additive effects": additive(scored, (n, n)),
+            }
+            boosted = trees(scored, similarity, features, seed) if args.trees else None
+            if boosted is not None:
+                candidates["same pairs, boosted trees"] = boosted
+            for label, estimated in candidates.items():
+                table.setdefault(label, []).append(judge(fill(scored, estimated)))
+            unscored = np.ones((n, n), bool)
+            unscored[scored.example, scored.target] = False
+            truth = U[unscored]
+            quality = {
+                label: 1 - ((estimated[unscored] - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()
+                for label, estimated in candidates.items()
+                if label in ("ours, estimates", "same pairs, additive effects", "same pairs, boosted trees")
+            }
+            model_quality.append(quality)
+            held = scored.source == plan.HELD_OUT
+            held_quality.append(
+                estimate.quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
+            )
+        for label, values in table.items():
+            mean, sd = np.mean(values, 0), np.std(values, 0)
+            r2 = float(np.mean([q[label] for q in model_quality])) if label in model_quality[0] else None
+            print(
+                f"{share:<6.0%}{label:34}" + "".join(f"{a:10.3f} ± {b:5.3f}" for a, b in zip(mean, sd, strict=True))
+                + (f"   R2 of unscored pairs {r2:.2f}" if r2 is not None else "")
+            )  # fmt: skip
+            rows.append({"matrix": name, "share": share, "method": label, "mean": mean.tolist(), "sd": sd.tolist(), "r2": r2})
+        if share in BARS:
+            print(f"{'':6}{'bar':34}" + "".join(f"{b:10.3f}        " for b in BARS[share]))
+        print(
+            f"{'':6}held out: {held_quality[0].pairs} pairs, R2 {np.mean([q.r2 for q in held_quality]):.2f}, "
+            f"Spearman {np.mean([q.spearman for q in held_quality]):.2f}; planning and fitting {np.mean(took):.2f} s a run"
+        )
+    return rows
+
+
+def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """FLMI and FLCG: 40 targets, 40 existing records and a pool of the rest, drawn anew for every seed."""
+    U, prompts, responses, name = load(args.data, args.utility, args.transpose)
+    n, rows = len(U), []
+    fifth = n // 5
+    for share in args.budgets:
+        table: dict[str, list[float]] = {}
+        for seed in range(args.seeds):
+            order = np.random.default_rng(1000 + seed).permutation(n)
+            T, E, V = order[:fifth], order[fifth : 2 * fifth], np.sort(order[2 * fifth :])
+
+            def complete(
+                left: np.ndarray, right: np.ndarray, seed: int = seed
+            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+                """The true block, the block with the rest 0, and with cautious estimates."""
+                block = U[np.ix_(left, right)]
+                texts = [([prompts[r] for r in side], [responses[r] for r in side]) for side in (left, right)]
+                budget = round(share * block.size)
+                proposals = plan.propose(texts[0], texts[1], budget, left, right)
+                scored, _, _ = score_with(block, proposals, budget, seed)
+                model = plan.fit_scored(proposals, scored, seed)
+                found = block, fill(scored, np.zeros(block.shape)), fill(scored, dense(model, 1.0))
+                return tuple(np.where(left[:, None] == right, 0, x.clip(0)) for x in found)  # type: ignore[return-value]
+
+            pool, to_target, existing = complete(V, V), complete(V, T), complete(E, V)
+            for k_share in (0.1, 0.3):
+                k = round(k_share * len(V))
+                rng = np.random.default_rng(seed)
+                randoms = [rng.choice(len(V), k, replace=False) for _ in range(300)]
+                for objective in ("flmi", "flcg"):
+
+                    def parts(x: int, objective: str = objective) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+                        if objective == "flmi":
+                            return pool[x], np.zeros(len(V)), to_target[x].max(1)
+                        return pool[x], existing[x].max(0), np.zeros(len(V))
+
+                    def value(chosen: np.ndarray) -> float:
+                        S, c, modular = parts(0)  # noqa: B023
+                        return float(np.maximum(S[chosen].max(0) - c, 0).sum() + modular[chosen].sum())
+
+                    zero, one = np.mean([value(r) for r in randoms]), value(greedy(parts(0)[0], k, *parts(0)[1:]))
+                    for x, label in ((1, "rest 0"), (2, "cautious estimates")):
+                        S, c, modular = parts(x)
+                        found = (value(greedy(S, k, c, modular)) - zero) / (one - zero)
+                        table.setdefault(f"{objective}, k={k_share:.0%}, {label}", []).append(float(found))
+        for label, values in table.items():
+            print(f"{share:<6.0%}{label:34}{np.mean(values):10.3f} ± {np.std(values):5.3f}")
+            rows.append({"matrix": name, "share": share, "method": label, "mean": np.mean(values), "sd": np.std(values)})
+    return rows
+
+
+def synthetic(n: int, seed: int) -> tuple[list[str], list[str], Any]:
+    """Texts of n records in some 200 tasks, and a utility source for any pairs of them: task blocks, low rank, noise."""
+    rng = np.random.default_rng(seed)
+    tasks = max(8, min(200, n // 20))
+    words = np.array(["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(3, 9))) for _ in range(20000)])
+    templates = [" ".join(rng.choice(words, 12)) for _ in range(tasks)]
+    labels = [rng.choice(words, 6) for _ in range(tasks)]
+    task = rng.integers(tasks, size=n)
+    common = (rng.zipf(1.3, size=(n, 25)) - 1) % len(words)
+    prompts = [f"{templates[t]} {' '.join(words[c])}" for t, c in zip(task, common, strict=True)]
+    responses = [str(labels[t][rng.integers(6)]) for t in task]
+    block = 0.03 * rng.standard_normal((tasks, tasks)) + np.diag(rng.uniform(0, 0.6, tasks))
+    lefts, rights = 0.2 * rng.standard_normal((n, 4)), 0.2 * rng.standard_normal((n, 4))
+    scale = rng.lognormal(0, 0.5, n)
+
+    def source(example: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Utilities float32 of the given pairs; the noise of a pair is always the same."""
+        mixed = (example.astype(np.uint64) * np.uint64(n) + target.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(31)
+        noise = ((mixed * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(40)).astype(np.float32) / 2**24 - 0.5
+        u = block[task[example], task[target]] + (lefts[example] * rights[target]).sum(1) + 0.2 * noise
+        return (scale[target] * u).astype(np.float32)
+
+    return prompts, responses, source
+
+
+def scale_test(n: int, share: float) -> dict[str, Any]:
+    """Plan, fit and select on a synthetic source of n x n utilities."""
+    prompts, responses, source = synthetic(n, 0)
+    key, budget = np.arange(n), round(share * n * n)
+    lap, start = time.perf_counter(), time.perf_counter()
+    result: dict[str, Any] = {"n": n, "pairs": budget}
+
+    def note(what: str) -> None:
+        nonlocal lap
+        now = time.perf_counter()
+        result[what] = round(now - lap, 2)
+        print(f"{what:24}{now - lap:8.2f} s   peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB", flush=True)
+        lap = now
+
+    proposals = plan.propose((prompts, responses), None, budget, key, key)
+    note("propose")
+    scored, values = plan.nothing_scored(), []
+    for left in range(plan.ROUNDS, 0, -1):
+        r = plan.next_round(proposals, scored, budget, rounds_left=left)
+        note(f"plan round {plan.ROUNDS - left + 1}")
+        J = np.repeat(np.arange(n, dtype=np.int32), np.diff(r.indptr))
+        utility = np.concatenate(
+            [source(J[a : a + 10**6], r.targets[a : a + 10**6]) for a in range(0, len(J), 10**6)]
+        )
+        scored = plan.Scored(
+            np.r_[scored.example, J], np.r_[scored.target, r.targets],
+            np.r_[scored.utility, utility], np.r_[scored.source, r.source],
+        )  # fmt: skip
+        note("synthetic utilities")
+        values.append(plan.coverage(proposals, scored))
+    note("select (30 %)")
+    model = plan.fit_scored(proposals, scored, 0)
+    note("fit")
+    held = scored.source == plan.HELD_OUT
+    q = estimate.quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
+    result |= {"seconds": round(time.perf_counter() - start, 1), "coverage": values, "r2": q.r2, "spearman": q.spearman}
+    result["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    print(json.dumps(result))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of pool200's reference, or an .npz of the same arrays and texts")
+    parser.add_argument("--utility", choices=("euclidean", "pmi"), default="euclidean")
+    parser.add_argument("--transpose", action="store_true", help="examples and targets change roles: another matrix")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.05, 0.1, 0.2])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--trees", action="store_true", help="also boosted trees on the same pairs (scikit-learn)")
+    parser.add_argument("--carved", action="store_true", help="FLMI and FLCG instead of facility location")
+    parser.add_argument("--scale", type=int, metavar="N", help="time and memory on N x N synthetic utilities instead")
+    parser.add_argument("--share", type=float, default=0.005, help="share of the pairs for --scale")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    result: Any = scale_test(args.scale, args.share) if args.scale else carved(args) if args.carved else compare(args)
+    if args.json:
+        args.json.write_text(json.dumps({"command": sys.argv[1:], "result": result}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
