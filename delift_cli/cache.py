@@ -44,6 +44,7 @@ VERSION = 1
 ROW = np.dtype([("done", "<i4"), ("crc", "<u4")])
 _MATRICES = ("distance", "logprob")
 _BASES = ("base_distance", "base_logprob")
+_TOKENS = ("example_tokens", "response_tokens")
 _FIELDS: dict[str, Any] = {  # what every manifest has, and what kind of value
     **{f"{role}.{name}": str for role in ("examples", "targets") for name in ("source", "form", "sha256")},
     **{f"{role}.count": int for role in ("examples", "targets")},
@@ -104,11 +105,16 @@ class Cache:
         return self._records("examples" if self.square else "targets")
 
     def check_rows(self) -> None:
-        """Compare every finished row with its checksum.
+        """Compare every finished row, and the arrays that all rows share, with their checksums.
 
         Raises:
-            InputError: a row does not hold what was written to it.
+            InputError: something does not hold what was written to it.
         """
+        for name, crc in self.manifest.get("checksums", {}).items():
+            if name in (*_TOKENS, *_BASES) and _checksum([getattr(self, name)]) != crc:
+                raise InputError(
+                    f"{self.path} is damaged: {name}.npy does not match its checksum; score into a new directory"
+                )
 
         def intact(example: int) -> bool:
             done = int(self.rows["done"][example])
@@ -189,10 +195,17 @@ class CacheWriter(Cache):
             self._write("rows", example, np.array([(n_targets, crc)], ROW))
 
     def sync(self) -> None:
-        """Wait until everything written is on disk."""
+        """Wait until everything written is on disk; a complete base gets its checksums in the manifest."""
         with _disk(self.path):
             for file in self._files.values():
                 _sync(file)
+            bases = {name: getattr(self, name) for name in _BASES}
+            if not any(np.isnan(base).any() for base in bases.values()):
+                kept = self.manifest.get("checksums", {})
+                sums = {**kept, **{name: _checksum([base]) for name, base in bases.items()}}
+                if sums != kept:
+                    self.manifest["checksums"] = sums
+                    _write_manifest(self.path, self.manifest)
 
     def _write(self, name: str, element: int, values: npt.NDArray[Any]) -> None:
         array = getattr(self, name)
@@ -236,6 +249,7 @@ def open_for_scoring(
         "pending": [],
     }
     arrays = _empty_arrays(example_tokens, response_tokens)
+    manifest["checksums"] = {name: _checksum([arrays[name]]) for name in _TOKENS}
     if not path.exists():
         _create(path, manifest, examples, targets, arrays)
     elif not path.is_dir():
@@ -299,7 +313,7 @@ def _compare(present: Cache, manifest: dict[str, Any], examples: RecordSet, targ
 
 
 # records are compared one by one; a model may have moved, its deviation may have been measured again
-_NOT_COMPARED = {"examples", "targets", "pending", "file", "name", "deviation"}
+_NOT_COMPARED = {"examples", "targets", "pending", "checksums", "file", "name", "deviation"}
 
 
 def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
@@ -512,7 +526,7 @@ def _read_bytes(path: Path) -> bytes:
         raise InputError(f"{path.parent} is damaged: {path.name}: {error.strerror}") from None
 
 
-def _checksum(arrays: Iterable[npt.NDArray[np.float32]]) -> int:
+def _checksum(arrays: Iterable[npt.NDArray[Any]]) -> int:
     crc = 0
     for array in arrays:
         crc = zlib.crc32(np.ascontiguousarray(array).data, crc)

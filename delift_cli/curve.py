@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import orjson
+from numpy.typing import ArrayLike
 
 from .selection import Selection
 
@@ -41,14 +42,14 @@ def render_curve(rows: Sequence[dict[str, object]], form: str) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def plot(values: Sequence[float], *, width: int = 64, height: int = 8) -> list[str]:
+def plot(values: ArrayLike, *, width: int = 64, height: int = 8) -> list[str]:
     """`values` (nondecreasing, from 0) as lines of block characters, the highest first."""
-    if not len(values):
+    heights = np.asarray(values, np.float64)
+    if not heights.size:
         return []
-    columns = min(width, len(values))
-    at = np.linspace(0, len(values) - 1, columns).round().astype(int)
-    top = max(float(values[-1]), 1e-300)
-    levels = np.round(np.asarray(values)[at] / top * height * 8).astype(int)
+    at = np.linspace(0, heights.size - 1, min(width, heights.size)).round().astype(int)
+    top = max(float(heights[-1]), 1e-300)
+    levels = np.round(heights[at] / top * height * 8).astype(int)
     lines = []
     for row in range(height - 1, -1, -1):
         lines.append("".join(_BARS[int(np.clip(level - row * 8, 0, 8))] for level in levels))

@@ -1,10 +1,11 @@
 """Estimates of the pairs that were not scored, from those that were, and how far they can be trusted.
 
-The model is a matrix factorisation smoothed over lexical neighbours: utility[j, i] = mean + a_j + b_i + l_j · r_i, where records
-with similar texts are drawn towards similar factors (they act alike as examples, and are helped alike as targets).
-It is the minimum over L, R of
+The model is a matrix factorisation smoothed over lexical neighbours: utility[j, i] = mean + a_j + b_i + l_j · r_i,
+where records with similar texts are drawn towards similar factors (they act alike as examples, and are helped alike
+as targets). It is the minimum over L, R of
 
-    Σ_scored (u - mean - L_j·R_i)² + (2 / m) Σ_all (L_j·R_i)² + λ (|L|² + |R|²) + γ Σ_neighbours w (|L_j - L_j'|² + |R_i - R_i'|²)
+    Σ_scored (u - mean - L_j·R_i)² + pseudo Σ_all (L_j·R_i)² + λ (|L|² + |R|²)
+        + γ Σ_neighbours w (|L_j - L_j'|² + |R_i - R_i'|²)
 
 found by alternating ridge regressions. The second term, two pseudo-observations of the mean per row, undoes the bias
 of a sample in which good pairs are over-represented; the mean is that of the random pairs. Several fits from
@@ -27,6 +28,7 @@ SMOOTHING = 3.0  # γ, same unit
 EFFECT_RIDGE, EFFECT_SMOOTHING = 0.5, 2.0  # the same for the additive effects
 PSEUDO = 2.0
 SHRINK_PAIRS = 3.0  # a target's residual variance counts as if seen on this many further average pairs
+CAUTION = 2.0  # standard deviations taken off an estimate that a selection chooses from
 SAMPLE = 3_000_000  # pairs that one member is trained on, at most
 
 
@@ -79,11 +81,11 @@ class Estimate:
         sd = np.sqrt(each.var(0) + self.target_sd[target] ** 2)
         return each.mean(0) + np.float32(self.mean), sd
 
-    def factors(self, caution: float = 0.0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def factors(self, caution: float = CAUTION) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """left float32 [n, r'] and right float32 [m, r'] whose products estimate every pair.
 
         `caution` subtracts that many target standard deviations: a choice among many estimates falls on those that
-        happen to be too high, so a selection does better with 1 than with 0.
+        happen to be too high, so a selection does better with 1 or 2 than with 0 (the plain mean).
         """
         members, n, _ = self.left.shape
         ones = np.ones((n, 1), np.float32)
@@ -142,15 +144,15 @@ def _regress(
     one: int,
     ridge: NDArray[np.float64],
     smoothing: NDArray[np.float64],
-    pseudo: float,
+    gram: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Each record's factors given the other side's (`fixed`); its column `one` is the constant 1.
+    """Each record's factors given the other side's (`fixed`); its column `one` is the constant 1. `gram`: the
+    pseudo-observations' weight times fixedᵀ fixed.
 
     Neighbours enter with their `old` factors, so that the result does not depend on the order of the rows.
     """
     n, r = old.shape
     new = np.empty_like(old)
-    gram = pseudo * (fixed.T @ fixed)
     blocks = 64
     for block in nb.prange(blocks):
         A = np.empty((r, r))
@@ -186,6 +188,11 @@ def _regress(
     return new
 
 
+def _gram(factors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """factorsᵀ factors, summed in one order whatever the number of threads (einsum does not call a BLAS)."""
+    return np.asarray(np.einsum("ip,iq->pq", factors, factors))
+
+
 def _by_row(row: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     order = np.argsort(row, kind="stable")
     return order, np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n))]).astype(np.int64)
@@ -203,8 +210,8 @@ def fit(
 ) -> Estimate:
     """Fit the model of this module to scored pairs (three arrays of one length; self-pairs do not belong here).
 
-    `mean`: the mean utility of randomly drawn pairs, where it is known (default: the mean of all that is given). Deterministic
-    for a seed, whatever the number of threads; seconds for a million pairs.
+    `mean`: the mean utility of randomly drawn pairs, where it is known (default: the mean of all that is given).
+    Deterministic for a seed, whatever the number of threads; seconds for a million pairs.
     """
     n, m = len(example_graph.indptr) - 1, len(target_graph.indptr) - 1
     if len(utility) == 0:
@@ -222,22 +229,22 @@ def fit(
         chosen = slice(None)
         if len(y) > SAMPLE:
             chosen = np.sort(rng.choice(len(y), SAMPLE, replace=False))  # type: ignore[assignment]
-        J, I, v = example[chosen], target[chosen], y[chosen]  # noqa: E741
-        order_l, ptr_l = _by_row(J, n)
-        order_r, ptr_r = _by_row(I, m)
+        rows, columns, v = example[chosen], target[chosen], y[chosen]
+        order_l, ptr_l = _by_row(rows, n)
+        order_r, ptr_r = _by_row(columns, m)
         # Column 0 is 1 on the left and the target's effect on the right; column 1 the other way round.
         left, right = 0.3 * rng.standard_normal((n, r)), 0.3 * rng.standard_normal((m, r))
         left[:, 0], left[:, 1], right[:, 0], right[:, 1] = 1.0, 0.0, 0.0, 1.0
-        side_l = (ptr_l, I[order_l], v[order_l], example_graph.indptr, example_graph.indices, example_graph.weights)
-        side_r = (ptr_r, J[order_r], v[order_r], target_graph.indptr, target_graph.indices, target_graph.weights)
+        side_l = (ptr_l, columns[order_l], v[order_l], example_graph.indptr, example_graph.indices, example_graph.weights)
+        side_r = (ptr_r, rows[order_r], v[order_r], target_graph.indptr, target_graph.indices, target_graph.weights)
         ridge_l, smooth_l, ridge_r, smooth_r = (
             base_ridge.copy(), base_smoothing.copy(), base_ridge.copy(), base_smoothing.copy()
         )  # fmt: skip
         ridge_l[1] = ridge_r[0] = EFFECT_RIDGE
         smooth_l[1] = smooth_r[0] = EFFECT_SMOOTHING
         for _ in range(SWEEPS):
-            left = _regress(*side_l, left, right, 0, ridge_l, smooth_l, PSEUDO / m)
-            right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, PSEUDO / n)
+            left = _regress(*side_l, left, right, 0, ridge_l, smooth_l, PSEUDO / m * _gram(right))
+            right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, PSEUDO / n * _gram(left))
         lefts.append(left.astype(np.float32))
         rights.append((scale * right).astype(np.float32))
     fitted = Estimate(mean, np.stack(lefts), np.stack(rights), np.zeros(m, np.float32))
@@ -312,10 +319,10 @@ def subset_value(
 ) -> SubsetValue:
     """Value of the chosen examples with an interval.
 
-    `covered` float32 [m]: each target's best scored utility among the chosen, at least 0. `scored`: examples and targets of all
-    scored pairs (their order is free). `held_out`: examples, targets and utilities of random pairs never trained on; their
-    residuals, relative to the model's standard deviations, are the errors that are drawn. Pairs with equal keys do not
-    count. At most `targets` targets are simulated, drawn at random; the interval includes that sampling.
+    `covered` float32 [m]: each target's best scored utility among the chosen, at least 0. `scored`: examples and
+    targets of all scored pairs (their order is free). `held_out`: examples, targets and utilities of random pairs never
+    trained on; their residuals, relative to the model's standard deviations, are the errors that are drawn. Pairs with
+    equal keys do not count. At most `targets` targets are simulated, drawn at random; the interval includes that sampling.
     """
     m = len(covered)
     measured = float(covered.sum(dtype=np.float64))
@@ -333,12 +340,12 @@ def subset_value(
     free = example_key[pairs[0]] != target_key[pairs[1]]
     known = (row[scored[0]] >= 0) & (slot[scored[1]] >= 0)
     free[row[scored[0][known]] * len(picked) + slot[scored[1][known]]] = False
-    J, I = pairs[0][free], pairs[1][free]  # noqa: E741
-    predicted, sd = estimate.predict_with_sd(J, I)
+    rows, columns = pairs[0][free], pairs[1][free]
+    predicted, sd = estimate.predict_with_sd(rows, columns)
     gains = np.empty((draws, len(picked)))
     for draw in range(draws):
         best = covered[picked].copy()
-        np.maximum.at(best, slot[I], predicted + sd * errors[rng.integers(len(errors), size=len(J))])
+        np.maximum.at(best, slot[columns], predicted + sd * errors[rng.integers(len(errors), size=len(rows))])
         gains[draw] = best - covered[picked]
     totals = np.empty(1000)
     whole = len(picked) == m

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,27 +19,31 @@ from .cache import Cache
 
 def gains_file(home: Cache, caches: Sequence[Cache], **choices: Any) -> Path:
     """Where the first gains for these choices are kept: named by all that they depend on."""
-    content = [
-        [cache.manifest["examples"]["sha256"], cache.manifest["targets"]["sha256"], cache.rows.tobytes().hex()]
-        for cache in caches
-    ]
-    digest = hashlib.sha256(orjson.dumps([content, choices], option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return home.path / "gains" / f"{digest[:24]}.npy"
+    digest = hashlib.sha256(orjson.dumps(choices, option=orjson.OPT_SORT_KEYS))
+    for cache in caches:
+        digest.update(f"{cache.manifest['examples']['sha256']} {cache.manifest['targets']['sha256']}".encode())
+        for array in (cache.rows, cache.base_distance, cache.base_logprob):
+            digest.update(array.tobytes())
+    return home.path / "gains" / f"{digest.hexdigest()[:24]}.bin"
 
 
 def read_gains(file: Path, n: int) -> npt.NDArray[np.float64] | None:
-    """float64 [n], or None where they are not kept or not readable."""
-    with suppress(OSError, ValueError):
-        gains: npt.NDArray[np.float64] = np.load(file)
-        if gains.shape == (n,) and gains.dtype == np.float64:
-            return gains
+    """float64 [n], or None where they are not kept or do not match their checksum."""
+    with suppress(OSError):
+        kept = file.read_bytes()
+        if len(kept) == 4 + 8 * n and kept[:4] == _checksum(kept[4:]):
+            return np.frombuffer(kept[4:], np.float64).copy()
     return None
 
 
 def keep_gains(file: Path, gains: npt.NDArray[np.float64]) -> None:
     """Keep them; a cache that cannot be written to is no reason to fail."""
-    draft = file.with_name(f"{file.stem}.{os.getpid()}.npy")
+    draft, data = file.with_suffix(f".{os.getpid()}"), gains.astype(np.float64).tobytes()
     with suppress(OSError):
         file.parent.mkdir(exist_ok=True)
-        np.save(draft, gains)
+        draft.write_bytes(_checksum(data) + data)
         draft.replace(file)
+
+
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")

@@ -23,8 +23,8 @@ from delift_cli.objectives import Coverage, Objective, cover, row_gain
 
 LARGEST_BATCH = 256
 
-# Below this many entries (some 30 microseconds of work) the other threads are not worth waking.
-PARALLEL_ENTRIES = 1 << 18
+# Below this many entries (some 0.2 ms of work) the other threads are not worth waking.
+PARALLEL_ENTRIES = 1 << 20
 
 # Why a run ended.
 FULL, SATURATED, BELOW, EXHAUSTED = range(4)
@@ -49,7 +49,9 @@ def gains_given(objective: Objective, coverage: Coverage, rows: Array | None = N
 
 
 @njit(cache=True, parallel=True)
-def _evaluate(kernel: Kernel, coverage: Coverage, rows: Array, count: int, gains: Array, scratch: Array) -> None:
+def _evaluate(
+    kernel: Kernel, coverage: Coverage, rows: Array, count: int, gains: Array, scratch: Array
+) -> None:
     """gains[j] for the first `count` rows j, shared out among as many threads as scratch has rows."""
     threads = scratch.shape[0]
     for thread in prange(threads):
@@ -100,7 +102,7 @@ def _push(heap: Array, size: int, bounds: Array, j: int) -> int:
 def _pop(heap: Array, size: int, bounds: Array) -> int:
     """Remove the top; returns the new size."""
     heap[0] = heap[size - 1]
-    _sift_down(heap, size - 1, bounds, np.int64(0))
+    _sift_down(heap, size - 1, bounds, np.int64(0))  # type: ignore[arg-type]  # a literal compiles it twice
     return size - 1
 
 
@@ -150,7 +152,7 @@ def _settle(
 
 
 @njit(cache=True)
-def _random(state: Array) -> int:
+def _random(state: Array) -> np.int64:
     """The next number of splitmix64 (Steele, Lea, Flood 2014), as 53 random bits."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]

@@ -246,11 +246,15 @@ def _bonus(kernel: Kernel, target: Kernel, eta: float) -> Array:
     return bonus
 
 
-def _by_target(kernel: Kernel, block: Kernel, what: str, reduce: Callable[[Kernel], Array], weight: float) -> Array:
+def _by_target(
+    kernel: Kernel, block: Kernel, what: str, reduce: Callable[[Kernel], Array], weight: float
+) -> Array:
     """weight times a column reduction of another block over the same targets."""
     m, targets = kernel_shape(kernel)[1], kernel_shape(block)[1]
     if targets != m:
-        raise InputError(f"the {what} block's columns must be the {m} targets of the kernel; it has {targets}")
+        raise InputError(
+            f"the {what} block's columns must be the {m} targets of the kernel; it has {targets}"
+        )
     if weight < 0.0:
         raise InputError(f"eta and nu must not be negative, not {weight}")
     return weight * reduce(block)
@@ -351,7 +355,12 @@ def row_gain(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> floa
         if coverage.curve == CAPPED:
             cap = coverage.cap[begin:end]
         gain += _segment_gain(
-            coverage.curve, raw[begin:end], kernel.slope, kernel.offset[begin:end], coverage.state[begin:end], cap
+            coverage.curve,
+            raw[begin:end],
+            kernel.slope,
+            kernel.offset[begin:end],
+            coverage.state[begin:end],
+            cap,
         )
     return gain
 
@@ -366,5 +375,10 @@ def cover(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> None:
         if coverage.curve == CAPPED:
             cap = coverage.cap[begin:end]
         _segment_cover(
-            coverage.curve, raw[begin:end], kernel.slope, kernel.offset[begin:end], coverage.state[begin:end], cap
+            coverage.curve,
+            raw[begin:end],
+            kernel.slope,
+            kernel.offset[begin:end],
+            coverage.state[begin:end],
+            cap,
         )

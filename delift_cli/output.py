@@ -63,15 +63,17 @@ def write(data: bytes, destination: Path | None) -> None:
     What is there and is no file, /dev/null or a pipe say, is written to and stays what it is.
     """
     if destination is None:
-        sys.stdout.buffer.write(data)
+        left = memoryview(data)
+        while left:  # an unbuffered stdout (PYTHONUNBUFFERED) may take a part
+            left = left[sys.stdout.buffer.write(left) :]
         sys.stdout.buffer.flush()
         return
-    final = destination.resolve()  # a link stays, what it points to is replaced
-    draft = final.with_name(f".{final.name}.{os.getpid()}")
     try:
-        if final.exists() and not final.is_file():
-            final.write_bytes(data)
+        if destination.exists() and not destination.is_file():
+            destination.write_bytes(data)
             return
+        final = destination.resolve()  # a link stays, what it points to is replaced
+        draft = final.with_name(f".{final.name}.{os.getpid()}")
         try:
             draft.write_bytes(data)
             draft.replace(final)

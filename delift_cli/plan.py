@@ -1,8 +1,8 @@
 """Which pairs to score next: rounds of (example, target) pairs within a budget.
 
-The first round holds every record's own pair, each target's nearest examples by text, and a stratified random sample; a fifth
-of that sample is held out of every fit. Each later round fits the model of `estimate` to what is scored and spends its
-share half on the pairs expected to improve a target's best few (expected improvement over the fourth best), half on
+The first round holds every record's own pair, each target's nearest examples by text, and a stratified random sample;
+a fifth of that sample is held out of every fit. Each later round fits the model of `estimate` to what is scored and
+spends its share half on the pairs expected to improve a target's best few (expected improvement over the fourth best), half on
 the pairs that greedy selections over an optimistic kernel rely on. Planning is for the clip kernel without self-pairs,
 which serves the other kernel too.
 
@@ -26,7 +26,7 @@ from .lexical import grams, neighbours, sift_worst
 # Why a pair was scored.
 SELF, NEIGHBOUR, RANDOM, HELD_OUT, ADAPTIVE = range(5)
 
-ROUNDS = 4
+ROUNDS = 5
 NEIGHBOUR_SHARE, RANDOM_SHARE, HELD_OUT_SHARE = 0.6, 0.1, 0.2  # of the budget without self-pairs; of the random
 DEGREE = 10
 OPTIMISM = 2.0  # standard deviations
@@ -160,8 +160,9 @@ def fit_scored(proposals: Proposals, scored: Scored, seed: int) -> Estimate:
 def next_round(proposals: Proposals, scored: Scored, budget: int, *, rounds_left: int = ROUNDS, seed: int = 0) -> Round:
     """The pairs to score now; empty when the budget is spent.
 
-    `budget`: pairs in all, those already scored included; it may change from call to call. `rounds_left`: how many rounds, this
-    one included, the rest should be divided into. Raises InputError when a first budget does not even reach each record twice.
+    `budget`: pairs in all, those already scored included; it may change from call to call. `rounds_left`: how many
+    rounds, this one included, the rest should be divided into. Raises InputError when a first budget does not even
+    reach each record twice.
     """
     n, m = proposals.shape
     keys = scored.example.astype(np.int64) * m + scored.target
@@ -282,7 +283,7 @@ def _adaptive_pairs(
     by_target = np.argsort(scored.target, kind="stable")
     indptr = np.concatenate([[0], np.cumsum(np.bincount(scored.target, minlength=m))]).astype(np.int64)
     example, mean, sd = _candidates(
-        model.left, model.right, np.float32(model.mean), model.target_sd, indptr, scored.example[by_target],
+        model.left, model.right, model.mean, model.target_sd, indptr, scored.example[by_target],
         proposals.example_key, proposals.target_key, width, OPTIMISM,
     )  # fmt: skip
     target = np.repeat(np.arange(m, dtype=np.int32), width)
@@ -315,7 +316,8 @@ def _candidates(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
     """Of each target the `width` unscored examples with the highest optimistic estimate: example (-1: none), mean, sd.
 
-    Visits every pair once, with memory for one block of targets per thread; `scored_examples` are by target, ascending.
+    Visits every pair once, with memory for one block of targets per thread; `scored_examples` are by target,
+    ascending.
     """
     members, n, r = left.shape
     m = right.shape[1]
@@ -354,9 +356,9 @@ def _candidates(
             for b in range(size):
                 mean = total[b] / members
                 variance = max(square[b] / members - mean * mean, np.float32(0)) + noise[b]
-                total[b] = mean + base
+                total[b] = mean + np.float32(base)
                 square[b] = np.sqrt(variance)
-                value[b] = total[b] + optimism * square[b]
+                value[b] = total[b] + np.float32(optimism) * square[b]
             for b in range(held):
                 i = first + b
                 if at[b] < indptr[i + 1] and scored_examples[at[b]] == j:
@@ -380,7 +382,7 @@ def _candidates(
                     mean_sum += dot
                     square_sum += dot * dot
                 mean = mean_sum / members
-                out_mean[i, c] = mean + base
+                out_mean[i, c] = mean + np.float32(base)
                 out_sd[i, c] = np.sqrt(max(square_sum / members - mean * mean, np.float32(0)) + noise[b])
     return out_example, out_mean, out_sd
 
@@ -436,8 +438,8 @@ def _relied_on(
 ) -> NDArray[np.int64]:
     """Up to `quota` candidates (positions) that greedy selections use to cover a target.
 
-    The kernel holds scored pairs at their utility and candidates at an optimistic one: first all at the upper bound, then at
-    random heights between estimate and beyond. A candidate once chosen stands at its estimate from then on.
+    The kernel holds scored pairs at their utility and candidates at an optimistic one: first all at the upper bound,
+    then at random heights above the estimate. A candidate once chosen stands at its estimate from then on.
     """
     n, m = proposals.shape
     use = (scored.utility > 0) & (proposals.example_key[scored.example] != proposals.target_key[scored.target])
@@ -550,8 +552,8 @@ def _coverers(
 
 
 def coverage(proposals: Proposals, scored: Scored, share: float = 0.3) -> float:
-    """Facility location (clip kernel, self-pairs excluded) that greedy reaches on scored pairs alone, with `share` of the
-    examples: what a run can watch from round to round, and a lower bound of the true value."""
+    """Facility location (clip kernel, self-pairs excluded) that greedy reaches on scored pairs alone, with `share`
+    of the examples: what a run can watch from round to round, and a lower bound of the true value."""
     n, m = proposals.shape
     use = (scored.utility > 0) & (proposals.example_key[scored.example] != proposals.target_key[scored.target])
     order = np.lexsort((scored.target[use], scored.example[use]))
@@ -564,7 +566,8 @@ def coverage(proposals: Proposals, scored: Scored, share: float = 0.3) -> float:
 def expected_change(pairs: Sequence[int], values: Sequence[float], more: int) -> float:
     """By which share `more` pairs would be expected to raise the coverage, from its course over the rounds.
 
-    The last round's rise per doubling of the pairs is taken to continue; rises usually shrink, so this rather says too much.
+    The last round's rise per doubling of the pairs is taken to continue; rises usually shrink, so this rather says
+    too much.
     NaN for fewer than two rounds.
     """
     if len(pairs) < 2 or values[-1] <= 0 or pairs[-1] <= pairs[-2]:

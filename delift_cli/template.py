@@ -108,6 +108,7 @@ class ChatTemplate:
     name: str = "the model's chat template"
     _compiled: jinja2.Template = field(init=False, repr=False)
     _pieces: dict[tuple[str, ...], list[str] | None] = field(init=False, repr=False, default_factory=dict)
+    _known_controls: dict[str, list[int]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
@@ -269,8 +270,12 @@ class ChatTemplate:
 
     # ------------------------------------------------------------------ tokens
 
-    def _controls(self, text: str) -> list[int]:
-        return list(filter(self.vocabulary.is_control, self.vocabulary.tokenize(text, special=True)))
+    def _controls(self, piece: str) -> list[int]:
+        """The control tokens of a piece of the template."""
+        if piece not in self._known_controls:
+            tokens = self.vocabulary.tokenize(piece, special=True)
+            self._known_controls[piece] = list(filter(self.vocabulary.is_control, tokens))
+        return self._known_controls[piece]
 
     def _tokens(self, run: list[_Piece], *, behind_text: bool = False) -> list[int]:
         """Token ids of one run of text.
@@ -280,12 +285,14 @@ class ChatTemplate:
         tokens.
         """
         whole = self._tokenize("".join(piece.text for piece in run), behind_text, special=True)
+        controls = [token for piece in run if piece.trusted for token in self._controls(piece.text)]
+        if list(filter(self.vocabulary.is_control, whole)) == controls:
+            return whole
         parts: list[int] = []
         for piece in run:
             behind = behind_text if not parts else not self.vocabulary.is_control(parts[-1])
             parts += self._tokenize(piece.text, behind, special=piece.trusted)
-        is_control = self.vocabulary.is_control
-        return whole if list(filter(is_control, whole)) == list(filter(is_control, parts)) else parts
+        return parts
 
     def _response_tokens(self, context: list[_Piece], response: list[_Piece]) -> list[int]:
         last = next((piece for piece in reversed(context) if piece.text), _Piece("", trusted=True))

@@ -313,9 +313,7 @@ def test_growing_a_rectangle(tmp_path: Path, examples: bytes, targets: bytes) ->
     with open_cache(path, examples, targets) as cache:
         fill(cache)
     assert array_bytes(path) == array_bytes(make_cache(tmp_path / "fresh", examples, targets))
-    assert [r.id for r in Cache(path).targets().records] == [
-        r.id for r in Cache(tmp_path / "fresh").targets().records
-    ]
+    assert [r.id for r in Cache(path).targets().records] == [r.id for r in Cache(tmp_path / "fresh").targets().records]
 
 
 def test_growing_an_unfinished_cache_twice(tmp_path: Path) -> None:
@@ -328,6 +326,19 @@ def test_growing_an_unfinished_cache_twice(tmp_path: Path) -> None:
         assert (cache.rows["done"] == [6, 6, 4, 0, 0, 0, 0, 0, 0]).all()
         fill(cache)
     assert array_bytes(path) == array_bytes(make_cache(tmp_path / "fresh", MORE))
+
+
+def test_checksums_follow_growing(tmp_path: Path) -> None:
+    path = make_cache(tmp_path / "c", POOL)
+    with open_cache(path, MORE) as cache:
+        assert set(cache.manifest["checksums"]) == {"example_tokens", "response_tokens"}
+    Cache(path).check_rows()  # between growing and scoring
+    with open_cache(path, MORE) as cache:
+        fill(cache)
+    Cache(path).check_rows()
+    want = Cache(make_cache(tmp_path / "fresh", MORE)).manifest["checksums"]
+    assert Cache(path).manifest["checksums"] == want
+    assert set(want) == {"example_tokens", "response_tokens", "base_distance", "base_logprob"}
 
 
 def test_kill_at_every_step_of_growing(tmp_path: Path) -> None:
@@ -575,6 +586,10 @@ DAMAGE = {
     "flipped bit in a distance": (_flip("distance.npy", 128 + 4 * 8), r"damaged: row 1 of distance\.npy or logprob"),
     "flipped bit in a logprob": (_flip("logprob.npy", -1), r"damaged: row 5 of distance\.npy or logprob"),
     "flipped bit in a checksum": (_flip("rows.npy", -1), "damaged: row 5"),
+    "flipped bit in a base": (_flip("base_distance.npy", -1), r"damaged: base_distance\.npy does not match"),
+    "flipped bit in the other base": (_flip("base_logprob.npy", 128), r"damaged: base_logprob\.npy does not match"),
+    "flipped bit in a token count": (_flip("example_tokens.npy", 128), r"damaged: example_tokens\.npy does not match"),
+    "flipped bit in the other": (_flip("response_tokens.npy", 128), r"damaged: response_tokens\.npy does not match"),
 }
 
 

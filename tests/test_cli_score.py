@@ -250,7 +250,12 @@ def test_no_model_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such file"), (b"PK\x03\x04", "not a GGUF file"), (b"", "not a GGUF file"), (b"GGUF", "cannot be loaded")],
+    [
+        (None, "no such file"),
+        (b"PK\x03\x04", "not a GGUF file"),
+        (b"", "not a GGUF file"),
+        (b"GGUF", "cannot be loaded"),
+    ],
 )
 def test_bad_model(content: bytes | None, message: str) -> None:
     pool = write("pool.jsonl", pairs(0))
@@ -273,7 +278,7 @@ def test_model_without_template_takes_plain() -> None:
     pool = write("pool.jsonl", pairs(0, 1))
     bare = write_model("bare.gguf", chat_template=None)
     assert delift("score", pool, "-m", bare, *QUICK, "-q").code == 0
-    assert Cache("pool.delift").manifest["template"]["name"] == "plain"
+    assert Cache("pool.delift").manifest["template"]["name"] == "the plain template"
     again = delift("score", pool, "-m", bare, *QUICK, "--template", "plain", "--json")
     assert again.json["pairs_scored"] == 0
 
@@ -364,7 +369,7 @@ def test_no_escape_codes_without_a_terminal() -> None:
     assert process.returncode == 0
     assert out == b""
     assert ESCAPE not in err
-    assert b"llama" not in err.replace(str(model()).encode(), b"")  # llama.cpp's own log goes elsewhere
+    assert b"llama_" not in err  # llama.cpp's own log goes elsewhere
     assert os.path.getsize("pool.delift/llama.cpp.log") > 0
 
 
@@ -405,7 +410,7 @@ def _colours(data: bytes) -> list[str]:
 
 def test_verbose_shows_the_log_of_llama_cpp() -> None:
     result = score(write("pool.jsonl", pairs(0)), "--verbose")
-    assert "llama" in result.err
+    assert "llama_" in result.err
 
 
 def test_ascii_terminal() -> None:

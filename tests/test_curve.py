@@ -56,16 +56,16 @@ def test_written_by_select(cache: Path, tmp_path: Path) -> None:
 
 def test_kept_gains_change_nothing_but_the_work(cache: Path) -> None:
     first = delift("select", cache, "-k", 5, "--with-scores")
-    kept = list((cache / "gains").glob("*.npy"))
+    kept = list((cache / "gains").glob("*.bin"))
     assert kept
     assert delift("select", cache, "-k", 5, "--with-scores").out == first.out
-    assert list((cache / "gains").glob("*.npy")) == kept
+    assert list((cache / "gains").glob("*.bin")) == kept
     delift("select", cache, "-k", 5, "--utility", "pmi")
-    assert len(list((cache / "gains").glob("*.npy"))) == 2
+    assert len(list((cache / "gains").glob("*.bin"))) == 2
 
 
 def test_gains_that_do_not_fit_are_not_read(tmp_path: Path) -> None:
-    file = tmp_path / "gains" / "x.npy"
+    file = tmp_path / "gains" / "x.bin"
     assert gains.read_gains(file, 3) is None
     gains.keep_gains(file, np.arange(3.0))
     kept = gains.read_gains(file, 3)
@@ -74,4 +74,4 @@ def test_gains_that_do_not_fit_are_not_read(tmp_path: Path) -> None:
     assert gains.read_gains(file, 4) is None
     file.write_bytes(b"not an array")
     assert gains.read_gains(file, 3) is None
-    gains.keep_gains(tmp_path / "no" / "such" / "place" / "x.npy", np.arange(3.0))  # silently not kept
+    gains.keep_gains(tmp_path / "no" / "such" / "place" / "x.bin", np.arange(3.0))  # silently not kept

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
+import sys
 import threading
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -137,6 +140,23 @@ def test_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
     reader.join(10)
     assert read == [b"through"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_stdout_that_takes_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unbuffered stdout is a raw file, whose write may return early."""
+
+    class Raw(io.RawIOBase):
+        taken = b""
+
+        def write(self, data: Any) -> int:
+            part = bytes(data[:3])
+            self.taken += part
+            return len(part)
+
+    raw = Raw()
+    monkeypatch.setattr(sys, "stdout", mock.Mock(buffer=raw))
+    write(b"all of it", None)
+    assert raw.taken == b"all of it"
 
 
 @pytest.mark.parametrize("where", ["", "no/such/out.jsonl", "file/out.jsonl"])

@@ -204,6 +204,7 @@ def _summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{summary['pairs_per_second']:,.1f} pairs/s, {summary['tokens_per_second']:,.0f} tokens/s",
             ),
             ("tokens", f"{summary['tokens_evaluated']:,} evaluated, {saved:.0%} fewer than one by one"),
+            ("time in", f"llama.cpp {summary['decode_share']:.1%}, log-softmax {summary['reduce_share']:.1%}"),
         ]
     else:
         lines.append(("scored", "nothing to do, the cache was complete"))

@@ -4,8 +4,8 @@
     python tests/bench/budget.py --utility pmi --seeds 10 --json out.json
     python tests/bench/budget.py --scale 50000 --share 0.005
 
-Value: facility location (clip kernel) on the true matrix of the subset chosen from the incomplete one; 0 = mean of random
-subsets, 1 = greedy on the full matrix. Pairs count everything that was scored: self-pairs, held-out and adaptive ones.
+Value: facility location (clip kernel) on the true matrix of the subset chosen from the incomplete one; 0 = mean of
+random subsets, 1 = greedy on the full matrix. Pairs count everything that was scored: self-pairs, held-out and adaptive ones.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def load(path: Path | None, utility: str, transpose: bool) -> tuple[np.ndarray, 
         prompts, responses, name = list(map(str, z["prompt"])), list(map(str, z["response"])), path.stem
     elif ((path or DATA) / "pool200_reference.npz").exists():
         z = np.load((path or DATA) / "pool200_reference.npz")
-        records = [json.loads(line) for line in open((path or DATA) / "pool200.jsonl")]
+        records = [json.loads(line) for line in (path or DATA).joinpath("pool200.jsonl").read_text().splitlines()]
         prompts, responses = [r["prompt"] for r in records], [r["response"] for r in records]
         name = "pool200"
     else:
@@ -263,7 +263,7 @@ def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
                 proposals = plan.propose(texts[0], texts[1], budget, left, right)
                 scored, _, _ = score_with(block, proposals, budget, seed)
                 model = plan.fit_scored(proposals, scored, seed)
-                found = block, fill(scored, np.zeros(block.shape)), fill(scored, dense(model, 1.0))
+                found = block, fill(scored, np.zeros(block.shape)), fill(scored, dense(model, estimate.CAUTION))
                 return tuple(np.where(left[:, None] == right, 0, x.clip(0)) for x in found)  # type: ignore[return-value]
 
             pool, to_target, existing = complete(V, V), complete(V, T), complete(E, V)
@@ -279,7 +279,7 @@ def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
                         return pool[x], existing[x].max(0), np.zeros(len(V))
 
                     def value(chosen: np.ndarray) -> float:
-                        S, c, modular = parts(0)  # noqa: B023
+                        S, c, modular = parts(0)
                         return float(np.maximum(S[chosen].max(0) - c, 0).sum() + modular[chosen].sum())
 
                     zero, one = np.mean([value(r) for r in randoms]), value(greedy(parts(0)[0], k, *parts(0)[1:]))

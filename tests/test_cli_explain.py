@@ -1,0 +1,77 @@
+"""`delift explain` against what NumPy says of the same cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_runs import delift, pairs, score
+
+SIZE = 14
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("explain")
+    (folder / "pool.jsonl").write_bytes(pairs(*range(SIZE)))
+    assert score(folder / "pool.jsonl", "-o", folder / "pool.delift").code == 0
+    return folder / "pool.delift"
+
+
+@pytest.fixture(scope="module")
+def utility(cache: Path) -> np.ndarray:
+    base = np.load(cache / "base_distance.npy").astype(np.float64)
+    return base - np.load(cache / "distance.npy")
+
+
+@pytest.fixture(scope="module")
+def chosen(cache: Path) -> list[int]:
+    ids = delift("select", cache, "-k", 4, "--ids-only", "-q").out.decode().split()
+    return [int(name[1:]) for name in ids]
+
+
+def clipped(utility: np.ndarray) -> np.ndarray:
+    similarity = np.maximum(utility, 0)
+    np.fill_diagonal(similarity, 0)
+    return similarity
+
+
+def test_a_chosen_record(cache: Path, utility: np.ndarray, chosen: list[int]) -> None:
+    similarity = clipped(utility)
+    for rank, record in enumerate(chosen, start=1):
+        told = delift("explain", cache, f"r{record}", "-k", 4, "--top", SIZE, "--json").json
+        assert told["chosen"]
+        assert told["rank"] == rank
+        others = [other for other in chosen if other != record]
+        lost = similarity[chosen].max(0) - similarity[others].max(0)
+        assert told["lost_without_it"] == pytest.approx(lost.sum(), abs=1e-6)
+        for entry in told["covers"]:
+            target = int(entry["id"][1:])
+            assert entry["similarity"] == pytest.approx(similarity[record, target], abs=1e-6)
+            assert entry["otherwise_similarity"] == pytest.approx(similarity[others, target].max(), abs=1e-6)
+
+
+def test_a_record_that_was_left_out(cache: Path, utility: np.ndarray, chosen: list[int]) -> None:
+    similarity = clipped(utility)
+    record = next(place for place in range(SIZE) if place not in chosen)
+    told = delift("explain", cache, f"r{record}", "-k", 4, "--top", SIZE, "--json").json
+    assert not told["chosen"]
+    best = similarity[chosen].max(0)
+    assert told["could_still_add"] == pytest.approx(np.maximum(similarity[record] - best, 0).sum(), abs=1e-6)
+    assert told["worth_alone"] == pytest.approx(similarity[record].sum(), abs=1e-6)
+    assert {entry["id"] for entry in told["made_redundant_by"]} <= {f"r{place}" for place in chosen}
+    assert told["harms"]["targets"] == int((utility[record] < 0).sum())
+    worst = told["harms"]["most"][0]
+    assert worst["utility"] == pytest.approx(utility[record].min(), abs=1e-6)
+
+
+def test_told_in_words(cache: Path, chosen: list[int]) -> None:
+    told = delift("explain", cache, f"r{chosen[0]}", "-k", 4)
+    assert told.code == 0
+    assert told.out == b""
+    assert "number 1 of the 4 selected from 14" in told.err
+
+
+def test_no_such_record(cache: Path) -> None:
+    assert "no record with the id nobody" in delift("explain", cache, "nobody").refusal()

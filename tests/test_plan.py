@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from delift_cli import plan
+from delift_cli.errors import InputError
+
+
+def world(n=80, seed=0):
+    """Texts of records in 8 tasks and their utilities: high within a task, noisy low-rank besides."""
+    rng = np.random.default_rng(seed)
+    task = rng.integers(8, size=n)
+    words = [f"word{w}" for w in rng.integers(1000, 9999, 200)]
+    prompts = [f"Task {'abcdefgh'[t] * 9}: {' '.join(rng.choice(words, 6))}" for t in task]
+    responses = [f"{'pqrstuvw'[t] * 5} {rng.choice(words)}" for t in task]
+    U = 0.05 * rng.standard_normal((n, n)) + 0.3 * (task[:, None] == task) * rng.random((n, n))
+    return U + 0.1 * rng.standard_normal((n, 2)) @ rng.standard_normal((2, n)), prompts, responses
+
+
+def append(scored, r, U):
+    J = np.repeat(np.arange(len(r.indptr) - 1, dtype=np.int32), np.diff(r.indptr))
+    return plan.Scored(
+        np.r_[scored.example, J],
+        np.r_[scored.target, r.targets],
+        np.r_[scored.utility, U[J, r.targets].astype(np.float32)],
+        np.r_[scored.source, r.source],
+    )
+
+
+def drive(U, proposals, budget, scored=None, rounds=plan.ROUNDS, seed=0):
+    scored = plan.nothing_scored() if scored is None else scored
+    for left in range(rounds, 0, -1):
+        scored = append(scored, plan.next_round(proposals, scored, budget, rounds_left=left, seed=seed), U)
+    return scored
+
+
+def square(budget, n=80):
+    U, prompts, responses = world(n)
+    return U, plan.propose((prompts, responses), None, budget, np.arange(n), np.arange(n))
+
+
+def pairs(scored, m):
+    return scored.example.astype(np.int64) * m + scored.target
+
+
+def test_budget_is_spent_exactly_without_repeats():
+    U, proposals = square(1000)
+    scored = drive(U, proposals, 1000)
+    assert len(scored) == 1000
+    assert len(np.unique(pairs(scored, 80))) == 1000
+    assert np.bincount(scored.source, minlength=5).tolist()[plan.SELF] == 80
+    assert (scored.example == scored.target).sum() == 80
+    counts = np.bincount(scored.source, minlength=5)
+    assert counts[plan.NEIGHBOUR] == 552
+    assert counts[plan.HELD_OUT] == 18
+    assert counts[plan.RANDOM] == 74
+    assert set(scored.target.tolist()) == set(scored.example.tolist()) == set(range(80))
+
+
+def test_rows_are_ascending_within_an_example():
+    _, proposals = square(1000)
+    r = plan.next_round(proposals, plan.nothing_scored(), 1000)
+    assert r.indptr[-1] == len(r) == len(r.source)
+    for j in range(80):
+        assert (np.diff(r.targets[r.indptr[j] : r.indptr[j + 1]]) > 0).all()
+
+
+def test_random_pairs_reach_rows_and_columns_evenly():
+    found = plan._random_pairs(np.arange(0, 4000, 80), 400, 40, 100, np.random.default_rng(0))
+    assert len(np.unique(found)) == 400
+    assert not np.isin(found, np.arange(0, 4000, 80)).any()
+    assert np.bincount(found // 100, minlength=40).min() >= 5
+    assert np.bincount(found % 100, minlength=100).min() >= 2
+
+
+def test_a_round_depends_on_what_is_scored_and_not_on_its_order():
+    U, proposals = square(900)
+    scored = append(plan.nothing_scored(), plan.next_round(proposals, plan.nothing_scored(), 900), U)
+    order = np.random.default_rng(0).permutation(len(scored))
+    shuffled = plan.Scored(*(getattr(scored, f)[order] for f in ("example", "target", "utility", "source")))
+    a, b = (plan.next_round(proposals, s, 900, rounds_left=3) for s in (scored, shuffled))
+    assert np.array_equal(a.indptr, b.indptr)
+    assert np.array_equal(a.targets, b.targets)
+    other = plan.next_round(proposals, plan.nothing_scored(), 900, seed=1)
+    assert not np.array_equal(other.targets, plan.next_round(proposals, plan.nothing_scored(), 900).targets)
+
+
+def test_adaptive_pairs_beat_random_ones():
+    U, proposals = square(1000)
+    scored = drive(U, proposals, 1000)
+    adaptive = scored.utility[scored.source == plan.ADAPTIVE]
+    assert adaptive.mean() > 2 * max(U.mean(), 0.02)
+
+
+def test_most_of_the_value_at_a_tenth_of_the_pairs():
+    U, prompts, responses = world(150, 2)
+    key = np.arange(150)
+    budget = 2250
+    proposals = plan.propose((prompts, responses), None, budget, key, key)
+    every = plan.Scored(
+        *(np.indices(U.shape).reshape(2, -1).astype(np.int32)), U.ravel().astype(np.float32), np.zeros(U.size, np.uint8)
+    )
+    full = plan.coverage(proposals, every)
+    ours = plan.coverage(proposals, drive(U, proposals, budget))
+    pick = np.random.default_rng(0).choice(U.size, budget, replace=False)
+    random = plan.coverage(proposals, plan.Scored(*(x[pick] for x in (every.example, every.target, every.utility, every.source))))
+    assert random < 0.7 * full
+    assert ours > 0.85 * full
+
+
+def test_budget_may_change_and_be_continued():
+    U, proposals = square(2000)
+    scored = drive(U, proposals, 700, rounds=3)
+    more = drive(U, proposals, 1500, scored=scored)
+    assert len(more) == 1500
+    assert np.array_equal(pairs(more, 80)[:700], pairs(scored, 80))
+    assert np.bincount(more.source)[plan.HELD_OUT] > np.bincount(scored.source)[plan.HELD_OUT]
+    assert len(plan.next_round(proposals, more, 1200)) == 0
+
+
+def test_all_pairs_in_one_round():
+    _, proposals = square(80 * 80)
+    r = plan.next_round(proposals, plan.nothing_scored(), 10**9)
+    assert len(r) == 6400
+
+
+def test_too_small_a_budget_is_refused():
+    _, proposals = square(1000)
+    with pytest.raises(InputError, match="320"):
+        plan.next_round(proposals, plan.nothing_scored(), 200)
+
+
+def test_rectangular_block_has_no_self_pairs():
+    U, prompts, responses = world(80)
+    left, right = np.arange(50), np.arange(50, 80)
+    proposals = plan.propose(
+        (prompts[:50], responses[:50]), (prompts[50:], responses[50:]), 400, left, right
+    )
+    scored = drive(U[:50, 50:], proposals, 400)
+    assert len(np.unique(pairs(scored, 30))) == 400
+    assert not (scored.source == plan.SELF).any()
+
+
+def test_self_pairs_join_copies_by_rank():
+    left, right = plan.self_pairs(np.array([5, 7, 5, 9]), np.array([9, 5, 5, 8]))
+    assert list(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 1), (2, 2), (3, 0)]
+
+
+def test_copies_are_not_candidates_for_each_other():
+    U, prompts, responses = world(60)
+    key = np.arange(60)
+    key[1::2] = key[::2]
+    proposals = plan.propose((prompts, responses), None, 700, key, key)
+    scored = drive(U[:60, :60], proposals, 700)
+    chosen = np.isin(scored.source, (plan.NEIGHBOUR, plan.ADAPTIVE))
+    assert (key[scored.example[chosen]] != key[scored.target[chosen]]).all()
+
+
+def test_sparse_greedy_is_greedy():
+    rng = np.random.default_rng(0)
+    S = np.where(rng.random((40, 50)) < 0.2, rng.random((40, 50)), 0).astype(np.float32)
+    J, T = np.nonzero(S)
+    indptr = np.searchsorted(J, np.arange(41)).astype(np.int64)
+    chosen, value = plan._sparse_greedy(indptr, T.astype(np.int32), S[J, T], 12, 50)
+    covered, expected = np.zeros(50, np.float32), []
+    for _ in range(12):
+        gains = np.maximum(S - covered, 0).sum(1, dtype=np.float64)
+        gains[expected] = -1
+        expected.append(int(gains.argmax()))
+        covered = np.maximum(covered, S[expected[-1]])
+    assert chosen.tolist() == expected
+    assert value == pytest.approx(covered.sum(), rel=1e-6)
+
+
+def test_candidates_are_the_best_unscored():
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((2, 90, 3)).astype(np.float32), rng.standard_normal((2, 70, 3)).astype(np.float32)
+    sd = rng.random(70).astype(np.float32)
+    mask = rng.random((70, 90)) < 0.3
+    indptr = np.concatenate([[0], np.cumsum(mask.sum(1))])
+    key = np.arange(90)
+    found = plan._candidates(
+        left, right, np.float32(0.1), sd, indptr, np.nonzero(mask)[1].astype(np.int32), key, key[:70], 5, 2.0
+    )
+    each = np.einsum("ejr,eir->eij", left, right)
+    bound = each.mean(0) + 0.1 + 2 * np.sqrt(each.var(0) + sd[:, None] ** 2)
+    bound[mask] = -np.inf
+    bound[np.arange(70), np.arange(70)] = -np.inf
+    best = np.sort(bound, 1)[:, -5:]
+    assert np.sort(found[1] + 2 * found[2], 1) == pytest.approx(best, abs=1e-4)
+
+
+def test_expected_change():
+    assert plan.expected_change([100, 200], [10.0, 11.0], 200) == pytest.approx(1 / 11, rel=1e-6)
+    assert plan.expected_change([100, 200], [10.0, 10.0], 200) == 0
+    assert np.isnan(plan.expected_change([100], [10.0], 200))
