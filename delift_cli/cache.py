@@ -399,7 +399,7 @@ def _finish_growing(path: Path, manifest: dict[str, Any]) -> None:
 
 def _describe(records: RecordSet) -> dict[str, Any]:
     return {
-        "source": records.source,
+        "source": os.fsencode(records.source).decode("utf-8", "replace"),  # file names may be any bytes
         "form": records.form,
         "count": len(records.records),
         "sha256": hashlib.sha256(_lines(records)).hexdigest(),

@@ -235,7 +235,14 @@ def fit(
         # Column 0 is 1 on the left and the target's effect on the right; column 1 the other way round.
         left, right = 0.3 * rng.standard_normal((n, r)), 0.3 * rng.standard_normal((m, r))
         left[:, 0], left[:, 1], right[:, 0], right[:, 1] = 1.0, 0.0, 0.0, 1.0
-        side_l = (ptr_l, columns[order_l], v[order_l], example_graph.indptr, example_graph.indices, example_graph.weights)
+        side_l = (
+            ptr_l,
+            columns[order_l],
+            v[order_l],
+            example_graph.indptr,
+            example_graph.indices,
+            example_graph.weights,
+        )
         side_r = (ptr_r, rows[order_r], v[order_r], target_graph.indptr, target_graph.indices, target_graph.weights)
         ridge_l, smooth_l, ridge_r, smooth_r = (
             base_ridge.copy(), base_smoothing.copy(), base_ridge.copy(), base_smoothing.copy()

@@ -13,7 +13,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -84,6 +84,21 @@ _log.install()
 def log_to(stream: TextIO | None) -> None:
     """Send llama.cpp's own log to `stream`, or nowhere."""
     _log.stream = stream
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Append llama.cpp's own log to a file for a while; a file that cannot be written is no reason to fail."""
+    before = _log.stream
+    with suppress(OSError):
+        _log.stream = path.open("a", encoding="utf-8", errors="replace")
+    try:
+        yield
+    finally:
+        if _log.stream is not None and _log.stream is not before:
+            with suppress(OSError):
+                _log.stream.close()
+        _log.stream = before
 
 
 # ---------------------------------------------------------------------- files

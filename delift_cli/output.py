@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -50,11 +51,19 @@ def render(
                 "gain": float(selection.gains[rank]),
                 "coverage": float(reached[rank]),
             }
-            line = orjson.dumps({**orjson.loads(line), "delift": scores})
+            line = _with_field(line, b"delift", scores)
         lines.append(line)
     if form == "array":
         return b"[\n" + b",\n".join(lines) + b"\n]\n"
     return b"".join(line + b"\n" for line in lines)
+
+
+def _with_field(line: bytes, name: bytes, value: dict[str, Any]) -> bytes:
+    """A record's JSON with one more field; what was there keeps its bytes (numbers of any size, spacing)."""
+    fields = orjson.loads(line)
+    if name.decode() in fields:
+        return orjson.dumps({**fields, name.decode(): value})
+    return b'%s, "%s": %s}' % (line.rstrip().removesuffix(b"}").rstrip(), name, orjson.dumps(value))
 
 
 def write(data: bytes, destination: Path | None) -> None:

@@ -20,7 +20,9 @@ def formula(
     alpha: float = 0.3,
 ) -> Value:
     """f(A) from similarity matrices: pool V x V; target V x T, or T x V for fl1mi and flcmi; existing E x V."""
-    pool, target, existing = (None if block is None else np.maximum(0.0, block) for block in (pool, target, existing))
+    pool, target, existing = (
+        None if block is None else np.maximum(0.0, block) for block in (pool, target, existing)
+    )
 
     def best(rows: Any) -> Any:
         return rows.max(axis=0) if rows.shape[0] else np.zeros(rows.shape[1])

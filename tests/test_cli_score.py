@@ -374,18 +374,15 @@ def test_no_escape_codes_without_a_terminal() -> None:
 
 
 def test_no_color_on_a_terminal() -> None:
-    write("pool.jsonl", pairs(0, 1))
-    shown = {}
-    for variable in ("NO_COLOR", "UNRELATED"):
-        terminal, theirs = os.openpty()
-        changed = environment(**{variable: "1", "TERM": "xterm-256color"})
-        process = start("score", "pool.jsonl", "-o", variable, "-m", model(), *QUICK, stderr=theirs, env=changed)
-        os.close(theirs)
-        shown[variable] = _drain(terminal)
-        assert process.wait(60) == 0
-    assert b"4 pairs" in shown["NO_COLOR"]
+    terminal, theirs = os.openpty()
+    changed = environment(NO_COLOR="1", TERM="xterm-256color")
+    process = start("score", write("pool.jsonl", pairs(0, 1)), "-m", model(), *QUICK, stderr=theirs, env=changed)
+    os.close(theirs)
+    shown = _drain(terminal)
+    assert process.wait(60) == 0
+    assert b"4 pairs" in shown
     # styles such as bold and dim may stay, colours may not (no-color.org)
-    assert not _colours(shown["NO_COLOR"])
+    assert not _colours(shown)
 
 
 def _drain(terminal: int) -> bytes:
@@ -420,7 +417,6 @@ def test_ascii_terminal() -> None:
     for arguments, code in (
         (("score", pool, "-m", model(), *QUICK), 0),
         (("inspect", "pool.delift"), 0),
-        (("select", "pool.delift", "-k", "1"), 0),
         (("score", "größe.jsonl"), 2),
     ):
         process = start(*arguments, env=changed)
@@ -434,10 +430,8 @@ def test_ascii_terminal() -> None:
 def test_smallest_batch_and_other_batches_agree() -> None:
     pool = write("pool.jsonl", pairs(*range(5)))
     assert score(pool, "-o", "b512", "--batch", "512", "-q").code == 0
-    for batch in ("16", "64", "256", "1024"):
-        process = start("score", pool, "-o", f"b{batch}", "-m", model(), *QUICK, "--batch", batch)
-        _, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err[-300:]
+    for batch in ("16", "100", "1024"):
+        assert score(pool, "-o", f"b{batch}", "--batch", batch, "-q").code == 0
         np.testing.assert_allclose(
             np.load(f"b{batch}/distance.npy"), np.load("b512/distance.npy"), atol=2e-3, err_msg=batch
         )
@@ -472,6 +466,14 @@ def test_command_and_module_are_the_same() -> None:
         run = subprocess.run([*start_with, "--version"], capture_output=True, text=True)
         assert (run.returncode, run.stderr) == (0, "")
         assert run.stdout.startswith("delift ")
+
+
+def test_file_name_that_is_no_text() -> None:
+    name = os.fsdecode(b"p\xffl.jsonl")
+    write(name, pairs(0, 1))
+    assert score(name, "-o", "c", "-q").code == 0
+    assert Cache("c").manifest["examples"]["source"] == "p�l.jsonl"
+    assert len(delift("select", "c", "-k", "1").out.splitlines()) == 1
 
 
 def test_ids_that_would_break_the_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The road of the README and of `make demo`: samples in, three subsets out. On a tiny model; the numbers mean nothing."""
+"""The road of the README and of `make demo`: samples in, three subsets out; on a tiny model."""
 
 from __future__ import annotations
 

@@ -6,8 +6,9 @@ import numpy as np
 import plain_greedy
 import pytest
 
+from delift_cli.constraints import Constraints, make_rules
 from delift_cli.errors import InputError
-from delift_cli.greedy import gains_given, initial_gains
+from delift_cli.greedy import gains_given, greedy, initial_gains
 from delift_cli.kernel import dense_kernel, similarities
 from delift_cli.objectives import NAMES, aggregate, make_objective, target_gains, value
 
@@ -72,9 +73,6 @@ def test_gains_are_differences_of_values_and_only_fall(name):
     objective = make_objective(name, pool, **others)
     singles = initial_gains(objective)
     np.testing.assert_allclose(singles, [value(objective, [j]) for j in range(N)], rtol=1e-9, atol=1e-12)
-    from delift_cli.constraints import Constraints, make_rules
-    from delift_cli.greedy import greedy
-
     previous = singles
     for k in (1, 4, 9):
         run = greedy(objective, make_rules(Constraints(k), N), singles)

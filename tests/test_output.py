@@ -71,6 +71,19 @@ def test_with_scores_adds_one_field_and_keeps_the_others() -> None:
         assert fields == json.loads(ODD[index])
 
 
+def test_with_scores_keeps_the_bytes_of_the_rest() -> None:
+    line = b'{"prompt": "p",  "response":"r", "n": 123456789012345678901234567890, "x": 1.10}\r'
+    read = records(line)
+    chosen = choose(np.ones((1, 1)), 1)
+    written = render(read.records, chosen, form="jsonl", whole=1.0, with_scores=True)
+    assert written.startswith(line.rstrip(b"}\r") + b', "delift": {')
+    assert json.loads(written)["n"] == 123456789012345678901234567890
+    # scores of an earlier selection are replaced, not repeated
+    again = render(records(written).records, chosen, form="jsonl", whole=2.0, with_scores=True)
+    assert again.count(b'"delift"') == 1
+    assert json.loads(again)["delift"]["coverage"] == 0.5
+
+
 def test_with_scores_in_input_order_keeps_ranks() -> None:
     lines = rendered(3, 0, 2, with_scores=True, input_order=True).splitlines()
     assert [json.loads(line)["delift"]["rank"] for line in lines] == [2, 3, 1]

@@ -104,7 +104,9 @@ def test_most_of_the_value_at_a_tenth_of_the_pairs():
     full = plan.coverage(proposals, every)
     ours = plan.coverage(proposals, drive(U, proposals, budget))
     pick = np.random.default_rng(0).choice(U.size, budget, replace=False)
-    random = plan.coverage(proposals, plan.Scored(*(x[pick] for x in (every.example, every.target, every.utility, every.source))))
+    random = plan.coverage(
+        proposals, plan.Scored(*(x[pick] for x in (every.example, every.target, every.utility, every.source)))
+    )
     assert random < 0.7 * full
     assert ours > 0.85 * full
 
@@ -134,9 +136,7 @@ def test_too_small_a_budget_is_refused():
 def test_rectangular_block_has_no_self_pairs():
     U, prompts, responses = world(80)
     left, right = np.arange(50), np.arange(50, 80)
-    proposals = plan.propose(
-        (prompts[:50], responses[:50]), (prompts[50:], responses[50:]), 400, left, right
-    )
+    proposals = plan.propose((prompts[:50], responses[:50]), (prompts[50:], responses[50:]), 400, left, right)
     scored = drive(U[:50, 50:], proposals, 400)
     assert len(np.unique(pairs(scored, 30))) == 400
     assert not (scored.source == plan.SELF).any()

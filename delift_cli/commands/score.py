@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -74,7 +75,7 @@ def score(
     delift score --examples old.jsonl --targets train.jsonl -o old.delift
     """
     from .. import run
-    from ..model import ModelFile, Settings, locate, log_to
+    from ..model import ModelFile, Settings, locate, log_file, log_to
     from ..records import read_records
     from ..template import load_template
 
@@ -114,9 +115,10 @@ def score(
         _show(_forecast(run.forecast(engine, inputs), engine), as_json, quiet, _forecast_lines)
         return
     description = run.describe(file, identity, chat, engine, fields, truncate_to=context if truncate else None)
-    with run.open_cache(path, description, inputs) as cache:
-        if not verbose:
-            log_to((path / "llama.cpp.log").open("a", encoding="utf-8"))
+    with (
+        run.open_cache(path, description, inputs) as cache,
+        nullcontext() if verbose else log_file(path / "llama.cpp.log"),
+    ):
         work = _score_with_progress(engine, inputs, cache, quiet)
         summary = _summary(cache, work, inputs, model=f"{identity['name']} {identity['quantization']}", engine=engine)
     _show(summary, as_json, quiet, _summary_lines)

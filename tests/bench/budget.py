@@ -158,9 +158,7 @@ def trees(scored: plan.Scored, similarity: np.ndarray, features: np.ndarray, see
         return (total - (y - mean) * loo) / (count - loo + 3) if loo else total / (count + 3)
 
     def columns(j: np.ndarray, i: np.ndarray, loo: bool) -> np.ndarray:
-        return np.column_stack(
-            [similarity[j, i], effect(J, j, loo), effect(I, i, loo), features[j], features[i]]
-        )
+        return np.column_stack([similarity[j, i], effect(J, j, loo), effect(I, i, loo), features[j], features[i]])
 
     model = HistGradientBoostingRegressor(max_iter=200, learning_rate=0.06, random_state=seed)
     model.fit(columns(J, I, True), y)
@@ -232,7 +230,9 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
                 f"{share:<6.0%}{label:34}" + "".join(f"{a:10.3f} ± {b:5.3f}" for a, b in zip(mean, sd, strict=True))
                 + (f"   R2 of unscored pairs {r2:.2f}" if r2 is not None else "")
             )  # fmt: skip
-            rows.append({"matrix": name, "share": share, "method": label, "mean": mean.tolist(), "sd": sd.tolist(), "r2": r2})
+            rows.append(
+                {"matrix": name, "share": share, "method": label, "mean": mean.tolist(), "sd": sd.tolist(), "r2": r2}
+            )
         if share in BARS:
             print(f"{'':6}{'bar':34}" + "".join(f"{b:10.3f}        " for b in BARS[share]))
         print(
@@ -242,54 +242,52 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def carve(
+    U: np.ndarray, texts: tuple[list[str], list[str]], left: np.ndarray, right: np.ndarray, share: float, seed: int
+) -> list[np.ndarray]:
+    """One block's clip kernels without self-pairs: the true one, the rest 0, and with cautious estimates."""
+    block = U[np.ix_(left, right)]
+    sides = [([texts[0][r] for r in side], [texts[1][r] for r in side]) for side in (left, right)]
+    budget = round(share * block.size)
+    proposals = plan.propose(sides[0], sides[1], budget, left, right)
+    scored, _, _ = score_with(block, proposals, budget, seed)
+    model = plan.fit_scored(proposals, scored, seed)
+    found = block, fill(scored, np.zeros(block.shape)), fill(scored, dense(model, estimate.CAUTION))
+    return [np.where(left[:, None] == right, 0, x.clip(0)) for x in found]
+
+
 def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """FLMI and FLCG: 40 targets, 40 existing records and a pool of the rest, drawn anew for every seed."""
+    """FLMI and FLCG (η = ν = 1): a fifth of the records as targets, a fifth as existing data, the rest as the pool;
+    `share` of the pairs of each of the three blocks."""
     U, prompts, responses, name = load(args.data, args.utility, args.transpose)
-    n, rows = len(U), []
-    fifth = n // 5
+    fifth, rows = len(U) // 5, []
     for share in args.budgets:
         table: dict[str, list[float]] = {}
         for seed in range(args.seeds):
-            order = np.random.default_rng(1000 + seed).permutation(n)
+            order = np.random.default_rng(1000 + seed).permutation(len(U))
             T, E, V = order[:fifth], order[fifth : 2 * fifth], np.sort(order[2 * fifth :])
-
-            def complete(
-                left: np.ndarray, right: np.ndarray, seed: int = seed
-            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-                """The true block, the block with the rest 0, and with cautious estimates."""
-                block = U[np.ix_(left, right)]
-                texts = [([prompts[r] for r in side], [responses[r] for r in side]) for side in (left, right)]
-                budget = round(share * block.size)
-                proposals = plan.propose(texts[0], texts[1], budget, left, right)
-                scored, _, _ = score_with(block, proposals, budget, seed)
-                model = plan.fit_scored(proposals, scored, seed)
-                found = block, fill(scored, np.zeros(block.shape)), fill(scored, dense(model, estimate.CAUTION))
-                return tuple(np.where(left[:, None] == right, 0, x.clip(0)) for x in found)  # type: ignore[return-value]
-
-            pool, to_target, existing = complete(V, V), complete(V, T), complete(E, V)
-            for k_share in (0.1, 0.3):
-                k = round(k_share * len(V))
-                rng = np.random.default_rng(seed)
-                randoms = [rng.choice(len(V), k, replace=False) for _ in range(300)]
-                for objective in ("flmi", "flcg"):
-
-                    def parts(x: int, objective: str = objective) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-                        if objective == "flmi":
-                            return pool[x], np.zeros(len(V)), to_target[x].max(1)
-                        return pool[x], existing[x].max(0), np.zeros(len(V))
-
-                    def value(chosen: np.ndarray) -> float:
-                        S, c, modular = parts(0)
-                        return float(np.maximum(S[chosen].max(0) - c, 0).sum() + modular[chosen].sum())
-
-                    zero, one = np.mean([value(r) for r in randoms]), value(greedy(parts(0)[0], k, *parts(0)[1:]))
-                    for x, label in ((1, "rest 0"), (2, "cautious estimates")):
-                        S, c, modular = parts(x)
-                        found = (value(greedy(S, k, c, modular)) - zero) / (one - zero)
-                        table.setdefault(f"{objective}, k={k_share:.0%}, {label}", []).append(float(found))
-        for label, values in table.items():
-            print(f"{share:<6.0%}{label:34}{np.mean(values):10.3f} ± {np.std(values):5.3f}")
-            rows.append({"matrix": name, "share": share, "method": label, "mean": np.mean(values), "sd": np.std(values)})
+            pool, to_target, existing = (
+                carve(U, (prompts, responses), a, b, share, seed) for a, b in ((V, V), (V, T), (E, V))
+            )
+            nothing = np.zeros(len(V))
+            cases = {
+                "flmi": [(S, nothing, t.max(1)) for S, t in zip(pool, to_target, strict=True)],
+                "flcg": [(S, e.max(0), nothing) for S, e in zip(pool, existing, strict=True)],
+            }
+            for objective, versions in cases.items():
+                S, covered, modular = versions[0]
+                for k_share in (0.1, 0.3):
+                    k = round(k_share * len(V))
+                    rng = np.random.default_rng(seed)
+                    subsets = [rng.choice(len(V), k, replace=False) for _ in range(300)]
+                    subsets += [greedy(x[0], k, *x[1:]) for x in versions]
+                    values = [np.maximum(S[A].max(0) - covered, 0).sum() + modular[A].sum() for A in subsets]
+                    zero, one = np.mean(values[:300]), values[300]
+                    for label, value in zip(("rest 0", "cautious estimates"), values[301:], strict=True):
+                        table.setdefault(f"{objective}, k={k_share:.0%}, {label}", []).append((value - zero) / (one - zero))
+        for label, found in table.items():
+            print(f"{share:<6.0%}{label:34}{np.mean(found):10.3f} ± {np.std(found):5.3f}")
+            rows.append({"matrix": name, "share": share, "method": label, "mean": np.mean(found), "sd": np.std(found)})
     return rows
 
 
@@ -297,7 +295,9 @@ def synthetic(n: int, seed: int) -> tuple[list[str], list[str], Any]:
     """Texts of n records in some 200 tasks, and a utility source for any pairs of them: task blocks, low rank, noise."""
     rng = np.random.default_rng(seed)
     tasks = max(8, min(200, n // 20))
-    words = np.array(["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(3, 9))) for _ in range(20000)])
+    words = np.array(
+        ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), rng.integers(3, 9))) for _ in range(20000)]
+    )
     templates = [" ".join(rng.choice(words, 12)) for _ in range(tasks)]
     labels = [rng.choice(words, 6) for _ in range(tasks)]
     task = rng.integers(tasks, size=n)
@@ -330,7 +330,10 @@ def scale_test(n: int, share: float) -> dict[str, Any]:
         nonlocal lap
         now = time.perf_counter()
         result[what] = round(now - lap, 2)
-        print(f"{what:24}{now - lap:8.2f} s   peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB", flush=True)
+        print(
+            f"{what:24}{now - lap:8.2f} s   peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB",
+            flush=True,
+        )
         lap = now
 
     proposals = plan.propose((prompts, responses), None, budget, key, key)
@@ -340,9 +343,7 @@ def scale_test(n: int, share: float) -> dict[str, Any]:
         r = plan.next_round(proposals, scored, budget, rounds_left=left)
         note(f"plan round {plan.ROUNDS - left + 1}")
         J = np.repeat(np.arange(n, dtype=np.int32), np.diff(r.indptr))
-        utility = np.concatenate(
-            [source(J[a : a + 10**6], r.targets[a : a + 10**6]) for a in range(0, len(J), 10**6)]
-        )
+        utility = np.concatenate([source(J[a : a + 10**6], r.targets[a : a + 10**6]) for a in range(0, len(J), 10**6)])
         scored = plan.Scored(
             np.r_[scored.example, J], np.r_[scored.target, r.targets],
             np.r_[scored.utility, utility], np.r_[scored.source, r.source],
@@ -362,7 +363,9 @@ def scale_test(n: int, share: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of pool200's reference, or an .npz of the same arrays and texts")
+    parser.add_argument(
+        "--data", type=Path, help="folder of pool200's reference, or an .npz of the same arrays and texts"
+    )
     parser.add_argument("--utility", choices=("euclidean", "pmi"), default="euclidean")
     parser.add_argument("--transpose", action="store_true", help="examples and targets change roles: another matrix")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.05, 0.1, 0.2])
