@@ -495,13 +495,13 @@ def test_full_disk_when_a_cache_grows(tmp_path: Path) -> None:
 def test_full_file_system(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", disk], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("no file system can be mounted here")
     try:
         pool, path = tmp_path / "pool.jsonl", disk / "c"
         pool.write_bytes(pairs(*range(8)))
         filler = disk / "filler"
-        filler.write_bytes(bytes(112 << 10))
+        filler.write_bytes(bytes(1008 << 10))
         refused = score(pool, "-o", path).refusal(1)
         assert refused.startswith(f"no space left for {path}")
         assert os.listdir(disk) == ["filler"]

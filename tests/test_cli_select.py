@@ -330,6 +330,7 @@ def test_paper_is_self_utilities_and_clip(tmp_path: Path) -> None:
     assert (tmp_path / "paper").read_bytes() == (tmp_path / "spelled").read_bytes()
     assert {**paper, "asked": 0} == {**spelled_out, "asked": 0}
     assert paper["self"] == "include"
+    assert "--paper means" in delift("select", "pool", "--paper", "--kernel", "minmax").refusal()
     # with self-utilities the pool covers itself far better
     assert paper["whole_pool"] > summary("pool", "-k", "6", out=tmp_path / "s")["whole_pool"] + 0.5
 
@@ -354,6 +355,8 @@ def test_parameters_count(tmp_path: Path) -> None:
     [
         ("--eta", "-1"),
         ("--nu", "-0.5"),
+        ("--eta", "nan"),
+        ("--nu", "inf"),
         ("--objective", "best"),
         ("--kernel", "cut"),
         ("--utility", "cosine"),

@@ -46,8 +46,8 @@ def select(
     paper: Annotated[
         bool, typer.Option("--paper", help="As published: euclidean, clip, self-utilities included.")
     ] = False,
-    eta: Annotated[float | None, typer.Option(min=0, help="Weight of the target set.")] = None,
-    nu: Annotated[float, typer.Option(min=0, help="Weight of the existing data.")] = 1.0,
+    eta: Annotated[float | None, typer.Option(min=0, max=1e6, help="Weight of the target set.")] = None,
+    nu: Annotated[float, typer.Option(min=0, max=1e6, help="Weight of the existing data.")] = 1.0,
     alpha: Annotated[float, typer.Option(help="Ceiling of 'saturated', a share of the pool's sum.")] = 0.3,
     always: Annotated[Path | None, typer.Option(help="File of ids, one a line, that are chosen first.")] = None,
     never: Annotated[Path | None, typer.Option(help="File of ids, one a line, that are left out.")] = None,
@@ -91,7 +91,9 @@ def select(
     delift select train.delift --existing old.delift -k 30%
     """
     if paper:
-        utility, kernel, self_utility = "euclidean", "clip", "include"
+        if (utility, kernel) != ("euclidean", "clip"):
+            raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
+        self_utility = "include"
     name = objective or blocks.default_objective(cache is not None, target is not None, existing is not None)
     caches = {"pool": _open(cache), "target": _open(target), "existing": _open(existing)}
     options = blocks.KernelOptions(utility, kernel, self_utility)
