@@ -53,6 +53,7 @@ _FIELDS: dict[str, Any] = {  # what every manifest has, and what kind of value
     **{f"fields.{name}": (str, type(None)) for name in ("prompt", "response")},
     "targets.same_as_examples": bool,
     "weights.type": str,
+    "run.batch": int,
     "settings": dict,
     "fields": dict,
     "pending": list,
@@ -250,7 +251,7 @@ def open_for_scoring(
     }
     arrays = _empty_arrays(example_tokens, response_tokens)
     manifest["checksums"] = {name: _checksum([arrays[name]]) for name in _TOKENS}
-    if not path.exists():
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         _create(path, manifest, examples, targets, arrays)
     elif not path.is_dir():
         raise InputError(f"{path} is a file; give a directory for the cache with -o")
@@ -313,7 +314,7 @@ def _compare(present: Cache, manifest: dict[str, Any], examples: RecordSet, targ
 
 
 # records are compared one by one; a model may have moved, its deviation may have been measured again
-_NOT_COMPARED = {"examples", "targets", "pending", "checksums", "file", "name", "deviation"}
+_NOT_COMPARED = {"run", "examples", "targets", "pending", "checksums", "file", "name", "deviation"}
 
 
 def _differences(there: Any, here: Any, name: str = "") -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""What a person sees: everything here goes to stderr, in colour only on a terminal."""
+"""What a person sees: in colour only on a terminal, on stderr unless a report is all that was asked for."""
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +15,15 @@ from rich.progress import BarColumn, Progress, TextColumn
 PLAIN_SECONDS = 30.0  # how often a run without a terminal says where it is
 
 
+def stdout() -> Console:
+    """Where a report goes that is the whole point of a verb; what its encoding lacks is written as an escape."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return Console(highlight=False, soft_wrap=True)
+
+
 def stderr() -> Console:
+    """Where everything goes that is said beside the data."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -70,9 +79,9 @@ def plot(lines: list[str], caption: str) -> None:
     console.print(caption, style="dim", markup=False)
 
 
-def facts(rows: list[tuple[str, str]]) -> None:
-    """A summary as aligned lines of name and value."""
-    console = stderr()
+def facts(rows: list[tuple[str, str]], *, console: Console | None = None) -> None:
+    """A summary as aligned lines of name and value; on stderr unless it is what the user asked for."""
+    console = console or stderr()
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         console.print(f"[dim]{name:>{width}}[/dim]  ", end="")

@@ -329,7 +329,8 @@ def subset_value(
     `covered` float32 [m]: each target's best scored utility among the chosen, at least 0. `scored`: examples and
     targets of all scored pairs (their order is free). `held_out`: examples, targets and utilities of random pairs never
     trained on; their residuals, relative to the model's standard deviations, are the errors that are drawn. Pairs with
-    equal keys do not count. At most `targets` targets are simulated, drawn at random; the interval includes that sampling.
+    equal keys do not count. At most `targets` targets are simulated, drawn at random; the interval
+    includes that sampling.
     """
     m = len(covered)
     measured = float(covered.sum(dtype=np.float64))

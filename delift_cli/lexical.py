@@ -180,7 +180,8 @@ def neighbours(
     """The k nearest pool rows of each query: indices int32 [q, k] and cosines float32 [q, k], best first.
 
     Both arguments come from one call of `grams`. Rows of the pool whose key equals the query's are left out (the
-    record itself and its copies). Where fewer than k remain the index is -1 and the cosine 0. Exact; ties go to the lower index.
+    record itself and its copies). Where fewer than k remain the index is -1 and the cosine 0. Exact; ties go to
+    the lower index.
     Time grows with the product of the two sizes, memory with their sum and the result.
     """
     k = max(1, min(k, len(pool)))

@@ -2,9 +2,9 @@
 
 The first round holds every record's own pair, each target's nearest examples by text, and a stratified random sample;
 a fifth of that sample is held out of every fit. Each later round fits the model of `estimate` to what is scored and
-spends its share half on the pairs expected to improve a target's best few (expected improvement over the fourth best), half on
-the pairs that greedy selections over an optimistic kernel rely on. Planning is for the clip kernel without self-pairs,
-which serves the other kernel too.
+spends its share half on the pairs expected to improve a target's best few (expected improvement over the fourth
+best), half on the pairs that greedy selections over an optimistic kernel rely on. Planning is for the clip kernel
+without self-pairs, which serves the other kernel too.
 
 A round is a function of the seed, the budget and the set of scored pairs: nothing else is remembered.
 """
@@ -27,7 +27,7 @@ from .lexical import grams, neighbours, sift_worst
 SELF, NEIGHBOUR, RANDOM, HELD_OUT, ADAPTIVE = range(5)
 
 ROUNDS = 5
-NEIGHBOUR_SHARE, RANDOM_SHARE, HELD_OUT_SHARE = 0.6, 0.1, 0.2  # of the budget without self-pairs; of the random
+NEIGHBOUR_SHARE, RANDOM_SHARE, HELD_OUT_SHARE = 0.5, 0.07, 0.2  # of the budget without self-pairs; of the random
 DEGREE = 10
 OPTIMISM = 2.0  # standard deviations
 NTH_BEST = 4

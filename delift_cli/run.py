@@ -101,11 +101,19 @@ def choose_engine(
 ) -> Engine:
     """Weights and settings for this run.
 
-    `auto` asks the tuning of this model on this machine; what the user set stays as it is, and an existing cache
-    goes on with the weights and the attention that it was begun with.
+    What the user set stays as it is. An existing cache goes on with the weights, the attention and the batches that
+    it was begun with; for a new one `auto` asks the tuning of this model on this machine.
     """
     deviation = None
     begun = Cache(cache).manifest if cache is not None and (cache / "manifest.json").exists() else None
+    if begun is not None and begun["model"]["sha256"] != sha256:
+        begun = None  # another model's; opening it will say so
+    if begun is not None:
+        batch = batch or begun["run"]["batch"]  # the same batches give the same bytes
+        if settings.flash_attention == "auto":
+            settings = replace(settings, flash_attention=begun["settings"]["flash_attention"])
+        if weights in ("auto", begun["weights"]["type"]):
+            weights, deviation = begun["weights"]["type"], begun["weights"]["deviation"]
     settings = replace(settings, batch=batch or settings.batch)
     if weights == "auto":
         tuning = tune(file, sha256, settings, inputs.encoded_examples, TargetTokens(inputs.encoded_targets), say=say)
@@ -116,9 +124,6 @@ def choose_engine(
             threads=settings.threads or tuning.threads,
             flash_attention=tuning.flash_attention if settings.flash_attention == "auto" else settings.flash_attention,
         )
-        if begun is not None and begun["model"]["sha256"] == sha256:
-            weights, deviation = begun["weights"]["type"], begun["weights"]["deviation"]
-            settings = replace(settings, flash_attention=begun["settings"]["flash_attention"])
     run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
     return Engine(run_file, weights, deviation, settings)
 
@@ -136,6 +141,7 @@ def describe(
     return {
         "model": identity,
         "weights": {"type": engine.weights, "deviation": engine.deviation},
+        "run": {"batch": engine.settings.batch},
         "template": {
             "name": template.name,
             "text": template.source,

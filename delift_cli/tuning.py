@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,11 @@ def tune(
         return Tuning(**entries[key])
     tuning = _measure(file, sha256, settings, examples, targets, say)
     entries[key] = asdict(tuning)
-    book.parent.mkdir(parents=True, exist_ok=True)
     draft = book.with_suffix(f".{os.getpid()}")
-    draft.write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
-    draft.replace(book)
+    with suppress(OSError):  # what cannot be remembered is measured again
+        book.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
+        draft.replace(book)
     return tuning
 
 

@@ -69,8 +69,8 @@ def test_a_record_that_was_left_out(cache: Path, utility: np.ndarray, chosen: li
 def test_told_in_words(cache: Path, chosen: list[int]) -> None:
     told = delift("explain", cache, f"r{chosen[0]}", "-k", 4)
     assert told.code == 0
-    assert told.out == b""
-    assert "number 1 of the 4 selected from 14" in told.err
+    assert told.err == ""
+    assert "number 1 of the 4 selected from 14" in told.out.decode()
 
 
 def test_no_such_record(cache: Path) -> None:

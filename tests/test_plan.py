@@ -52,9 +52,9 @@ def test_budget_is_spent_exactly_without_repeats():
     assert np.bincount(scored.source, minlength=5).tolist()[plan.SELF] == 80
     assert (scored.example == scored.target).sum() == 80
     counts = np.bincount(scored.source, minlength=5)
-    assert counts[plan.NEIGHBOUR] == 552
-    assert counts[plan.HELD_OUT] == 18
-    assert counts[plan.RANDOM] == 74
+    assert counts[plan.NEIGHBOUR] == 460
+    assert counts[plan.HELD_OUT] == 12
+    assert counts[plan.RANDOM] == 52
     assert set(scored.target.tolist()) == set(scored.example.tolist()) == set(range(80))
 
 

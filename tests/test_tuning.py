@@ -165,5 +165,5 @@ class TestBench:
     def test_without_the_plain_loop(self, tmp_path: Path) -> None:
         result = run(tmp_path, "--weights", "as-is", "--seconds", 1, "--no-plain", verb="bench")
         assert result.code == 0
-        assert "raw" in result.err
-        assert "plain loop" not in result.err
+        assert "raw" in result.out.decode()
+        assert "plain loop" not in result.out.decode()

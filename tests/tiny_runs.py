@@ -128,6 +128,7 @@ def tree(path: Path) -> dict[str, bytes]:
 DESCRIPTION: dict[str, Any] = {
     "model": {"name": "made up", "sha256": "0" * 64, "architecture": "llama", "quantization": "F32"},
     "weights": {"type": "as-is", "deviation": None},
+    "run": {"batch": 512},
     "template": {"name": "plain", "text": "{{ messages }}", "date": "2025-01-01", "add_bos": True},
     "metric": {"distance": "d", "logprob": "l"},
     "settings": {"truncate": None, "kv_type": "f16", "flash_attention": "auto"},

@@ -42,7 +42,7 @@ def bench(
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
     elif not quiet:
-        console.facts(_lines(result))
+        console.facts(_lines(result), console=console.stdout())
 
 
 def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -33,5 +33,6 @@ def cache(
             ("directory", str(cache_directory())),
             *((f"{int(str(entry['bytes'])) / 1e6:,.0f} MB", str(entry["file"])) for entry in kept),
             ("removed" if clear else "in all", f"{len(kept)} models, {total / 1e6:,.0f} MB"),
-        ]
+        ],
+        console=console.stdout(),
     )

@@ -94,7 +94,7 @@ def explain(
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        console.facts(_lines(result, records[place], pool.targets))
+        console.facts(_lines(result, records[place], pool.targets), console=console.stdout())
 
 
 def _columns(found: Any) -> tuple[list[int], list[float], list[int], list[float]]:

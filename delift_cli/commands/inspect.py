@@ -70,10 +70,11 @@ def inspect(
             ("template", manifest["template"]["name"]),
             ("settings", ", ".join(f"{name} {value}" for name, value in settings.items())),
             ("utility", f"mean {found.mean:+.4f}, {found.harmful:.0%} of the pairs harmful"),
-        ]
+        ],
+        console=console.stdout(),
     )
     for title, rows in (("most useful", summary["most_useful"]), ("least useful", summary["least_useful"])):
-        console.stderr().print(_table(title, rows))
+        console.stdout().print(_table(title, rows))
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:

@@ -94,13 +94,15 @@ def score(
 
     log_to(sys.stderr if verbose else None)
     file = ModelFile(locate(model))
+    say = _nothing if quiet else console.say
     context = ctx or file.context
+    if context > file.context:
+        say(f"--ctx {context:,} is more than the {file.context:,} tokens that the model was trained on")
     chat = load_template(template, file.template, file.vocabulary)
     inputs = run.prepare(
         example_records, target_records, chat, context=context, truncate=truncate, skip_invalid=skip_invalid
     )
     identity = file.identity()
-    say = _nothing if quiet else console.say
     engine = run.choose_engine(
         file,
         identity["sha256"],
@@ -168,6 +170,7 @@ def _summary(cache: CacheWriter, work: Work, inputs: Inputs, *, model: str, engi
             for record in records.rejected
         ],
         "model": model,
+        "template": cache.manifest["template"]["name"],
         "weights": engine.weights,
         "weights_deviation": engine.deviation,
         "pairs_scored": work.pairs,
@@ -189,7 +192,7 @@ def _summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     )
     lines = [
         ("records", f"{summary['examples']:,} examples by {summary['targets']:,} targets; layout {layouts}"),
-        ("model", f"{summary['model']}, weights {summary['weights']}"),
+        ("model", f"{summary['model']}, weights {summary['weights']}; {summary['template']}"),
     ]
     if any(summary["duplicates"]):
         lines.append(("duplicates", f"{sum(summary['duplicates']):,} exact copies (kept)"))

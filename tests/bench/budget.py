@@ -284,7 +284,9 @@ def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
                     values = [np.maximum(S[A].max(0) - covered, 0).sum() + modular[A].sum() for A in subsets]
                     zero, one = np.mean(values[:300]), values[300]
                     for label, value in zip(("rest 0", "cautious estimates"), values[301:], strict=True):
-                        table.setdefault(f"{objective}, k={k_share:.0%}, {label}", []).append((value - zero) / (one - zero))
+                        table.setdefault(f"{objective}, k={k_share:.0%}, {label}", []).append(
+                            (value - zero) / (one - zero)
+                        )
         for label, found in table.items():
             print(f"{share:<6.0%}{label:34}{np.mean(found):10.3f} ± {np.std(found):5.3f}")
             rows.append({"matrix": name, "share": share, "method": label, "mean": np.mean(found), "sd": np.std(found)})
