@@ -61,6 +61,17 @@ def encode_targets(records: RecordSet, template: ChatTemplate, *, limit: int | N
     )
 
 
+def without_refused(records: RecordSet, encode: Callable[[Record], object]) -> RecordSet:
+    """`records` less those that `encode` refuses."""
+    refused = []
+    for record in records.records:
+        try:
+            encode(record)
+        except InputError as error:
+            refused.append(Rejected(record.line, record.id, str(error)))
+    return without(records, refused) if refused else records
+
+
 class TooLong(NamedTuple):
     """Records behind pairs that exceed the context, by role."""
 
@@ -97,7 +108,7 @@ def without(records: RecordSet, left_out: Sequence[Rejected]) -> RecordSet:
     gone = {record.id: record for record in left_out}
     kept = [record for record in records.records if record.id not in gone]
     if not kept:
-        raise InputError(f"{records.source}: no record is left that fits the context")
+        raise InputError(f"{records.source}: no record is left that can be scored")
     return replace(records, records=kept, rejected=[*records.rejected, *gone.values()])
 
 

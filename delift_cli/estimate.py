@@ -29,7 +29,7 @@ EFFECT_RIDGE, EFFECT_SMOOTHING = 0.5, 2.0  # the same for the additive effects
 PSEUDO = 2.0
 SHRINK_PAIRS = 3.0  # a target's residual variance counts as if seen on this many further average pairs
 CAUTION = 2.0  # standard deviations taken off an estimate that a selection chooses from
-SAMPLE = 3_000_000  # pairs that one member is trained on, at most
+SAMPLE = 2_000_000  # pairs that one member is trained on, at most
 
 
 @dataclass(frozen=True)

@@ -398,7 +398,7 @@ class Model:
         if not context:
             raise RunError(
                 f"llama.cpp cannot make a context of {parameters.n_ctx:,} tokens: {_log.cause()}; "
-                "try a smaller --ctx or --batch, fewer --gpu-layers or --kv-type q8_0"
+                "try a smaller --ctx or --batch, fewer --gpu-layers or another --kv-type"
             )
         return context
 

@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from .cache import Cache, CacheWriter, open_for_scoring
-from .encoding import EncodedExamples, EncodedTargets, encode_examples, encode_targets, too_long, without
+from .encoding import (
+    EncodedExamples,
+    EncodedTargets,
+    encode_examples,
+    encode_targets,
+    too_long,
+    without,
+    without_refused,
+)
 from .errors import InputError
 from .model import Model, ModelFile, Settings, open_models
 from .records import RecordSet
@@ -58,9 +66,16 @@ def prepare(
     Raises:
         InputError: pairs exceed the context; the records are named.
     """
+    example_limit, target_limit = (context // 2, context - context // 2) if truncate else (None, None)
+    if skip_invalid:
+        examples = without_refused(examples, lambda record: template.example(record, limit=example_limit))
+        if targets is None:
+            examples = without_refused(examples, lambda record: template.target(record, limit=target_limit))
+        else:
+            targets = without_refused(targets, lambda record: template.target(record, limit=target_limit))
     while True:
-        as_examples = encode_examples(examples, template, limit=context // 2 if truncate else None)
-        as_targets = encode_targets(targets or examples, template, limit=context - context // 2 if truncate else None)
+        as_examples = encode_examples(examples, template, limit=example_limit)
+        as_targets = encode_targets(targets or examples, template, limit=target_limit)
         long = too_long(examples, targets or examples, as_examples.prefixes, as_targets.lengths(), context)
         if not any(long):
             return Inputs(examples, targets, as_examples, as_targets)

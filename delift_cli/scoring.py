@@ -289,7 +289,7 @@ def _measures(logprobs: npt.NDArray[np.float64], bounds: npt.NDArray[np.int64]) 
     """Distance and mean log-probability of responses laid end to end."""
     if not np.isfinite(logprobs).all():
         raise RunError(
-            "the model gave a probability that is not a number; try --kv-type f32 or --flash-attn off, "
+            "the model gave a probability that is not a number; try --flash-attn off or --weights f32, "
             "and check the model file"
         )
     lengths = np.diff(bounds)

@@ -20,9 +20,7 @@ def formula(
     alpha: float = 0.3,
 ) -> Value:
     """f(A) from similarity matrices: pool V x V; target V x T, or T x V for fl1mi and flcmi; existing E x V."""
-    pool, target, existing = (
-        None if block is None else np.maximum(0.0, block) for block in (pool, target, existing)
-    )
+    pool, target, existing = (None if block is None else np.maximum(0.0, block) for block in (pool, target, existing))
 
     def best(rows: Any) -> Any:
         return rows.max(axis=0) if rows.shape[0] else np.zeros(rows.shape[1])
@@ -41,9 +39,7 @@ def formula(
     if name == "flcg":
         return lambda A: np.maximum(best(pool[A]) - nu * best(existing), 0.0).sum()
     if name == "flcmi":
-        return lambda A: np.maximum(
-            np.minimum(best(pool[A]), eta * best(target)) - nu * best(existing), 0.0
-        ).sum()
+        return lambda A: np.maximum(np.minimum(best(pool[A]), eta * best(target)) - nu * best(existing), 0.0).sum()
     swept = pool if target is None else target
     before = np.zeros(swept.shape[1]) if existing is None else nu * existing.sum(axis=0)
     curves = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delift_cli.encoding import encode_examples, encode_targets, too_long, without
+from delift_cli.encoding import encode_examples, encode_targets, too_long, without, without_refused
 from delift_cli.errors import InputError
 from delift_cli.model import ModelFile
 from delift_cli.records import RecordSet, Rejected, parse_records
@@ -123,3 +123,12 @@ def test_without() -> None:
     assert without(pool, []).records == pool.records
     with pytest.raises(InputError, match=r"train\.jsonl: no record is left"):
         without(pool, [Rejected(at + 1, f"t{at}", "too long") for at in range(4)])
+
+
+def test_records_that_cannot_be_encoded_may_be_left_out(template: ChatTemplate) -> None:
+    pool = records('{"prompt": "a", "response": "yes"}', f'{{"id": "bad", "prompt": "b", "response": "{"no " * 100}"}}')
+    left = without_refused(pool, lambda record: template.target(record, limit=60))
+    assert [record.id for record in left.records] == [pool.records[0].id]
+    assert [(rejected.line, rejected.id) for rejected in left.rejected] == [(2, "bad")]
+    assert "60 are left" in left.rejected[0].reason
+    assert without_refused(pool, lambda record: template.target(record, limit=None)) is pool

@@ -52,9 +52,7 @@ def test_every_kind_of_kernel(kind, name):
         )
     else:
         kernel = dense_kernel((rng.random((N, N)) - 0.3).astype(kind))
-    agrees(
-        select(kernel, 15, objective=name), plain_greedy.formula(name, similarities(kernel), eta=0.0), N, 15
-    )
+    agrees(select(kernel, 15, objective=name), plain_greedy.formula(name, similarities(kernel), eta=0.0), N, 15)
 
 
 @pytest.mark.parametrize("transform", ["clip", "minmax", "raw"])
@@ -147,9 +145,7 @@ def submodlib_sequence(name, pool, others, k):
     if name == "fl":
         f = submodlib.FacilityLocationFunction(n=N, mode="dense", separate_rep=False, sijs=s)
     elif name == "flvmi":
-        f = submodlib.FacilityLocationVariantMutualInformationFunction(
-            N, target.shape[1], query_sijs=target.copy()
-        )
+        f = submodlib.FacilityLocationVariantMutualInformationFunction(N, target.shape[1], query_sijs=target.copy())
     elif name == "fl1mi":
         f = submodlib.FacilityLocationMutualInformationFunction(
             N, target.shape[0], data_sijs=s, query_sijs=target.T.copy()

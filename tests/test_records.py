@@ -172,9 +172,7 @@ def test_raw_lines_join_to_the_lines_that_are_not_blank() -> None:
         parts = []
         for _ in range(rng.randrange(1, 20)):
             spaces = rng.choice(["", " ", "\t"])
-            text = json.dumps(
-                {"response": "ü\u2028\x85", "n": rng.random(), "prompt": "a\nb"}, ensure_ascii=False
-            )
+            text = json.dumps({"response": "ü\u2028\x85", "n": rng.random(), "prompt": "a\nb"}, ensure_ascii=False)
             parts.append(rng.choice([spaces, spaces + text, spaces + text + spaces]) + rng.choice(["", "\r"]))
         parts.append(json.dumps(PAIR))
         data = "\n".join(parts + [""] * rng.randrange(2)).encode()

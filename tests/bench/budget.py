@@ -5,7 +5,8 @@
     python tests/bench/budget.py --scale 50000 --share 0.005
 
 Value: facility location (clip kernel) on the true matrix of the subset chosen from the incomplete one; 0 = mean of
-random subsets, 1 = greedy on the full matrix. Pairs count everything that was scored: self-pairs, held-out and adaptive ones.
+random subsets, 1 = greedy on the full matrix. Pairs count everything that was scored: self-pairs, held-out and
+adaptive ones.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class Judge:
 
 
 def load(path: Path | None, utility: str, transpose: bool) -> tuple[np.ndarray, list[str], list[str], str]:
-    """True utilities, prompts, responses and a name. `path`: folder with pool200_reference.npz and pool200.jsonl, or one .npz
-    with distance, logprob, base_distance, base_logprob, prompt, response."""
+    """True utilities, prompts, responses and a name. `path`: folder with pool200_reference.npz and pool200.jsonl, or
+    one .npz with distance, logprob, base_distance, base_logprob, prompt, response."""
     if path is not None and path.suffix == ".npz":
         z = np.load(path)
         prompts, responses, name = list(map(str, z["prompt"])), list(map(str, z["response"])), path.stem
@@ -237,7 +238,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
             print(f"{'':6}{'bar':34}" + "".join(f"{b:10.3f}        " for b in BARS[share]))
         print(
             f"{'':6}held out: {held_quality[0].pairs} pairs, R2 {np.mean([q.r2 for q in held_quality]):.2f}, "
-            f"Spearman {np.mean([q.spearman for q in held_quality]):.2f}; planning and fitting {np.mean(took):.2f} s a run"
+            f"Spearman {np.mean([q.spearman for q in held_quality]):.2f}; plan and fit {np.mean(took):.2f} s a run"
         )
     return rows
 
@@ -294,7 +295,7 @@ def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def synthetic(n: int, seed: int) -> tuple[list[str], list[str], Any]:
-    """Texts of n records in some 200 tasks, and a utility source for any pairs of them: task blocks, low rank, noise."""
+    """Texts of n records in some 200 tasks, and a utility source for any of their pairs (task blocks, low rank, noise)."""
     rng = np.random.default_rng(seed)
     tasks = max(8, min(200, n // 20))
     words = np.array(

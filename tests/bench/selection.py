@@ -203,20 +203,12 @@ HEADER = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[5000, 10000])
-    parser.add_argument(
-        "--kinds", nargs="+", default=["utilities", "random"], choices=["utilities", "random"]
-    )
-    parser.add_argument(
-        "--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES, help="delift first"
-    )
+    parser.add_argument("--kinds", nargs="+", default=["utilities", "random"], choices=["utilities", "random"])
+    parser.add_argument("--libraries", nargs="+", default=list(LIBRARIES), choices=LIBRARIES, help="delift first")
     parser.add_argument("--share", type=float, default=0.3, help="k / n")
-    parser.add_argument(
-        "--folder", type=Path, help="where the kernels are written (default: a temporary folder)"
-    )
+    parser.add_argument("--folder", type=Path, help="where the kernels are written (default: a temporary folder)")
     parser.add_argument("--memory-limit", type=float, default=0.0, help="GiB of address space per library")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds per library")
     args = parser.parse_args()
