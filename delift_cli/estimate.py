@@ -7,8 +7,8 @@ as targets). It is the minimum over L, R of
     Σ_scored (u - mean - L_j·R_i)² + pseudo Σ_all (L_j·R_i)² + λ (|L|² + |R|²)
         + γ Σ_neighbours w (|L_j - L_j'|² + |R_i - R_i'|²)
 
-found by alternating ridge regressions. The second term, two pseudo-observations of the mean per row, undoes the bias
-of a sample in which good pairs are over-represented; the mean is that of the random pairs. Several fits from
+found by alternating ridge regressions. The second term, some pseudo-observations of the mean per row, works against
+the bias of a sample in which good pairs are over-represented; the mean is that of the random pairs. Several fits from
 different random starts are averaged; their spread and the residuals of each target give a standard deviation.
 """
 
@@ -20,13 +20,15 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from .lexical import sift_worst
+
 RANK = 8
 MEMBERS = 4
 SWEEPS = 10
 RIDGE = 0.1  # λ, for utilities of unit standard deviation
 SMOOTHING = 3.0  # γ, same unit
 EFFECT_RIDGE, EFFECT_SMOOTHING = 0.5, 2.0  # the same for the additive effects
-PSEUDO = 2.0
+PSEUDO, PSEUDO_SHARE = 2.0, 0.1  # pseudo-observations of the mean per row: at least, and per scored pair
 SHRINK_PAIRS = 3.0  # a target's residual variance counts as if seen on this many further average pairs
 CAUTION = 2.0  # standard deviations taken off an estimate that a selection chooses from
 SAMPLE = 2_000_000  # pairs that one member is trained on, at most
@@ -249,9 +251,11 @@ def fit(
         )  # fmt: skip
         ridge_l[1] = ridge_r[0] = EFFECT_RIDGE
         smooth_l[1] = smooth_r[0] = EFFECT_SMOOTHING
+        pseudo_l = max(PSEUDO, PSEUDO_SHARE * len(v) / n) / m
+        pseudo_r = max(PSEUDO, PSEUDO_SHARE * len(v) / m) / n
         for _ in range(SWEEPS):
-            left = _regress(*side_l, left, right, 0, ridge_l, smooth_l, PSEUDO / m * _gram(right))
-            right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, PSEUDO / n * _gram(left))
+            left = _regress(*side_l, left, right, 0, ridge_l, smooth_l, pseudo_l * _gram(right))
+            right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, pseudo_r * _gram(left))
         lefts.append(left.astype(np.float32))
         rights.append((scale * right).astype(np.float32))
     fitted = Estimate(mean, np.stack(lefts), np.stack(rights), np.zeros(m, np.float32))
@@ -260,6 +264,92 @@ def fit(
     squares = np.bincount(target, residual**2, m) + SHRINK_PAIRS * overall
     sd = np.sqrt(squares / (np.bincount(target, minlength=m) + SHRINK_PAIRS))
     return Estimate(mean, fitted.left, fitted.right, sd.astype(np.float32))
+
+
+@nb.njit(cache=True, parallel=True)
+def best_unscored(
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    base: float,
+    target_sd: NDArray[np.float32],
+    indptr: NDArray[np.int64],
+    scored_examples: NDArray[np.int32],
+    example_key: NDArray[np.int64],
+    target_key: NDArray[np.int64],
+    width: int,
+    optimism: float,
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+    """Of each target the `width` unscored examples with the highest optimistic estimate: example (-1: none), mean, sd.
+
+    Visits every pair once, with memory for one block of targets per thread; `scored_examples` are by target,
+    ascending.
+    """
+    members, n, r = left.shape
+    m = right.shape[1]
+    size = 64
+    out_example = np.full((m, width), -1, np.int32)
+    out_score = np.full((m, width), -np.inf, np.float32)
+    out_mean = np.zeros((m, width), np.float32)
+    out_sd = np.zeros((m, width), np.float32)
+    for block in nb.prange((m + size - 1) // size):
+        first = block * size
+        held = min(size, m - first)
+        columns = np.zeros((members, r, size), np.float32)
+        for e in range(members):
+            for p in range(r):
+                for b in range(held):
+                    columns[e, p, b] = right[e, first + b, p]
+        total = np.empty(size, np.float32)
+        square = np.empty(size, np.float32)
+        value = np.empty(size, np.float32)
+        noise = np.zeros(size, np.float32)
+        for b in range(held):
+            noise[b] = target_sd[first + b] ** 2
+        at = indptr[first : first + held].copy()
+        for j in range(n):
+            total[:] = 0.0
+            square[:] = 0.0
+            for e in range(members):
+                value[:] = 0.0
+                for p in range(r):
+                    factor = left[e, j, p]
+                    for b in range(size):
+                        value[b] += factor * columns[e, p, b]
+                for b in range(size):
+                    total[b] += value[b]
+                    square[b] += value[b] * value[b]
+            for b in range(size):
+                mean = total[b] / members
+                variance = max(square[b] / members - mean * mean, np.float32(0)) + noise[b]
+                total[b] = mean + np.float32(base)
+                square[b] = np.sqrt(variance)
+                value[b] = total[b] + np.float32(optimism) * square[b]
+            for b in range(held):
+                i = first + b
+                if at[b] < indptr[i + 1] and scored_examples[at[b]] == j:
+                    at[b] += 1
+                elif value[b] > out_score[i, 0] and example_key[j] != target_key[i]:
+                    out_score[i, 0] = value[b]
+                    out_example[i, 0] = j
+                    sift_worst(out_score[i], out_example[i], width)
+        for b in range(held):
+            i = first + b
+            for c in range(width):
+                j = out_example[i, c]
+                if j < 0:
+                    continue
+                mean_sum = np.float32(0)
+                square_sum = np.float32(0)
+                for e in range(members):
+                    dot = np.float32(0)
+                    for p in range(r):
+                        dot += left[e, j, p] * right[e, i, p]
+                    mean_sum += dot
+                    square_sum += dot * dot
+                mean = mean_sum / members
+                out_mean[i, c] = mean + np.float32(base)
+                out_sd[i, c] = np.sqrt(max(square_sum / members - mean * mean, np.float32(0)) + noise[b])
+    return out_example, out_mean, out_sd
 
 
 @dataclass(frozen=True)
@@ -284,7 +374,7 @@ def quality(estimated: NDArray[np.float32], measured: NDArray[np.float32]) -> Qu
     return Quality(
         len(measured),
         1 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
-        float("nan") if flat else float(np.corrcoef(*ranks)[0, 1]),
+        float("nan") if flat else float(np.corrcoef(ranks[0], ranks[1])[0, 1]),
         float(error.mean()),
         float(np.sqrt((error**2).mean())),
     )

@@ -49,7 +49,7 @@ def _gram_hash(text: NDArray[np.uint8], at: int) -> int:
     word *= np.uint64(0x9E3779B97F4A7C15)
     word ^= word >> np.uint64(29)
     word *= np.uint64(0xBF58476D1CE4E5B9)
-    return np.int64(word >> np.uint64(64 - BITS))
+    return np.int64(word >> np.uint64(64 - BITS))  # type: ignore[return-value]
 
 
 @nb.njit(cache=True)
@@ -90,11 +90,11 @@ def _weigh(texts: Sequence[str]) -> Grams:
     n = len(texts)
     rarity = np.log((1 + n) / (1 + frequency)).astype(np.float32)
     rarity[frequency > max(FREQUENT * n, 100)] = 0
-    weights = (1 + np.log(counts, dtype=np.float32)) * rarity[ids]
+    weights = ((1 + np.log(counts)) * rarity[ids]).astype(np.float32)
     row = np.repeat(np.arange(n), np.diff(indptr))
     norm = np.sqrt(np.bincount(row, weights.astype(np.float64) ** 2, n))
     keep = weights > 0
-    weights = (weights / norm.clip(1e-12)[row].astype(np.float32) * np.float32(0.5**0.5))[keep]
+    weights = (weights / norm.clip(1e-12)[row] * 0.5**0.5).astype(np.float32)[keep]
     kept = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=n))]).astype(np.int64)
     return Grams(kept, ids[keep], weights)
 

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .estimate import Estimate, Graph, fit, graph
-from .lexical import grams, neighbours, sift_worst
+from .estimate import Estimate, Graph, best_unscored, fit, graph
+from .lexical import grams, neighbours
 
 # Why a pair was scored.
 SELF, NEIGHBOUR, RANDOM, HELD_OUT, ADAPTIVE = range(5)
@@ -282,7 +282,7 @@ def _adaptive_pairs(
     width = min(n, max(32, 3 * math.ceil(quota / m)))
     by_target = np.argsort(scored.target, kind="stable")
     indptr = np.concatenate([[0], np.cumsum(np.bincount(scored.target, minlength=m))]).astype(np.int64)
-    example, mean, sd = _candidates(
+    example, mean, sd = best_unscored(
         model.left, model.right, model.mean, model.target_sd, indptr, scored.example[by_target],
         proposals.example_key, proposals.target_key, width, OPTIMISM,
     )  # fmt: skip
@@ -299,92 +299,6 @@ def _adaptive_pairs(
     improvement[wanted] = np.inf
     chosen = np.argsort(-improvement, kind="stable")[:quota]
     return example[chosen].astype(np.int64) * m + target[chosen]
-
-
-@nb.njit(cache=True, parallel=True)
-def _candidates(
-    left: NDArray[np.float32],
-    right: NDArray[np.float32],
-    base: float,
-    target_sd: NDArray[np.float32],
-    indptr: NDArray[np.int64],
-    scored_examples: NDArray[np.int32],
-    example_key: NDArray[np.int64],
-    target_key: NDArray[np.int64],
-    width: int,
-    optimism: float,
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
-    """Of each target the `width` unscored examples with the highest optimistic estimate: example (-1: none), mean, sd.
-
-    Visits every pair once, with memory for one block of targets per thread; `scored_examples` are by target,
-    ascending.
-    """
-    members, n, r = left.shape
-    m = right.shape[1]
-    size = 64
-    out_example = np.full((m, width), -1, np.int32)
-    out_score = np.full((m, width), -np.inf, np.float32)
-    out_mean = np.zeros((m, width), np.float32)
-    out_sd = np.zeros((m, width), np.float32)
-    for block in nb.prange((m + size - 1) // size):
-        first = block * size
-        held = min(size, m - first)
-        columns = np.zeros((members, r, size), np.float32)
-        for e in range(members):
-            for p in range(r):
-                for b in range(held):
-                    columns[e, p, b] = right[e, first + b, p]
-        total = np.empty(size, np.float32)
-        square = np.empty(size, np.float32)
-        value = np.empty(size, np.float32)
-        noise = np.zeros(size, np.float32)
-        for b in range(held):
-            noise[b] = target_sd[first + b] ** 2
-        at = indptr[first : first + held].copy()
-        for j in range(n):
-            total[:] = 0.0
-            square[:] = 0.0
-            for e in range(members):
-                value[:] = 0.0
-                for p in range(r):
-                    factor = left[e, j, p]
-                    for b in range(size):
-                        value[b] += factor * columns[e, p, b]
-                for b in range(size):
-                    total[b] += value[b]
-                    square[b] += value[b] * value[b]
-            for b in range(size):
-                mean = total[b] / members
-                variance = max(square[b] / members - mean * mean, np.float32(0)) + noise[b]
-                total[b] = mean + np.float32(base)
-                square[b] = np.sqrt(variance)
-                value[b] = total[b] + np.float32(optimism) * square[b]
-            for b in range(held):
-                i = first + b
-                if at[b] < indptr[i + 1] and scored_examples[at[b]] == j:
-                    at[b] += 1
-                elif value[b] > out_score[i, 0] and example_key[j] != target_key[i]:
-                    out_score[i, 0] = value[b]
-                    out_example[i, 0] = j
-                    sift_worst(out_score[i], out_example[i], width)
-        for b in range(held):
-            i = first + b
-            for c in range(width):
-                j = out_example[i, c]
-                if j < 0:
-                    continue
-                mean_sum = np.float32(0)
-                square_sum = np.float32(0)
-                for e in range(members):
-                    dot = np.float32(0)
-                    for p in range(r):
-                        dot += left[e, j, p] * right[e, i, p]
-                    mean_sum += dot
-                    square_sum += dot * dot
-                mean = mean_sum / members
-                out_mean[i, c] = mean + np.float32(base)
-                out_sd[i, c] = np.sqrt(max(square_sum / members - mean * mean, np.float32(0)) + noise[b])
-    return out_example, out_mean, out_sd
 
 
 @nb.njit(cache=True)

@@ -258,17 +258,18 @@ def carve(
 
 
 def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """FLMI and FLCG (η = ν = 1): a fifth of the records as targets, a fifth as existing data, the rest as the pool;
-    `share` of the pairs of each of the three blocks."""
+    """FLMI and FLCG (η = ν = 1): a fifth of the records as targets or as existing data (--carve 2: one fifth for each,
+    at once), the rest as the pool; `share` of the pairs of every block."""
     U, prompts, responses, name = load(args.data, args.utility, args.transpose)
     fifth, rows = len(U) // 5, []
     for share in args.budgets:
         table: dict[str, list[float]] = {}
         for seed in range(args.seeds):
             order = np.random.default_rng(1000 + seed).permutation(len(U))
-            T, E, V = order[:fifth], order[fifth : 2 * fifth], np.sort(order[2 * fifth :])
+            side, V = order[:fifth], np.sort(order[args.carve * fifth :])
+            other = order[fifth : 2 * fifth] if args.carve == 2 else side
             pool, to_target, existing = (
-                carve(U, (prompts, responses), a, b, share, seed) for a, b in ((V, V), (V, T), (E, V))
+                carve(U, (prompts, responses), a, b, share, seed) for a, b in ((V, V), (V, side), (other, V))
             )
             nothing = np.zeros(len(V))
             cases = {
@@ -295,7 +296,7 @@ def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def synthetic(n: int, seed: int) -> tuple[list[str], list[str], Any]:
-    """Texts of n records in some 200 tasks, and a utility source for any of their pairs (task blocks, low rank, noise)."""
+    """Texts of n records in some 200 tasks, and a utility source for their pairs (task blocks, low rank, noise)."""
     rng = np.random.default_rng(seed)
     tasks = max(8, min(200, n // 20))
     words = np.array(
@@ -375,6 +376,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trees", action="store_true", help="also boosted trees on the same pairs (scikit-learn)")
     parser.add_argument("--carved", action="store_true", help="FLMI and FLCG instead of facility location")
+    parser.add_argument(
+        "--carve", type=int, choices=(1, 2), default=1, help="fifths taken out of the pool for --carved"
+    )
     parser.add_argument("--scale", type=int, metavar="N", help="time and memory on N x N synthetic utilities instead")
     parser.add_argument("--share", type=float, default=0.005, help="share of the pairs for --scale")
     parser.add_argument("--json", type=Path)
