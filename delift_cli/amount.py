@@ -1,4 +1,4 @@
-"""How much to select, as people write it: 500, 30%, 200ktok."""
+"""How much to select or to score, as people write it: 500, 30%, 200ktok, 8h."""
 
 from __future__ import annotations
 
@@ -88,3 +88,46 @@ def parse_counts(texts: list[str], option: str) -> dict[str, int]:
             raise InputError(f"{option} {text}: give a value and a number, such as code=200")
         counts[value] = int(count)
     return counts
+
+
+_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+class Budget(NamedTuple):
+    """How many pairs to score: a share of all, a number, or the seconds that it may take; the other two are None.
+
+    `more`: on top of what is scored. `text`: as it was written.
+    """
+
+    text: str
+    share: float | None
+    pairs: int | None
+    seconds: float | None
+    more: bool
+
+    @property
+    def all(self) -> bool:
+        """Every pair?"""
+        return self.share == 1.0
+
+    def goal(self, block: int, scored: int) -> int:
+        """Pairs in all, those already scored included, of a block of so many; not for a time."""
+        wanted = round(self.share * block) if self.share is not None else self.pairs or 0
+        return min(block, wanted + scored * self.more)
+
+
+def parse_budget(text: str) -> Budget:
+    """`5%` of the pairs, `20000`, `500k` or `2M` pairs, or a time: `90s`, `45min`, `8h`, `1.5d`; `+5%`: so much more.
+
+    Raises:
+        InputError: none of these.
+    """
+    compact = re.sub(r"(?<=\d)[_,](?=\d{3}(?!\d))", "", text).replace(" ", "")
+    found = re.fullmatch(r"(\+?)(\d+(?:\.\d+)?)(%|s|min|h|d|k|M|G|)", compact)
+    number, unit = (float(found.group(2)), found.group(3)) if found else (0.0, "")
+    if not found or number == 0 or (unit == "%" and number > 100):
+        raise InputError(f"--budget {text}: give a share of the pairs (5%), a number of them (2M) or a time (8h)")
+    share = number / 100 if unit == "%" else None
+    seconds = number * _SECONDS[unit] if unit in _SECONDS else None
+    pairs = round(number * _FACTORS[unit.lower()]) if share is None and seconds is None else None
+    return Budget(compact, share, pairs, seconds, found.group(1) == "+")

@@ -57,11 +57,11 @@ def measure(
     ) as opened:
         scorer = RowScorer(opened, threading.Event())
         scorer.keep_head(common_start(examples.prefixes))
-        scorer.row(examples.prefixes[0], targets.behind(examples.systems[0], 0)[0])
+        scorer.row(examples.prefixes[0], targets.behind(examples.systems[0], targets.all)[0])
         before = scorer.tokens, scorer.decode_seconds, scorer.reduce_seconds
         pairs, started = 0, time.perf_counter()
         for prefix, system in zip(examples.prefixes, examples.systems, strict=True):
-            scorer.row(prefix, targets.behind(system, 0)[0])
+            scorer.row(prefix, targets.behind(system, targets.all)[0])
             pairs += targets.count
             if time.perf_counter() - started > seconds:
                 break

@@ -8,44 +8,39 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from .cache import Cache, field
 from .errors import InputError
-from .kernel import DenseKernel, Transform, Utility, utility_kernel, utility_range
+from .kernel import Kernel, Transform, Utility, factored_kernel, utility_kernel, utility_range
 from .objectives import Objective, make_objective
+from .partial import Partial
 from .records import Record, copy_groups
+from .sparse_cache import SparseCache
 
 SelfUtility = Literal["exclude", "include"]
+Estimates = Literal["on", "off"]
 CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool
 SWEEP_TARGET = ("flvmi", "sqrt", "log1p", "saturated")  # with a target set they cover it alone
 
 
 @dataclass(frozen=True)
 class KernelOptions:
-    """How measurements become similarities: see `kernel.utility_kernel` and DESIGN's self-utility."""
+    """How measurements become similarities: see `kernel.utility_kernel` and DESIGN's self-utility.
+
+    estimates: do pairs that were not scored count as estimated, or as zero? seed: of the estimate.
+    """
 
     utility: Utility = "euclidean"
     transform: Transform = "clip"
     self_utility: SelfUtility = "exclude"
+    estimates: Estimates = "on"
+    seed: int = 0
 
 
-class Block:
-    """One complete cache, with its records read once.
+class _Records:
+    """A cache whose records are read once."""
 
-    Raises:
-        InputError: the cache is not complete; how to finish it.
-    """
-
-    def __init__(self, cache: Cache) -> None:
-        self.cache = cache
-        if not cache.complete:
-            done = int((cache.rows["done"] == cache.shape[1]).sum())
-            raise InputError(
-                f"{cache.path} is not complete: {done} of {cache.shape[0]} rows are scored; "
-                "run the same delift score command again, it goes on from there"
-            )
-        cache.check_rows()
+    cache: Cache | SparseCache
 
     @cached_property
     def examples(self) -> list[Record]:
@@ -63,21 +58,91 @@ class Block:
     def target_key(self) -> str:
         return str(self.cache.manifest["targets"]["sha256"])
 
-    def measured(self, utility: Utility) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """The matrix and the base that this utility is made of."""
-        if utility == "euclidean":
-            return self.cache.distance, self.cache.base_distance
-        return self.cache.logprob, self.cache.base_logprob
+
+class Block(_Records):
+    """One complete cache of all pairs.
+
+    Raises:
+        InputError: the cache is not complete; how to finish it.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        if not cache.complete:
+            done = int((cache.rows["done"] == cache.shape[1]).sum())
+            raise InputError(
+                f"{cache.path} is not complete: {done} of {cache.shape[0]} rows are scored; "
+                "run the same delift score command again, it goes on from there"
+            )
+        cache.check_rows()
+        self._measured = {
+            "euclidean": (cache.distance, cache.base_distance),
+            "pmi": (cache.logprob, cache.base_logprob),
+        }
+
+    def utility_range(self, options: KernelOptions) -> tuple[float, float]:
+        """Smallest and largest utility."""
+        return utility_range(*self._measured[options.utility], options.utility)
+
+    def kernel(self, options: KernelOptions, **shared: Any) -> Kernel:
+        """Its kernel; `shared` is what `kernels` finds out for all blocks."""
+        return utility_kernel(*self._measured[options.utility], options.utility, options.transform, **shared)
 
 
-def kernels(blocks: Sequence[Block], options: KernelOptions) -> list[DenseKernel]:
+class PartialBlock(_Records):
+    """One cache of some of the pairs; unfinished rounds count as far as they are scored.
+
+    Raises:
+        InputError: no pair is scored yet.
+    """
+
+    def __init__(self, cache: SparseCache) -> None:
+        self.cache: SparseCache = cache
+        if not (cache.base_complete and cache.pairs_done):
+            raise InputError(
+                f"{cache.path} holds no scored pair yet; run the same delift score command again, it goes on from there"
+            )
+        cache.check_rows()
+        self._partial: dict[tuple[Utility, int], Partial] = {}
+
+    def partial(self, options: KernelOptions) -> Partial:
+        """Its scored pairs under this utility."""
+        key = options.utility, options.seed
+        if key not in self._partial:
+            targets = None if self.cache.square else self.targets
+            self._partial[key] = Partial(self.cache, self.examples, targets, *key)
+        return self._partial[key]
+
+    def utility_range(self, options: KernelOptions) -> tuple[float, float]:
+        """Smallest and largest measured utility."""
+        utility = self.partial(options).scored.utility
+        return float(utility.min()), float(utility.max())
+
+    def kernel(self, options: KernelOptions, **shared: Any) -> Kernel:
+        """Its kernel, of measured utilities and, for the other pairs, estimates or nothing."""
+        partial = self.partial(options)
+        left, right = (np.zeros((size, 0), np.float32) for size in self.cache.shape)
+        if options.estimates == "on":
+            left, right = partial.estimate.factors()
+        return factored_kernel(*partial.rows(), left, right, options.transform, **shared)
+
+
+AnyBlock = Block | PartialBlock
+
+
+def as_block(cache: Cache | SparseCache) -> AnyBlock:
+    """The block that a cache holds."""
+    return PartialBlock(cache) if isinstance(cache, SparseCache) else Block(cache)
+
+
+def kernels(blocks: Sequence[AnyBlock], options: KernelOptions) -> list[Kernel]:
     """One kernel for each block; `minmax` scales all of them by their common range.
 
     With self_utility `exclude`, a record covers neither itself nor a copy of itself, in any block.
     """
     value_range = None
     if options.transform == "minmax":
-        ranges = [utility_range(*block.measured(options.utility), options.utility) for block in blocks]
+        ranges = [block.utility_range(options) for block in blocks]
         value_range = (min(low for low, _ in ranges), max(high for _, high in ranges))
     made = []
     for block in blocks:
@@ -92,19 +157,11 @@ def kernels(blocks: Sequence[Block], options: KernelOptions) -> list[DenseKernel
                     "example_group": same[: len(block.examples)],
                     "target_group": same[len(block.examples) :],
                 }
-        made.append(
-            utility_kernel(
-                *block.measured(options.utility),
-                options.utility,
-                options.transform,
-                value_range=value_range,
-                **groups,
-            )
-        )
+        made.append(block.kernel(options, value_range=value_range, **groups))
     return made
 
 
-def _check_same_measure(blocks: Sequence[Block]) -> None:
+def _check_same_measure(blocks: Sequence[AnyBlock]) -> None:
     """Blocks compare only when the same model measured them in the same way.
 
     Raises:
@@ -133,17 +190,17 @@ def default_objective(pool: bool, target: bool, existing: bool) -> str:
 
 
 def objective_over(
-    pool: Cache | None,
-    target: Cache | None,
-    existing: Cache | None,
+    pool: Cache | AnyBlock | None,
+    target: Cache | AnyBlock | None,
+    existing: Cache | AnyBlock | None,
     name: str,
     options: KernelOptions,
     *,
     eta: float | None = None,
     nu: float = 1.0,
     alpha: float = 0.3,
-) -> tuple[Objective, Block]:
-    """The objective `name` over the caches, and the block whose examples are chosen from.
+) -> tuple[Objective, AnyBlock]:
+    """The objective `name` over the caches or their blocks, and the block whose examples are chosen from.
 
     Args:
         pool: pool × pool; None for an objective that needs only pool × target set.
@@ -155,7 +212,9 @@ def objective_over(
             needs; with the command that makes the right one.
     """
     given = {"pool": pool, "target": target, "existing": existing}
-    blocks = {role: Block(cache) for role, cache in given.items() if cache is not None}
+    blocks = {
+        role: Block(block) if isinstance(block, Cache) else block for role, block in given.items() if block is not None
+    }
     if not blocks:
         raise InputError("give a cache to select from: delift select train.delift -k 30%")
     chosen = blocks.get("pool") or blocks.get("target")
@@ -187,7 +246,7 @@ def objective_over(
     return objective, chosen
 
 
-def _check_target(pool: Block, target: Block, name: str) -> None:
+def _check_target(pool: AnyBlock, target: AnyBlock, name: str) -> None:
     """The pool must be the rows of the target block or, for the capped objectives, its columns."""
     source = pool.cache.manifest["examples"]["source"]
     if name in CAPPED:

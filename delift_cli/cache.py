@@ -1,6 +1,6 @@
 """A cache directory: one rectangular block of measurements, examples × targets, and what they were measured with.
 
-    manifest.json          what the numbers are: format, model, template, settings, records
+    manifest.json          what the numbers are: format, layout, model, template, settings, records
     examples.jsonl         the example records as they came in, one a line
     examples.ids.json      their ids and line numbers in the source
     targets.jsonl, targets.ids.json    the same for targets; absent when the pool is scored against itself
@@ -12,38 +12,48 @@
     response_tokens.npy    int32 [target], scored tokens of the response
     rows.npy               {done: int32, crc: uint32} [example]: leading targets scored, and their checksum
 
-A row is written, synced, and only then counted in rows.npy. All writes are plain writes, never through a memory
-map: a full disk is an error that can be reported, not a signal that kills the process.
+This is the layout `dense`. A cache of some of the pairs has another one in place of the two matrices and rows.npy: see
+`sparse_cache`. A row is written, synced, and only then counted in rows.npy.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import io
 import os
 import shutil
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from .errors import InputError, RunError
+from .cache_files import (
+    array_file,
+    checksum,
+    disk,
+    header,
+    open_array,
+    read_bytes,
+    sync,
+    sync_directory,
+    take_lock,
+    write_all,
+    write_file,
+)
+from .errors import InputError
 from .records import RecordSet, parse_records
 
 FORMAT = "delift-cache"
 VERSION = 1
 ROW = np.dtype([("done", "<i4"), ("crc", "<u4")])
 _MATRICES = ("distance", "logprob")
-_BASES = ("base_distance", "base_logprob")
+BASES = ("base_distance", "base_logprob")
 _TOKENS = ("example_tokens", "response_tokens")
 _FIELDS: dict[str, Any] = {  # what every manifest has, and what kind of value
     **{f"{role}.{name}": str for role in ("examples", "targets") for name in ("source", "form", "sha256")},
@@ -60,27 +70,29 @@ _FIELDS: dict[str, Any] = {  # what every manifest has, and what kind of value
 }
 
 
-class Cache:
-    """A cache opened for reading.
+Held = TypeVar("Held", bound="Writing")
+
+
+class Stored:
+    """What a cache holds in any layout: its manifest, its records, and the measurements without an example.
 
     Raises:
-        InputError: there is no cache at `path`, or it is damaged, of a newer version, or not delift's.
+        InputError: there is no cache of this layout at `path`, or it is damaged, of a newer version, or not delift's.
     """
+
+    layout: ClassVar[str]
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.manifest = _read_manifest(self.path)
+        self.manifest = read_manifest(self.path)
+        if self.manifest["layout"] != self.layout:
+            raise InputError(f"{self.path} has the layout {self.manifest['layout']}, not {self.layout}")
         _finish_growing(self.path, self.manifest)
         n, m = self.shape
-        self.distance = self._array("distance", (n, m), np.float32)
-        self.logprob = self._array("logprob", (n, m), np.float32)
         self.base_distance = self._array("base_distance", (m,), np.float32)
         self.base_logprob = self._array("base_logprob", (m,), np.float32)
         self.example_tokens = self._array("example_tokens", (n,), np.int32)
         self.response_tokens = self._array("response_tokens", (m,), np.int32)
-        self.rows = self._array("rows", (n,), ROW)
-        if n and not (self.rows["done"].min() >= 0 and self.rows["done"].max() <= m):
-            raise InputError(f"{self.path} is damaged: rows.npy counts more targets than there are")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -93,9 +105,9 @@ class Cache:
         return bool(self.manifest["targets"]["same_as_examples"])
 
     @property
-    def complete(self) -> bool:
-        bases = (self.base_distance, self.base_logprob)
-        return bool((self.rows["done"] == self.shape[1]).all() and not np.isnan(bases).any())
+    def base_complete(self) -> bool:
+        """Is every target measured without an example?"""
+        return not np.isnan((self.base_distance, self.base_logprob)).any()
 
     def examples(self) -> RecordSet:
         """The example records, read again from what the cache keeps of them."""
@@ -105,37 +117,24 @@ class Cache:
         """The target records."""
         return self._records("examples" if self.square else "targets")
 
-    def check_rows(self) -> None:
-        """Compare every finished row, and the arrays that all rows share, with their checksums.
+    def check_shared(self) -> None:
+        """Compare the arrays that all rows share with their checksums.
 
         Raises:
-            InputError: something does not hold what was written to it.
+            InputError: one does not hold what was written to it.
         """
         for name, crc in self.manifest.get("checksums", {}).items():
-            if name in (*_TOKENS, *_BASES) and _checksum([getattr(self, name)]) != crc:
+            if name in (*_TOKENS, *BASES) and checksum([getattr(self, name)]) != crc:
                 raise InputError(
                     f"{self.path} is damaged: {name}.npy does not match its checksum; score into a new directory"
                 )
 
-        def intact(example: int) -> bool:
-            done = int(self.rows["done"][example])
-            rows = [self.distance[example, :done], self.logprob[example, :done]]
-            return _checksum(rows) == self.rows["crc"][example]
-
-        with ThreadPoolExecutor() as threads:
-            for example, good in enumerate(threads.map(intact, range(self.shape[0]), chunksize=64)):
-                if not good:
-                    raise InputError(
-                        f"{self.path} is damaged: row {example} of distance.npy or logprob.npy does not match "
-                        "its checksum; score into a new directory"
-                    )
-
     def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        return _open_array(self.path / f"{name}.npy", shape, np.dtype(dtype))
+        return open_array(self.path / f"{name}.npy", shape, np.dtype(dtype))
 
     def record_bytes(self, role: str) -> bytes:
         """What the cache keeps of the `examples` or `targets`, one a line."""
-        data = _read_bytes(self.path / f"{role}.jsonl")
+        data = read_bytes(self.path / f"{role}.jsonl")
         if hashlib.sha256(data).hexdigest() != self.manifest[role]["sha256"]:
             raise InputError(f"{self.path} is damaged: {role}.jsonl is not what was scored")
         return data
@@ -145,7 +144,7 @@ class Cache:
         data = self.record_bytes(role)
         read = parse_records(data, entry["source"], prompt_field=fields["prompt"], response_field=fields["response"])
         try:
-            origins = orjson.loads(_read_bytes(self.path / f"{role}.ids.json"))
+            origins = orjson.loads(read_bytes(self.path / f"{role}.ids.json"))
             records = [
                 replace(record, id=str(id_), line=int(line))
                 for record, (id_, line) in zip(read.records, origins, strict=True)
@@ -155,15 +154,66 @@ class Cache:
         return replace(read, records=records, form=entry["form"])
 
 
-class CacheWriter(Cache):
-    """A cache opened for scoring, locked against every other process until closed."""
+class Cache(Stored):
+    """A cache of all pairs, opened for reading; see `Stored` for what is raised."""
 
-    def __init__(self, path: Path, lock: io.BufferedRandom) -> None:
-        self._lock = lock
+    layout = "dense"
+
+    def __init__(self, path: str | Path) -> None:
         super().__init__(path)
-        self._files = {name: os.open(self.path / f"{name}.npy", os.O_RDWR) for name in (*_MATRICES, *_BASES, "rows")}
+        n, m = self.shape
+        self.distance = self._array("distance", (n, m), np.float32)
+        self.logprob = self._array("logprob", (n, m), np.float32)
+        self.rows = self._array("rows", (n,), ROW)
+        if n and not (self.rows["done"].min() >= 0 and self.rows["done"].max() <= m):
+            raise InputError(f"{self.path} is damaged: rows.npy counts more targets than there are")
 
-    def __enter__(self) -> CacheWriter:
+    @property
+    def complete(self) -> bool:
+        """Is every pair scored?"""
+        return bool((self.rows["done"] == self.shape[1]).all() and self.base_complete)
+
+    @property
+    def state(self) -> bytes:
+        """Changes with what is scored."""
+        return self.rows.tobytes()
+
+    def measured(self) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Of each example its scored targets and their distances."""
+        for example, done in enumerate(self.rows["done"].tolist()):
+            yield example, np.arange(done), self.distance[example, :done]
+
+    def check_rows(self) -> None:
+        """Compare every finished row, and the arrays that all rows share, with their checksums.
+
+        Raises:
+            InputError: something does not hold what was written to it.
+        """
+        self.check_shared()
+
+        def intact(example: int) -> bool:
+            done = int(self.rows["done"][example])
+            rows = [self.distance[example, :done], self.logprob[example, :done]]
+            return checksum(rows) == self.rows["crc"][example]
+
+        with ThreadPoolExecutor() as threads:
+            for example, good in enumerate(threads.map(intact, range(self.shape[0]), chunksize=64)):
+                if not good:
+                    raise InputError(
+                        f"{self.path} is damaged: row {example} of distance.npy or logprob.npy does not match "
+                        "its checksum; score into a new directory"
+                    )
+
+
+class Writing(Stored):
+    """What a cache opened for scoring does in any layout: it is locked against every other process until closed."""
+
+    def _hold(self, lock: io.BufferedRandom, names: Sequence[str]) -> None:
+        """Keep the lock, and these arrays' files open for writing."""
+        self._lock = lock
+        self._files = {name: os.open(self.path / f"{name}.npy", os.O_RDWR) for name in names}
+
+    def __enter__(self: Held) -> Held:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -173,10 +223,33 @@ class CacheWriter(Cache):
 
     def write_base(self, first: int, distance: npt.NDArray[np.float32], logprob: npt.NDArray[np.float32]) -> None:
         """Store the measurements without an example for targets `first`, `first` + 1, …"""
-        with _disk(self.path):
+        with disk(self.path):
             # the distance last: it is what says that a target was measured
-            for name, values in zip(reversed(_BASES), (logprob, distance), strict=True):
+            for name, values in zip(reversed(BASES), (logprob, distance), strict=True):
                 self._write(name, first, values)
+
+    def sync(self) -> None:
+        """Wait until everything written is on disk; a complete base gets its checksums in the manifest."""
+        with disk(self.path):
+            for file in self._files.values():
+                sync(file)
+            if self.base_complete:
+                kept = self.manifest.get("checksums", {})
+                sums = {**kept, **{name: checksum([getattr(self, name)]) for name in BASES}}
+                if sums != kept:
+                    self.manifest["checksums"] = sums
+                    _write_manifest(self.path, self.manifest)
+
+    def _write(self, name: str, element: int, values: npt.NDArray[Any]) -> None:
+        write_values(self._files[name], getattr(self, name), element, values)
+
+
+class CacheWriter(Cache, Writing):
+    """A cache of all pairs, opened for scoring."""
+
+    def __init__(self, path: Path, lock: io.BufferedRandom) -> None:
+        super().__init__(path)
+        self._hold(lock, (*_MATRICES, *BASES, "rows"))
 
     def write_row(self, example: int, distance: npt.NDArray[np.float32], logprob: npt.NDArray[np.float32]) -> None:
         """Store what is missing of one example's row: the targets from rows.done on to the last.
@@ -187,31 +260,19 @@ class CacheWriter(Cache):
         """
         n_targets = self.shape[1]
         done = int(self.rows["done"][example])
-        with _disk(self.path):
+        with disk(self.path):
             for name, values in zip(_MATRICES, (distance, logprob), strict=True):
                 self._write(name, example * n_targets + done, values)
             for name in _MATRICES:
-                _sync(self._files[name])
-            crc = _checksum([self.distance[example], self.logprob[example]])
+                sync(self._files[name])
+            crc = checksum([self.distance[example], self.logprob[example]])
             self._write("rows", example, np.array([(n_targets, crc)], ROW))
 
-    def sync(self) -> None:
-        """Wait until everything written is on disk; a complete base gets its checksums in the manifest."""
-        with _disk(self.path):
-            for file in self._files.values():
-                _sync(file)
-            bases = {name: getattr(self, name) for name in _BASES}
-            if not any(np.isnan(base).any() for base in bases.values()):
-                kept = self.manifest.get("checksums", {})
-                sums = {**kept, **{name: _checksum([base]) for name, base in bases.items()}}
-                if sums != kept:
-                    self.manifest["checksums"] = sums
-                    _write_manifest(self.path, self.manifest)
 
-    def _write(self, name: str, element: int, values: npt.NDArray[Any]) -> None:
-        array = getattr(self, name)
-        data = np.ascontiguousarray(values, array.dtype).tobytes()
-        _write_all(self._files[name], data, array.offset + element * array.itemsize)
+def write_values(file: int, array: npt.NDArray[Any], element: int, values: npt.NDArray[Any]) -> None:
+    """Write `values` into an open .npy file from the array's element `element` (in C order) on."""
+    data = np.ascontiguousarray(values, array.dtype).tobytes()
+    write_all(file, data, array.offset + element * array.itemsize)  # type: ignore[attr-defined]
 
 
 # ---------------------------------------------------------------------- opening for scoring
@@ -241,30 +302,60 @@ def open_for_scoring(
         InputError: something else is at `path`, or it was made with something else; the fields are named.
         RunError: another process writes to it, or the disk is full.
     """
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        **description,
-        "examples": _describe(examples),
-        "targets": {**_describe(targets or examples), "same_as_examples": targets is None},
-        "pending": [],
-    }
-    arrays = _empty_arrays(example_tokens, response_tokens)
-    manifest["checksums"] = {name: _checksum([arrays[name]]) for name in _TOKENS}
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        _create(path, manifest, examples, targets, arrays)
-    elif not path.is_dir():
-        raise InputError(f"{path} is a file; give a directory for the cache with -o")
-    _read_manifest(path)  # a directory that is not a cache does not even get a lock file
-    lock = _take_lock(path)
-    try:
+    arrays = {**empty_arrays(example_tokens, response_tokens), "rows": np.zeros(len(example_tokens), ROW)}
+    manifest = describe(Cache.layout, description, examples, targets, arrays)
+    with claim(path, manifest, examples, targets, arrays, _MATRICES) as lock:
         present = Cache(path)
         _drop_grown(path)
-        _compare(present, manifest, examples, targets)
+        compare(present, manifest, examples, targets)
         present.check_rows()
         if present.shape != (len(examples.records), len(targets.records if targets else examples.records)):
             _grow(present, manifest, examples, targets, arrays)
         return CacheWriter(path, lock)
+
+
+def describe(
+    layout: str,
+    description: dict[str, Any],
+    examples: RecordSet,
+    targets: RecordSet | None,
+    arrays: dict[str, npt.NDArray[Any]],
+) -> dict[str, Any]:
+    """The manifest of a cache that begins with these records and arrays."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "layout": layout,
+        **description,
+        "examples": _describe(examples),
+        "targets": {**_describe(targets or examples), "same_as_examples": targets is None},
+        "pending": [],
+        "checksums": {name: checksum([arrays[name]]) for name in _TOKENS},
+    }
+
+
+@contextlib.contextmanager
+def claim(
+    path: Path,
+    manifest: dict[str, Any],
+    examples: RecordSet,
+    targets: RecordSet | None,
+    arrays: dict[str, npt.NDArray[Any]],
+    matrices: Sequence[str] = (),
+) -> Iterator[io.BufferedRandom]:
+    """The lock of the cache at `path`, which is made if there is none; an error inside gives the lock back.
+
+    Args:
+        arrays: what the new cache begins with; the names in `matrices` are float32 [example, target] beside them.
+    """
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        _create(path, manifest, examples, targets, arrays, matrices)
+    elif not path.is_dir():
+        raise InputError(f"{path} is a file; give a directory for the cache with -o")
+    read_manifest(path)  # a directory that is not a cache does not even get a lock file
+    lock = take_lock(path)
+    try:
+        yield lock
     except BaseException:
         lock.close()
         raise
@@ -276,20 +367,21 @@ def _create(
     examples: RecordSet,
     targets: RecordSet | None,
     arrays: dict[str, npt.NDArray[Any]],
+    matrices: Sequence[str],
 ) -> None:
     """Make the whole directory under another name first, so that there is never half a cache at `path`."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with _disk(path):
+        with disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             draft.mkdir()
             for name, content in _record_files(examples, targets).items():
-                _write_file(draft / name, [content])
+                write_file(draft / name, [content])
             shape = (len(arrays["example_tokens"]), len(arrays["response_tokens"]))
-            for name in _MATRICES:
+            for name in matrices:
                 _write_matrix(draft / f"{name}.npy", shape, np.empty((0, 0), np.float32))
             for name, array in arrays.items():
-                _write_file(draft / f"{name}.npy", [_header(array.shape, array.dtype), array.tobytes()])
+                write_file(draft / f"{name}.npy", array_file(array))
             _write_manifest(draft, manifest)
             draft.rename(path)
     except BaseException:
@@ -297,7 +389,7 @@ def _create(
         raise
 
 
-def _compare(present: Cache, manifest: dict[str, Any], examples: RecordSet, targets: RecordSet | None) -> None:
+def compare(present: Stored, manifest: dict[str, Any], examples: RecordSet, targets: RecordSet | None) -> None:
     """Refuse a cache that was made with something else, naming the fields that differ."""
     different = list(_differences(present.manifest, manifest))
     if present.square != (targets is None):
@@ -358,18 +450,18 @@ def _grow(
     """
     path = present.path
     n, m = present.shape
-    with _disk(path):
+    with disk(path):
         shape = (len(arrays["example_tokens"]), len(arrays["response_tokens"]))
         try:
             for name in _MATRICES:
                 _write_matrix(path / f"{name}.npy.grown", shape, getattr(present, name))
-            for name in _BASES:
+            for name in BASES:
                 arrays[name][:m] = getattr(present, name)
             arrays["rows"][:n] = present.rows
             for name, array in arrays.items():
-                _write_file(path / f"{name}.npy.grown", [_header(array.shape, array.dtype), array.tobytes()])
+                write_file(path / f"{name}.npy.grown", array_file(array))
             for name, content in _record_files(examples, targets).items():
-                _write_file(path / f"{name}.grown", [content])
+                write_file(path / f"{name}.grown", [content])
         except BaseException:
             _drop_grown(path)
             raise
@@ -390,7 +482,7 @@ def _finish_growing(path: Path, manifest: dict[str, Any]) -> None:
     for name in manifest["pending"]:
         with contextlib.suppress(FileNotFoundError):
             (path / f"{name}.grown").replace(path / name)
-    _sync_directory(path)
+    sync_directory(path)
     manifest["pending"] = []
     _write_manifest(path, manifest)
 
@@ -421,15 +513,14 @@ def _lines(records: RecordSet) -> bytes:
     return b"".join(record.raw + b"\n" for record in records.records)
 
 
-def _empty_arrays(example_tokens: Sequence[int], response_tokens: Sequence[int]) -> dict[str, npt.NDArray[Any]]:
-    """Every array but the two matrices, with nothing scored."""
+def empty_arrays(example_tokens: Sequence[int], response_tokens: Sequence[int]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that a cache has in any layout, with nothing scored."""
     nothing = np.full(len(response_tokens), np.nan, np.float32)
     return {
         "base_distance": nothing,
         "base_logprob": nothing.copy(),
         "example_tokens": np.asarray(example_tokens, np.int32),
         "response_tokens": np.asarray(response_tokens, np.int32),
-        "rows": np.zeros(len(example_tokens), ROW),
     }
 
 
@@ -437,7 +528,7 @@ def _write_matrix(path: Path, shape: tuple[int, int], old: npt.NDArray[np.float3
     """A float32 matrix of NaN with `old` in its first rows and columns: the disk space is taken now."""
 
     def rows() -> Iterator[bytes]:
-        yield _header(shape, np.dtype(np.float32))
+        yield header(shape, np.dtype(np.float32))
         nothing = np.full(shape[1], np.nan, np.float32)
         for example in range(shape[0]):
             if example < old.shape[0]:
@@ -447,34 +538,18 @@ def _write_matrix(path: Path, shape: tuple[int, int], old: npt.NDArray[np.float3
             else:
                 yield nothing.tobytes()
 
-    _write_file(path, rows())
-
-
-def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        buffer,
-        {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape},
-    )
-    return buffer.getvalue()
-
-
-def _write_file(path: Path, chunks: Iterable[bytes]) -> None:
-    with path.open("wb", buffering=1 << 20) as file:
-        for chunk in chunks:
-            file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
+    write_file(path, rows())
 
 
 def _write_manifest(path: Path, manifest: dict[str, Any]) -> None:
     draft = path / "manifest.json.new"
-    _write_file(draft, [orjson.dumps(manifest, option=orjson.OPT_INDENT_2), b"\n"])
+    write_file(draft, [orjson.dumps(manifest, option=orjson.OPT_INDENT_2), b"\n"])
     draft.replace(path / "manifest.json")
-    _sync_directory(path)
+    sync_directory(path)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the cache at `path`; InputError where there is none, or not one of this version."""
     if path.is_file():
         raise InputError(f"{path} is a file, not a cache; make one with: delift score {path}")
     if not path.is_dir():
@@ -496,7 +571,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     lacking = next((name for name, kind in _FIELDS.items() if not isinstance(field(manifest, name), kind)), None)
     if lacking:
         raise InputError(f"{path} is damaged: manifest.json has no proper {lacking}")
-    return manifest
+    return {"layout": Cache.layout, **manifest}  # caches from before there were two layouts do not name theirs
 
 
 def field(manifest: Any, name: str) -> Any:
@@ -504,79 +579,3 @@ def field(manifest: Any, name: str) -> Any:
     for part in name.split("."):
         manifest = manifest.get(part) if isinstance(manifest, dict) else None
     return manifest
-
-
-def _open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    try:
-        if 0 in shape:
-            return np.load(path)
-        array = np.load(path, mmap_mode="r")
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(f"{path.parent} is damaged: {path.name}: {error}") from None
-    if array.shape != shape or array.dtype != dtype:
-        raise InputError(
-            f"{path.parent} is damaged: {path.name} holds {array.dtype} {array.shape}, not {dtype} {shape}"
-        )
-    return array
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path.parent} is damaged: {path.name}: {error.strerror}") from None
-
-
-def _checksum(arrays: Iterable[npt.NDArray[Any]]) -> int:
-    crc = 0
-    for array in arrays:
-        crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
-    return crc
-
-
-def _write_all(file: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(file, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _sync(file: int) -> None:
-    getattr(os, "fdatasync", os.fsync)(file)
-
-
-def _sync_directory(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _take_lock(path: Path) -> io.BufferedRandom:
-    lock = (path / "lock").open("a+b")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        owner = lock.read().decode(errors="replace").strip() or "unknown"
-        lock.close()
-        raise RunError(f"{path} is being written by another delift (pid {owner}); wait for it") from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()).encode())
-    lock.flush()
-    return lock
-
-
-@contextlib.contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """Turn what the disk says into one line for the user."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise RunError(
-                f"no space left for {path} ({error.strerror}); what was scored is safe, "
-                "make room and run the same command again"
-            ) from None
-        raise RunError(f"cannot write {path}: {error}") from None

@@ -53,10 +53,20 @@ def encode_examples(records: RecordSet, template: ChatTemplate, *, limit: int | 
     )
 
 
-def encode_targets(records: RecordSet, template: ChatTemplate, *, limit: int | None) -> EncodedTargets:
-    """Every record as a target; the same limit and errors as `encode_examples`."""
+def encode_targets(
+    records: RecordSet, template: ChatTemplate, *, limit: int | None, response_tokens: int | None = None
+) -> EncodedTargets:
+    """Every record as a target, of whose response the first `response_tokens` count (default: all of them).
+
+    The same limit and errors as for `encode_examples`.
+    """
+
+    def encode(record: Record) -> Target:
+        target = template.target(record, limit=limit)
+        return target._replace(response=target.response[:response_tokens])
+
     return EncodedTargets(
-        _encode(records, lambda record: template.target(record, limit=limit)),
+        _encode(records, encode),
         [_system(record) for record in records.records],
     )
 

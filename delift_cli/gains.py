@@ -15,15 +15,16 @@ import numpy.typing as npt
 import orjson
 
 from .cache import Cache
+from .sparse_cache import SparseCache
 
 
-def gains_file(home: Cache, caches: Sequence[Cache], **choices: Any) -> Path:
+def gains_file(home: Cache | SparseCache, caches: Sequence[Cache | SparseCache], **choices: Any) -> Path:
     """Where the first gains for these choices are kept: named by all that they depend on."""
     digest = hashlib.sha256(orjson.dumps(choices, option=orjson.OPT_SORT_KEYS))
     for cache in caches:
         digest.update(f"{cache.manifest['examples']['sha256']} {cache.manifest['targets']['sha256']}".encode())
-        for array in (cache.rows, cache.base_distance, cache.base_logprob):
-            digest.update(array.tobytes())
+        for content in (cache.state, cache.base_distance.tobytes(), cache.base_logprob.tobytes()):
+            digest.update(content)
     return home.path / "gains" / f"{digest.hexdigest()[:24]}.bin"
 
 

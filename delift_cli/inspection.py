@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .cache import Cache
+from .sparse_cache import SparseCache
 
 
 class Utilities(NamedTuple):
@@ -25,17 +26,17 @@ class Utilities(NamedTuple):
     examples: npt.NDArray[np.float64]
 
 
-def utilities(cache: Cache) -> Utilities:
+def utilities(cache: Cache | SparseCache) -> Utilities:
     """Mean utilities of everything that is scored, in one sweep."""
     total, harmful, pairs = 0.0, 0, 0
     means = np.full(cache.shape[0], np.nan)
-    for example, done in enumerate(cache.rows["done"].tolist()):
-        utility = cache.base_distance[:done].astype(np.float64) - cache.distance[example, :done]
+    for example, targets, distance in cache.measured():
+        utility = cache.base_distance[targets].astype(np.float64) - distance
         total += float(utility.sum())
         harmful += int((utility < 0).sum())
-        pairs += done
-        if cache.square and example < done:
-            utility = np.delete(utility, example)
+        pairs += len(utility)
+        if cache.square:
+            utility = utility[targets != example]
         if len(utility):
             means[example] = utility.mean()
     return Utilities(total / max(1, pairs), harmful / max(1, pairs), means)

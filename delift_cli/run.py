@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .cache import Cache, CacheWriter, open_for_scoring
+from .cache import CacheWriter, open_for_scoring, read_manifest
 from .encoding import (
     EncodedExamples,
     EncodedTargets,
@@ -24,6 +24,7 @@ from .errors import InputError
 from .model import Model, ModelFile, Settings, open_models
 from .records import RecordSet
 from .scoring import Probe, TargetTokens, Work, cells_needed, common_start, score
+from .sparse_cache import SparseWriter, open_sparse_for_scoring
 from .template import TEMPLATE_DATE, ChatTemplate
 from .tuning import tune
 from .weights import converted
@@ -58,8 +59,9 @@ def prepare(
     context: int,
     truncate: bool,
     skip_invalid: bool,
+    response_tokens: int | None = None,
 ) -> Inputs:
-    """Tokens for both roles.
+    """Tokens for both roles; of a target's response the first `response_tokens` count (default: all of them).
 
     With `truncate` each record gets half the context, so that what a record becomes never depends on the others.
 
@@ -75,7 +77,7 @@ def prepare(
             targets = without_refused(targets, lambda record: template.target(record, limit=target_limit))
     while True:
         as_examples = encode_examples(examples, template, limit=example_limit)
-        as_targets = encode_targets(targets or examples, template, limit=target_limit)
+        as_targets = encode_targets(targets or examples, template, limit=target_limit, response_tokens=response_tokens)
         long = too_long(examples, targets or examples, as_examples.prefixes, as_targets.lengths(), context)
         if not any(long):
             return Inputs(examples, targets, as_examples, as_targets)
@@ -120,7 +122,7 @@ def choose_engine(
     it was begun with; for a new one `auto` asks the tuning of this model on this machine.
     """
     deviation = None
-    begun = Cache(cache).manifest if cache is not None and (cache / "manifest.json").exists() else None
+    begun = read_manifest(cache) if cache is not None and (cache / "manifest.json").exists() else None
     if begun is not None and begun["model"]["sha256"] != sha256:
         begun = None  # another model's; opening it will say so
     if begun is not None:
@@ -151,8 +153,10 @@ def describe(
     fields: dict[str, str | None],
     *,
     truncate_to: int | None,
+    response_tokens: int | None = None,
 ) -> dict[str, Any]:
     """The part of a cache's manifest that its numbers depend on."""
+    first = {} if response_tokens is None else {"max_response_tokens": response_tokens}
     return {
         "model": identity,
         "weights": {"type": engine.weights, "deviation": engine.deviation},
@@ -168,32 +172,44 @@ def describe(
             "truncate": truncate_to,
             "kv_type": engine.settings.kv_type,
             "flash_attention": engine.settings.flash_attention,
+            **first,
         },
         "fields": fields,
     }
 
 
 def open_cache(path: Path, description: dict[str, Any], inputs: Inputs) -> CacheWriter:
-    """The run's cache, new or to be gone on with; see `cache.open_for_scoring`."""
-    return open_for_scoring(
-        path,
-        description,
-        inputs.examples,
-        inputs.targets,
-        example_tokens=[len(prefix) for prefix in inputs.encoded_examples.prefixes],
-        response_tokens=[len(target.response) for target in inputs.encoded_targets.targets],
-    )
+    """The run's cache of all pairs, new or to be gone on with; see `cache.open_for_scoring`."""
+    return open_for_scoring(path, description, inputs.examples, inputs.targets, **_lengths(inputs))
+
+
+def open_sparse_cache(path: Path, description: dict[str, Any], inputs: Inputs) -> SparseWriter:
+    """The same for some of the pairs; see `sparse_cache.open_sparse_for_scoring`."""
+    return open_sparse_for_scoring(path, description, inputs.examples, inputs.targets, **_lengths(inputs))
+
+
+def _lengths(inputs: Inputs) -> dict[str, list[int]]:
+    return {
+        "example_tokens": [len(prefix) for prefix in inputs.encoded_examples.prefixes],
+        "response_tokens": [len(target.response) for target in inputs.encoded_targets.targets],
+    }
 
 
 def execute(engine: Engine, inputs: Inputs, cache: CacheWriter) -> Iterator[Work]:
-    """Score what the cache lacks; see `scoring.score`."""
+    """Score what the cache lacks of all pairs; see `scoring.score`."""
     if cache.complete:
         return
     targets = TargetTokens(inputs.encoded_targets)
+    with at_work(engine, inputs, targets) as models:
+        yield from score(models, inputs.encoded_examples, targets, cache)
+
+
+@contextmanager
+def at_work(engine: Engine, inputs: Inputs, targets: TargetTokens) -> Iterator[list[Model]]:
+    """The loaded models that score together."""
     cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
     with ExitStack() as stack:
-        models = [stack.enter_context(model) for model in open_models(engine.file, engine.settings, cells=cells)]
-        yield from score(models, inputs.encoded_examples, targets, cache)
+        yield [stack.enter_context(model) for model in open_models(engine.file, engine.settings, cells=cells)]
 
 
 @dataclass(frozen=True)
@@ -226,7 +242,7 @@ def expected_tokens(inputs: Inputs, targets: TargetTokens) -> tuple[int, int]:
     prefixes, systems = inputs.encoded_examples.prefixes, inputs.encoded_examples.systems
     head = len(common_start(prefixes))
     shared = head + sum(
-        len(prefix) - head + len(targets.behind(system, 0)[0].tokens)
+        len(prefix) - head + len(targets.behind(system, targets.all)[0].tokens)
         for prefix, system in zip(prefixes, systems, strict=True)
     )
     lengths = np.array([len(prefix) for prefix in prefixes], np.int64)

@@ -1,11 +1,11 @@
-"""Tokens × model to rows of distances and mean log-probabilities."""
+"""Tokens × model to distances and mean log-probabilities, an example's targets at a time."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .cache import CacheWriter
+from .cache import CacheWriter, Writing
 from .encoding import EncodedExamples, EncodedTargets
 from .errors import RunError
 from .logprob import token_logprobs
@@ -40,13 +40,20 @@ class Measures(NamedTuple):
     logprob: npt.NDArray[np.float32]
 
 
+class Unit(NamedTuple):
+    """One example and the targets, int64 ascending, that it is shown to: its prefix is evaluated once for them."""
+
+    example: int
+    targets: npt.NDArray[np.int64]
+
+
 @dataclass
 class Work:
     """What a run has done so far.
 
     Attributes:
         pairs: (example, target) pairs scored, not counting targets without an example.
-        rows: examples whose row is complete.
+        rows: units of work that are done; of a dense block, examples whose row is complete.
         tokens: tokens evaluated; plain_tokens: those that evaluating every pair alone would take.
         seconds: since the run began; decode_seconds, reduce_seconds: of them in llama.cpp and in log-softmax, the
             threads' time added up.
@@ -92,15 +99,22 @@ class TargetTokens:
         self._sorted_place = np.empty(2 * self.count, np.int64)
         self._sorted_place[self._behind.sorted_order()] = np.arange(2 * self.count)
         self.lengths = encoded.lengths()
+        self.all = np.arange(self.count)
         self._tries: dict[tuple[int, int], tuple[Trie, npt.NDArray[np.int64]]] = {}
 
-    def behind(self, system: str | None, first: int) -> tuple[Trie, npt.NDArray[np.int64]]:
-        """The trie of targets `first` … behind an example with this system message, and their order in it."""
+    def behind(self, system: str | None, targets: npt.NDArray[np.int64]) -> tuple[Trie, npt.NDArray[np.int64]]:
+        """The trie of some targets (ascending) behind an example with this system message, and their order in it.
+
+        That of all the last ones is kept, for it is what every row of a dense block asks for.
+        """
         code = self._codes.get(system, -1)
+        if len(targets) == 0 or len(targets) < self.count - targets[0]:
+            return self._build(code, targets)
+        first = int(targets[0])
         known = self._tries.get((code, first))
         if known is not None:
             return known
-        made = self._build(code, np.arange(first, self.count))
+        made = self._build(code, targets)
         if len(self._tries) >= KEPT_TRIES:
             self._tries.clear()
         self._tries[code, first] = made
@@ -131,67 +145,90 @@ def score(
     targets: TargetTokens,
     cache: CacheWriter,
 ) -> Iterator[Work]:
-    """Score what `cache` lacks, row by row; yields after every unit of work that is safely on disk.
+    """Score what `cache` lacks of all pairs, row by row; see `Scoring`."""
+    scoring = Scoring(models, examples, targets)
+    yield from scoring.base(cache)
+    rows = np.flatnonzero(cache.rows["done"] < targets.count).tolist()
+    units = (Unit(example, targets.all[int(cache.rows["done"][example]) :]) for example in rows)
+    yield from scoring.units(units, lambda unit, measured: cache.write_row(unit.example, *measured))
 
-    Each model works on rows of its own in a thread of its own: two contexts over one GPU keep it busy while the
-    logits of the other are reduced, and contexts on several GPUs share the rows out. A row is computed from the
+
+class Scoring:
+    """Models at work on one block. Every step yields what was done so far, after it is safely on disk.
+
+    Each model works on units of its own in a thread of its own: two contexts over one GPU keep it busy while the
+    logits of the other are reduced, and contexts on several GPUs share the units out. A unit is computed from the
     same state whatever was computed before it, so that neither the number of models nor an interruption shows
     in the result.
 
     Raises:
         RunError: llama.cpp fails, the model gives no finite probability, or the disk is full.
     """
-    stop = threading.Event()
-    scorers = [RowScorer(model, stop) for model in models]
-    total = Work()
-    for start in range(0, targets.count, BASE_CHUNK):
-        chunk = np.arange(start, min(start + BASE_CHUNK, targets.count))
-        missing = chunk[np.isnan(cache.base_distance[chunk])]
-        if len(missing):
-            distance, logprob = cache.base_distance[chunk].copy(), cache.base_logprob[chunk].copy()
-            measured = scorers[0].alone(targets.alone, missing)
-            distance[missing - start], logprob[missing - start] = measured
-            cache.write_base(start, distance, logprob)
-            yield total.plus(scorers)
-    cache.sync()
 
-    head = common_start(examples.prefixes)
-    for scorer in scorers:
-        scorer.keep_head(head)
+    def __init__(self, models: Sequence[Model], examples: EncodedExamples, targets: TargetTokens) -> None:
+        self._examples = examples
+        self._targets = targets
+        self._stop = threading.Event()
+        self._scorers = [RowScorer(model, self._stop) for model in models]
+        self._head = common_start(examples.prefixes)
+        self._total = Work()
 
-    def row(scorer: RowScorer, example: int, done: int) -> Measures:
-        trie, order = targets.behind(examples.systems[example], done)
-        measured = scorer.row(examples.prefixes[example], trie)
+    @property
+    def work(self) -> Work:
+        """What was done so far."""
+        return self._total.plus(self._scorers)
+
+    def base(self, cache: Writing) -> Iterator[Work]:
+        """Measure the targets that `cache` lacks without an example."""
+        targets = self._targets
+        for start in range(0, targets.count, BASE_CHUNK):
+            chunk = np.arange(start, min(start + BASE_CHUNK, targets.count))
+            missing = chunk[np.isnan(cache.base_distance[chunk])]
+            if len(missing):
+                distance, logprob = cache.base_distance[chunk].copy(), cache.base_logprob[chunk].copy()
+                measured = self._scorers[0].alone(targets.alone, missing)
+                distance[missing - start], logprob[missing - start] = measured
+                cache.write_base(start, distance, logprob)
+                yield self.work
+        cache.sync()
+
+    def units(self, units: Iterable[Unit], write: Callable[[Unit, Measures], None]) -> Iterator[Work]:
+        """Measure `units`; each one's results, in the order of its targets, go to `write` in this thread."""
+        self._stop.clear()
+        for scorer in self._scorers:
+            scorer.keep_head(self._head)
+        waiting = iter(units)
+        running: dict[Future[Measures], tuple[RowScorer, Unit]] = {}
+        with ThreadPoolExecutor(len(self._scorers)) as threads:
+
+            def start_next(scorer: RowScorer) -> None:
+                for unit in itertools.islice(waiting, 1):
+                    running[threads.submit(self._measure, scorer, unit)] = scorer, unit
+
+            try:
+                for scorer in self._scorers:
+                    start_next(scorer)
+                while running:
+                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        scorer, unit = running.pop(future)
+                        measured = future.result()
+                        start_next(scorer)
+                        write(unit, measured)
+                        self._total.rows += 1
+                        self._total.pairs += len(unit.targets)
+                        lengths = self._targets.lengths[unit.targets]
+                        prefix = len(self._examples.prefixes[unit.example])
+                        self._total.plain_tokens += int((lengths + prefix - 1).sum())
+                        yield self.work
+            finally:
+                self._stop.set()
+
+    def _measure(self, scorer: RowScorer, unit: Unit) -> Measures:
+        trie, order = self._targets.behind(self._examples.systems[unit.example], unit.targets)
+        measured = scorer.row(self._examples.prefixes[unit.example], trie)
         place = np.argsort(order)
         return Measures(measured.distance[place], measured.logprob[place])
-
-    waiting = iter(np.flatnonzero(cache.rows["done"] < targets.count).tolist())
-    running: dict[Future[Measures], tuple[RowScorer, int]] = {}
-    with ThreadPoolExecutor(len(scorers)) as threads:
-
-        def start_next(scorer: RowScorer) -> None:
-            for example in itertools.islice(waiting, 1):
-                future = threads.submit(row, scorer, example, int(cache.rows["done"][example]))
-                running[future] = scorer, example
-
-        try:
-            for scorer in scorers:
-                start_next(scorer)
-            while running:
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    scorer, example = running.pop(future)
-                    measured = future.result()
-                    start_next(scorer)
-                    cache.write_row(example, *measured)
-                    done = len(measured.distance)
-                    total.rows += 1
-                    total.pairs += done
-                    lengths = targets.lengths[targets.count - done :]
-                    total.plain_tokens += int((lengths + len(examples.prefixes[example]) - 1).sum())
-                    yield total.plus(scorers)
-        finally:
-            stop.set()
 
 
 class RowScorer:

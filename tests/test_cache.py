@@ -162,9 +162,9 @@ def test_rows_counts_only_after_sync(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with open_cache(tmp_path / "c", POOL, DEV) as cache:
         names = {file: name for name, file in cache._files.items()}
         events: list[tuple[str, str]] = []
-        sync, write = caches._sync, caches._write_all
-        monkeypatch.setattr(caches, "_sync", lambda f: (events.append(("sync", names[f])), sync(f))[1])
-        monkeypatch.setattr(caches, "_write_all", lambda f, *r: (events.append(("write", names[f])), write(f, *r))[1])
+        sync, write = caches.sync, caches.write_all
+        monkeypatch.setattr(caches, "sync", lambda f: (events.append(("sync", names[f])), sync(f))[1])
+        monkeypatch.setattr(caches, "write_all", lambda f, *r: (events.append(("write", names[f])), write(f, *r))[1])
         cache.write_row(1, *said(1, np.arange(3)))
     assert events == [
         ("write", "distance"),
@@ -388,7 +388,7 @@ def _grow_and_die(path: Path, step: int) -> bool:
             return counted
 
         try:
-            caches._write_file = before(caches._write_file)  # type: ignore[assignment]
+            caches.write_file = before(caches.write_file)  # type: ignore[assignment]
             caches.os.fsync = before(os.fsync)
             Path.replace = before(Path.replace)  # type: ignore[method-assign]
             open_cache(path, MORE)

@@ -12,13 +12,13 @@ import typer
 
 from .. import blocks, console
 from ..amount import parse_amount
-from ..blocks import SelfUtility
-from ..cache import Cache
+from ..blocks import KernelOptions, SelfUtility
 from ..errors import InputError
 from ..explain import explain_chosen, explain_left_out, harmed
-from ..kernel import Transform, Utility, utility_kernel
+from ..kernel import Transform, Utility
 from ..records import Record
 from ..selection import select as choose
+from ..sparse_cache import open_cache
 
 PoolObjective = Literal["fl", "sqrt", "log1p", "saturated"]
 
@@ -35,10 +35,8 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
 ) -> None:
     """Say why a record is in the selection, or who made it redundant; and whom it harms."""
-    opened = Cache(cache)
-    goal, pool = blocks.objective_over(
-        opened, None, None, objective, blocks.KernelOptions(utility, kernel, self_utility)
-    )
+    opened = blocks.as_block(open_cache(cache))
+    goal, pool = blocks.objective_over(opened, None, None, objective, KernelOptions(utility, kernel, self_utility))
     records = pool.examples
     place = next((place for place, candidate in enumerate(records) if candidate.id == record), None)
     if place is None:
@@ -47,12 +45,12 @@ def explain(
     selection = choose(
         goal,
         amount.records,
-        cost=None if amount.tokens is None else opened.example_tokens,
+        cost=None if amount.tokens is None else opened.cache.example_tokens,
         budget=amount.tokens,
         bound=False,
     )
     chosen = selection.indices.tolist()
-    signed = utility_kernel(*pool.measured(utility), utility, "raw")
+    signed = pool.kernel(KernelOptions(utility, "raw", estimates="off"))  # harm is said of measured pairs alone
     harm = harmed(signed, place, top)
     result: dict[str, Any] = {"id": record, "chosen": place in chosen, "selected": len(chosen), "of": len(records)}
     if place in chosen:

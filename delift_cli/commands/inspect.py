@@ -15,6 +15,7 @@ from rich.text import Text
 from .. import console
 from ..cache import Cache
 from ..inspection import utilities
+from ..sparse_cache import SparseCache, open_cache
 
 
 def inspect(
@@ -23,7 +24,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
 ) -> None:
     """Say what a cache holds, and show its most and least useful examples."""
-    opened = Cache(cache)
+    opened = open_cache(cache)
     opened.check_rows()
     found = utilities(opened)
     records = opened.examples().records
@@ -40,13 +41,13 @@ def inspect(
             "response": record.response,
         }
 
-    done = int((opened.rows["done"] == opened.shape[1]).sum())
+    n, m = opened.shape
     summary: dict[str, Any] = {
         "cache": str(cache),
-        "examples": opened.shape[0],
-        "targets": opened.shape[1],
+        "examples": n,
+        "targets": m,
         "square": opened.square,
-        "rows_done": done,
+        **_extent(opened),
         "complete": opened.complete,
         "mean_utility": found.mean,
         "harmful_share": found.harmful,
@@ -64,17 +65,41 @@ def inspect(
         [
             ("cache", f"{cache}, format {manifest['version']}"),
             ("block", f"{opened.shape[0]:,} examples from {manifest['examples']['source']}, {block}"),
-            ("state", "complete" if opened.complete else f"{done:,} of {opened.shape[0]:,} rows scored"),
+            ("state", _state(opened)),
             ("model", f"{model['name']} {model.get('quantization')}, sha256 {model['sha256'][:16]}…"),
             ("weights", manifest["weights"]["type"]),
             ("template", manifest["template"]["name"]),
             ("settings", ", ".join(f"{name} {value}" for name, value in settings.items())),
-            ("utility", f"mean {found.mean:+.4f}, {found.harmful:.0%} of the pairs harmful"),
+            ("utility", f"mean {found.mean:+.4f}, {found.harmful:.0%} of the {_pairs(opened)} harmful"),
         ],
         console=console.stdout(),
     )
     for title, rows in (("most useful", summary["most_useful"]), ("least useful", summary["least_useful"])):
         console.stdout().print(_table(title, rows))
+
+
+def _extent(cache: Cache | SparseCache) -> dict[str, int]:
+    """How far it is scored."""
+    if isinstance(cache, SparseCache):
+        return {"rounds": len(cache.rounds), "pairs_planned": cache.planned, "pairs_measured": cache.pairs_done}
+    return {"rows_done": int((cache.rows["done"] == cache.shape[1]).sum())}
+
+
+def _state(cache: Cache | SparseCache) -> str:
+    n, m = cache.shape
+    if not isinstance(cache, SparseCache):
+        return "complete" if cache.complete else f"{_extent(cache)['rows_done']:,} of {n:,} rows scored"
+    open_ = cache.planned - cache.pairs_done
+    rest = f", {open_:,} more planned" if open_ else ""
+    share = cache.pairs_done / (n * m)
+    return (
+        f"{cache.pairs_done:,} of {n * m:,} pairs measured ({share:.2%}) in {len(cache.rounds)} rounds{rest}; "
+        "all figures are of these alone"
+    )
+
+
+def _pairs(cache: Cache | SparseCache) -> str:
+    return "measured pairs" if isinstance(cache, SparseCache) else "pairs"
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:

@@ -1,24 +1,30 @@
-"""`delift score`: measure a block of examples × targets into a cache."""
+"""`delift score`: measure a block of examples × targets, or a part of it, into a cache."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import typer
 
-from .. import console
+from .. import console, plan
+from ..amount import Budget, parse_budget
 from ..errors import InputError
+from . import score_summary
 
 if TYPE_CHECKING:  # llama.cpp takes a while to load, and only this verb needs it
     from ..cache import CacheWriter
     from ..run import Engine, Forecast, Inputs
     from ..scoring import Work
+    from ..sparse_cache import SparseWriter
+
+ALL_PAIRS_SECONDS = 12 * 3600  # what a run may take that was not given a budget
+SLOWEST = 50.0  # tokens/s: below what that leaves time for, the forecast is not worth its seconds
 
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FlashAttention = Literal["auto", "on", "off"]
@@ -44,6 +50,16 @@ def score(
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave bad records out and say how many.")
     ] = False,
+    budget: Annotated[
+        str | None, typer.Option(help="Score some pairs only: a share (5%), a number (2M) or a time (8h); 100%: all.")
+    ] = None,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Spend more on a cache that has part of the pairs: --budget +5%.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the pairs that --budget chooses.")] = 0,
+    max_response_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Score only so many first tokens of each response.")
+    ] = None,
     ctx: Annotated[
         int | None, typer.Option(min=16, help="Longest pair in tokens; default the model's context.")
     ] = None,
@@ -72,11 +88,15 @@ def score(
 
     delift score train.jsonl -o train.delift\n
     delift score train.jsonl --targets dev.jsonl -o dev.delift\n
-    delift score --examples old.jsonl --targets train.jsonl -o old.delift
+    delift score --examples old.jsonl --targets train.jsonl -o old.delift\n
+    delift score train.jsonl --budget 5%\n
+    delift score train.jsonl --continue --budget +5%
     """
+    started = time.monotonic()
     from .. import run
     from ..model import ModelFile, Settings, locate, log_file, log_to
     from ..records import read_records
+    from ..sparse_cache import layout_of
     from ..template import load_template
 
     if (data is None) == (examples is None):
@@ -87,6 +107,9 @@ def score(
     if source == "-" and targets == "-":
         raise InputError("examples and targets cannot both come from stdin")
     path = output or _default_output(source, targets, examples is not None)
+    wanted = None if budget is None else parse_budget(budget)
+    layout = layout_of(path)
+    sparse = _in_part(path, layout, wanted, go_on)
     fields = {"prompt": prompt_field, "response": response_field}
     reading = {"prompt_field": prompt_field, "response_field": response_field, "skip_invalid": skip_invalid}
     example_records = read_records(source, **reading)  # type: ignore[arg-type]
@@ -100,7 +123,13 @@ def score(
         say(f"--ctx {context:,} is more than the {file.context:,} tokens that the model was trained on")
     chat = load_template(template, file.template, file.vocabulary)
     inputs = run.prepare(
-        example_records, target_records, chat, context=context, truncate=truncate, skip_invalid=skip_invalid
+        example_records,
+        target_records,
+        chat,
+        context=context,
+        truncate=truncate,
+        skip_invalid=skip_invalid,
+        response_tokens=max_response_tokens,
     )
     identity = file.identity()
     engine = run.choose_engine(
@@ -113,17 +142,88 @@ def score(
         cache=path,
         say=say,
     )
-    if dry_run:
-        _show(_forecast(run.forecast(engine, inputs), engine), as_json, quiet, _forecast_lines)
+    whole = None
+    if dry_run or (sparse and wanted and wanted.seconds) or (layout is None and wanted is None and _long(inputs)):
+        whole = run.forecast(engine, inputs)
+    if dry_run and whole:
+        expected = _forecast_within(whole, inputs, wanted, path) if sparse else whole
+        rounds = plan.ROUNDS if sparse else None
+        _show(score_summary.forecast(expected, whole, engine, rounds), as_json, quiet, score_summary.forecast_lines)
         return
-    description = run.describe(file, identity, chat, engine, fields, truncate_to=context if truncate else None)
-    with (
-        run.open_cache(path, description, inputs) as cache,
-        nullcontext() if verbose else log_file(path / "llama.cpp.log"),
-    ):
-        work = _score_with_progress(engine, inputs, cache, quiet)
-        summary = _summary(cache, work, inputs, model=f"{identity['name']} {identity['quantization']}", engine=engine)
-    _show(summary, as_json, quiet, _summary_lines)
+    if whole and not sparse:
+        _check_all_pairs(whole)
+    description = run.describe(
+        file,
+        identity,
+        chat,
+        engine,
+        fields,
+        truncate_to=context if truncate else None,
+        response_tokens=max_response_tokens,
+    )
+    name = f"{identity['name']} {identity['quantization']}"
+    log = nullcontext() if verbose else log_file(path / "llama.cpp.log")
+    if not sparse:
+        with run.open_cache(path, description, inputs) as cache, log:
+            work = _score_with_progress(engine, inputs, cache, quiet)
+            summary = score_summary.summary(cache, work, inputs, model=name, engine=engine)
+        _show(summary, as_json, quiet, score_summary.lines)
+        return
+    if wanted and not wanted.seconds and layout is None:
+        _check_budget(inputs, wanted)
+    with run.open_sparse_cache(path, description, inputs) as part, log:
+        deadline = started + wanted.seconds if wanted and wanted.seconds else None
+        rate = whole.tokens_per_second if whole else 0.0
+        work, stopped = _score_rounds(engine, inputs, part, wanted, seed, rate, deadline, quiet)
+        summary = score_summary.summary(part, work, inputs, model=name, engine=engine)
+        if not part.pairs_done:
+            raise InputError(f"--budget {budget} is over before the first pair was scored; give it more time")
+        summary |= score_summary.part(part, inputs, stopped, seed)
+    _show(summary, as_json, quiet, score_summary.lines)
+
+
+def _in_part(path: Path, layout: str | None, budget: Budget | None, go_on: bool) -> bool:
+    """Does this run score a part of the pairs? InputError where that does not go with what is there."""
+    if layout is None and go_on:
+        raise InputError(f"{path}: there is nothing to --continue; begin with --budget 5%")
+    if budget is not None and budget.more and not go_on:
+        raise InputError(f"--budget {budget.text} is on top of what is scored: add --continue")
+    if layout == "dense" and (go_on or (budget is not None and not budget.all)):
+        raise InputError(
+            f"{path} is a cache of all pairs: run without --budget to complete it, or give another directory with -o"
+        )
+    return layout == "sparse" or (layout is None and budget is not None and not budget.all)
+
+
+def _long(inputs: Inputs) -> bool:
+    """Might all pairs take longer than the limit?"""
+    from ..run import expected_tokens
+    from ..scoring import TargetTokens
+
+    return expected_tokens(inputs, TargetTokens(inputs.encoded_targets))[0] > ALL_PAIRS_SECONDS * SLOWEST
+
+
+def _forecast_within(whole: Forecast, inputs: Inputs, budget: Budget | None, path: Path) -> Forecast:
+    from ..rounds import forecast
+    from ..sparse_cache import SparseCache
+
+    return forecast(whole, inputs, budget, SparseCache(path) if path.exists() else None)
+
+
+def _check_all_pairs(whole: Forecast) -> None:
+    if whole.seconds > ALL_PAIRS_SECONDS:
+        raise InputError(
+            f"all {whole.pairs:,} pairs would take {console.duration(whole.seconds)}, more than "
+            f"{console.duration(ALL_PAIRS_SECONDS)}: score a part with --budget 5% (about "
+            f"{console.duration(0.05 * whole.seconds)}) or --budget 8h, or insist with --budget 100%"
+        )
+
+
+def _check_budget(inputs: Inputs, budget: Budget) -> None:
+    from ..rounds import check_budget
+
+    n, m = inputs.shape
+    check_budget(budget.goal(n * m, 0), (n, m), budget.text)
 
 
 def _default_output(source: str, targets: str | None, as_existing: bool) -> Path:
@@ -153,91 +253,43 @@ def _score_with_progress(engine: Engine, inputs: Inputs, cache: CacheWriter, qui
     return work
 
 
-def _summary(cache: CacheWriter, work: Work, inputs: Inputs, *, model: str, engine: Engine) -> dict[str, Any]:
-    from ..inspection import utilities
+def _score_rounds(
+    engine: Engine,
+    inputs: Inputs,
+    cache: SparseWriter,
+    budget: Budget | None,
+    seed: int,
+    rate: float,
+    deadline: float | None,
+    quiet: bool,
+) -> tuple[Work, str]:
+    """Round after round; what was done, and why it ended."""
+    from .. import rounds, run, scoring
 
-    utility = utilities(cache)
-    sets = [inputs.examples] if inputs.targets is None else [inputs.examples, inputs.targets]
-    return {
-        "cache": str(cache.path),
-        "examples": cache.shape[0],
-        "targets": cache.shape[1],
-        "layouts": [records.layouts for records in sets],
-        "duplicates": [records.duplicates for records in sets],
-        "left_out": [
-            {"line": record.line, "id": record.id, "reason": record.reason}
-            for records in sets
-            for record in records.rejected
-        ],
-        "model": model,
-        "template": cache.manifest["template"]["name"],
-        "weights": engine.weights,
-        "weights_deviation": engine.deviation,
-        "pairs_scored": work.pairs,
-        "seconds": round(work.seconds, 3),
-        "pairs_per_second": round(work.pairs / work.seconds, 2) if work.pairs else None,
-        "tokens_per_second": round(work.tokens / work.seconds, 1) if work.tokens else None,
-        "decode_share": round(work.decode_seconds / work.seconds, 4) if work.tokens else None,
-        "reduce_share": round(work.reduce_seconds / work.seconds, 4) if work.tokens else None,
-        "tokens_evaluated": work.tokens,
-        "tokens_one_by_one": work.plain_tokens,
-        "mean_utility": utility.mean,
-        "harmful_share": utility.harmful,
-    }
-
-
-def _summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    layouts = " and ".join(
-        ", ".join(f"{name} ({count:,})" for name, count in layout.items()) for layout in summary["layouts"]
-    )
-    lines = [
-        ("records", f"{summary['examples']:,} examples by {summary['targets']:,} targets; layout {layouts}"),
-        ("model", f"{summary['model']}, weights {summary['weights']}; {summary['template']}"),
-    ]
-    if any(summary["duplicates"]):
-        lines.append(("duplicates", f"{sum(summary['duplicates']):,} exact copies (kept)"))
-    if summary["left_out"]:
-        first = summary["left_out"][0]
-        count = len(summary["left_out"])
-        lines.append(("left out", f"{count:,} records, first: line {first['line']}: {first['reason']}"))
-    if summary["pairs_scored"]:
-        saved = 1 - summary["tokens_evaluated"] / max(1, summary["tokens_one_by_one"])
-        lines += [
-            (
-                "scored",
-                f"{summary['pairs_scored']:,} pairs in {console.duration(summary['seconds'])}: "
-                f"{summary['pairs_per_second']:,.1f} pairs/s, {summary['tokens_per_second']:,.0f} tokens/s",
-            ),
-            ("tokens", f"{summary['tokens_evaluated']:,} evaluated, {saved:.0%} fewer than one by one"),
-            ("time in", f"llama.cpp {summary['decode_share']:.1%}, log-softmax {summary['reduce_share']:.1%}"),
-        ]
-    else:
-        lines.append(("scored", "nothing to do, the cache was complete"))
-    return [
-        *lines,
-        ("utility", f"mean {summary['mean_utility']:+.4f}, {summary['harmful_share']:.0%} of the pairs harmful"),
-        ("cache", summary["cache"]),
-        ("next", f"delift select {summary['cache']} -k 30% > subset.jsonl"),
-    ]
-
-
-def _forecast(forecast: Forecast, engine: Engine) -> dict[str, Any]:
-    return {**asdict(forecast), "weights": engine.weights, "batch": engine.settings.batch}
-
-
-def _forecast_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    saved = 1 - summary["tokens"] / summary["plain_tokens"]
-    return [
-        ("pairs", f"{summary['pairs']:,}"),
-        ("tokens", f"{summary['tokens']:,} to evaluate, {saved:.0%} fewer than one by one"),
-        (
-            "time",
-            f"{console.duration(summary['seconds'])} at {summary['tokens_per_second']:,.0f} tokens/s "
-            f"(weights {summary['weights']}, batch {summary['batch']})",
-        ),
-        ("disk", f"{summary['disk_bytes'] / 1e6:,.1f} MB"),
-        ("memory", f"{summary['memory_bytes'] / 1e6:,.0f} MB"),
-    ]
+    work, goal = scoring.Work(), rounds.pending(cache, budget)
+    if cache.complete and (goal[1] == 0 or 0 < goal[0] <= cache.planned):
+        return work, "budget"
+    targets = scoring.TargetTokens(inputs.encoded_targets)
+    with run.at_work(engine, inputs, targets) as models:
+        measuring = scoring.Scoring(models, inputs.encoded_examples, targets)
+        for _ in measuring.base(cache):
+            pass
+        going = rounds.Rounds(
+            measuring, inputs, targets, cache, budget, seed, tokens_per_second=rate, deadline=deadline
+        )
+        for part in going.rounds():
+            number, before, todo = len(cache.rounds), work, len(part.todo)
+            begun = time.monotonic()
+            with console.progress(f"round {number}, {len(part):,} pairs", todo, quiet=quiet) as show:
+                for work in going.score(part):
+                    rows, seconds = work.rows - before.rows, time.monotonic() - begun
+                    show(
+                        rows,
+                        f"{(work.pairs - before.pairs) / seconds:.1f} pairs/s, "
+                        f"{(work.tokens - before.tokens) / seconds:,.0f} tokens/s",
+                        seconds / rows * (todo - rows),
+                    )
+        return measuring.work, going.stopped
 
 
 def _show(

@@ -13,8 +13,7 @@ import typer
 
 from .. import blocks, console, gains, output
 from ..amount import Amount, parse_amount, parse_counts, parse_quota, parse_share, quota_records
-from ..blocks import SelfUtility
-from ..cache import Cache
+from ..blocks import Estimates, KernelOptions, PartialBlock, SelfUtility
 from ..curve import curve_rows, plot, render_curve
 from ..errors import InputError
 from ..kernel import Transform, Utility
@@ -23,6 +22,8 @@ from ..records import Record, record_field
 from ..selection import Method, Selection
 from ..selection import select as choose
 from ..similar import near_duplicates
+from ..sparse_cache import open_cache
+from .measured import measured, measured_lines
 
 ObjectiveName = Literal["fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated"]
 
@@ -43,6 +44,9 @@ def select(
     self_utility: Annotated[
         SelfUtility, typer.Option("--self", help="May a record, or a copy of it, cover itself?")
     ] = "exclude",
+    estimates: Annotated[
+        Estimates, typer.Option(help="Of a cache with some of the pairs: do the others count as estimated, or as 0?")
+    ] = "on",
     paper: Annotated[
         bool, typer.Option("--paper", help="As published: euclidean, clip, self-utilities included.")
     ] = False,
@@ -95,15 +99,16 @@ def select(
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
         self_utility = "include"
     name = objective or blocks.default_objective(cache is not None, target is not None, existing is not None)
-    caches = {"pool": _open(cache), "target": _open(target), "existing": _open(existing)}
-    options = blocks.KernelOptions(utility, kernel, self_utility)
-    goal, pool = blocks.objective_over(**caches, name=name, options=options, eta=eta, nu=nu, alpha=alpha)
+    paths = {"pool": cache, "target": target, "existing": existing}
+    opened = {role: None if path is None else blocks.as_block(open_cache(path)) for role, path in paths.items()}
+    options = KernelOptions(utility, kernel, self_utility, estimates, seed)
+    goal, pool = blocks.objective_over(**opened, name=name, options=options, eta=eta, nu=nu, alpha=alpha)
     records = pool.examples
     amount = parse_amount(k, len(records))
     group_field, least, most = _quotas(per, group, at_least or [], at_most or [], records, amount)
     kept_gains = gains.gains_file(
         pool.cache,
-        [opened for opened in caches.values() if opened],
+        [block.cache for block in opened.values() if block],
         objective=name,
         options=asdict(options),
         parameters=goal.parameters,
@@ -170,6 +175,11 @@ def select(
         "guarantee": selection.guarantee_note,
         "at_least_of_optimum": selection.value / selection.optimum_bound if selection.optimum_bound else None,
         "model_sha256": pool.cache.manifest["model"]["sha256"],
+        "measured": {
+            role: _measured(block, options, selection, chosen_from=block is pool)
+            for role, block in opened.items()
+            if isinstance(block, PartialBlock)
+        },
     }
     if as_json:
         stream = sys.stderr if destination is None else sys.stdout
@@ -177,11 +187,20 @@ def select(
     elif not quiet:
         _print(summary, amount, selection)
         if curve is not None:
-            console.plot(plot(selection.curve), f"value against k, up to {selection.value:.4f} at {len(rows):,}")
+            console.plot(
+                plot(selection.curve.tolist()), f"value against k, up to {selection.value:.4f} at {len(rows):,}"
+            )
 
 
-def _open(path: Path | None) -> Cache | None:
-    return None if path is None else Cache(path)
+def _measured(
+    block: PartialBlock, options: KernelOptions, selection: Selection, *, chosen_from: bool
+) -> dict[str, Any]:
+    """What of a block was measured and, where estimates count, what the choice covers by them."""
+    partial = block.partial(options)
+    found = {"cache": str(block.cache.path), "estimates": options.estimates, **measured(partial)}
+    if chosen_from and options.estimates == "on":
+        found["covered"] = asdict(partial.subset_value(selection.indices, own=options.self_utility == "include"))
+    return found
 
 
 def _quotas(
@@ -259,4 +278,16 @@ def _print(summary: dict[str, Any], amount: Amount, selection: Selection) -> Non
     if selection.saturated_at is not None:
         rest = f"; the other {summary['filled']:,} were taken by what each is worth alone" if summary["filled"] else ""
         rows.append(("saturated", f"nothing more to gain after {selection.saturated_at:,} records{rest}"))
+    for found in summary["measured"].values():
+        others = "estimated" if found["estimates"] == "on" else "counted as 0"
+        rows += [("cache", f"{found['cache']}, unmeasured pairs {others}"), *measured_lines(found)]
+        if "covered" in found:
+            covered = found["covered"]
+            rows.append(
+                (
+                    "coverage",
+                    f"{covered['estimated']:.4f} estimated (95 % interval {covered['low']:.4f} to "
+                    f"{covered['high']:.4f}), {covered['measured']:.4f} by measured pairs alone",
+                )
+            )
     console.facts(rows)

@@ -71,7 +71,7 @@ def our_rows(made: Block, settings: Settings, repeats: int = 1) -> dict[str, Any
         started = time.perf_counter()
         for _ in range(repeats):
             for row, (prefix, system) in enumerate(zip(examples.prefixes, examples.systems, strict=True)):
-                trie, order = made.targets.behind(system, 0)
+                trie, order = made.targets.behind(system, made.targets.all)
                 distance[row, order], logprob[row, order] = scorer.row(prefix, trie)
         seconds = time.perf_counter() - started
     return {
@@ -240,7 +240,7 @@ def unique_tokens(examples: EncodedExamples, targets: TargetTokens) -> int:
     whole = Sequences.join([(prefix, prefix[-1:]) for prefix in examples.prefixes])
     prefix_trie = len(build_trie(whole, whole.sorted_order()).tokens)
     distinct = {(prefix.tobytes(), system) for prefix, system in zip(examples.prefixes, examples.systems, strict=True)}
-    return prefix_trie + sum(len(targets.behind(system, 0)[0].tokens) for _, system in distinct)
+    return prefix_trie + sum(len(targets.behind(system, targets.all)[0].tokens) for _, system in distinct)
 
 
 def large(models: dict[str, ModelFile], pool: RecordSet, settings: Settings) -> dict[str, Any]:

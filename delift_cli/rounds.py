@@ -1,0 +1,193 @@
+"""A scoring run within a budget: plan a round of pairs, score it, plan the next from what was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from . import plan
+from .amount import Budget
+from .errors import InputError
+from .partial import proposals, scored
+from .run import Forecast, Inputs
+from .scoring import Scoring, TargetTokens, Unit, Work, common_start
+from .sparse_cache import Asked, SparseCache, SparseWriter, StoredRound
+
+ROUNDS = plan.ROUNDS
+MARGIN = 0.95  # of the time that is left; the rest is for rates that change and plans that take longer
+SAMPLED_EXAMPLES, SAMPLED_TARGETS = 8, 64
+BYTES_PER_PAIR = 13  # target, source and two float32
+
+
+class Cost(NamedTuple):
+    """Tokens of a partly scored block: `prefixes` once a round at most, `pair` for each pair on average."""
+
+    prefixes: int
+    pair: float
+
+    def tokens(self, pairs: int, rounds: int = ROUNDS) -> int:
+        """What so many pairs take."""
+        return round(rounds * self.prefixes + pairs * self.pair)
+
+    def pairs(self, tokens: float, rounds: int = ROUNDS) -> int:
+        """How many pairs so many tokens are enough for."""
+        return max(0, int((tokens - rounds * self.prefixes) / self.pair))
+
+
+def cost(inputs: Inputs, targets: TargetTokens) -> Cost:
+    """Measured on the tries of some random targets behind some of the examples."""
+    encoded, rng = inputs.encoded_examples, np.random.default_rng(0)
+    head = len(common_start(encoded.prefixes))
+    some = np.unique(np.linspace(0, len(encoded.prefixes) - 1, SAMPLED_EXAMPLES).astype(int)).tolist()
+    count = min(targets.count, SAMPLED_TARGETS)
+    tokens = 0
+    for example in some:
+        chosen = np.sort(rng.choice(targets.count, count, replace=False))
+        tokens += len(targets.behind(encoded.systems[example], chosen)[0].tokens)
+    return Cost(sum(len(prefix) - head for prefix in encoded.prefixes), tokens / (count * len(some)))
+
+
+def check_budget(pairs: int, shape: tuple[int, int], budget: str) -> None:
+    """InputError for fewer pairs than a first round needs to show every record twice on either side."""
+    n, m = shape
+    least = min(2 * (n + m), n * m)
+    if pairs < least:
+        raise InputError(
+            f"--budget {budget} comes to {pairs:,} of {n * m:,} pairs, too few for {n:,} examples and {m:,} targets: "
+            f"give at least {least:,} pairs ({100 * least / (n * m):.2g}%)"
+        )
+
+
+def forecast(whole: Forecast, inputs: Inputs, budget: Budget | None, cache: SparseCache | None) -> Forecast:
+    """What a run will take, given what all pairs would. `budget`, `cache` (None: a new one): see `Rounds`."""
+    pairs_cost = cost(inputs, TargetTokens(inputs.encoded_targets))
+    done = cache.pairs_done if cache else 0
+    if budget is not None and budget.seconds is not None:
+        pairs = min(whole.pairs - done, pairs_cost.pairs(MARGIN * budget.seconds * whole.tokens_per_second))
+    elif cache is not None:
+        pairs = max(pending(cache, budget)[0], cache.planned) - done
+    else:
+        assert budget is not None
+        pairs = budget.goal(whole.pairs, 0)
+    if not done and budget is not None:
+        check_budget(pairs, inputs.shape, budget.text)
+    tokens = min(whole.tokens, pairs_cost.tokens(pairs)) if pairs else 0
+    return replace(
+        whole,
+        pairs=pairs,
+        tokens=tokens,
+        plain_tokens=round(whole.plain_tokens * pairs / whole.pairs),
+        seconds=tokens / whole.tokens_per_second,
+        disk_bytes=pairs * BYTES_PER_PAIR,
+    )
+
+
+class Rounds:
+    """One run: go through `rounds()` and let `score()` do each of them.
+
+    `stopped` says why it ended: `budget` (everything planned is scored) or `time`.
+
+    Args:
+        budget: None to go on with what an earlier run was to do.
+        tokens_per_second: the expected rate, until there is a measured one. For a time only.
+        deadline: by `time.monotonic()`; None for a budget that is not a time.
+    """
+
+    def __init__(
+        self,
+        scoring: Scoring,
+        inputs: Inputs,
+        targets: TargetTokens,
+        cache: SparseWriter,
+        budget: Budget | None,
+        seed: int,
+        *,
+        tokens_per_second: float = 0.0,
+        deadline: float | None = None,
+    ) -> None:
+        self.stopped = "budget"
+        self._scoring = scoring
+        self._inputs = inputs
+        self._targets = targets
+        self._cache = cache
+        self._budget = budget
+        self._seed = seed
+        self._rate = tokens_per_second
+        self._deadline = deadline
+
+    def rounds(self) -> Iterator[StoredRound]:
+        """The round that was interrupted, if one was, then new ones, each planned when it is asked for."""
+        cache = self._cache
+        if cache.rounds and not cache.complete:
+            yield cache.rounds[-1]
+        n, m = cache.shape
+        goal, left, budget = pending(cache, self._budget)
+        texts, planning = None, 0.0
+        for rounds_left in range(left, 0, -1):
+            if self._late():
+                return
+            started = time.monotonic()
+            if self._deadline is not None:
+                goal = self._affordable(rounds_left, planning)
+                if not cache.rounds:
+                    check_budget(goal, cache.shape, budget)
+            texts = texts or proposals(
+                self._inputs.examples.records,
+                None if self._inputs.targets is None else self._inputs.targets.records,
+                goal,
+            )
+            new = plan.next_round(texts, scored(cache), goal, rounds_left=rounds_left, seed=self._seed)
+            planning = time.monotonic() - started
+            if not len(new):
+                return
+            asked = Asked(budget, min(goal, n * m), rounds_left, self._seed)
+            yield cache.begin_round(asked, new.indptr, new.targets, new.source)
+
+    def score(self, part: StoredRound) -> Iterator[Work]:
+        """Score what is missing of a round, until the time is up.
+
+        The examples come in random order, so that a round that is cut short is a fair sample of its plan.
+        """
+        todo = np.random.default_rng(self._seed).permutation(part.todo).tolist()
+        units = (Unit(example, part.targets[part.pairs_of(example)].astype(np.int64)) for example in todo)
+        before, started = self._scoring.work.tokens, time.monotonic()
+        for work in self._scoring.units(
+            units, lambda unit, measured: self._cache.write_pairs(part, unit.example, *measured)
+        ):
+            yield work
+            if self._late():
+                return
+        if self._deadline is not None and todo:
+            self._rate = (self._scoring.work.tokens - before) / (time.monotonic() - started)
+
+    def _late(self) -> bool:
+        late = self._deadline is not None and time.monotonic() > self._deadline
+        if late:
+            self.stopped = "time"
+        return late
+
+    def _affordable(self, rounds_left: int, planning: float) -> int:
+        """Pairs in all that the time left is enough for."""
+        assert self._deadline is not None
+        seconds = MARGIN * (self._deadline - time.monotonic()) - rounds_left * planning
+        return self._cache.planned + cost(self._inputs, self._targets).pairs(seconds * self._rate, rounds_left)
+
+
+def pending(cache: SparseCache, budget: Budget | None) -> tuple[int, int, str]:
+    """What is left to do: pairs in all to reach, rounds to do it in, and the budget's text.
+
+    What the last run was to do comes first, when it is asked for again or nothing else is asked for.
+    """
+    last = cache.rounds[-1].asked if cache.rounds else None
+    if last is not None and (budget is None or budget.text == last.budget):
+        unfinished = last.rounds_left > 1 and cache.planned < last.goal
+        if unfinished or budget is None or not budget.more:
+            return last.goal, last.rounds_left - 1 if unfinished else 0, last.budget
+    if budget is None:
+        raise InputError(f"{cache.path} has no round that was begun: give a --budget")
+    n, m = cache.shape
+    return (0 if budget.seconds else budget.goal(n * m, cache.planned)), ROUNDS, budget.text
