@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from .amount import Budget
 from .errors import InputError
 from .partial import proposals, scored
 from .run import Forecast, Inputs
-from .scoring import Scoring, TargetTokens, Unit, Work, common_start
+from .scoring import Measures, Scoring, TargetTokens, Unit, Work, common_start
 from .sparse_cache import Asked, SparseCache, SparseWriter, StoredRound
 
 ROUNDS = plan.ROUNDS
@@ -143,6 +144,8 @@ class Rounds:
             new = plan.next_round(texts, scored(cache), goal, rounds_left=rounds_left, seed=self._seed)
             planning = time.monotonic() - started
             if not len(new):
+                if self._deadline is not None and cache.planned < n * m:
+                    self.stopped = "time"
                 return
             asked = Asked(budget, min(goal, n * m), rounds_left, self._seed)
             yield cache.begin_round(asked, new.indptr, new.targets, new.source)
@@ -155,12 +158,15 @@ class Rounds:
         todo = np.random.default_rng(self._seed).permutation(part.todo).tolist()
         units = (Unit(example, part.targets[part.pairs_of(example)].astype(np.int64)) for example in todo)
         before, started = self._scoring.work.tokens, time.monotonic()
-        for work in self._scoring.units(
-            units, lambda unit, measured: self._cache.write_pairs(part, unit.example, *measured)
-        ):
-            yield work
-            if self._late():
-                return
+
+        def write(unit: Unit, measured: Measures) -> None:
+            self._cache.write_pairs(part, unit.example, *measured)
+
+        with closing(self._scoring.units(units, write)) as steps:
+            for work in steps:
+                yield work
+                if self._late():
+                    return
         if self._deadline is not None and todo:
             self._rate = (self._scoring.work.tokens - before) / (time.monotonic() - started)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -192,7 +192,7 @@ class Scoring:
                 yield self.work
         cache.sync()
 
-    def units(self, units: Iterable[Unit], write: Callable[[Unit, Measures], None]) -> Iterator[Work]:
+    def units(self, units: Iterable[Unit], write: Callable[[Unit, Measures], None]) -> Generator[Work, None, None]:
         """Measure `units`; each one's results, in the order of its targets, go to `write` in this thread."""
         self._stop.clear()
         for scorer in self._scorers:

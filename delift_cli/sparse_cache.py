@@ -305,8 +305,10 @@ def open_sparse_for_scoring(
 
 
 def layout_of(path: Path) -> str | None:
-    """`dense` or `sparse`; None where there is nothing. InputError where there is something else."""
-    return str(read_manifest(path)["layout"]) if path.is_dir() else None
+    """`dense` or `sparse`; None where there is nothing yet. InputError where there is something else."""
+    if not path.is_dir() or not any(path.iterdir()):
+        return None
+    return str(read_manifest(path)["layout"])
 
 
 def open_cache(path: Path) -> Cache | SparseCache:

@@ -146,7 +146,7 @@ def score(
     if dry_run or (sparse and wanted and wanted.seconds) or (layout is None and wanted is None and _long(inputs)):
         whole = run.forecast(engine, inputs)
     if dry_run and whole:
-        expected = _forecast_within(whole, inputs, wanted, path) if sparse else whole
+        expected = _forecast_within(whole, inputs, wanted, path if layout else None) if sparse else whole
         rounds = plan.ROUNDS if sparse else None
         _show(score_summary.forecast(expected, whole, engine, rounds), as_json, quiet, score_summary.forecast_lines)
         return
@@ -203,11 +203,11 @@ def _long(inputs: Inputs) -> bool:
     return expected_tokens(inputs, TargetTokens(inputs.encoded_targets))[0] > ALL_PAIRS_SECONDS * SLOWEST
 
 
-def _forecast_within(whole: Forecast, inputs: Inputs, budget: Budget | None, path: Path) -> Forecast:
+def _forecast_within(whole: Forecast, inputs: Inputs, budget: Budget | None, begun: Path | None) -> Forecast:
     from ..rounds import forecast
     from ..sparse_cache import SparseCache
 
-    return forecast(whole, inputs, budget, SparseCache(path) if path.exists() else None)
+    return forecast(whole, inputs, budget, None if begun is None else SparseCache(begun))
 
 
 def _check_all_pairs(whole: Forecast) -> None:
