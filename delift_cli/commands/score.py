@@ -266,9 +266,10 @@ def _score_rounds(
     """Round after round; what was done, and why it ended."""
     from .. import rounds, run, scoring
 
-    work, goal = scoring.Work(), rounds.pending(cache, budget)
-    if cache.complete and (goal[1] == 0 or 0 < goal[0] <= cache.planned):
-        return work, "budget"
+    work = scoring.Work()
+    goal, rounds_left, _ = rounds.pending(cache, budget)
+    if cache.complete and (rounds_left == 0 or (deadline is None and goal <= cache.planned)):
+        return work, "budget"  # nothing to do: the model need not be loaded
     targets = scoring.TargetTokens(inputs.encoded_targets)
     with run.at_work(engine, inputs, targets) as models:
         measuring = scoring.Scoring(models, inputs.encoded_examples, targets)
