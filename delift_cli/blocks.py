@@ -18,7 +18,7 @@ from .records import Record, copy_groups
 from .sparse_cache import SparseCache
 
 SelfUtility = Literal["exclude", "include"]
-Estimates = Literal["on", "off"]
+Estimates = Literal["auto", "on", "off"]
 CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool
 SWEEP_TARGET = ("flvmi", "sqrt", "log1p", "saturated")  # with a target set they cover it alone
 
@@ -27,13 +27,14 @@ SWEEP_TARGET = ("flvmi", "sqrt", "log1p", "saturated")  # with a target set they
 class KernelOptions:
     """How measurements become similarities: see `kernel.utility_kernel` and DESIGN's self-utility.
 
-    estimates: do pairs that were not scored count as estimated, or as zero? seed: of the estimate.
+    estimates: do pairs that were not scored count as estimated, or as zero? `auto`: as estimated where the estimates
+        predict held-out pairs better than their mean does. seed: of the estimate.
     """
 
     utility: Utility = "euclidean"
     transform: Transform = "clip"
     self_utility: SelfUtility = "exclude"
-    estimates: Estimates = "on"
+    estimates: Estimates = "auto"
     seed: int = 0
 
 
@@ -113,6 +114,10 @@ class PartialBlock(_Records):
             self._partial[key] = Partial(self.cache, self.examples, targets, *key)
         return self._partial[key]
 
+    def estimated(self, options: KernelOptions) -> bool:
+        """Do its unscored pairs count as estimated?"""
+        return options.estimates == "on" or (options.estimates == "auto" and self.partial(options).quality.r2 > 0)
+
     def utility_range(self, options: KernelOptions) -> tuple[float, float]:
         """Smallest and largest measured utility."""
         utility = self.partial(options).scored.utility
@@ -122,7 +127,7 @@ class PartialBlock(_Records):
         """Its kernel, of measured utilities and, for the other pairs, estimates or nothing."""
         partial = self.partial(options)
         left, right = (np.zeros((size, 0), np.float32) for size in self.cache.shape)
-        if options.estimates == "on":
+        if self.estimated(options):
             left, right = partial.estimate.factors()
         return factored_kernel(*partial.rows(), left, right, options.transform, **shared)
 

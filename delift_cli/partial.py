@@ -82,6 +82,7 @@ class Partial:
         indptr = np.searchsorted(self.scored.example[order], np.arange(self.cache.shape[0] + 1))
         return indptr.astype(np.int64), self.scored.target[order], self.scored.utility[order]
 
+    @cached_property
     def quality(self) -> Quality:
         """How well the estimates predict the pairs that were held out of every fit."""
         held = self._held_out

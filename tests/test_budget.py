@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from tiny_runs import QUICK, WORDS, delift, jsonl, model, score, start, tree
 
-from delift_cli import plan, rounds
+from delift_cli import partial, plan, rounds
 from delift_cli.amount import Budget, parse_budget
 from delift_cli.blocks import KernelOptions, as_block, kernels
 from delift_cli.cache import Cache
 from delift_cli.commands import score as score_command
 from delift_cli.errors import InputError
+from delift_cli.estimate import Quality
 from delift_cli.kernel import similarities
 from delift_cli.sparse_cache import SparseCache, open_cache
 
@@ -399,8 +400,9 @@ def test_estimates_count_only_where_nothing_is_measured(folder: Path) -> None:
 @pytest.mark.parametrize("own", ["exclude", "include"])
 def test_measured_coverage_is_that_of_the_scored_pairs(folder: Path, utility: str, own: str) -> None:
     options = ("-k", "5", "--utility", utility, "--self", own)
-    found = delift("select", folder / "part", *options, "--json", "-o", "/dev/null").json
-    chosen = [int(id_[1:]) for id_ in delift("select", folder / "part", *options, "--ids-only").out.split()]
+    on = (*options, "--estimates", "on")
+    found = delift("select", folder / "part", *on, "--json", "-o", "/dev/null").json
+    chosen = [int(id_[1:]) for id_ in delift("select", folder / "part", *on, "--ids-only").out.split()]
     cache, pairs = SparseCache(folder / "part"), SparseCache(folder / "part").pairs()
     gains = {
         "euclidean": cache.base_distance[pairs.target] - pairs.distance,
@@ -417,11 +419,22 @@ def test_measured_coverage_is_that_of_the_scored_pairs(folder: Path, utility: st
 
 
 def test_summary_of_select_marks_estimates(folder: Path) -> None:
-    shown = delift("select", folder / "part", "-k", "5").err
+    shown = delift("select", folder / "part", "-k", "5", "--estimates", "on").err
     assert "unmeasured pairs estimated" in shown
     assert "173 of 576 pairs (30.03%)" in shown
     assert "95 % interval" in shown
     assert "counted as 0" in delift("select", folder / "part", "-k", "5", "--estimates", "off").err
+
+
+@pytest.mark.parametrize(("r2", "used"), [(0.3, "on"), (0.0, "off"), (-1.0, "off"), (float("nan"), "off")])
+def test_estimates_are_used_where_they_are_any_good(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, r2: float, used: str
+) -> None:
+    monkeypatch.setattr(partial, "quality", lambda *_: Quality(100, r2, 0.5, 0.0, 0.1))
+    result = delift("select", folder / "part", "-k", "5", "--json", "-o", "/dev/null").json
+    assert result["measured"]["pool"]["estimates"] == used
+    chosen = delift("select", folder / "part", "-k", "5", "--ids-only").out
+    assert chosen == delift("select", folder / "part", "-k", "5", "--ids-only", "--estimates", used).out
 
 
 def test_copies_in_a_rectangle_are_self_pairs(folder: Path) -> None:

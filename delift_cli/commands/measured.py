@@ -23,7 +23,7 @@ def measured(partial: Partial) -> dict[str, Any]:
             {"budget": part.asked.budget, "pairs": len(part), "coverage": coverage}
             for part, coverage in zip(cache.rounds, course.coverages, strict=True)
         ],
-        "held_out": asdict(partial.quality()),
+        "held_out": asdict(partial.quality),
         "expected_change": {"more_pairs": more, "share": course.expected_change(more) if more else None},
     }
 

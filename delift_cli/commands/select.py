@@ -45,8 +45,9 @@ def select(
         SelfUtility, typer.Option("--self", help="May a record, or a copy of it, cover itself?")
     ] = "exclude",
     estimates: Annotated[
-        Estimates, typer.Option(help="Of a cache with some of the pairs: do the others count as estimated, or as 0?")
-    ] = "on",
+        Estimates,
+        typer.Option(help="Pairs that were not scored count as estimated (on), as 0 (off); auto: if that is any good."),
+    ] = "auto",
     paper: Annotated[
         bool, typer.Option("--paper", help="As published: euclidean, clip, self-utilities included.")
     ] = False,
@@ -197,8 +198,9 @@ def _measured(
 ) -> dict[str, Any]:
     """What of a block was measured and, where estimates count, what the choice covers by them."""
     partial = block.partial(options)
-    found = {"cache": str(block.cache.path), "estimates": options.estimates, **measured(partial)}
-    if chosen_from and options.estimates == "on":
+    estimated = block.estimated(options)
+    found = {"cache": str(block.cache.path), "estimates": "on" if estimated else "off", **measured(partial)}
+    if chosen_from and estimated:
         found["covered"] = asdict(partial.subset_value(selection.indices, own=options.self_utility == "include"))
     return found
 
