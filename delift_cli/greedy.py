@@ -19,16 +19,12 @@ from numpy.typing import ArrayLike
 
 from delift_cli.constraints import SLOTS, Rules, admissible, take
 from delift_cli.kernel import Array, Kernel, new_scratch
-from delift_cli.objectives import CAPPED, Coverage, Objective, cover, row_gain
-from delift_cli.packed import Packed, not_packed, pack, packed_cover, packed_gain
+from delift_cli.objectives import Coverage, Objective, cover, row_gain
 
-LARGEST_BATCH = 256
+LARGEST_BATCH = 1024
 
-# Below this many entries (some 0.2 ms of work) the other threads are not worth waking.
-PARALLEL_ENTRIES = 1 << 20
-
-# Rows are packed (see packed.py) after so many choices, or twice or four times as many when that is too early.
-FIRST_PACKING = 16
+# Below this many entries (some 0.1 ms of work) the other threads are not worth waking.
+PARALLEL_ENTRIES = 1 << 19
 
 # Why a run ended.
 FULL, SATURATED, BELOW, EXHAUSTED = range(4)
@@ -114,7 +110,6 @@ def _pop(heap: Array, size: int, bounds: Array) -> int:
 def _settle(
     kernel: Kernel,
     coverage: Coverage,
-    packed: Packed,
     rules: Rules,
     bounds: Array,
     fresh: Array,
@@ -141,10 +136,7 @@ def _settle(
                 continue
         if count == 0:
             return size, evaluations
-        if packed.start.size > 0:
-            for position in range(count):
-                bounds[batch[position]] = packed_gain(packed, coverage, batch[position])
-        elif count * coverage.state.size >= PARALLEL_ENTRIES:
+        if count * coverage.state.size >= PARALLEL_ENTRIES:
             _evaluate(kernel, coverage, batch, count, bounds, scratch)
         else:
             for position in range(count):
@@ -216,20 +208,7 @@ def _run(
     size = waiting
     if sample == 0:
         _heapify(heap, size, bounds)
-    packed, next_packing = not_packed(), max(FIRST_PACKING, always.size)
     while rules.left[SLOTS] > 0:
-        if taken == next_packing and coverage.curve <= CAPPED and packed.start.size == 0:
-            packed, next_packing = pack(kernel, coverage, rules.out, scratch), 2 * next_packing
-            if packed.start.size > 0:
-                # Sums of packed rows are rounded otherwise: all bounds are renewed, for equals to stay equal.
-                for j in range(bounds.size):
-                    if not rules.out[j]:
-                        bounds[j] = packed_gain(packed, coverage, j)
-                        if per_token:
-                            bounds[j] /= rules.cost[j]
-                        fresh[j] = taken
-                if sample == 0:
-                    _heapify(heap, size, bounds)
         wanted = sample
         while True:
             if sample > 0:
@@ -238,7 +217,7 @@ def _run(
                     heap[position] = pool[position]
                 _heapify(heap, size, bounds)
             size, computed = _settle(
-                kernel, coverage, packed, rules, bounds, fresh, taken, heap, size, per_token, batch, scratch
+                kernel, coverage, rules, bounds, fresh, taken, heap, size, per_token, batch, scratch
             )
             evaluations += computed
             # A sample without any gain says nothing about the others: look at all of them.
@@ -254,10 +233,7 @@ def _run(
             return taken, evaluations, BELOW
         chosen[taken] = j
         gains[taken] = bounds[j] * rules.cost[j] if per_token else bounds[j]
-        if packed.start.size > 0:
-            packed_cover(packed, coverage, j)
-        else:
-            cover(kernel, coverage, j, scratch[0])
+        cover(kernel, coverage, j, scratch[0])
         take(rules, j)
         taken += 1
         if sample == 0:
