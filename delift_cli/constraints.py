@@ -129,9 +129,7 @@ def _quotas(c: Constraints, n: int, out: Array) -> tuple[Array, Array, Array]:
     if at_least.any() and c.budget is not None:
         raise InputError("a least number per group needs a number of records, not a token budget")
     if c.k is not None and at_least.sum() > c.k:
-        raise InputError(
-            f"the groups' least numbers add up to {at_least.sum()}, more than the {c.k} asked for"
-        )
+        raise InputError(f"the groups' least numbers add up to {at_least.sum()}, more than the {c.k} asked for")
     return group, at_least, at_most
 
 

@@ -49,9 +49,7 @@ def gains_given(objective: Objective, coverage: Coverage, rows: Array | None = N
 
 
 @njit(cache=True, parallel=True)
-def _evaluate(
-    kernel: Kernel, coverage: Coverage, rows: Array, count: int, gains: Array, scratch: Array
-) -> None:
+def _evaluate(kernel: Kernel, coverage: Coverage, rows: Array, count: int, gains: Array, scratch: Array) -> None:
     """gains[j] for the first `count` rows j, shared out among as many threads as scratch has rows."""
     threads = scratch.shape[0]
     for thread in prange(threads):

@@ -213,9 +213,7 @@ def _compressed_rows(
     column = np.ascontiguousarray(columns, dtype=np.int32)
     value = np.ascontiguousarray(values, dtype=np.float32)
     if start.shape != (shape[0] + 1,) or column.shape != value.shape or start[-1] != column.size:
-        raise InputError(
-            f"indptr, columns and values are not the compressed rows of a kernel of shape {shape}"
-        )
+        raise InputError(f"indptr, columns and values are not the compressed rows of a kernel of shape {shape}")
     if column.size and (column.min() < 0 or column.max() >= shape[1]):
         raise InputError(f"a scored pair names a target outside the {shape[1]} of the kernel")
     return start, column, value
@@ -224,9 +222,7 @@ def _compressed_rows(
 def _utility_form(matrix: Array, base: ArrayLike, utility: Utility) -> tuple[float, Array]:
     without = np.asarray(base, dtype=np.float64)
     if without.shape != matrix.shape[1:]:
-        raise InputError(
-            f"{matrix.shape[1]} targets in the matrix, {without.shape} values without an example"
-        )
+        raise InputError(f"{matrix.shape[1]} targets in the matrix, {without.shape} values without an example")
     if utility == "euclidean":
         return -1.0, np.ascontiguousarray(without)
     if utility == "pmi":

@@ -12,6 +12,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+_POLYNOMIAL = np.polynomial.chebyshev.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5])
+_C0, _C1, _C2, _C3, _C4, _C5, _C6 = _POLYNOMIAL.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
+_LOG2_E = np.float32(math.log2(math.e))
 _FASTMATH = {"reassoc", "contract", "nnan", "nsz"}  # not ninf: a vocabulary may mask tokens with -inf
 
 
@@ -25,21 +28,34 @@ def _float_of_bits(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
+@intrinsic
+def _bits_of_float(typing_context: Any, value: Any) -> Any:
+    """The bit pattern of a float32 as an int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
 @numba.njit(fastmath=_FASTMATH, inline="always")
-def _exp(x):  # type: ignore[no-untyped-def]
-    """exp(x) in float32 for x <= 0, to 2 ulp, in operations that LLVM turns into vector code."""
-    x = max(x, np.float32(-87.0))
-    n = np.int32(x * np.float32(1.44269504) - np.float32(0.5))
-    whole = np.float32(n)
-    r = x - whole * np.float32(0.693359375) + whole * np.float32(2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    p = p * r * r + r + np.float32(1.0)
-    return p * _float_of_bits((n + np.int32(127)) << np.int32(23))  # type: ignore[call-arg]
+def _power_of_two(t):  # type: ignore[no-untyped-def]
+    """2**t in float32 for t <= 0, in operations that LLVM turns into vector code.
+
+    The whole part of t goes into the exponent's bits. The fraction, from -1/2 to 1/2, goes through the polynomial
+    that interpolates 2**f at the Chebyshev points of that interval; it is off by 2e-7 at most.
+    """
+    t = max(t, np.float32(-125.0))
+    whole = np.int32(t - np.float32(0.5))
+    f = t - np.float32(whole)
+    p = _C6
+    p = p * f + _C5
+    p = p * f + _C4
+    p = p * f + _C3
+    p = p * f + _C2
+    p = p * f + _C1
+    p = p * f + _C0
+    return _float_of_bits(_bits_of_float(p) + (whole << np.int32(23)))  # type: ignore[call-arg]
 
 
 @numba.njit(parallel=True, fastmath=_FASTMATH, cache=True)
@@ -47,11 +63,12 @@ def _token_logprobs(logits, bounds, tokens, out):  # type: ignore[no-untyped-def
     for row in numba.prange(len(bounds) - 1):
         values = logits[row]
         top = values[0]
-        for value in values:
-            top = max(top, value)
+        for i in range(values.size):
+            top = max(top, values[i])
+        shift = -top * _LOG2_E
         total = 0.0
-        for value in values:
-            total += np.float64(_exp(value - top))
+        for i in range(values.size):
+            total += np.float64(_power_of_two(values[i] * _LOG2_E + shift))
         normalizer = np.float64(top) + math.log(total)
         for at in range(bounds[row], bounds[row + 1]):
             out[at] = np.float64(values[tokens[at]]) - normalizer

@@ -246,15 +246,11 @@ def _bonus(kernel: Kernel, target: Kernel, eta: float) -> Array:
     return bonus
 
 
-def _by_target(
-    kernel: Kernel, block: Kernel, what: str, reduce: Callable[[Kernel], Array], weight: float
-) -> Array:
+def _by_target(kernel: Kernel, block: Kernel, what: str, reduce: Callable[[Kernel], Array], weight: float) -> Array:
     """weight times a column reduction of another block over the same targets."""
     m, targets = kernel_shape(kernel)[1], kernel_shape(block)[1]
     if targets != m:
-        raise InputError(
-            f"the {what} block's columns must be the {m} targets of the kernel; it has {targets}"
-        )
+        raise InputError(f"the {what} block's columns must be the {m} targets of the kernel; it has {targets}")
     if weight < 0.0:
         raise InputError(f"eta and nu must not be negative, not {weight}")
     return weight * reduce(block)

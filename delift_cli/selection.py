@@ -130,9 +130,7 @@ def select(
     if not 0.0 <= until < 1.0:
         raise InputError(f"until is a share of the first gain, 0 <= until < 1, not {until}")
     n = goal.kernel.group.size
-    limits = Constraints(
-        k, cost, budget, always, never, group, at_least or {}, at_most or {}, near_duplicates
-    )
+    limits = Constraints(k, cost, budget, always, never, group, at_least or {}, at_most or {}, near_duplicates)
     rules = make_rules(limits, n)
     if method == "partitioned":
         _refuse_beyond_count(limits, "partitioned")
@@ -210,9 +208,7 @@ def _given_gains(gains: ArrayLike, n: int) -> Array:
 
 def _refuse_beyond_count(limits: Constraints, method: str) -> None:
     if limits.budget is not None or limits.at_least or limits.at_most or limits.near_duplicates is not None:
-        raise InputError(
-            f"the {method} method takes k, always and never, no budget, quotas or near-duplicates"
-        )
+        raise InputError(f"the {method} method takes k, always and never, no budget, quotas or near-duplicates")
 
 
 def _sample_size(n: int, k: int, epsilon: float) -> int:
@@ -263,9 +259,7 @@ def _partitioned(
     return max([together, *complete], key=lambda run: float(run.gains.sum()))
 
 
-def _guarantee(
-    limits: Constraints, rules: Rules, method: Method, epsilon: float, parts: int
-) -> tuple[float, str]:
+def _guarantee(limits: Constraints, rules: Rules, method: Method, epsilon: float, parts: int) -> tuple[float, str]:
     """The proven share of the best value, and the reason."""
     greedy_share = 1.0 - 1.0 / math.e
     if method == "stochastic":
