@@ -43,6 +43,7 @@ lint: $(VENV)/installed
 bench: $(VENV)/bench-installed ## measure the claims of the README on this machine
 	$(BIN)/python -m tests.bench.scoring
 	$(BIN)/python -m tests.bench.selection
+	$(BIN)/python -m tests.bench.budget
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
