@@ -1,24 +1,19 @@
-"""The roads that the scorer is compared with: what others would write, and the raw rate of the hardware.
+"""Roads that the scorer is compared with and that only benchmarks need: the careful loop, and transformers.
 
-Every road takes the same pairs as token ids and returns the same numbers, so that a comparison of speeds is
-also a comparison of results. Loading the model is not timed. Run as a script, it prints a table:
-
-    python tests/bench/baselines.py model.gguf records.jsonl [--pairs 40] [--roads raw careful high]
+Both take the same pairs as token ids and return the same numbers, so that a comparison of speeds is also a comparison
+of results. Loading the model is not timed. The raw rate and the high-level loop are in `delift_cli.rates`; the
+comparison itself is `tests.bench.scoring`.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import llama_cpp as llama
 import numpy as np
@@ -165,61 +160,6 @@ def careful_loop(path: str | Path, pairs: Sequence[Pair], settings: Settings) ->
     return _result(seconds, sum(len(c) + len(r) - 1 for c, r in pairs), logprobs)
 
 
-def raw_rate(path: str | Path, settings: Settings, n_tokens: int = 512, seconds: float = 5.0) -> float:
-    """Tokens/s of prompt processing: n_tokens at a time in a cleared memory, logits of the last only."""
-    with session(path, settings) as model:
-        tokens = np.random.default_rng(0).integers(0, model.n_vocab, n_tokens).tolist()
-
-        def once() -> None:
-            llama.llama_memory_clear(model.memory, False)
-            for start in range(0, n_tokens, settings.n_batch):
-                model.decode(tokens[start : start + settings.n_batch], start, range(n_tokens - 1, n_tokens))
-            llama.llama_synchronize(model.context)
-
-        once()
-        started, rounds = time.perf_counter(), 0
-        while rounds < 2 or time.perf_counter() - started < seconds:
-            once()
-            rounds += 1
-        return rounds * n_tokens / (time.perf_counter() - started)
-
-
-def high_level_loop(path: str | Path, pairs: Sequence[Pair], settings: Settings) -> Result:
-    """What a user would write first: llama-cpp-python's completion call with echo and logprobs.
-
-    One pair a call. The call takes text only, so the pairs are turned back into text; the response's
-    log-probabilities are the last of the list, but for the one token that must be generated. llama-cpp-python
-    0.3.36 pairs each token with the logits after it, unless the text begins with the BOS token, which it
-    drops: only then are the numbers right. It also leaves out every later BOS token, and evaluates only what
-    a prompt does not share with the one before it.
-    """
-    model = llama.Llama(
-        str(path),
-        n_ctx=settings.n_ctx,
-        n_batch=settings.n_batch,
-        n_threads=settings.threads,
-        n_threads_batch=settings.threads,
-        flash_attn=settings.flash_attention,
-        n_gpu_layers=settings.gpu_layers,
-        logits_all=True,
-        verbose=False,
-    )
-    try:
-        texts = [model.detokenize([*context, *response], special=True).decode() for context, response in pairs]
-        logprobs, tokens = [], 0
-        started = time.perf_counter()
-        for text, (_, response) in zip(texts, pairs, strict=True):
-            answer: Any = model.create_completion(text, max_tokens=1, echo=True, logprobs=1, temperature=0)
-            listed = answer["choices"][0]["logprobs"]["token_logprobs"]
-            end = len(listed) - answer["usage"]["completion_tokens"]
-            logprobs.append(np.array(listed[end - len(response) : end], dtype=np.float64))
-            tokens += answer["usage"]["prompt_tokens"]
-        seconds = time.perf_counter() - started
-    finally:
-        model.close()
-    return _result(seconds, tokens, logprobs)
-
-
 def transformers_loop(path: str | Path, pairs: Sequence[Pair], settings: Settings, rows: int = 8) -> Result:
     """The teacher-forced path as published implementations have it: transformers, float32, padded batches.
 
@@ -259,81 +199,3 @@ def transformers_loop(path: str | Path, pairs: Sequence[Pair], settings: Setting
             logprobs += batch_logprobs(pairs[start : start + rows])
         seconds = time.perf_counter() - started
     return _result(seconds, sum(len(c) + len(r) for c, r in pairs), logprobs)
-
-
-def convert(path: str | Path, out: str | Path, ftype: str) -> Path:
-    """Write the model in another number format (f32, f16, bf16, q8_0, q4_0, q4_1, ...) with llama.cpp."""
-    llama.llama_log_set(_silent, ctypes.c_void_p(0))
-    name = "LLAMA_FTYPE_ALL_F32" if ftype == "f32" else f"LLAMA_FTYPE_MOSTLY_{ftype.upper()}"
-    params = llama.llama_model_quantize_default_params()
-    params.ftype = getattr(llama, name)
-    params.allow_requantize = True
-    params.nthread = os.cpu_count() or 1
-    if llama.llama_model_quantize(str(path).encode(), str(out).encode(), ctypes.byref(params)) != 0:
-        raise RuntimeError(f"llama.cpp cannot convert {path} to {ftype}")
-    return Path(out)
-
-
-def chatml_pairs(path: str | Path, records: str | Path, n: int, settings: Settings) -> list[Pair]:
-    """n pairs in ChatML from a JSONL file with `prompt` and `response`: each record before the next ones.
-
-    Each record serves as the example of eight targets. Tokenized in pieces, as a scorer does it.
-    """
-    with open(records, encoding="utf-8") as lines:
-        pool = [json.loads(line) for line in lines if line.strip()]
-    chosen = [pool[i] for i in np.random.default_rng(0).permutation(len(pool))]
-    with session(path, settings) as model:
-
-        def turn(record: dict[str, str]) -> tuple[list[int], list[int]]:
-            head = f"<|im_start|>user\n{record['prompt']}<|im_end|>\n<|im_start|>assistant\n"
-            return model.tokenize(head), model.tokenize(record["response"] + "<|im_end|>")
-
-        system = model.tokenize("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n")
-        newline = model.tokenize("\n")
-        pairs: list[Pair] = []
-        for i in range(n):
-            example, target = turn(chosen[i // 8]), turn(chosen[(i // 8 + 1 + i % 8) % len(chosen)])
-            pairs.append(([*system, *example[0], *example[1], *newline, *target[0]], target[1]))
-    return pairs
-
-
-ROADS = {"careful": careful_loop, "high": high_level_loop, "transformers": transformers_loop}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("records", help="JSONL with prompt and response")
-    parser.add_argument("--pairs", type=int, default=40)
-    parser.add_argument("--roads", nargs="+", default=["raw", "careful", "high"])
-    parser.add_argument("--threads", type=int, default=Settings.threads)
-    parser.add_argument("--batch", type=int, default=Settings.n_batch)
-    parser.add_argument("--ctx", type=int, default=Settings.n_ctx)
-    parser.add_argument("--no-flash-attention", action="store_true")
-    parser.add_argument("--convert", metavar="FTYPE", help="convert the weights first, to a temporary file")
-    arguments = parser.parse_args()
-    settings = Settings(arguments.threads, not arguments.no_flash_attention, arguments.batch, arguments.ctx)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(arguments.model)
-        if arguments.convert:
-            path = convert(path, Path(folder) / f"{arguments.convert}.gguf", arguments.convert)
-        pairs = chatml_pairs(path, arguments.records, arguments.pairs, settings)
-        lengths = [len(c) + len(r) for c, r in pairs]
-        print(f"{len(pairs)} pairs, {np.mean(lengths):.0f} tokens a pair, {settings}")
-        first: Result | None = None
-        for road in arguments.roads:
-            if road == "raw":
-                print(f"{road:13s} {raw_rate(path, settings):8.1f} tokens/s")
-                continue
-            result = ROADS[road](path, pairs, settings)
-            line = f"{road:13s} {result.tokens_per_second:8.1f} tokens/s {result.pairs_per_second:8.3f} pairs/s"
-            if first is None:
-                first = result
-            else:
-                apart = np.abs(result.distance - first.distance), np.abs(result.logprob - first.logprob)
-                line += f"   max |d distance| {apart[0].max():.1e}, max |d log-probability| {apart[1].max():.1e}"
-            print(line, flush=True)
-
-
-if __name__ == "__main__":
-    main()

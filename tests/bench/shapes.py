@@ -8,6 +8,7 @@ Their answers mean nothing; their cost is that of the real model. From the root 
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ import gguf
 import numpy as np
 from gguf import GGUFValueType, LlamaFileType, TokenType
 
-from tests.bench.baselines import Session, Settings, convert
+from delift_cli.model import quantize
+from tests.bench.baselines import Session, Settings
 from tests.gguf_models import CHATML, LLAMA3_DATE, bpe_merges, byte_characters
 
 
@@ -169,7 +171,9 @@ def make(out: str | Path, shape: Shape, ftype: str, seed: int = 0) -> Path:
     if ftype == "f16":
         return write_shape(out, shape, seed)
     with tempfile.TemporaryDirectory(dir=Path(out).parent) as folder:
-        return convert(write_shape(Path(folder) / "f16.gguf", shape, seed), out, ftype)
+        half = write_shape(Path(folder) / "f16.gguf", shape, seed)
+        quantize(half, Path(out), ftype, threads=os.cpu_count() or 1)
+    return Path(out)
 
 
 def check(path: str | Path, shape: Shape, settings: Settings | None = None) -> float:
