@@ -12,7 +12,7 @@ from .model import Model, ModelFile, Settings, locate
 from .rates import high_level_loop, raw_rate, some_pairs
 from .records import read_records
 from .run import choose_engine, expected_tokens, prepare
-from .scoring import RowScorer, TargetTokens, cells_needed, common_start
+from .scoring import RowScorer, cells_needed, common_start
 from .template import load_template
 
 
@@ -49,7 +49,7 @@ def measure(
         cache=None,
         say=say,
     )
-    examples, targets = inputs.encoded_examples, TargetTokens(inputs.encoded_targets)
+    examples, targets = inputs.encoded_examples, inputs.target_tokens
     raw = raw_rate(engine.file, replace(engine.settings, batch=min(engine.settings.batch, 512)))
     say(f"raw: {raw:,.0f} tokens/s")
     with Model(

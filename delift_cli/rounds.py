@@ -65,7 +65,7 @@ def check_budget(pairs: int, shape: tuple[int, int], budget: str) -> None:
 
 def forecast(whole: Forecast, inputs: Inputs, budget: Budget | None, cache: SparseCache | None) -> Forecast:
     """What a run will take, given what all pairs would. `budget`, `cache` (None: a new one): see `Rounds`."""
-    pairs_cost = cost(inputs, TargetTokens(inputs.encoded_targets))
+    pairs_cost = cost(inputs, inputs.target_tokens)
     done = cache.pairs_done if cache else 0
     if budget is not None and budget.seconds is not None:
         pairs = min(whole.pairs - done, pairs_cost.pairs(MARGIN * budget.seconds * whole.tokens_per_second))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ class Inputs:
     def shape(self) -> tuple[int, int]:
         """(examples, targets)."""
         return len(self.encoded_examples.prefixes), len(self.encoded_targets.targets)
+
+    @cached_property
+    def target_tokens(self) -> TargetTokens:
+        """The targets joined and sorted for scoring, which takes seconds for a large set: once is enough."""
+        return TargetTokens(self.encoded_targets)
 
 
 def prepare(
@@ -133,7 +139,7 @@ def choose_engine(
             weights, deviation = begun["weights"]["type"], begun["weights"]["deviation"]
     settings = replace(settings, batch=batch or settings.batch)
     if weights == "auto":
-        tuning = tune(file, sha256, settings, inputs.encoded_examples, TargetTokens(inputs.encoded_targets), say=say)
+        tuning = tune(file, sha256, settings, inputs.encoded_examples, inputs.target_tokens, say=say)
         weights, deviation = tuning.weights, tuning.deviation
         settings = replace(
             settings,
@@ -199,7 +205,7 @@ def execute(engine: Engine, inputs: Inputs, cache: CacheWriter) -> Iterator[Work
     """Score what the cache lacks of all pairs; see `scoring.score`."""
     if cache.complete:
         return
-    targets = TargetTokens(inputs.encoded_targets)
+    targets = inputs.target_tokens
     with at_work(engine, inputs, targets) as models:
         yield from score(models, inputs.encoded_examples, targets, cache)
 
@@ -228,7 +234,7 @@ class Forecast:
 def forecast(engine: Engine, inputs: Inputs) -> Forecast:
     """Tokens counted exactly from the tries, speed from a few timed batches."""
     n, m = inputs.shape
-    targets = TargetTokens(inputs.encoded_targets)
+    targets = inputs.target_tokens
     tokens, plain = expected_tokens(inputs, targets)
     cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
     with Model(engine.file, engine.settings, cells=cells) as model:

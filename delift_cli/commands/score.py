@@ -198,9 +198,8 @@ def _in_part(path: Path, layout: str | None, budget: Budget | None, go_on: bool)
 def _long(inputs: Inputs) -> bool:
     """Might all pairs take longer than the limit?"""
     from ..run import expected_tokens
-    from ..scoring import TargetTokens
 
-    return expected_tokens(inputs, TargetTokens(inputs.encoded_targets))[0] > ALL_PAIRS_SECONDS * SLOWEST
+    return expected_tokens(inputs, inputs.target_tokens)[0] > ALL_PAIRS_SECONDS * SLOWEST
 
 
 def _forecast_within(whole: Forecast, inputs: Inputs, budget: Budget | None, begun: Path | None) -> Forecast:
@@ -270,7 +269,7 @@ def _score_rounds(
     goal, rounds_left, _ = rounds.pending(cache, budget)
     if cache.complete and (rounds_left == 0 or (deadline is None and goal <= cache.planned)):
         return work, "budget"  # nothing to do: the model need not be loaded
-    targets = scoring.TargetTokens(inputs.encoded_targets)
+    targets = inputs.target_tokens
     with run.at_work(engine, inputs, targets) as models:
         measuring = scoring.Scoring(models, inputs.encoded_examples, targets)
         for _ in measuring.base(cache):
