@@ -8,8 +8,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from .cache import Cache, field
+from .cache import Cache, Stored, field
 from .errors import InputError
 from .kernel import Kernel, Transform, Utility, factored_kernel, utility_kernel, utility_range
 from .objectives import Objective, make_objective
@@ -38,10 +39,11 @@ class KernelOptions:
     seed: int = 0
 
 
-class _Records:
+class Records:
     """A cache whose records are read once."""
 
-    cache: Cache | SparseCache
+    def __init__(self, cache: Cache | SparseCache) -> None:
+        self.cache = cache
 
     @cached_property
     def examples(self) -> list[Record]:
@@ -60,7 +62,7 @@ class _Records:
         return str(self.cache.manifest["targets"]["sha256"])
 
 
-class Block(_Records):
+class Block(Records):
     """One complete cache of all pairs.
 
     Raises:
@@ -90,7 +92,7 @@ class Block(_Records):
         return utility_kernel(*self._measured[options.utility], options.utility, options.transform, **shared)
 
 
-class PartialBlock(_Records):
+class PartialBlock(Records):
     """One cache of some of the pairs; unfinished rounds count as far as they are scored.
 
     Raises:
@@ -132,7 +134,30 @@ class PartialBlock(_Records):
         return factored_kernel(*partial.rows(), left, right, options.transform, **shared)
 
 
-AnyBlock = Block | PartialBlock
+class EmbeddedBlock(Records):
+    """The records of one cache by their embeddings: a similarity is a cosine, and no pair need be scored.
+
+    Args:
+        examples, targets: float32 [records, width], rows of length 1.
+    """
+
+    def __init__(
+        self, cache: Cache | SparseCache, examples: npt.NDArray[np.float32], targets: npt.NDArray[np.float32]
+    ) -> None:
+        super().__init__(cache)
+        self._embeddings = examples, targets
+
+    def utility_range(self, options: KernelOptions) -> tuple[float, float]:
+        """What cosines lie between."""
+        return -1.0, 1.0
+
+    def kernel(self, options: KernelOptions, **shared: Any) -> Kernel:
+        """Its kernel: the cosines are the product of its embeddings, so that no matrix of all pairs is ever held."""
+        measured = np.zeros(self.cache.shape[0] + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32)
+        return factored_kernel(*measured, *self._embeddings, options.transform, **shared)
+
+
+AnyBlock = Block | PartialBlock | EmbeddedBlock
 
 
 def as_block(cache: Cache | SparseCache) -> AnyBlock:
@@ -166,20 +191,19 @@ def kernels(blocks: Sequence[AnyBlock], options: KernelOptions) -> list[Kernel]:
     return made
 
 
-def _check_same_measure(blocks: Sequence[AnyBlock]) -> None:
-    """Blocks compare only when the same model measured them in the same way.
+def check_same_measure(caches: Sequence[Stored]) -> None:
+    """Caches compare only when the same model measured them in the same way.
 
     Raises:
         InputError: the first field that differs.
     """
-    first = blocks[0]
-    for block in blocks[1:]:
+    first = caches[0]
+    for cache in caches[1:]:
         for name in ("model.sha256", "weights.type", "template.text", "metric", "settings"):
-            here, there = (field(b.cache.manifest, name) for b in (first, block))
+            here, there = (field(c.manifest, name) for c in (first, cache))
             if here != there:
                 raise InputError(
-                    f"{first.cache.path} and {block.cache.path} were not measured alike: {name} differs; "
-                    "score one of them again"
+                    f"{first.path} and {cache.path} were not measured alike: {name} differs; score one of them again"
                 )
 
 
@@ -225,7 +249,7 @@ def objective_over(
     chosen = blocks.get("pool") or blocks.get("target")
     if chosen is None:
         raise InputError("--existing alone has nothing to select from; give the pool's cache too")
-    _check_same_measure(list(blocks.values()))
+    check_same_measure([block.cache for block in blocks.values()])
     swept = blocks["target"] if "pool" not in blocks or (name in SWEEP_TARGET and target) else blocks["pool"]
     if "pool" in blocks and not blocks["pool"].cache.square:
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -66,6 +66,19 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Report]:
         yield line
 
 
+@contextmanager
+def counting(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """`progress` for what says no more than how many of `total` are done."""
+    started = time.monotonic()
+    with progress(title, total, quiet=quiet) as show:
+
+        def report(done: int) -> None:
+            rate = done / max(time.monotonic() - started, 1e-9)
+            show(done, f"{rate:.1f} a second", (total - done) / rate if done else None)
+
+        yield report
+
+
 def say(text: str) -> None:
     """One line on what is going on."""
     stderr().print(text, style="dim", markup=False)
@@ -86,6 +99,15 @@ def facts(rows: list[tuple[str, str]], *, console: Console | None = None) -> Non
     for name, value in rows:
         console.print(f"[dim]{name:>{width}}[/dim]  ", end="")
         console.print(value, markup=False)
+
+
+def table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Aligned columns under their names, on stderr; the first column is text, the others are numbers."""
+    console = stderr()
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    for place, row in enumerate((names, *rows)):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        console.print("  ".join(cells), markup=False, style="dim" if place == 0 else None)
 
 
 def duration(seconds: float) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -51,6 +52,34 @@ def encode_examples(records: RecordSet, template: ChatTemplate, *, limit: int | 
         _encode(records, lambda record: template.example(record, limit=limit)),
         [_system(record) for record in records.records],
     )
+
+
+def encode_rows_of_examples(
+    records: RecordSet, rows: Sequence[Sequence[int]], template: ChatTemplate, *, limit: int | None
+) -> EncodedExamples:
+    """Several examples one after the other as one prefix; `rows` names them by their places in `records`.
+
+    `systems` has the system message that is in force behind them: the last that any of them brings. An example
+    repeats its own one where another is in force. The same limit, for each example, and errors as for
+    `encode_examples`.
+    """
+    prefixes: list[Tokens] = []
+    systems: list[str | None] = []
+    for row in rows:
+        parts: list[Tokens] = []
+        in_force: str | None = None
+        for place in row:
+            record = records.records[place]
+            own = _system(record)
+            with _named(records, record):
+                if parts:
+                    parts.append(template.further_example(record, system=own != in_force, limit=limit))
+                else:
+                    parts.append(template.example(record, limit=limit))
+            in_force = own if own is not None else in_force
+        prefixes.append(np.concatenate(parts))
+        systems.append(in_force)
+    return EncodedExamples(prefixes, systems)
 
 
 def encode_targets(
@@ -125,11 +154,18 @@ def without(records: RecordSet, left_out: Sequence[Rejected]) -> RecordSet:
 def _encode(records: RecordSet, encode: Callable[[Record], Encoded]) -> list[Encoded]:
     encoded = []
     for record in records.records:
-        try:
+        with _named(records, record):
             encoded.append(encode(record))
-        except InputError as error:
-            raise InputError(f"{records.source}:{record.line} (id {record.id}): {error}") from None
     return encoded
+
+
+@contextmanager
+def _named(records: RecordSet, record: Record) -> Iterator[None]:
+    """An error says which record it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{records.source}:{record.line} (id {record.id}): {error}") from None
 
 
 def _system(record: Record) -> str | None:

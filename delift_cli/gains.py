@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy.typing as npt
 import orjson
 
 from .cache import Cache
+from .kept import keep, read_kept
 from .sparse_cache import SparseCache
 
 
@@ -30,21 +28,9 @@ def gains_file(home: Cache | SparseCache, caches: Sequence[Cache | SparseCache],
 
 def read_gains(file: Path, n: int) -> npt.NDArray[np.float64] | None:
     """float64 [n], or None where they are not kept or do not match their checksum."""
-    with suppress(OSError):
-        kept = file.read_bytes()
-        if len(kept) == 4 + 8 * n and kept[:4] == _checksum(kept[4:]):
-            return np.frombuffer(kept[4:], np.float64).copy()
-    return None
+    return read_kept(file, (n,), np.float64)
 
 
 def keep_gains(file: Path, gains: npt.NDArray[np.float64]) -> None:
     """Keep them; a cache that cannot be written to is no reason to fail."""
-    draft, data = file.with_suffix(f".{os.getpid()}"), gains.astype(np.float64).tobytes()
-    with suppress(OSError):
-        file.parent.mkdir(exist_ok=True)
-        draft.write_bytes(_checksum(data) + data)
-        draft.replace(file)
-
-
-def _checksum(data: bytes) -> bytes:
-    return zlib.crc32(data).to_bytes(4, "little")
+    keep(file, gains.astype(np.float64))

@@ -352,25 +352,34 @@ class Model:
         settings: how to run it.
         cells: tokens that the KV cache must hold at one time.
         device: the GPU that holds all of it; None leaves that to llama.cpp.
+        embeddings: give hidden states (`hidden_states`) in place of logits.
 
     Raises:
         InputError: llama.cpp cannot load the model.
         RunError: the context does not fit the memory.
     """
 
-    def __init__(self, file: ModelFile, settings: Settings, *, cells: int, device: int | None = None) -> None:
-        self._open(_Weights(file, settings, device), settings, cells, file.vocabulary.size)
+    def __init__(
+        self,
+        file: ModelFile,
+        settings: Settings,
+        *,
+        cells: int,
+        device: int | None = None,
+        embeddings: bool = False,
+    ) -> None:
+        self._open(_Weights(file, settings, device), settings, cells, file.vocabulary.size, embeddings)
 
     def twin(self) -> Model:
         """A second context over the same weights, to be used by another thread."""
         twin = Model.__new__(Model)
-        twin._open(self._weights, self.settings, self._cells, self.vocabulary_size)
+        twin._open(self._weights, self.settings, self._cells, self.vocabulary_size, self._embeddings)
         return twin
 
-    def _open(self, weights: _Weights, settings: Settings, cells: int, vocabulary_size: int) -> None:
+    def _open(self, weights: _Weights, settings: Settings, cells: int, vocabulary_size: int, embeddings: bool) -> None:
         self.settings = settings
         self.vocabulary_size = vocabulary_size
-        self._weights, self._cells = weights, cells
+        self._weights, self._cells, self._embeddings = weights, cells, embeddings
         weights.users += 1
         try:
             self._context = self._make_context(cells)
@@ -393,6 +402,8 @@ class Model:
         parameters.kv_unified = True  # a prefix's cells belong to many sequences without being copied
         parameters.swa_full = True  # sliding windows may not forget a shared prefix
         parameters.no_perf = True
+        if self._embeddings:  # of every token: llama.cpp's own pooling forgets what an earlier batch held
+            parameters.embeddings, parameters.pooling_type = True, llama_cpp.LLAMA_POOLING_TYPE_NONE
         _log.errors.clear()
         context = llama_cpp.llama_init_from_model(self._weights.pointer, parameters)
         if not context:
@@ -461,17 +472,47 @@ class Model:
         Raises:
             RunError: llama.cpp failed, with its reason.
         """
+        self._evaluate(tokens, positions, first_sequence, sequences, outputs)
+        rows = int(outputs.sum())
+        if rows == 0:
+            return np.empty((0, self.vocabulary_size), np.float32)
+        logits = llama_cpp.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(logits, shape=(rows, self.vocabulary_size))
+
+    def hidden_states(
+        self, tokens: npt.NDArray[np.int32], positions: npt.NDArray[np.int32], sequence: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.float32]:
+        """Evaluate one batch of a model opened for embeddings; token t belongs to sequence[t] alone.
+
+        Returns:
+            float32 [t, width], each token's last hidden state behind the final norm, what the logits are computed
+            from: llama.cpp's own buffer, valid until the next call.
+
+        Raises:
+            RunError: llama.cpp failed, with its reason.
+        """
+        one = np.ones(len(tokens), np.int32)
+        self._evaluate(tokens, positions, sequence, one, one.astype(np.bool_))
+        width = llama_cpp.llama_model_n_embd(self._weights.pointer)
+        states = llama_cpp.llama_get_embeddings(self._context)
+        if not states:
+            raise RunError("llama.cpp gives no hidden states of this model")
+        return np.ctypeslib.as_array(states, shape=(len(tokens), width))
+
+    def _evaluate(
+        self,
+        tokens: npt.NDArray[np.int32],
+        positions: npt.NDArray[np.int32],
+        first_sequence: npt.NDArray[np.int32],
+        sequences: npt.NDArray[np.int32],
+        outputs: npt.NDArray[np.bool_],
+    ) -> None:
         batch = self._batch.fill(tokens, positions, first_sequence, sequences, outputs)
         _log.errors.clear()
         code = llama_cpp.llama_decode(self._context, batch)
         if code != 0:
             reason = "the KV cache is full" if code == 1 else _log.cause()
             raise RunError(f"llama.cpp could not evaluate a batch of {len(tokens)} tokens: {reason}")
-        rows = int(outputs.sum())
-        if rows == 0:
-            return np.empty((0, self.vocabulary_size), np.float32)
-        logits = llama_cpp.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(logits, shape=(rows, self.vocabulary_size))
 
 
 def open_models(file: ModelFile, settings: Settings, *, cells: int) -> list[Model]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .cache import CacheWriter, open_for_scoring, read_manifest
+from .cache import CacheWriter, Stored, open_for_scoring, read_manifest
 from .encoding import (
     EncodedExamples,
     EncodedTargets,
@@ -22,7 +22,7 @@ from .encoding import (
     without_refused,
 )
 from .errors import InputError
-from .model import Model, ModelFile, Settings, open_models
+from .model import Model, ModelFile, Settings, locate, open_models
 from .records import RecordSet
 from .scoring import Probe, TargetTokens, Work, cells_needed, common_start, score
 from .sparse_cache import SparseWriter, open_sparse_for_scoring
@@ -111,6 +111,9 @@ class Engine:
     settings: Settings
 
 
+OpenModel = Callable[[Stored], tuple[Engine, ChatTemplate]]  # such as `engine_as_measured` with its last arguments
+
+
 def choose_engine(
     file: ModelFile,
     sha256: str,
@@ -149,6 +152,35 @@ def choose_engine(
         )
     run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
     return Engine(run_file, weights, deviation, settings)
+
+
+def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> tuple[Engine, ChatTemplate]:
+    """The model that a cache was measured with, run as it was then, and the template of its records.
+
+    Args:
+        model: what `-m` says (see `model.locate`).
+        settings: GPU layers and threads; the rest is as in the manifest.
+
+    Raises:
+        InputError: it is another model.
+    """
+    file, manifest = ModelFile(locate(model)), cache.manifest
+    sha256, wanted = file.identity()["sha256"], manifest["model"]
+    if sha256 != wanted["sha256"]:
+        raise InputError(
+            f"{cache.path} was scored with {wanted['name']} (SHA-256 {wanted['sha256'][:12]}…), and {file.path} is "
+            f"another model ({sha256[:12]}…); give the same GGUF file with -m"
+        )
+    settings = replace(
+        settings,
+        batch=manifest["run"]["batch"],
+        kv_type=manifest["settings"]["kv_type"],
+        flash_attention=manifest["settings"]["flash_attention"],
+    )
+    weights = manifest["weights"]["type"]
+    run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
+    template = ChatTemplate(manifest["template"]["text"], file.vocabulary, manifest["template"]["name"])
+    return Engine(run_file, weights, manifest["weights"]["deviation"], settings), template
 
 
 def describe(

@@ -178,6 +178,11 @@ class Scoring:
         """What was done so far."""
         return self._total.plus(self._scorers)
 
+    def alone(self) -> Iterator[Measures]:
+        """Measure all targets without an example, a part at a time."""
+        for start in range(0, self._targets.count, BASE_CHUNK):
+            yield self._scorers[0].alone(self._targets.alone, self._targets.all[start : start + BASE_CHUNK])
+
     def base(self, cache: Writing) -> Iterator[Work]:
         """Measure the targets that `cache` lacks without an example."""
         targets = self._targets

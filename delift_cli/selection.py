@@ -95,6 +95,7 @@ def select(
     parts: int = 2,
     seed: int = 0,
     initial_gains: ArrayLike | None = None,
+    per_token: bool = True,
     bound: bool = True,
 ) -> Selection:
     """Choose examples greedily so that an objective grows as fast as possible.
@@ -111,6 +112,7 @@ def select(
         `partitioned` (two rounds: every one of `parts` random parts of the pool is selected from on its own,
         then their union; for matrices larger than memory. k, always and never only).
     seed: of the random methods. initial_gains: from an earlier Selection with the same objective.
+    per_token: under a budget choose by gain per token too, and keep the better of the two.
     bound: also compute `optimum_bound` (one more sweep).
 
     Deterministic, whatever the number of threads. Raises InputError on contradictory arguments.
@@ -156,7 +158,7 @@ def select(
             seed=seed,
         )
     rule, other = "gain", None
-    if budget is not None:
+    if budget is not None and per_token:
         thrifty = greedy(
             goal,
             make_rules(limits, n),
@@ -169,7 +171,7 @@ def select(
         other = thrifty
         if thrifty.gains.sum() > run.gains.sum():
             rule, run, other = "gain per token", thrifty, run
-    share, note = _guarantee(limits, rules, method, epsilon, parts)
+    share, note = _guarantee(limits, rules, method, epsilon, parts, per_token)
     value = float(run.gains.sum())
     return Selection(
         indices=run.indices,
@@ -259,7 +261,9 @@ def _partitioned(
     return max([together, *complete], key=lambda run: float(run.gains.sum()))
 
 
-def _guarantee(limits: Constraints, rules: Rules, method: Method, epsilon: float, parts: int) -> tuple[float, str]:
+def _guarantee(
+    limits: Constraints, rules: Rules, method: Method, epsilon: float, parts: int, per_token: bool
+) -> tuple[float, str]:
     """The proven share of the best value, and the reason."""
     greedy_share = 1.0 - 1.0 / math.e
     if method == "stochastic":
@@ -273,6 +277,8 @@ def _guarantee(limits: Constraints, rules: Rules, method: Method, epsilon: float
     if limits.budget is not None:
         if quotas or conflicts or limits.k is not None:
             return 0.0, "none that is proven for a token budget together with other limits"
+        if not per_token:
+            return 0.0, "none that is proven for a token budget and gains alone"
         return greedy_share / 2, "(1 - 1/e) / 2 of the optimum: the better of gain and gain per token"
     if conflicts:
         return 1.0 / (1 + conflicts + quotas), f"1/{1 + conflicts + quotas} of the optimum: near-duplicates"

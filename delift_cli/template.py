@@ -145,6 +145,25 @@ class ChatTemplate:
 
         return _shorten(record, encode, limit)
 
+    def further_example(self, record: Record, *, system: bool, limit: int | None = None) -> Tokens:
+        """The tokens of `record` as an earlier turn behind another example, from the end of that one's response on.
+
+        Its own system message is repeated where `system`, and left out otherwise. `limit` as for `example`.
+        """
+        around = ("user", "assistant")
+
+        def encode(prompt: tuple[Message, ...]) -> Tokens:
+            if prompt[0].role == "system" and not system:
+                prompt = prompt[1:]
+            elif self._split((*around, *_roles(prompt), "assistant", *around)) is None and prompt[0].role == "system":
+                prompt = _fold_system(prompt)
+            turns = [*prompt, Message("assistant", record.response)]
+            pieces = self._fill(turns, around, start=around)
+            context, response = _move_spaces(pieces[: 2 * len(turns) - 1], pieces[2 * len(turns) - 1])
+            return _array(self._tokens(context, behind_text=True) + self._response_tokens(context, response))
+
+        return _shorten(record, encode, limit)
+
     def target(self, record: Record, *, limit: int | None = None) -> Target:
         """The tokens of `record` as a target; `limit` bounds its context and response together."""
         response = Message("assistant", record.response)

@@ -4,35 +4,61 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import typer
 
-from .. import blocks, console, gains, output
+from .. import baselines, blocks, console, gains, output
 from ..amount import Amount, parse_amount, parse_counts, parse_quota, parse_share, quota_records
-from ..blocks import Estimates, KernelOptions, PartialBlock, SelfUtility
+from ..blocks import AnyBlock, Estimates, KernelOptions, PartialBlock, Records, SelfUtility
+from ..cache import Cache, Stored
 from ..curve import curve_rows, plot, render_curve
 from ..errors import InputError
 from ..kernel import Transform, Utility
-from ..objectives import value
+from ..objectives import Objective, value
 from ..records import Record, record_field
-from ..selection import Method, Selection
+from ..selection import Method as Greedy
+from ..selection import Selection
 from ..selection import select as choose
 from ..similar import near_duplicates
-from ..sparse_cache import open_cache
+from ..sparse_cache import SparseCache, open_cache
 from .measured import measured, measured_lines
 
+if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need it
+    from ..run import Engine
+    from ..template import ChatTemplate
+
 ObjectiveName = Literal["fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated"]
+Method = Literal["random", "length", "loss", "ifd", "embedding", "delift"]
+
+WHAT = {
+    "random": "a random number for each record",
+    "length": "tokens of the response, the longest first",
+    "loss": "loss of the response without an example, nats per token, the highest first",
+    "ifd": "loss of the response with its prompt over that without, the highest first, above 1 last",
+    "embedding": "cosines of the model's mean hidden states",
+    "delift": "utilities of examples in context",
+}
+COVERING = ("embedding", "delift")  # methods in which records cover one another
+METHODS_OF = {  # who has a use for which option; the others are everybody's
+    **dict.fromkeys(("target", "existing", "objective", "self_utility", "eta", "nu", "alpha"), COVERING),
+    **dict.fromkeys(("greedy", "epsilon", "parts"), COVERING),
+    **dict.fromkeys(("utility", "kernel", "estimates", "paper"), ("delift",)),
+}
 
 
 def select(
+    context: typer.Context,
     cache: Annotated[Path | None, typer.Argument(help="The pool's cache, from: delift score POOL.")] = None,
     k: Annotated[str, typer.Option("-k", help="How much: records (500), a share (30%) or tokens (200ktok).")] = "30%",
     target: Annotated[Path | None, typer.Option(help="Cache of the pool by a target set.")] = None,
     existing: Annotated[Path | None, typer.Option(help="Cache of existing data by the pool.")] = None,
+    method: Annotated[
+        Method, typer.Option(help="What to choose by: DELIFT, or a plainer way to compare it with.")
+    ] = "delift",
     objective: Annotated[
         ObjectiveName | None,
         typer.Option(help="Default: fl; flmi with --target, flcg with --existing, flcmi with both."),
@@ -70,11 +96,16 @@ def select(
         bool, typer.Option("--stop-at-zero", help="Select fewer rather than records that gain nothing.")
     ] = False,
     greedy: Annotated[
-        Method, typer.Option(help="exact; stochastic (samples); partitioned (larger than memory).")
+        Greedy, typer.Option(help="exact; stochastic (samples); partitioned (larger than memory).")
     ] = "exact",
     epsilon: Annotated[float, typer.Option(min=1e-6, max=0.99, help="Of --greedy stochastic.")] = 0.01,
     parts: Annotated[int, typer.Option(min=2, help="Of --greedy partitioned.")] = 2,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The cache's GGUF, which ifd and embedding run once.")
+    ] = None,
+    gpu_layers: Annotated[int | None, typer.Option(min=0, help="Layers of it on the GPU; default all.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads that it runs on; default all cores.")] = None,
     curve: Annotated[
         Path | None, typer.Option(help="Write value and gain against k (.csv or .json), and plot it.")
     ] = None,
@@ -95,25 +126,36 @@ def select(
     delift select train.delift --target dev.delift -k 500\n
     delift select train.delift --existing old.delift -k 30%
     """
+    _refuse_unused(context, method)
     if paper:
         if (utility, kernel) != ("euclidean", "clip"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
         self_utility = "include"
     name = objective or blocks.default_objective(cache is not None, target is not None, existing is not None)
     paths = {"pool": cache, "target": target, "existing": existing}
-    opened = {role: None if path is None else blocks.as_block(open_cache(path)) for role, path in paths.items()}
+    caches = {role: open_cache(path) for role, path in paths.items() if path is not None}
     options = KernelOptions(utility, kernel, self_utility, estimates, seed)
-    goal, pool = blocks.objective_over(**opened, name=name, options=options, eta=eta, nu=nu, alpha=alpha)
+    asked_model = _Asked(model, gpu_layers, threads, quiet)
+    opened: dict[str, AnyBlock] = {}
+    pool: Records
+    kept_gains = None
+    if method in COVERING:
+        opened = _embedded(caches, asked_model) if method == "embedding" else _scored(caches)
+        roles = {role: opened.get(role) for role in paths}
+        goal, pool = blocks.objective_over(**roles, name=name, options=options, eta=eta, nu=nu, alpha=alpha)
+        kept_gains = gains.gains_file(
+            pool.cache,
+            list(caches.values()),
+            objective=name,
+            options=asdict(options),
+            parameters=goal.parameters,
+            **({} if method == "delift" else {"method": method}),
+        )
+    else:
+        goal, pool = _per_record(method, caches.get("pool"), seed, asked_model)  # type: ignore[arg-type]
     records = pool.examples
     amount = parse_amount(k, len(records))
     group_field, least, most = _quotas(per, group, at_least or [], at_most or [], records, amount)
-    kept_gains = gains.gains_file(
-        pool.cache,
-        [block.cache for block in opened.values() if block],
-        objective=name,
-        options=asdict(options),
-        parameters=goal.parameters,
-    )
     first, left_out = _indices(always, records), _indices(never, records)
     if both := {*first} & {*left_out}:
         raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
@@ -134,12 +176,14 @@ def select(
         epsilon=epsilon,
         parts=parts,
         seed=seed,
-        initial_gains=gains.read_gains(kept_gains, len(records)),
+        initial_gains=None if kept_gains is None else gains.read_gains(kept_gains, len(records)),
+        per_token=method in COVERING,
     )
     if not len(selection.indices) and selection.stopped == "exhausted":
         smallest = f"; the smallest has {pool.cache.example_tokens.min():,} tokens" if amount.tokens else ""
         raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
-    gains.keep_gains(kept_gains, selection.initial_gains)
+    if kept_gains is not None:
+        gains.keep_gains(kept_gains, selection.initial_gains)
     whole = value(goal)
     written = output.render(
         records,
@@ -159,11 +203,12 @@ def select(
         "pool": len(records),
         "tokens": int(pool.cache.example_tokens[selection.indices].sum()),
         "asked": k,
+        "method": method,
         "objective": selection.objective,
         "parameters": selection.parameters,
-        "utility": utility,
-        "kernel": kernel,
-        "self": self_utility,
+        "utility": {"delift": utility, "embedding": "cosine"}.get(method),
+        "kernel": kernel if method in COVERING else None,
+        "self": self_utility if method in COVERING else None,
         "value": selection.value,
         "whole_pool": whole,
         "share": selection.value / whole if whole > 0 else None,
@@ -171,7 +216,7 @@ def select(
         "filled": len(selection.indices) - selection.filled_from,
         "stopped": selection.stopped,
         "greedy": selection.method,
-        "seed": selection.seed,
+        "seed": seed if method == "random" else selection.seed,
         "rule": selection.rule,
         "guarantee": selection.guarantee_note,
         "at_least_of_optimum": selection.value / selection.optimum_bound if selection.optimum_bound else None,
@@ -191,6 +236,63 @@ def select(
             console.plot(
                 plot(selection.curve.tolist()), f"value against k, up to {selection.value:.4f} at {len(rows):,}"
             )
+
+
+def _refuse_unused(context: typer.Context, method: str) -> None:
+    """InputError for an option that the user gave and that this method has no use for."""
+    for parameter in context.command.params:
+        methods = METHODS_OF.get(parameter.name or "", (method,))
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE" and method not in methods:
+            option = parameter.opts[0]
+            raise InputError(
+                f"{option} is of no use to --method {method}, only to {' and '.join(methods)}; leave it out"
+            )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How the user wants the model run, where a method runs it at all."""
+
+    model: str | None
+    gpu_layers: int | None
+    threads: int | None
+    quiet: bool
+
+    def open(self, cache: Stored) -> tuple[Engine, ChatTemplate]:
+        from ..model import Settings
+        from ..run import engine_as_measured
+
+        return engine_as_measured(cache, self.model, Settings(self.gpu_layers, self.threads))
+
+
+def _scored(caches: dict[str, Cache | SparseCache]) -> dict[str, AnyBlock]:
+    return {role: blocks.as_block(cache) for role, cache in caches.items()}
+
+
+def _embedded(caches: dict[str, Cache | SparseCache], asked: _Asked) -> dict[str, AnyBlock]:
+    from ..embeddings import embedded_blocks
+
+    if not caches:
+        return {}
+    records = next(iter(caches.values())).shape[0]
+    with console.counting("embeddings", records, quiet=asked.quiet) as report:
+        return dict(zip(caches, embedded_blocks(list(caches.values()), asked.open, report), strict=True))
+
+
+def _per_record(
+    method: baselines.PerRecord, cache: Cache | SparseCache | None, seed: int, asked: _Asked
+) -> tuple[Objective, Records]:
+    if cache is None:
+        raise InputError(f"give a cache to select from: delift select train.delift --method {method} -k 30%")
+    baselines.check_pool(cache, method)
+    alone = None
+    if method == "ifd":
+        from ..without_prompt import logprob_without_prompt
+
+        with console.counting("responses without prompts", cache.shape[0], quiet=asked.quiet) as report:
+            alone = logprob_without_prompt(cache, asked.open, report)
+    return baselines.modular(baselines.scores(cache, method, seed, alone)), Records(cache)
 
 
 def _measured(
@@ -255,19 +357,24 @@ def _indices(path: Path | None, records: Sequence[Record]) -> list[int]:
 
 
 def _print(summary: dict[str, Any], amount: Amount, selection: Selection) -> None:
+    method, covering = summary["method"], summary["method"] in COVERING
     parameters = "".join(f", {name} {value:g}" for name, value in summary["parameters"].items())
     budget = f", budget {amount.tokens:,} tokens, by {selection.rule}" if amount.tokens is not None else ""
     share = "" if summary["share"] is None else f", {summary['share']:.1%} of what the whole pool reaches"
     rows = [
         ("selected", f"{summary['selected']:,} of {summary['pool']:,} records, {summary['tokens']:,} tokens{budget}"),
-        (
-            "objective",
-            f"{summary['objective']}{parameters} ({summary['utility']}, {summary['kernel']}, "
-            f"self-utilities {summary['self']}d)",
-        ),
-        ("value", f"{summary['value']:.4f}{share}"),
+        ("method", f"{method}: {WHAT[method]}" + (f" (seed {summary['seed']})" if method == "random" else "")),
     ]
-    if selection.optimum_bound:
+    if covering:
+        rows.append(
+            (
+                "objective",
+                f"{summary['objective']}{parameters} ({summary['utility']}, {summary['kernel']}, "
+                f"self-utilities {summary['self']}d)",
+            )
+        )
+    rows.append(("value" if covering else "scores", f"{summary['value']:.4f}{share}"))
+    if covering and selection.optimum_bound:
         lines_bound = selection.value / selection.optimum_bound
         rows.append(
             ("quality", f"at least {lines_bound:.1%} of the best subset; proven in general: {selection.guarantee_note}")
@@ -279,6 +386,8 @@ def _print(summary: dict[str, Any], amount: Amount, selection: Selection) -> Non
         rows.append(("stopped", "no other record is admissible under the limits given"))
     if selection.saturated_at is not None:
         rest = f"; the other {summary['filled']:,} were taken by what each is worth alone" if summary["filled"] else ""
+        if method == "ifd" and summary["filled"]:
+            rest = f"; the other {summary['filled']:,} have a ratio above 1"
         rows.append(("saturated", f"nothing more to gain after {selection.saturated_at:,} records{rest}"))
     for found in summary["measured"].values():
         others = "estimated" if found["estimates"] == "on" else "counted as 0"

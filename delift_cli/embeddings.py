@@ -1,0 +1,114 @@
+"""Records as points: the mean of the model's last hidden states over a text's tokens, scaled to length 1.
+
+The text of a record is its prompt and response, as the chat template renders them as an example. What this gives to a
+facility location is the paper's DELIFT (SE), similarity of texts in place of utilities, with the model's own hidden
+states in place of a sentence encoder's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from .blocks import EmbeddedBlock, check_same_measure
+from .cache import Cache, Stored
+from .encoding import encode_examples
+from .kept import keep, kept_file, read_kept
+from .model import MAX_SEQUENCES, Model
+from .run import Engine, OpenModel
+from .sparse_cache import SparseCache
+from .template import ChatTemplate, Tokens
+
+Embeddings: TypeAlias = npt.NDArray[np.float32]
+
+
+def embedded_blocks(
+    caches: Sequence[Cache | SparseCache], open_model: OpenModel, report: Callable[[int], None]
+) -> list[EmbeddedBlock]:
+    """Caches measured alike as blocks of cosines; embeddings that none of them keeps are made and kept.
+
+    Args:
+        open_model: called at most once, and only where something is missing.
+        report: is told now and then how many records of a set are done.
+
+    Raises:
+        InputError: the caches were not measured alike, or the model is not theirs.
+    """
+    check_same_measure(caches)
+    found: dict[str, Embeddings] = {}
+    opened: tuple[Engine, ChatTemplate] | None = None
+    for cache in caches:
+        cache.check_shared()
+        for role in ("examples", "targets"):
+            file = kept_file(cache, role, "embeddings")
+            if file.name in found:
+                continue
+            count = cache.manifest[role]["count"]
+            homes = [read_kept(other.path / file.parent.name / file.name, (count, -1), np.float32) for other in caches]
+            kept = next((embeddings for embeddings in homes if embeddings is not None), None)
+            if kept is None:
+                opened = opened or open_model(cache)
+                kept = _embed_records(cache, role, *opened, report)
+                keep(file, kept)
+            found[file.name] = kept
+    return [
+        EmbeddedBlock(cache, *(found[kept_file(cache, role, "embeddings").name] for role in ("examples", "targets")))
+        for cache in caches
+    ]
+
+
+def _embed_records(
+    cache: Stored, role: str, engine: Engine, template: ChatTemplate, report: Callable[[int], None]
+) -> Embeddings:
+    records = cache.examples() if role == "examples" else cache.targets()
+    truncate = cache.manifest["settings"]["truncate"]
+    limit = None if truncate is None else truncate // 2  # what `run.prepare` leaves an example
+    return embed_texts(engine, encode_examples(records, template, limit=limit).prefixes, report)
+
+
+def embed_texts(engine: Engine, texts: Sequence[Tokens], report: Callable[[int], None]) -> Embeddings:
+    """`embed` with a model that is loaded for it."""
+    cells = max(map(len, texts)) + engine.settings.batch
+    with Model(engine.file, engine.settings, cells=cells, embeddings=True) as model:
+        return embed(model, texts, report)
+
+
+def embed(model: Model, texts: Sequence[Tokens], report: Callable[[int], None] = lambda done: None) -> Embeddings:
+    """float32 [texts, width], rows of length 1: the mean of each text's hidden states.
+
+    Texts stand end to end and are evaluated a batch at a time, several texts in one or one text over several, each in
+    a sequence of its own.
+
+    Args:
+        model: opened for embeddings, with cells for the longest text and a batch.
+        texts: token ids, int32, none of them empty.
+        report: is told after each batch how many texts are done.
+    """
+    lengths = np.array([len(text) for text in texts], np.int64)
+    tokens = np.concatenate(texts).astype(np.int32)
+    owner = np.repeat(np.arange(len(texts)), lengths)
+    positions = (np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)).astype(np.int32)
+    sequence = (owner % MAX_SEQUENCES).astype(np.int32)  # a batch holds no two texts with the same one
+    sums: npt.NDArray[np.float64] | None = None
+    model.clear()
+    start = 0
+    while start < len(tokens):
+        last_owner = owner[start] + MAX_SEQUENCES - 1
+        stop = min(start + model.settings.batch, int(np.searchsorted(owner, last_owner, side="right")))
+        states = model.hidden_states(tokens[start:stop], positions[start:stop], sequence[start:stop])
+        here, first = np.unique(owner[start:stop], return_index=True)
+        if sums is None:
+            sums = np.zeros((len(texts), states.shape[1]))
+        sums[here] += np.add.reduceat(states, first, axis=0, dtype=np.float64)
+        unfinished = stop < len(tokens) and owner[stop] == owner[stop - 1]
+        finished = here[:-1] if unfinished else here
+        for done in finished.tolist():
+            model.drop_sequence(done % MAX_SEQUENCES)
+        report(int(here[-1]) + (not unfinished))
+        start = stop
+    assert sums is not None
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.ascontiguousarray(sums / np.maximum(norms, np.finfo(np.float64).tiny), np.float32)
