@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.venv/numba-cache
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench evidence clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,10 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/bench-installed: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@
+
+$(VENV)/evidence-installed: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[evidence]'
 	@touch $@
 
 demo: $(VENV)/installed ## score and select on the sample data with the real model
@@ -44,6 +48,9 @@ bench: $(VENV)/bench-installed ## measure the claims of the README on this machi
 	$(BIN)/python -m tests.bench.scoring
 	$(BIN)/python -m tests.bench.selection
 	$(BIN)/python -m tests.bench.budget
+
+evidence: $(VENV)/evidence-installed ## fine-tune on what is chosen, write samples/EVIDENCE.md; ARGS="--quick", "--plan", …
+	$(BIN)/python -m tests.evidence $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

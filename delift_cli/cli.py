@@ -57,7 +57,7 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # what Typer makes of a KeyboardInterrupt
-            _fail("interrupted; what was scored is safe, the same command goes on from there", INTERRUPTED)
+            _fail("interrupted; what delift score has scored is safe, the same command goes on from there", INTERRUPTED)
         raise
     except BrokenPipeError:
         # the reader of stdout has gone; that is how pipelines end

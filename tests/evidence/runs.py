@@ -1,0 +1,157 @@
+"""The plan of fine-tuning runs, and their results: one JSON line for each as soon as it is done.
+
+The plan is ordered so that its first part is worth having alone: everything's first seed before any second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.evidence import variants
+from tests.evidence.pools import Pool, Record
+from tests.evidence.variants import Stage, Variant
+
+Line = dict[str, Any]
+
+# Tokens/s of two AVX512-BF16 cores, and how many tokens a record has: the template's and its characters'.
+TRAIN_SPEED, TEST_SPEED = 400, 1300
+TEMPLATE_TOKENS, CHARACTERS_PER_TOKEN = 32, 3.8
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its test. Of `nothing` and `all` the size is "0%" and "100%"."""
+
+    stage: Stage
+    pool: str
+    method: str
+    size: str
+    selection_seed: int
+    training_seed: int
+
+    @property
+    def name(self) -> str:
+        """What the run is known by in the results."""
+        seeds = f"{self.selection_seed}.{self.training_seed}"
+        return "/".join((self.stage, self.pool, self.method, self.size, seeds))
+
+    @property
+    def variant(self) -> Variant | None:
+        """How its records are chosen; None for `nothing` and `all`."""
+        return next((v for v in variants.STAGES[self.stage][1] if v.name == self.method), None)
+
+
+def plan(*, quick: bool = False) -> list[Run]:
+    """All runs, in the order in which they are done; with `quick` a first look at one pool.
+
+    The plan is in parts (see `Variant.part`); in each the larger subsets come first.
+    """
+    stages = {"instruction": (("p3",), variants.INSTRUCTION)} if quick else variants.STAGES
+    of_part: list[tuple[int, int, Run]] = []
+    for stage, (pools, compared) in stages.items():
+        for pool in pools:
+            for name, seeds in variants.EXTREMES.items():
+                size = {"nothing": "0%", "all": "100%"}[name]
+                of_part += [(seed, 0, Run(stage, pool, name, size, 0, seed)) for seed in range(1 if quick else seeds)]
+            for variant in compared:
+                if quick and variant.name not in variants.QUICK:
+                    continue
+                for order, size in enumerate(variant.sizes[:1] if quick else variant.sizes):
+                    for seed in range((3 if variant.chance else 1) if quick else variant.seeds):
+                        run = Run(stage, pool, variant.name, size, seed if variant.chance else 0, seed)
+                        of_part.append((variant.part_of(seed), order, run))
+    return [run for _, _, run in sorted(of_part, key=lambda entry: entry[:2])]
+
+
+def key(run: Run, chosen: Sequence[str]) -> str:
+    """The same for runs that train on the same records from the same start with the same seed."""
+    start = "existing" if run.stage == "continual" else "model"
+    seed = run.training_seed if chosen or start == "existing" else 0
+    return hashlib.sha256(json.dumps([run.pool, start, seed, sorted(chosen)]).encode()).hexdigest()[:16]
+
+
+def read_results(path: Path) -> list[Line]:
+    """The finished runs, in their order; a line that was not finished, as after a power loss, does not count."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def append_result(path: Path, line: Line) -> None:
+    """Add a line for good: it is on disk when this returns."""
+    with path.open("ab+") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(line).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def carry_out(
+    runs: Sequence[Run],
+    path: Path,
+    *,
+    choose: Callable[[Run], list[str]],
+    tune: Callable[[Run, list[str]], Line],
+    deadline: float = float("inf"),
+    report: Callable[[str], None] = print,
+) -> bool:
+    """Do what is missing of `runs` and append it to `path`; False where the deadline came first.
+
+    Args:
+        choose: the ids of a run's records.
+        tune: trains on them and tests: what was measured.
+        deadline: of `time.monotonic()`, after which no run is started.
+    """
+    done = {line["name"]: line for line in read_results(path)}
+    of_key = {line["key"]: line for line in done.values()}
+    for number, run in enumerate(runs, start=1):
+        if run.name in done:
+            continue
+        if time.monotonic() > deadline:
+            return False
+        chosen = choose(run)
+        same = of_key.get(key(run, chosen))
+        measured = {**same["measured"], "seconds": 0.0, "same_as": same["name"]} if same else tune(run, chosen)
+        line = {"name": run.name, **asdict(run), "key": key(run, chosen), "chosen": chosen, "measured": measured}
+        append_result(path, line)
+        of_key.setdefault(line["key"], line)
+        report(f"{number}/{len(runs)} {run.name}: {_loss(measured):.4f}, {measured['seconds']:.0f} s")
+    return True
+
+
+def expected_seconds(run: Run, pool: Pool) -> float:
+    """About how long a run takes on two cores."""
+    records = pool.records("pool")
+    share = float(run.size.rstrip("%")) / 100
+    learnt = 3 * share * sum(map(_tokens, records))
+    tested = pool.records("heldout") + (pool.records("heldout-existing") if run.stage == "continual" else [])
+    return learnt / TRAIN_SPEED + sum(map(_tokens, tested)) / TEST_SPEED
+
+
+def expected(runs: Sequence[Run], pools: dict[str, Pool]) -> list[float]:
+    """The same for a plan: what a run repeats of another is not done again."""
+    seen = set()
+    seconds = []
+    for run in runs:
+        start = run.stage == "continual"
+        same = (run.pool, start, run.method, run.size, run.selection_seed, run.training_seed)
+        seconds.append(0.0 if same in seen else expected_seconds(run, pools[run.pool]))
+        seen.add(same)
+    return seconds
+
+
+def _tokens(record: Record) -> float:
+    return TEMPLATE_TOKENS + (len(record["prompt"]) + len(record["response"])) / CHARACTERS_PER_TOKEN
+
+
+def _loss(measured: Line) -> float:
+    heldout = measured["heldout"]
+    return sum(heldout["loss"]) / sum(heldout["tokens"])

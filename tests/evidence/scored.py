@@ -1,0 +1,63 @@
+"""From pools to caches and subsets, the way a user would go: `delift score` and `delift select` as processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from delift_cli.errors import RunError
+from tests.evidence.pools import Pool
+from tests.evidence.variants import Variant
+
+# Shares of the pairs that fit half an hour on two cores; the stages' blocks are smaller and have longer records.
+BUDGETS = {"p3": "15%", "gsm8k-p3": "10%", "instruct-code": "10%"}
+BLOCK_BUDGET = "10%"
+
+
+def score(pool: Pool, budget: str | None = None) -> None:
+    """Measure the pool's blocks, each to the end; what is done already is not done again.
+
+    Args:
+        budget: share of the pairs of every block, in place of BUDGETS.
+    """
+    records = str(pool.path("pool"))
+    _delift("score", records, *_options(cache(pool, "POOL"), budget or BUDGETS[pool.name]))
+    if "target" in pool.parts:
+        targets = ("--targets", str(pool.path("target")))
+        _delift("score", records, *targets, *_options(cache(pool, "TARGET"), budget or BLOCK_BUDGET))
+    if "existing" in pool.parts:
+        sets = ("--examples", str(pool.path("existing")), "--targets", records)
+        _delift("score", *sets, *_options(cache(pool, "EXISTING"), budget or BLOCK_BUDGET))
+
+
+def cache(pool: Pool, block: str) -> Path:
+    """Where a block ("POOL", "TARGET", "EXISTING") lies."""
+    return pool.folder / f"{block.lower()}.delift"
+
+
+def select(pool: Pool, variant: Variant, size: str, seed: int) -> list[str]:
+    """The ids of the records that a variant chooses, in order; the subset is written once, and read after that."""
+    path = subset(pool, variant, size, seed)
+    if not path.exists():
+        arguments = [str(cache(pool, a)) if a in ("POOL", "TARGET", "EXISTING") else a for a in variant.arguments]
+        path.parent.mkdir(exist_ok=True)
+        _delift("select", *arguments, "-k", size, "--seed", str(seed), "-o", str(path), "--quiet")
+    return [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def subset(pool: Pool, variant: Variant, size: str, seed: int) -> Path:
+    """The file of a variant's choice."""
+    chance = f"-{seed}" if variant.chance else ""
+    return pool.folder / "subsets" / f"{variant.name}-{size.rstrip('%')}{chance}.jsonl"
+
+
+def _options(path: Path, budget: str) -> tuple[str, ...]:
+    return ("-o", str(path), "--weights", "bf16", "--budget", budget)
+
+
+def _delift(*arguments: str) -> None:
+    command = [sys.executable, "-m", "delift_cli", *arguments]
+    if (code := subprocess.run(command, stdout=subprocess.DEVNULL).returncode) != 0:
+        raise RunError(f"delift {' '.join(arguments)} ended with exit code {code}; its message is above")

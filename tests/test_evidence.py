@@ -1,0 +1,309 @@
+"""The evidence suite: pools without leaks, a plan that is done once, a report that says what the results say."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf_models import write_model
+
+from delift_cli.errors import InputError
+from delift_cli.model import ModelFile
+from tests.evidence import pools, report, runs, stats, variants
+from tests.evidence.runs import Run
+
+RUN = Run("instruction", "p3", "delift", "30%", 0, 0)
+
+
+# ---- pools
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up records in the layouts of the public data."""
+    folder = tmp_path_factory.mktemp("data")
+    p3 = [{"id": f"p3/{n}", "task": f"t{n % 60}", "prompt": f"P3 {n}", "response": f"{n}"} for n in range(2400)]
+    maths = [{"question": f"How many are {n}?", "answer": f"#### {n}"} for n in range(500)]
+    copies = [{"question": f"HOW  many are {n}?", "answer": f"#### {n}"} for n in range(490, 700)]
+    tasks = [{"instruction": f"Do {n}", "input": "this" if n % 2 else "", "output": f"done {n}"} for n in range(175)]
+    code = [{"instruction": f"Write {n}", "input": "", "response": f"print({n})"} for n in range(400)]
+    for name, rows in (("p3_6k", p3), ("gsm8k_train_2k", maths), ("gsm8k_test_500", copies)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "self_instruct_seed_alpaca.json").write_text(json.dumps(tasks))
+    (folder / "codegen_instruct.json").write_text(json.dumps(code))
+    return folder
+
+
+def test_no_record_or_copy_is_in_two_parts_of_a_pool(data: Path, tmp_path: Path) -> None:
+    for pool in pools.write_pools(data, tmp_path):
+        texts = [pools.text(record) for part in pool.parts for record in pool.records(part)]
+        ids = [record["id"] for part in pool.parts for record in pool.records(part)]
+        assert len(set(texts)) == len(texts)
+        assert len(set(ids)) == len(ids)
+        assert len(pool.records("pool")) == 200
+
+
+def test_parts_of_the_pools(data: Path, tmp_path: Path) -> None:
+    p3, mixed, instruct = pools.write_pools(data, tmp_path)
+    assert p3.parts == ["pool", "heldout"]
+    assert mixed.parts == ["pool", "heldout", "target"]
+    assert instruct.parts == ["pool", "heldout", "existing", "heldout-existing"]
+    assert {r["task"] for r in p3.records("pool")} == {r["task"] for r in p3.records("heldout")}
+    assert not {r["task"] for r in p3.records("pool")} & {r["task"] for r in mixed.records("pool")}
+    assert {r["task"] for r in mixed.records("target")} == {"gsm8k"}
+    assert {r["id"].split("/")[0] for r in mixed.records("heldout") if r["task"] == "gsm8k"} == {"gsm8k-test"}
+
+
+def test_pools_are_the_same_for_the_same_seed_only(data: Path, tmp_path: Path) -> None:
+    first, again, other = (
+        pools.write_pools(data, tmp_path / name, seed) for name, seed in zip("abc", (1, 1, 2), strict=True)
+    )
+    for one, two, three in zip(first, again, other, strict=True):
+        assert one.path("pool").read_bytes() == two.path("pool").read_bytes()
+        assert one.path("pool").read_bytes() != three.path("pool").read_bytes()
+
+
+def test_missing_data_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"lacks public data.*p3_6k\.jsonl.*--data"):
+        pools.write_pools(tmp_path, tmp_path / "work")
+
+
+# ---- plan and results
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_no_run_is_planned_twice(quick: bool) -> None:
+    names = [run.name for run in runs.plan(quick=quick)]
+    assert len(set(names)) == len(names)
+
+
+def test_every_comparison_has_random_runs() -> None:
+    planned = runs.plan()
+    for run in planned:
+        if run.variant is not None:
+            same = {"stage": run.stage, "pool": run.pool, "size": run.size, "method": "random"}
+            assert any(all(getattr(r, k) == v for k, v in same.items()) for r in planned)
+
+
+def test_random_choices_are_made_anew_for_each_seed_and_others_once() -> None:
+    for run in runs.plan():
+        chance = run.variant is not None and run.variant.chance
+        assert run.selection_seed == (run.training_seed if chance else 0)
+
+
+def test_every_first_seed_comes_before_any_second_of_the_same_comparison() -> None:
+    planned = [r for r in runs.plan() if r.method not in (*variants.EXTREMES, "random")]
+    first_second = next(at for at, run in enumerate(planned) if run.training_seed == 1)
+    main = {v.name for _, compared in variants.STAGES.values() for v in compared if v.part == 0}
+    assert not [r for r in planned[first_second:] if r.training_seed == 0 and r.method in main]
+
+
+class Tuner:
+    """Stands where training would be: counts what it is asked for, and stops after some runs like a user."""
+
+    def __init__(self, stop_after: int = 1000) -> None:
+        self.asked: list[str] = []
+        self.stop_after = stop_after
+
+    def __call__(self, run: Run, chosen: list[str]) -> dict[str, Any]:
+        if len(self.asked) == self.stop_after:
+            raise KeyboardInterrupt
+        self.asked.append(run.name)
+        loss = [1.0 + len(chosen), 2.0]
+        return {
+            "seconds": 1.0,
+            "heldout": {"loss": loss, "tokens": [1, 2], "exact": [True, False], "tasks": ["a", "b"]},
+        }
+
+
+def choose(run: Run) -> list[str]:
+    """Two methods that choose the same records, in another order."""
+    chosen = {"delift": ["a", "b"], "pmi": ["b", "a"], "nothing": []}
+    return chosen.get(run.method, [run.method, str(run.selection_seed)])
+
+
+def test_a_stopped_suite_goes_on_where_it_was(tmp_path: Path) -> None:
+    planned, path = runs.plan(quick=True), tmp_path / "results.jsonl"
+    tuner = Tuner(stop_after=3)
+    with pytest.raises(KeyboardInterrupt):
+        runs.carry_out(planned, path, choose=choose, tune=tuner, report=str)
+    assert len(runs.read_results(path)) >= 3
+    later = Tuner()
+    assert runs.carry_out(planned, path, choose=choose, tune=later, report=str)
+    assert not set(tuner.asked) & set(later.asked)
+    assert [line["name"] for line in runs.read_results(path)] == [run.name for run in planned]
+    idle = Tuner()
+    assert runs.carry_out(planned, path, choose=choose, tune=idle, report=str)
+    assert not idle.asked
+
+
+def test_the_same_subset_is_not_trained_on_twice(tmp_path: Path) -> None:
+    planned, tuner, path = runs.plan(quick=True), Tuner(), tmp_path / "results.jsonl"
+    runs.carry_out(planned, path, choose=choose, tune=tuner, report=str)
+    lines = {(line["method"], line["training_seed"]): line for line in runs.read_results(path)}
+    pair = [lines["delift", 0], lines["pmi", 0]]
+    assert sum(line["name"] in tuner.asked for line in pair) == 1
+    assert pair[0]["measured"]["heldout"] == pair[1]["measured"]["heldout"]
+    assert {line["measured"].get("same_as") for line in pair} > {None}
+
+
+def test_a_run_is_the_same_only_with_its_start_and_seed() -> None:
+    continual = Run("continual", "p3", "delift", "30%", 0, 0)
+    later = Run("instruction", "p3", "delift", "30%", 0, 1)
+    assert len({runs.key(run, ["a"]) for run in (RUN, continual, later)}) == 3
+    assert runs.key(RUN, ["a", "b"]) == runs.key(RUN, ["b", "a"]) != runs.key(RUN, ["a"])
+    assert runs.key(RUN, []) == runs.key(later, [])  # nothing learnt: no seed matters
+
+
+def test_a_line_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    runs.append_result(path, {"name": "one"})
+    path.write_bytes(path.read_bytes() + b'{"name": "tw')
+    assert runs.read_results(path) == [{"name": "one"}]
+    runs.append_result(path, {"name": "two"})
+    assert runs.read_results(path) == [{"name": "one"}, {"name": "two"}]
+
+
+def test_no_run_starts_after_the_deadline(tmp_path: Path) -> None:
+    tuner, path = Tuner(), tmp_path / "results.jsonl"
+    late = time.monotonic() - 1
+    assert not runs.carry_out(runs.plan(), path, choose=choose, tune=tuner, deadline=late, report=str)
+    assert not tuner.asked
+
+
+# ---- statistics
+
+
+def test_ranks_share_ties() -> None:
+    assert stats.ranks([3.0, 1.0, 3.0, 2.0]).tolist() == [3.5, 1.0, 3.5, 2.0]
+    assert stats.rank_correlation([1, 2, 3], [10, 20, 15]) == pytest.approx(0.5)
+    assert stats.rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1.0)
+    assert np.isnan(stats.rank_correlation([1, 1], [1, 2]))
+
+
+def test_the_difference_is_per_token_not_per_record() -> None:
+    tokens = np.array([1.0, 9.0])
+    found = stats.difference(np.array([[2.0, 9.0]]), np.array([[1.0, 9.0]]), tokens)
+    assert found.value == pytest.approx(0.1)
+    assert stats.per_token(np.array([[2.0, 9.0], [4.0, 9.0]]), tokens) == pytest.approx(1.2)
+
+
+def test_a_difference_that_every_record_has_has_no_interval() -> None:
+    tokens = np.full(30, 2.0)
+    found = stats.difference(np.full((3, 30), 2.0), np.full((2, 30), 3.0), tokens)
+    assert tuple(found) == pytest.approx((-0.5, -0.5, -0.5))
+
+
+def test_the_interval_is_as_wide_as_sampling_makes_it() -> None:
+    rng = np.random.default_rng(0)
+    records = 400
+    losses = rng.normal(1.0, 1.0, (1, records))
+    found = stats.difference(losses, np.zeros((1, records)), np.ones(records))
+    expected = 1.96 * losses.std() / records**0.5
+    assert found.high - found.value == pytest.approx(expected, rel=0.1)
+    assert found.value - found.low == pytest.approx(expected, rel=0.1)
+
+
+def test_runs_that_differ_widen_the_interval() -> None:
+    tokens = np.ones(50)
+    others = np.repeat([[0.0], [1.0], [2.0], [3.0]], 50, axis=1)
+    found = stats.difference(np.full((1, 50), 1.5), others, tokens)
+    assert found.value == pytest.approx(0.0)
+    assert found.low < -0.5 < 0.5 < found.high
+
+
+# ---- report
+
+
+def lines(stage: str = "instruction", pool: str = "p3") -> Iterator[dict[str, Any]]:
+    """Losses per token of 3.0 without training, 2.0 at random, 1.5 by delift, 1.0 with everything."""
+    levels = {"nothing": 3.0, "random": 2.0, "delift": 1.5, "all": 1.0}
+    sizes = {"nothing": "0%", "all": "100%"}
+    for method, level in levels.items():
+        for seed in range(2 if method == "random" else 1):
+            run = Run(stage, pool, method, sizes.get(method, "30%"), seed, seed)  # type: ignore[arg-type]
+            tested = {
+                "loss": [2 * level + 0.1 * seed] * 10,
+                "tokens": [2] * 10,
+                "exact": [True] * 4 + [False] * 6,
+                "tasks": ["gsm8k", "p3"] * 5,
+            }
+            measured = {"seconds": 36.0, "heldout": tested, "heldout-existing": tested}
+            yield {"name": run.name, **vars(run), "measured": measured}
+
+
+def test_rows_say_what_the_results_say() -> None:
+    found = {row.method: row for row in report.rows(list(lines()), "instruction", "p3", "30%", "held-out records")}
+    assert list(found) == ["nothing", "random", "delift", "all"]
+    assert found["random"].loss == pytest.approx(2.025)
+    assert found["random"].runs == 2
+    assert found["random"].difference is None
+    assert found["delift"].difference is not None
+    assert found["delift"].difference.value == pytest.approx(-0.525)
+    assert found["delift"].closed == pytest.approx(0.525 / 1.025)
+    assert found["delift"].exact == pytest.approx(0.4)
+
+
+def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
+    results = [*lines(), *lines("task-specific", "gsm8k-p3"), *lines("continual", "instruct-code")]
+    evaluated = [
+        {"pool": "p3", "size": "30%", "method": line["method"], "selection_seed": line["selection_seed"], "loss": at}
+        for at, line in enumerate(lines())
+        if line["size"] == "30%"
+    ]
+    path = tmp_path / "EVIDENCE.md"
+    report.write_report(results, evaluated, path, None)
+    text = path.read_text()
+    assert "| delift | 1 | 1.500 | 40.0% | **-0.525 (" in text
+    assert "## task-specific tuning, gsm8k-p3, 30%: held-out records of the target's task" in text
+    assert "## continual tuning, instruct-code, 30%: held-out records of the old data" in text
+    assert "| p3 | 30% | 3 | -0.50 |" in text
+    path.write_text(text.replace(f"{report.OPENING}\n", f"{report.OPENING}\nA remark.\n"))
+    report.write_report(results[:5], [], path, None)
+    assert path.read_text().count("A remark.") == 1
+    again = path.read_bytes()
+    report.write_report(results[:5], [], path, None)
+    assert path.read_bytes() == again
+
+
+def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name in ("a.svg", "b.svg"):
+        report.draw(list(lines()), tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert b"</svg>" in (tmp_path / "a.svg").read_bytes()
+
+
+# ---- training
+
+
+def test_training_lowers_the_loss_and_can_be_repeated(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("peft")
+    from tests.evidence.lora import Tokens, Tuner
+
+    gguf = write_model(tmp_path / "tiny.gguf")
+    vocabulary = ModelFile(gguf).vocabulary
+    records = [
+        Tokens(
+            vocabulary.tokenize(f"the same start, say {word}", special=False), vocabulary.tokenize(word, special=False)
+        )
+        for word in ("cat", "dog and sun", "moon tree", "river", "stone")
+    ]
+    tuner = Tuner(gguf, threads=1)
+    before = tuner.test(records)
+    assert before.loss == pytest.approx([tuner.test([record]).loss[0] for record in records], rel=0.02)
+    losses = []
+    for _ in range(2):
+        tuner.reset(3)
+        assert tuner.test(records) == before
+        took = tuner.train(records, seed=3, epochs=6, rate=1e-2)
+        losses.append(tuner.test(records).loss)
+    assert took.steps == 6
+    assert losses[0] == losses[1]
+    assert sum(losses[0]) < 0.9 * sum(before.loss)
