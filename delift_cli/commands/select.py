@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import orjson
 import typer
 
 from .. import baselines, blocks, console, gains, output
-from ..amount import Amount, parse_amount, parse_counts, parse_quota, parse_share, quota_records
+from ..amount import parse_amount, parse_share
 from ..blocks import AnyBlock, Estimates, KernelOptions, PartialBlock, Records, SelfUtility
 from ..cache import Cache, Stored
 from ..curve import curve_rows, plot, render_curve
 from ..errors import InputError
 from ..kernel import Transform, Utility
+from ..limits import labels, named_indices, read_quotas
 from ..objectives import Objective, value
-from ..records import Record, record_field
 from ..selection import Method as Greedy
-from ..selection import Selection
 from ..selection import select as choose
 from ..similar import near_duplicates
 from ..sparse_cache import SparseCache, open_cache
-from .measured import measured, measured_lines
+from .select_summary import COVERING, summarize, summary_lines
 
 if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need it
     from ..run import Engine
@@ -34,15 +32,6 @@ if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need 
 ObjectiveName = Literal["fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated"]
 Method = Literal["random", "length", "loss", "ifd", "embedding", "delift"]
 
-WHAT = {
-    "random": "a random number for each record",
-    "length": "tokens of the response, the longest first",
-    "loss": "loss of the response without an example, nats per token, the highest first",
-    "ifd": "loss of the response with its prompt over that without, the highest first, above 1 last",
-    "embedding": "cosines of the model's mean hidden states",
-    "delift": "utilities of examples in context",
-}
-COVERING = ("embedding", "delift")  # methods in which records cover one another
 METHODS_OF = {  # who has a use for which option; the others are everybody's
     **dict.fromkeys(("target", "existing", "objective", "self_utility", "eta", "nu", "alpha"), COVERING),
     **dict.fromkeys(("greedy", "epsilon", "parts"), COVERING),
@@ -155,8 +144,8 @@ def select(
         goal, pool = _per_record(method, caches.get("pool"), seed, asked_model)  # type: ignore[arg-type]
     records = pool.examples
     amount = parse_amount(k, len(records))
-    group_field, least, most = _quotas(per, group, at_least or [], at_most or [], records, amount)
-    first, left_out = _indices(always, records), _indices(never, records)
+    group_field, least, most = read_quotas(per, group, at_least or [], at_most or [], records, amount)
+    first, left_out = named_indices(always, records), named_indices(never, records)
     if both := {*first} & {*left_out}:
         raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
     selection = choose(
@@ -166,7 +155,7 @@ def select(
         budget=amount.tokens,
         always=first,
         never=left_out,
-        group=None if group_field is None else _labels(records, group_field),
+        group=None if group_field is None else labels(records, group_field),
         at_least=least,
         at_most=most,
         near_duplicates=None if distinct is None else near_duplicates(records, parse_share(distinct, "--distinct")),
@@ -198,40 +187,21 @@ def select(
     rows = curve_rows(selection, [record.id for record in records], whole)
     if curve is not None:
         output.write(render_curve(rows, "json" if curve.suffix == ".json" else "csv"), curve)
-    summary = {
-        "selected": len(selection.indices),
-        "pool": len(records),
-        "tokens": int(pool.cache.example_tokens[selection.indices].sum()),
-        "asked": k,
-        "method": method,
-        "objective": selection.objective,
-        "parameters": selection.parameters,
-        "utility": {"delift": utility, "embedding": "cosine"}.get(method),
-        "kernel": kernel if method in COVERING else None,
-        "self": self_utility if method in COVERING else None,
-        "value": selection.value,
-        "whole_pool": whole,
-        "share": selection.value / whole if whole > 0 else None,
-        "saturated_at": selection.saturated_at,
-        "filled": len(selection.indices) - selection.filled_from,
-        "stopped": selection.stopped,
-        "greedy": selection.method,
-        "seed": seed if method == "random" else selection.seed,
-        "rule": selection.rule,
-        "guarantee": selection.guarantee_note,
-        "at_least_of_optimum": selection.value / selection.optimum_bound if selection.optimum_bound else None,
-        "model_sha256": pool.cache.manifest["model"]["sha256"],
-        "measured": {
-            role: _measured(block, options, selection, chosen_from=block is pool)
-            for role, block in opened.items()
-            if isinstance(block, PartialBlock)
-        },
-    }
+    summary = summarize(
+        selection,
+        method=method,
+        asked=k,
+        options=options,
+        seed=seed,
+        whole=whole,
+        pool=pool,
+        partial={role: block for role, block in opened.items() if isinstance(block, PartialBlock)},
+    )
     if as_json:
         stream = sys.stderr if destination is None else sys.stdout
         print(orjson.dumps(summary, option=orjson.OPT_INDENT_2).decode(), file=stream)
     elif not quiet:
-        _print(summary, amount, selection)
+        console.facts(summary_lines(summary, selection, amount))
         if curve is not None:
             console.plot(
                 plot(selection.curve.tolist()), f"value against k, up to {selection.value:.4f} at {len(rows):,}"
@@ -293,112 +263,3 @@ def _per_record(
         with console.counting("responses without prompts", cache.shape[0], quiet=asked.quiet) as report:
             alone = logprob_without_prompt(cache, asked.open, report)
     return baselines.modular(baselines.scores(cache, method, seed, alone)), Records(cache)
-
-
-def _measured(
-    block: PartialBlock, options: KernelOptions, selection: Selection, *, chosen_from: bool
-) -> dict[str, Any]:
-    """What of a block was measured and, where estimates count, what the choice covers by them."""
-    partial = block.partial(options)
-    estimated = block.estimated(options)
-    found = {"cache": str(block.cache.path), "estimates": "on" if estimated else "off", **measured(partial)}
-    if chosen_from and estimated:
-        found["covered"] = asdict(partial.subset_value(selection.indices, own=options.self_utility == "include"))
-    return found
-
-
-def _quotas(
-    per: str | None,
-    group: str | None,
-    at_least: list[str],
-    at_most: list[str],
-    records: Sequence[Record],
-    amount: Amount,
-) -> tuple[str | None, dict[str, int], dict[str, int]]:
-    """The field that groups the records, and the least and the most for each of its values."""
-    if per is None and not at_least and not at_most:
-        return None, {}, {}
-    quota = None if per is None else parse_quota(per)
-    field = group or (quota.field if quota else "task")
-    if quota is not None and quota.field != field:
-        raise InputError(f"--per {per} and --group {group} name two fields; quotas use one")
-    most = {}
-    if quota is not None:
-        limit = quota_records(quota, amount.records)
-        most = dict.fromkeys(_labels(records, field), limit)
-    return field, parse_counts(at_least, "--at-least"), {**most, **parse_counts(at_most, "--at-most")}
-
-
-def _labels(records: Sequence[Record], field: str) -> list[str]:
-    labels = [record_field(record, field) for record in records]
-    for record, label in zip(records, labels, strict=True):
-        if label is None:
-            raise InputError(f"record {record.id} (line {record.line}) has no field {field!r} to group by")
-    return [str(label) for label in labels]
-
-
-def _indices(path: Path | None, records: Sequence[Record]) -> list[int]:
-    """The places of the records that a file names by id."""
-    if path is None:
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the ids in {path}: {error}") from None
-    places = {record.id: place for place, record in enumerate(records)}
-    found: dict[int, None] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if line.strip() not in places:
-            raise InputError(f"{path}:{number}: the pool has no record with the id {line.strip()}")
-        found[places[line.strip()]] = None
-    return list(found)
-
-
-def _print(summary: dict[str, Any], amount: Amount, selection: Selection) -> None:
-    method, covering = summary["method"], summary["method"] in COVERING
-    parameters = "".join(f", {name} {value:g}" for name, value in summary["parameters"].items())
-    budget = f", budget {amount.tokens:,} tokens, by {selection.rule}" if amount.tokens is not None else ""
-    share = "" if summary["share"] is None else f", {summary['share']:.1%} of what the whole pool reaches"
-    rows = [
-        ("selected", f"{summary['selected']:,} of {summary['pool']:,} records, {summary['tokens']:,} tokens{budget}"),
-        ("method", f"{method}: {WHAT[method]}" + (f" (seed {summary['seed']})" if method == "random" else "")),
-    ]
-    if covering:
-        rows.append(
-            (
-                "objective",
-                f"{summary['objective']}{parameters} ({summary['utility']}, {summary['kernel']}, "
-                f"self-utilities {summary['self']}d)",
-            )
-        )
-    rows.append(("value" if covering else "scores", f"{summary['value']:.4f}{share}"))
-    if covering and selection.optimum_bound:
-        lines_bound = selection.value / selection.optimum_bound
-        rows.append(
-            ("quality", f"at least {lines_bound:.1%} of the best subset; proven in general: {selection.guarantee_note}")
-        )
-    if selection.stopped == "until":
-        share_taken = summary["selected"] / summary["pool"]
-        rows.append(("stopped", f"gains fell under the limit: {share_taken:.1%} of the pool was enough"))
-    if selection.stopped == "exhausted":
-        rows.append(("stopped", "no other record is admissible under the limits given"))
-    if selection.saturated_at is not None:
-        rest = f"; the other {summary['filled']:,} were taken by what each is worth alone" if summary["filled"] else ""
-        if method == "ifd" and summary["filled"]:
-            rest = f"; the other {summary['filled']:,} have a ratio above 1"
-        rows.append(("saturated", f"nothing more to gain after {selection.saturated_at:,} records{rest}"))
-    for found in summary["measured"].values():
-        others = "estimated" if found["estimates"] == "on" else "counted as 0"
-        rows += [("cache", f"{found['cache']}, unmeasured pairs {others}"), *measured_lines(found)]
-        if "covered" in found:
-            covered = found["covered"]
-            rows.append(
-                (
-                    "coverage",
-                    f"{covered['estimated']:.4f} estimated (95 % interval {covered['low']:.4f} to "
-                    f"{covered['high']:.4f}), {covered['measured']:.4f} by measured pairs alone",
-                )
-            )
-    console.facts(rows)
