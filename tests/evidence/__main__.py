@@ -7,8 +7,8 @@
     python -m tests.evidence --report      the report alone, from what there is
     python -m tests.evidence --evaluate    ask `delift evaluate` about the subsets as well
 
-Needs `pip install 'delift-cli[smollm2,evidence]'`. Everything is kept in the work folder: pools, caches, subsets,
-results.jsonl (a line for each run) and evaluate.jsonl.
+Needs `pip install 'delift-cli[smollm2,evidence]'`. Pools, caches and subsets are kept in the work folder; the results, a
+line for each run, beside the report: samples/evidence.jsonl, and evidence-in-context.jsonl for `delift evaluate`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def main() -> None:
 
 def _run(args: argparse.Namespace) -> None:
     began = time.monotonic()
-    results, figures = args.work / "results.jsonl", args.work / "evaluate.jsonl"
+    folder = args.work if args.quick else ROOT / "samples"
+    results, figures = folder / "evidence.jsonl", folder / "evidence-in-context.jsonl"
     planned = [run for run in runs.plan(quick=args.quick) if run.pool in args.pools]
     if not args.report:
         wanted = {run.pool for run in planned}
@@ -57,7 +58,6 @@ def _run(args: argparse.Namespace) -> None:
     found = runs.read_results(results)
     if not found:
         raise InputError(f"{results} holds no finished run yet")
-    folder = args.work if args.quick else ROOT / "samples"
     write_report(found, runs.read_results(figures), folder / "EVIDENCE.md", folder / "evidence.svg")
     _say(f"written: {folder / 'EVIDENCE.md'}, {folder / 'evidence.svg'}")
 
