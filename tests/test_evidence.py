@@ -249,6 +249,18 @@ def test_rows_say_what_the_results_say() -> None:
     assert found["delift"].exact == pytest.approx(0.4)
 
 
+def test_long_responses_count_for_more_by_tokens_and_alike_by_records() -> None:
+    results = list(lines())
+    for line in results:
+        tested = line["measured"]["heldout"]
+        tested["tokens"] = [18] + [2] * 9
+        if line["method"] == "delift":
+            tested["loss"] = [18 * 5.0] + [2 * 1.0] * 9
+    found = {row.method: row for row in report.rows(results, "instruction", "p3", "30%", "held-out records")}
+    assert found["delift"].loss == pytest.approx(3.0)
+    assert found["delift"].record_loss == pytest.approx(1.4)
+
+
 def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
     results = [*lines(), *lines("task-specific", "gsm8k-p3"), *lines("continual", "instruct-code")]
     evaluated = [
@@ -259,7 +271,7 @@ def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Pat
     path = tmp_path / "EVIDENCE.md"
     report.write_report(results, evaluated, path, None)
     text = path.read_text()
-    assert "| delift | 1 | 1.500 | 40.0% | **-0.525 (" in text
+    assert "| delift | 1 | 1.500 | **-0.525 (" in text
     assert "## task-specific tuning, gsm8k-p3, 30%: held-out records of the target's task" in text
     assert "## continual tuning, instruct-code, 30%: held-out records of the old data" in text
     assert "| p3 | 30% | 3 | -0.50 |" in text

@@ -7,8 +7,8 @@
     python -m tests.evidence --report      the report alone, from what there is
     python -m tests.evidence --evaluate    ask `delift evaluate` about the subsets as well
 
-Needs `pip install 'delift-cli[smollm2,evidence]'`. Pools, caches and subsets are kept in the work folder; the results, a
-line for each run, beside the report: samples/evidence.jsonl, and evidence-in-context.jsonl for `delift evaluate`.
+Needs `pip install 'delift-cli[smollm2,evidence]'`. Pools, caches and subsets are kept in the work folder; the results
+lie beside the report, a line for each run: samples/evidence.jsonl, and evidence-in-context.jsonl for `delift evaluate`.
 """
 
 from __future__ import annotations

@@ -30,11 +30,12 @@ INTRODUCTION = """\
 Does it pay to train on what `delift` chooses? SmolLM2-135M-Instruct is fine-tuned on subsets of pools of 200 records
 and tested on other records. `python -m tests.evidence` makes the pools out of public data, scores them, chooses with
 each method, trains (LoRA of rank 16 on all linear layers, 3 epochs, batches of 8, learning rate 3e-4) and writes the
-tables. Loss is the mean over response tokens, in nats, less is better; *exact* is the share of records whose whole
-response greedy decoding gives word for word; *gap closed* is 0 % at the mean of random subsets and 100 % at training
-on the whole pool. A difference to random subsets has a 95 % bootstrap interval over held-out records and over runs (a
-run is one training seed and, for random subsets, one draw). An interval without 0 is bold. Intervals of methods with
-few runs say little of how training seeds vary.
+tables. *Loss* is the mean over response tokens, in nats, less is better: long responses count for more. *Per record*
+it is the mean over records of each one's own mean, in which every record counts alike, as it does in the utilities.
+*Exact* is the share of records whose whole response greedy decoding gives word for word; *gap closed* is 0 % at the
+mean of random subsets and 100 % at training on the whole pool. A difference to random subsets has a 95 % bootstrap
+interval over held-out records and over runs (a run is one training seed and, for random subsets, one draw). An interval
+without 0 is bold. Intervals of methods with few runs say little of how training seeds vary.
 """
 
 
@@ -47,6 +48,9 @@ class Row(NamedTuple):
     exact: float
     difference: Interval | None
     closed: float | None
+    record_loss: float
+    record_difference: Interval | None
+    record_closed: float | None
 
 
 class Cell(NamedTuple):
@@ -94,14 +98,32 @@ def rows(results: Sequence[Line], stage: str, pool: str, size: str, what: str) -
         if method not in cells:
             continue
         losses, exact, tokens = cells[method]
-        loss = per_token(losses, tokens)
-        against = closed = None
-        if chance is not None and method != "random":
-            against = difference(losses, chance.losses, tokens)
-            if everything is not None and method not in ("all", "nothing"):
-                gap = per_token(chance.losses, tokens) - per_token(everything.losses, tokens)
+        compared = method != "random"
+        figures: list[tuple[float, Interval | None, float | None]] = []
+        for scale in (np.ones(len(tokens)), tokens):  # losses of whole responses, then each record's mean
+            weights = tokens / scale
+            mine = losses / scale
+            against = difference(mine, chance.losses / scale, weights) if chance is not None and compared else None
+            closed = None
+            if against is not None and everything is not None and method not in ("all", "nothing"):
+                assert chance is not None
+                gap = per_token(chance.losses / scale, weights) - per_token(everything.losses / scale, weights)
                 closed = -against.value / gap if gap > 0 else None
-        found.append(Row(method, len(losses), loss, float(exact.mean()), against, closed))
+            figures.append((per_token(mine, weights), against, closed))
+        (loss, against, closed), (record_loss, record_against, record_closed) = figures
+        found.append(
+            Row(
+                method,
+                len(losses),
+                loss,
+                float(exact.mean()),
+                against,
+                closed,
+                record_loss,
+                record_against,
+                record_closed,
+            )
+        )
     return found
 
 
@@ -180,7 +202,7 @@ def _runs(results: Sequence[Line]) -> str:
 
 
 def _overview(results: Sequence[Line]) -> str:
-    """All methods by all pools and sizes of the first stage: differences to random subsets."""
+    """All methods by all pools and sizes of the first stage: differences to random subsets, in both measures."""
     columns = [
         (pool, size)
         for pool in _distinct(results, "pool", stage="instruction")
@@ -190,22 +212,31 @@ def _overview(results: Sequence[Line]) -> str:
         column: {row.method: row for row in rows(results, "instruction", *column, "held-out records")}
         for column in columns
     }
-    lines = ["| loss less that of random subsets | " + " | ".join(f"{pool} {size}" for pool, size in columns) + " |"]
-    lines.append("|---|" + "---|" * len(columns))
+    head = " | ".join(f"{pool} {size} | {pool} {size}, per record" for pool, size in columns)
+    lines = [f"| less random subsets | {head} |", "|---|" + "---|" * 2 * len(columns)]
     for method in dict.fromkeys(ORDER):
         of_column = [found[column].get(method) for column in columns]
         if any(row and row.difference for row in of_column):
-            shown = (_interval(row.difference, short=True) if row else "" for row in of_column)
+            shown = (
+                _interval(interval, short=True)
+                for row in of_column
+                for interval in ((row.difference, row.record_difference) if row else (None, None))
+            )
             lines.append(f"| {method} | " + " | ".join(shown) + " |")
     return "\n".join(["## In short", "", *lines])
 
 
 def _table(found: Sequence[Row]) -> str:
-    lines = ["| trained on | runs | loss | exact | less random (95 %) | gap closed |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| trained on | runs | loss | less random (95 %) | gap closed | per record | less random (95 %) | gap closed | "
+        "exact |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for row in found:
-        closed = "" if row.closed is None else f"{row.closed:.0%}"
+        closed, record_closed = ("" if c is None else f"{c:.0%}" for c in (row.closed, row.record_closed))
         lines.append(
-            f"| {row.method} | {row.runs} | {row.loss:.3f} | {row.exact:.1%} | {_interval(row.difference)} | {closed} |"
+            f"| {row.method} | {row.runs} | {row.loss:.3f} | {_interval(row.difference)} | {closed} | "
+            f"{row.record_loss:.3f} | {_interval(row.record_difference)} | {record_closed} | {row.exact:.1%} |"
         )
     return "\n".join(lines)
 
