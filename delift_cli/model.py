@@ -472,7 +472,7 @@ class Model:
         Raises:
             RunError: llama.cpp failed, with its reason.
         """
-        self._evaluate(tokens, positions, first_sequence, sequences, outputs)
+        self._run(self._batch.fill(tokens, positions, first_sequence, sequences, outputs))
         rows = int(outputs.sum())
         if rows == 0:
             return np.empty((0, self.vocabulary_size), np.float32)
@@ -492,27 +492,19 @@ class Model:
             RunError: llama.cpp failed, with its reason.
         """
         one = np.ones(len(tokens), np.int32)
-        self._evaluate(tokens, positions, sequence, one, one.astype(np.bool_))
+        self._run(self._batch.fill(tokens, positions, sequence, one, one.astype(np.bool_)))
         width = llama_cpp.llama_model_n_embd(self._weights.pointer)
         states = llama_cpp.llama_get_embeddings(self._context)
         if not states:
             raise RunError("llama.cpp gives no hidden states of this model")
         return np.ctypeslib.as_array(states, shape=(len(tokens), width))
 
-    def _evaluate(
-        self,
-        tokens: npt.NDArray[np.int32],
-        positions: npt.NDArray[np.int32],
-        first_sequence: npt.NDArray[np.int32],
-        sequences: npt.NDArray[np.int32],
-        outputs: npt.NDArray[np.bool_],
-    ) -> None:
-        batch = self._batch.fill(tokens, positions, first_sequence, sequences, outputs)
+    def _run(self, batch: Any) -> None:
         _log.errors.clear()
         code = llama_cpp.llama_decode(self._context, batch)
         if code != 0:
             reason = "the KV cache is full" if code == 1 else _log.cause()
-            raise RunError(f"llama.cpp could not evaluate a batch of {len(tokens)} tokens: {reason}")
+            raise RunError(f"llama.cpp could not evaluate a batch of {batch.n_tokens} tokens: {reason}")
 
 
 def open_models(file: ModelFile, settings: Settings, *, cells: int) -> list[Model]:

@@ -9,17 +9,16 @@ import orjson
 import typer
 
 from .. import console
+from .model_options import ModelChoice, Threads
 
 PLAIN_PAIRS = 8
 
 
 def bench(
     data: Annotated[str, typer.Argument(help="Records to measure with: JSONL or a JSON array; - for stdin.")],
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A GGUF file, or smollm2; default $DELIFT_MODEL.")
-    ] = None,
+    model: ModelChoice = None,
     weights: Annotated[str, typer.Option(help="As for delift score.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all cores.")] = None,
+    threads: Threads = None,
     batch: Annotated[int | None, typer.Option(min=16, help="Tokens in one llama.cpp call.")] = None,
     seconds: Annotated[float, typer.Option(min=1, help="How long to measure our own rate.")] = 20.0,
     plain: Annotated[bool, typer.Option(help="Also time the plain high-level loop.")] = True,

@@ -11,7 +11,15 @@ import typer
 
 from .. import console
 from ..evaluation import Interval, Outcome, outcomes, random_subsets
-from .score import Weights
+from .model_options import (
+    GpuLayers,
+    ModelChoice,
+    PromptField,
+    ResponseField,
+    TemplateChoice,
+    Threads,
+    WeightsChoice,
+)
 
 COLUMNS = (
     *("shown", "records", "logprob", "logprob_low", "logprob_high", "distance", "distance_low", "distance_high"),
@@ -28,22 +36,16 @@ def evaluate(
     shots: Annotated[int, typer.Option(min=1, help="Examples in front of each held-out record.")] = 1,
     random: Annotated[int, typer.Option(min=2, help="Random subsets to compare each one with.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Of the random subsets and of the bootstrap.")] = 0,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A GGUF file, or smollm2; default $DELIFT_MODEL.")
-    ] = None,
-    template: Annotated[str | None, typer.Option(help="'plain' or a Jinja2 file; default the model's own.")] = None,
-    prompt_field: Annotated[str | None, typer.Option(help="Field that holds the prompt.")] = None,
-    response_field: Annotated[str | None, typer.Option(help="Field that holds the response.")] = None,
+    model: ModelChoice = None,
+    template: TemplateChoice = None,
+    prompt_field: PromptField = None,
+    response_field: ResponseField = None,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Cut the middle of prompts so that everything fits the context.")
     ] = False,
-    weights: Annotated[
-        Weights, typer.Option(help="Run a converted copy; auto: the fastest that keeps the numbers.")
-    ] = "auto",
-    gpu_layers: Annotated[
-        int | None, typer.Option(min=0, help="Layers on the GPU; default all where possible.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all cores.")] = None,
+    weights: WeightsChoice = "auto",
+    gpu_layers: GpuLayers = None,
+    threads: Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but data and errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as JSON on stdout; default TSV.")] = False,
 ) -> None:

@@ -16,6 +16,15 @@ from .. import console, plan
 from ..amount import Budget, parse_budget
 from ..errors import InputError
 from . import score_summary
+from .model_options import (
+    GpuLayers,
+    ModelChoice,
+    PromptField,
+    ResponseField,
+    TemplateChoice,
+    Threads,
+    WeightsChoice,
+)
 
 if TYPE_CHECKING:  # llama.cpp takes a while to load, and only this verb needs it
     from ..cache import CacheWriter
@@ -28,7 +37,6 @@ SLOWEST = 50.0  # tokens/s: below what that leaves time for, the forecast is not
 
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FlashAttention = Literal["auto", "on", "off"]
-Weights = Literal["auto", "as-is", "f32", "f16", "bf16", "q8_0", "q4_0"]
 
 
 def score(
@@ -41,12 +49,10 @@ def score(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The cache's directory; default NAME.delift.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="A GGUF file, or smollm2; default $DELIFT_MODEL.")
-    ] = None,
-    template: Annotated[str | None, typer.Option(help="'plain' or a Jinja2 file; default the model's own.")] = None,
-    prompt_field: Annotated[str | None, typer.Option(help="Field that holds the prompt.")] = None,
-    response_field: Annotated[str | None, typer.Option(help="Field that holds the response.")] = None,
+    model: ModelChoice = None,
+    template: TemplateChoice = None,
+    prompt_field: PromptField = None,
+    response_field: ResponseField = None,
     skip_invalid: Annotated[
         bool, typer.Option("--skip-invalid", help="Leave bad records out and say how many.")
     ] = False,
@@ -66,13 +72,9 @@ def score(
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Cut the middle of prompts so that each record fits half of --ctx.")
     ] = False,
-    weights: Annotated[
-        Weights, typer.Option(help="Run a converted copy; auto: the fastest that keeps the numbers.")
-    ] = "auto",
-    gpu_layers: Annotated[
-        int | None, typer.Option(min=0, help="Layers on the GPU; default all where possible.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all cores.")] = None,
+    weights: WeightsChoice = "auto",
+    gpu_layers: GpuLayers = None,
+    threads: Threads = None,
     batch: Annotated[int | None, typer.Option(min=16, help="Tokens in one llama.cpp call; default measured.")] = None,
     kv_type: Annotated[KvType, typer.Option(help="Storage of the KV cache.")] = "f16",
     flash_attn: Annotated[FlashAttention, typer.Option(help="Flash attention.")] = "auto",
