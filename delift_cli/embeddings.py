@@ -8,6 +8,8 @@ states in place of a sentence encoder's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache as once
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -31,33 +33,46 @@ def embedded_blocks(
     """Caches measured alike as blocks of cosines; embeddings that none of them keeps are made and kept.
 
     Args:
-        open_model: called at most once, and only where something is missing.
+        open_model: called only where something is missing.
         report: is told now and then how many records of a set are done.
 
     Raises:
         InputError: the caches were not measured alike, or the model is not theirs.
     """
     check_same_measure(caches)
-    found: dict[str, Embeddings] = {}
-    opened: tuple[Engine, ChatTemplate] | None = None
+    opened = once(lambda: open_model(caches[0]))
+    blocks = []
     for cache in caches:
         cache.check_shared()
-        for role in ("examples", "targets"):
-            file = kept_file(cache, role, "embeddings")
-            if file.name in found:
-                continue
-            count = cache.manifest[role]["count"]
-            homes = [read_kept(other.path / file.parent.name / file.name, (count, -1), np.float32) for other in caches]
-            kept = next((embeddings for embeddings in homes if embeddings is not None), None)
-            if kept is None:
-                opened = opened or open_model(cache)
-                kept = _embed_records(cache, role, *opened, report)
-                keep(file, kept)
-            found[file.name] = kept
-    return [
-        EmbeddedBlock(cache, *(found[kept_file(cache, role, "embeddings").name] for role in ("examples", "targets")))
-        for cache in caches
-    ]
+        blocks.append(EmbeddedBlock(cache, *embeddings_of(cache, opened, report, others=caches)))
+    return blocks
+
+
+def embeddings_of(
+    cache: Stored,
+    open_model: Callable[[], tuple[Engine, ChatTemplate]],
+    report: Callable[[int], None],
+    *,
+    others: Sequence[Stored] = (),
+) -> tuple[Embeddings, Embeddings]:
+    """Embeddings of a cache's examples and targets: kept beside it or one of the others, or made; then kept beside it.
+
+    Returns:
+        float32 [examples, width] and [targets, width], rows of length 1.
+    """
+    found: dict[Path, Embeddings] = {}
+    for role in ("examples", "targets"):
+        file = kept_file(cache, role, "embeddings")
+        if file in found:
+            continue
+        count = cache.manifest[role]["count"]
+        places = (home.path / file.parent.name / file.name for home in (cache, *others))
+        homes = (read_kept(place, (count, -1), np.float32) for place in places)
+        kept = next((embeddings for embeddings in homes if embeddings is not None), None)
+        found[file] = _embed_records(cache, role, *open_model(), report) if kept is None else kept
+        keep(file, found[file])
+    examples, targets = (found[kept_file(cache, role, "embeddings")] for role in ("examples", "targets"))
+    return examples, targets
 
 
 def _embed_records(

@@ -22,6 +22,7 @@ GRAM = 4
 BITS = 18
 # A gram that more than this share of the records contain says little of which records are alike, and costs most.
 FREQUENT = 0.25
+PRODUCTS = 1 << 23  # products of dense vectors that are held at a time
 
 
 @dataclass(frozen=True)
@@ -146,17 +147,24 @@ def _search(
     rows: NDArray[np.int32],
     row_weights: NDArray[np.float32],
     key: NDArray[np.int64],
+    start: NDArray[np.float32],
     indices: NDArray[np.int32],
     values: NDArray[np.float32],
     blocks: int,
 ) -> None:
-    """Of each query keep the best pool rows in indices/values (heaps; entries never filled stay -1, -inf)."""
+    """Of each query keep the best pool rows in indices/values (heaps; entries never filled stay -1, -inf).
+
+    `start` [q, n]: what the cosines are added to; [0, 0] for zeros.
+    """
     n = len(key)
     q_count, k = indices.shape
     for block in nb.prange(blocks):
         similarity = np.zeros(n, np.float32)
         for q in range(q_count * block // blocks, q_count * (block + 1) // blocks):
-            similarity[:] = 0.0
+            if start.size:
+                similarity[:] = start[q]
+            else:
+                similarity[:] = 0.0
             for e in range(query_indptr[q], query_indptr[q + 1]):
                 gram, weight = query_ids[e], query_weights[e]
                 for p in range(postings[gram], postings[gram + 1]):
@@ -176,13 +184,19 @@ def neighbours(
     k: int,
     query_key: NDArray[np.int64] | None = None,
     pool_key: NDArray[np.int64] | None = None,
+    *,
+    points: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The k nearest pool rows of each query: indices int32 [q, k] and cosines float32 [q, k], best first.
 
-    Both arguments come from one call of `grams`. Rows of the pool whose key equals the query's are left out (the
+    Queries and pool come from one call of `grams`. Rows of the pool whose key equals the query's are left out (the
     record itself and its copies). Where fewer than k remain the index is -1 and the cosine 0. Exact; ties go to
     the lower index.
     Time grows with the product of the two sizes, memory with their sum and the result.
+
+    Args:
+        points: dense vectors of the queries and of the pool, float32 [q, d] and [n, d]; their products are added to
+            the cosines.
     """
     k = max(1, min(k, len(pool)))
     query_key = np.full(len(queries), -1, np.int64) if query_key is None else query_key
@@ -190,12 +204,17 @@ def neighbours(
     order = np.argsort(pool.ids, kind="stable")
     rows = np.repeat(np.arange(len(pool), dtype=np.int32), np.diff(pool.indptr))[order]
     postings = np.concatenate([[0], np.cumsum(np.bincount(pool.ids, minlength=2 << BITS))]).astype(np.int64)
+    weights = pool.weights[order]
     indices = np.full((len(queries), k), -1, np.int32)
     values = np.full((len(queries), k), -np.inf, np.float32)
-    _search(
-        queries.indptr, queries.ids, queries.weights, query_key, postings, rows, pool.weights[order], pool_key,
-        indices, values, 8 * nb.get_num_threads(),
-    )  # fmt: skip
+    block = len(queries) if points is None else max(1, PRODUCTS // max(len(pool), 1))
+    for a in range(0, len(queries), max(block, 1)):
+        some, b = queries.rows(a, min(a + block, len(queries))), a + block
+        start = np.empty((0, 0), np.float32) if points is None else points[0][a:b] @ points[1].T
+        _search(
+            some.indptr, some.ids, some.weights, query_key[a:b], postings, rows, weights, pool_key, start,
+            indices[a:b], values[a:b], 8 * nb.get_num_threads(),
+        )  # fmt: skip
     for a in range(0, len(queries), 4096):  # in blocks: the sort needs several times its input
         order = np.lexsort((indices[a : a + 4096], -values[a : a + 4096]))
         indices[a : a + 4096] = np.take_along_axis(indices[a : a + 4096], order, 1)

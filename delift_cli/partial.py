@@ -17,10 +17,16 @@ from .records import Record, copy_groups
 from .sparse_cache import SparseCache
 
 
-def proposals(examples: Sequence[Record], targets: Sequence[Record] | None, budget: int = 0) -> plan.Proposals:
-    """What the texts alone say of a block, for a budget of so many pairs; `targets` None: the pool against itself.
+def proposals(
+    examples: Sequence[Record],
+    targets: Sequence[Record] | None,
+    budget: int = 0,
+    embeddings: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None,
+) -> plan.Proposals:
+    """What is known of a block before a pair is scored, for a budget of so many; `targets` None: a pool against itself.
 
-    Copies, equal up to case and white space, count as one record on both sides.
+    Copies, equal up to case and white space, count as one record on both sides. `embeddings`: see `plan.propose`; they
+    have a say in which pairs to score first, and none in the estimates.
     """
     label = copy_groups([*examples, *(targets or ())]).astype(np.int64)
     n = len(examples)
@@ -30,6 +36,7 @@ def proposals(examples: Sequence[Record], targets: Sequence[Record] | None, budg
         budget,
         label[:n],
         label if targets is None else label[n:],
+        embeddings,
     )
 
 

@@ -1,6 +1,6 @@
 """Which pairs to score next: rounds of (example, target) pairs within a budget.
 
-The first round holds every record's own pair, each target's nearest examples by text, and a stratified random sample;
+The first round holds every record's own pair, each target's nearest examples, and a stratified random sample;
 a fifth of that sample is held out of every fit. Each later round fits the model of `estimate` to what is scored and
 spends its share half on the pairs expected to improve a target's best few (expected improvement over the fourth
 best), half on the pairs that greedy selections over an optimistic kernel rely on. Planning is for the clip kernel
@@ -29,6 +29,7 @@ SELF, NEIGHBOUR, RANDOM, HELD_OUT, ADAPTIVE = range(5)
 ROUNDS = 5
 NEIGHBOUR_SHARE, RANDOM_SHARE, HELD_OUT_SHARE = 0.5, 0.07, 0.2  # of the budget without self-pairs; of the random
 DEGREE = 10
+EMBEDDED_WEIGHT = 0.5  # of the cosine of two embeddings beside that of two texts
 OPTIMISM = 2.0  # standard deviations
 NTH_BEST = 4
 KEEP_SHARES = (0.1, 0.3)  # sizes of the selections that are planned for, as shares of the examples
@@ -92,21 +93,29 @@ def propose(
     budget: int,
     example_key: NDArray[np.int64],
     target_key: NDArray[np.int64],
+    embeddings: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> Proposals:
-    """Neighbours by text. `examples`, `targets`: (prompts, responses); targets None means the same records.
+    """Neighbours by text and embedding. `examples`, `targets`: (prompts, responses); targets None: the same records.
 
-    `budget` (pairs) decides how many neighbours of each target are looked up.
+    `budget` (pairs) decides how many neighbours of each target are looked up. The graphs, along which estimates are
+    smoothed, are by text alone: with embeddings in them the estimates were worse.
+
+    Args:
+        embeddings: of examples and targets, float32 [n, d] and [m, d], rows of length 1; None: text alone.
     """
     n, m = len(example_key), len(target_key)
+    points = None if embeddings is None else _points(*embeddings)
     width = min(n, math.ceil(1.5 * NEIGHBOUR_SHARE * budget / max(m, 1)) + DEGREE)
     if targets is None:
         vectors = grams(*examples)
         nearest, similarity = neighbours(vectors, vectors, width, example_key, example_key)
         both = graph(nearest, similarity, DEGREE)
+        if points is not None:
+            nearest, _ = neighbours(vectors, vectors, width, example_key, example_key, points=points)
         return Proposals(nearest, both, both, example_key, target_key)
     vectors = grams([*examples[0], *targets[0]], [*examples[1], *targets[1]])
     ours, theirs = vectors.rows(0, n), vectors.rows(n, n + m)
-    nearest, _ = neighbours(theirs, ours, width, target_key, example_key)
+    nearest, _ = neighbours(theirs, ours, width, target_key, example_key, points=points)
     return Proposals(
         nearest,
         graph(*neighbours(ours, ours, DEGREE, example_key, example_key), DEGREE),
@@ -114,6 +123,19 @@ def propose(
         example_key,
         target_key,
     )
+
+
+def _points(
+    examples: NDArray[np.float32], targets: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of targets and examples, vectors whose products are weighted cosines of what is not common to all records."""
+    common = np.concatenate([examples, targets]).mean(axis=0, dtype=np.float64)
+
+    def scaled(embeddings: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+        own = embeddings - common
+        return np.asarray(own * (factor / np.linalg.norm(own, axis=1, keepdims=True).clip(1e-12)), np.float32)
+
+    return scaled(targets, EMBEDDED_WEIGHT), scaled(examples, 1.0)
 
 
 def self_pairs(

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import plan
 from .amount import Budget
+from .embeddings import Embeddings
 from .errors import InputError
 from .partial import proposals, scored
 from .run import Forecast, Inputs
@@ -52,6 +53,12 @@ def cost(inputs: Inputs, targets: TargetTokens) -> Cost:
     return Cost(sum(len(prefix) - head for prefix in encoded.prefixes), tokens / (count * len(some)))
 
 
+def embedded_tokens(inputs: Inputs) -> int:
+    """Tokens that the records' embeddings take, once for a cache."""
+    examples = sum(map(len, inputs.encoded_examples.prefixes))
+    return examples if inputs.targets is None else examples + int(inputs.target_tokens.lengths.sum())
+
+
 def check_budget(pairs: int, shape: tuple[int, int], budget: str) -> None:
     """InputError for fewer pairs than a first round needs to show every record twice on either side."""
     n, m = shape
@@ -67,8 +74,10 @@ def forecast(whole: Forecast, inputs: Inputs, budget: Budget | None, cache: Spar
     """What a run will take, given what all pairs would. `budget`, `cache` (None: a new one): see `Rounds`."""
     pairs_cost = cost(inputs, inputs.target_tokens)
     done = cache.pairs_done if cache else 0
+    embedding = 0 if done else embedded_tokens(inputs)
     if budget is not None and budget.seconds is not None:
-        pairs = min(whole.pairs - done, pairs_cost.pairs(MARGIN * budget.seconds * whole.tokens_per_second))
+        affordable = MARGIN * budget.seconds * whole.tokens_per_second - embedding
+        pairs = min(whole.pairs - done, pairs_cost.pairs(affordable))
     elif cache is not None:
         pairs = max(pending(cache, budget)[0], cache.planned) - done
     else:
@@ -76,7 +85,7 @@ def forecast(whole: Forecast, inputs: Inputs, budget: Budget | None, cache: Spar
         pairs = budget.goal(whole.pairs, 0)
     if not done and budget is not None:
         check_budget(pairs, inputs.shape, budget.text)
-    tokens = min(whole.tokens, pairs_cost.tokens(pairs)) if pairs else 0
+    tokens = embedding + min(whole.tokens, pairs_cost.tokens(pairs)) if pairs else 0
     return replace(
         whole,
         pairs=pairs,
@@ -94,6 +103,7 @@ class Rounds:
 
     Args:
         budget: None to go on with what an earlier run was to do.
+        embeddings: of examples and targets, rows of length 1; near ones are scored first.
         tokens_per_second: the expected rate, until there is a measured one. For a time only.
         deadline: by `time.monotonic()`; None for a budget that is not a time.
     """
@@ -106,6 +116,7 @@ class Rounds:
         cache: SparseWriter,
         budget: Budget | None,
         seed: int,
+        embeddings: tuple[Embeddings, Embeddings],
         *,
         tokens_per_second: float = 0.0,
         deadline: float | None = None,
@@ -117,6 +128,7 @@ class Rounds:
         self._cache = cache
         self._budget = budget
         self._seed = seed
+        self._embeddings = embeddings
         self._rate = tokens_per_second
         self._deadline = deadline
 
@@ -140,6 +152,7 @@ class Rounds:
                 self._inputs.examples.records,
                 None if self._inputs.targets is None else self._inputs.targets.records,
                 goal,
+                self._embeddings,
             )
             new = plan.next_round(texts, scored(cache), goal, rounds_left=rounds_left, seed=self._seed)
             planning = time.monotonic() - started

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from delift_cli import lexical
 from delift_cli.lexical import grams, neighbours
 
 PROMPTS = ["Translate to French: cat", "Translate to French: dog", "What is 2 + 2?", "What is 3 + 5?", ""]
@@ -30,6 +31,23 @@ def test_neighbours_are_the_exact_ones():
     best = np.sort(cosine[:100], 1)[:, :-8:-1]
     assert values == pytest.approx(best, abs=1e-5)
     assert np.take_along_axis(cosine[:100], indices.astype(int), 1) == pytest.approx(best, abs=1e-5)
+
+
+@pytest.mark.parametrize("held", [1 << 23, 1000])
+def test_products_of_points_are_added_to_the_cosines(monkeypatch, held):
+    monkeypatch.setattr(lexical, "PRODUCTS", held)  # the second: a few queries at a time
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["alpha", "beta", "gamma", "delta"], 4)) for _ in range(120)]
+    vectors = grams(texts, texts[::-1])
+    points = rng.standard_normal((120, 9)).astype(np.float32)
+    total = dense(vectors) @ dense(vectors).T + points @ points.T
+    key = np.arange(120)
+    queries = vectors.rows(20, 120)
+    indices, values = neighbours(queries, vectors, 7, key[20:], key, points=(points[20:], points))
+    total[key, key] = -np.inf
+    best = np.sort(total[20:], 1)[:, :-8:-1]
+    assert values == pytest.approx(best, abs=1e-4)
+    assert np.take_along_axis(total[20:], indices.astype(int), 1) == pytest.approx(best, abs=1e-4)
 
 
 def test_same_template_is_nearest_and_own_key_is_left_out():

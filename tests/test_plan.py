@@ -41,6 +41,27 @@ def square(budget, n=80):
     return U, plan.propose((prompts, responses), None, budget, np.arange(n), np.arange(n))
 
 
+def test_near_embeddings_are_proposed_and_change_no_graph():
+    """Records whose texts have nothing in common, in four directions that only embeddings know."""
+    n = 80
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 40)) for _ in range(n)]
+    direction = np.arange(n) % 4
+    common = 5 * rng.standard_normal(16)  # what all have in common must not make them all alike
+    embeddings = common + rng.standard_normal((4, 16))[direction] + 0.1 * rng.standard_normal((n, 16))
+    embeddings = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
+    key = np.arange(n)
+    whole = plan.propose((texts, texts), None, 800, key, key, (embeddings, embeddings))
+    assert (direction[whole.nearest[:, :10]] == direction[:, None]).mean() > 0.95
+    plain = plan.propose((texts, texts), None, 800, key, key)
+    assert (direction[plain.nearest[:, :10]] == direction[:, None]).mean() < 0.5
+    assert whole.example_graph.weights.tobytes() == plain.example_graph.weights.tobytes()
+    examples, targets = (texts[:50], texts[:50]), (texts[50:], texts[50:])
+    block = plan.propose(examples, targets, 400, key[:50], key[50:], (embeddings[:50], embeddings[50:]))
+    assert block.nearest.shape[0] == 30
+    assert (direction[block.nearest[:, :10]] == direction[50:, None]).mean() > 0.95
+
+
 def pairs(scored, m):
     return scored.example.astype(np.int64) * m + scored.target
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # llama.cpp takes a while to load, and only this verb needs i
     from ..run import Engine, Forecast, Inputs
     from ..scoring import Work
     from ..sparse_cache import SparseWriter
+    from ..template import ChatTemplate
 
 ALL_PAIRS_SECONDS = 12 * 3600  # what a run may take that was not given a budget
 SLOWEST = 50.0  # tokens/s: below what that leaves time for, the forecast is not worth its seconds
@@ -176,7 +177,7 @@ def score(
     with run.open_sparse_cache(path, description, inputs) as part, log:
         deadline = started + wanted.seconds if wanted and wanted.seconds else None
         rate = whole.tokens_per_second if whole else 0.0
-        work, stopped = _score_rounds(engine, inputs, part, wanted, seed, rate, deadline, quiet)
+        work, stopped = _score_rounds(engine, chat, inputs, part, wanted, seed, rate, deadline, quiet)
         summary = score_summary.summary(part, work, inputs, model=name, engine=engine)
         if not part.pairs_done:
             raise InputError(f"--budget {budget} is over before the first pair was scored; give it more time")
@@ -256,6 +257,7 @@ def _score_with_progress(engine: Engine, inputs: Inputs, cache: CacheWriter, qui
 
 def _score_rounds(
     engine: Engine,
+    chat: ChatTemplate,
     inputs: Inputs,
     cache: SparseWriter,
     budget: Budget | None,
@@ -266,18 +268,21 @@ def _score_rounds(
 ) -> tuple[Work, str]:
     """Round after round; what was done, and why it ended."""
     from .. import rounds, run, scoring
+    from ..embeddings import embeddings_of
 
     work = scoring.Work()
     goal, rounds_left, _ = rounds.pending(cache, budget)
     if cache.complete and (rounds_left == 0 or (deadline is None and goal <= cache.planned)):
         return work, "budget"  # nothing to do: the model need not be loaded
+    with console.counting("embeddings", cache.shape[0], quiet=quiet) as report:
+        embedded = embeddings_of(cache, lambda: (engine, chat), report)
     targets = inputs.target_tokens
     with run.at_work(engine, inputs, targets) as models:
         measuring = scoring.Scoring(models, inputs.encoded_examples, targets)
         for _ in measuring.base(cache):
             pass
         going = rounds.Rounds(
-            measuring, inputs, targets, cache, budget, seed, tokens_per_second=rate, deadline=deadline
+            measuring, inputs, targets, cache, budget, seed, embedded, tokens_per_second=rate, deadline=deadline
         )
         for part in going.rounds():
             number, before, todo = len(cache.rounds), work, len(part.todo)

@@ -57,16 +57,16 @@ def plan(*, quick: bool = False) -> list[Run]:
     of_part: list[tuple[int, int, Run]] = []
     for stage, (pools, compared) in stages.items():
         for pool in pools:
-            for name, seeds in variants.EXTREMES.items():
-                size = {"nothing": "0%", "all": "100%"}[name]
-                of_part += [(seed, 0, Run(stage, pool, name, size, 0, seed)) for seed in range(1 if quick else seeds)]
+            of_part += [(0, 0, Run(stage, pool, name, size, 0, 0)) for name, size in variants.EXTREMES.items()]
             for variant in compared:
                 if quick and variant.name not in variants.QUICK:
                     continue
-                for order, size in enumerate(variant.sizes[:1] if quick else variant.sizes):
-                    for seed in range((3 if variant.chance else 1) if quick else variant.seeds):
-                        run = Run(stage, pool, variant.name, size, seed if variant.chance else 0, seed)
-                        of_part.append((variant.part_of(seed), order, run))
+                for order, (size, seeds) in enumerate(variant.seeds_of.items()):
+                    for seed in range(seeds):
+                        part = variant.part_of(seed)
+                        if not quick or (part, order) == (0, 0):
+                            run = Run(stage, pool, variant.name, size, seed if variant.chance else 0, seed)
+                            of_part.append((part, order, run))
     return [run for _, _, run in sorted(of_part, key=lambda entry: entry[:2])]
 
 
