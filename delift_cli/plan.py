@@ -35,6 +35,7 @@ NTH_BEST = 4
 KEEP_SHARES = (0.1, 0.3)  # sizes of the selections that are planned for, as shares of the examples
 GREEDY_SHARE = 0.5
 DRAWS = 8
+SETTLED_RECORDS = 10  # in the smallest selection, before its staying the same means something
 MIN_RANDOM = 30
 
 
@@ -490,13 +491,32 @@ def _coverers(
 def coverage(proposals: Proposals, scored: Scored, share: float = 0.3) -> float:
     """Facility location (clip kernel, self-pairs excluded) that greedy reaches on scored pairs alone, with `share`
     of the examples: what a run can watch from round to round, and a lower bound of the true value."""
+    return _greedy_on_scored(proposals, scored, share)[1]
+
+
+def settled(proposals: Proposals, before: Scored, after: Scored) -> bool:
+    """Did the pairs that `after` has more than `before` leave the selections that are planned for as they were?
+
+    They are those of `coverage`, with each of KEEP_SHARES, in any order. Of a small pool they hold so few records that
+    staying the same says nothing: then no.
+    """
+    if min(KEEP_SHARES) * len(proposals.example_key) < SETTLED_RECORDS:
+        return False
+    return all(
+        {*_greedy_on_scored(proposals, before, share)[0].tolist()}
+        == {*_greedy_on_scored(proposals, after, share)[0].tolist()}
+        for share in KEEP_SHARES
+    )
+
+
+def _greedy_on_scored(proposals: Proposals, scored: Scored, share: float) -> tuple[NDArray[np.int64], float]:
     n, m = proposals.shape
     use = (scored.utility > 0) & (proposals.example_key[scored.example] != proposals.target_key[scored.target])
     order = np.lexsort((scored.target[use], scored.example[use]))
     indptr = np.concatenate([[0], np.cumsum(np.bincount(scored.example[use], minlength=n))]).astype(np.int64)
-    return float(
-        _sparse_greedy(indptr, scored.target[use][order], scored.utility[use][order], max(1, round(share * n)), m)[1]
-    )
+    columns, values = scored.target[use][order], scored.utility[use][order]
+    chosen, value = _sparse_greedy(indptr, columns, values, max(1, round(share * n)), m)
+    return chosen, float(value)
 
 
 def expected_change(pairs: Sequence[int], values: Sequence[float], more: int) -> float:

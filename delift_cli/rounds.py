@@ -99,7 +99,8 @@ def forecast(whole: Forecast, inputs: Inputs, budget: Budget | None, cache: Spar
 class Rounds:
     """One run: go through `rounds()` and let `score()` do each of them.
 
-    `stopped` says why it ended: `budget` (everything planned is scored) or `time`.
+    `stopped` says why it ended: `budget` (everything planned is scored), `time`, or `settled`: the last round left the
+    selection as it was, and so should the next ones.
 
     Args:
         budget: None to go on with what an earlier run was to do.
@@ -154,7 +155,15 @@ class Rounds:
                 goal,
                 self._embeddings,
             )
-            new = plan.next_round(texts, scored(cache), goal, rounds_left=rounds_left, seed=self._seed)
+            known = scored(cache)
+            if (
+                goal < n * m
+                and rounds_left <= ROUNDS - 2
+                and plan.settled(texts, self._before_last_round(known), known)
+            ):
+                self.stopped = "settled"
+                return
+            new = plan.next_round(texts, known, goal, rounds_left=rounds_left, seed=self._seed)
             planning = time.monotonic() - started
             if not len(new):
                 if self._deadline is not None and cache.planned < n * m:
@@ -182,6 +191,11 @@ class Rounds:
                     return
         if self._deadline is not None and todo:
             self._rate = (self._scoring.work.tokens - before) / (time.monotonic() - started)
+
+    def _before_last_round(self, known: plan.Scored) -> plan.Scored:
+        """Scored pairs stand in the order of rounds."""
+        count = len(known) - self._cache.rounds[-1].pairs_done
+        return plan.Scored(known.example[:count], known.target[:count], known.utility[:count], known.source[:count])
 
     def _late(self) -> bool:
         late = self._deadline is not None and time.monotonic() > self._deadline

@@ -344,6 +344,25 @@ def test_time_is_planned_again_after_each_round(folder: Path, tmp_path: Path, mo
     assert result["stopped"] == "budget"
 
 
+def test_a_settled_selection_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SETTLED_RECORDS", 1)  # such a small pool settles early
+    pool, path = folder / "pool.jsonl", tmp_path / "c"
+    result = score(pool, "-o", path, "--budget", SHARE, "--json").json
+    assert result["stopped"] == "settled"
+    assert N < result["pairs_measured"] < PAIRS
+    cache = SparseCache(path)
+    known = partial.scored(cache)
+    before = plan.Scored(*(getattr(known, name)[: -cache.rounds[-1].pairs_done] for name in vars(known)))
+    assert plan.settled(partial.proposals(cache.examples().records, None), before, known)
+    # asked again it says the same; asked for more, or for all, it goes on
+    again = score(pool, "-o", path, "--budget", SHARE)
+    assert "left the selection as it was" in again.err
+    assert SparseCache(path).pairs_done == cache.pairs_done
+    more = score(pool, "-o", path, "--continue", "--budget", "+10%", "--json").json
+    assert more["pairs_scored"] > 0
+    assert score(pool, "-o", path, "--continue", "--budget", "100%", "--json").json["pairs_measured"] == N * N
+
+
 def _with_rate(init: Any, rate: float) -> Any:
     return lambda self, *arguments, **options: init(self, *arguments, **{**options, "tokens_per_second": rate})
 

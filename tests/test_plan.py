@@ -179,6 +179,28 @@ def test_copies_are_not_candidates_for_each_other():
     assert (key[scored.example[chosen]] != key[scored.target[chosen]]).all()
 
 
+def test_settled_says_whether_more_pairs_changed_a_selection():
+    U, proposals = square(1500, n=100)
+    half, whole = drive(U, proposals, 700), drive(U, proposals, 1500)
+    assert plan.settled(proposals, whole, whole)
+    small = square(1000)
+    assert not plan.settled(small[1], *[drive(*small, 1000)] * 2)
+    assert not plan.settled(proposals, half, whole)
+    # the order of the pairs says nothing, nor do pairs that harm
+    order = np.random.default_rng(0).permutation(len(whole))
+    harm = np.full(1, -0.5, np.float32)
+    more = plan.Scored(
+        np.r_[whole.example[order], np.int32(0)],
+        np.r_[whole.target[order], np.int32(1)],
+        np.r_[whole.utility[order], harm],
+        np.r_[whole.source[order], np.uint8(plan.ADAPTIVE)],
+    )
+    assert plan.settled(proposals, whole, more)
+    # one pair that covers a target far better than all others does
+    more.utility[-1] = 9.0
+    assert not plan.settled(proposals, whole, more)
+
+
 def test_sparse_greedy_is_greedy():
     rng = np.random.default_rng(0)
     S = np.where(rng.random((40, 50)) < 0.2, rng.random((40, 50)), 0).astype(np.float32)

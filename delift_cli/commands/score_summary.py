@@ -19,6 +19,10 @@ if TYPE_CHECKING:  # with llama.cpp in their train
     from ..scoring import Work
 
 SOURCES = ("self", "neighbours", "random", "held out", "adaptive")  # by plan's codes
+STOPPED = {
+    "time": "the time is up; --continue --budget +1h goes on from there",
+    "settled": "the last round left the selection as it was; --continue --budget +5% goes on all the same",
+}
 
 
 def summary(cache: Cache | SparseCache, work: Work, inputs: Inputs, *, model: str, engine: Engine) -> dict[str, Any]:
@@ -91,8 +95,8 @@ def lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("scored", "nothing to do, the cache was complete"))
     if "share_measured" in summary:
         lines += measured_lines(summary)
-    if summary.get("stopped") == "time":
-        lines.append(("stopped", "the time is up; --continue --budget +1h goes on from there"))
+    if summary.get("stopped") in STOPPED:
+        lines.append(("stopped", STOPPED[summary["stopped"]]))
     pairs = "measured pairs" if "share_measured" in summary else "pairs"
     return [
         *lines,
