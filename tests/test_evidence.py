@@ -237,15 +237,18 @@ def lines(stage: str = "instruction", pool: str = "p3") -> Iterator[dict[str, An
             yield {"name": run.name, **vars(run), "measured": measured}
 
 
+PLACE = report.Place("instruction", "p3", "30%", "held-out records")
+
+
 def test_rows_say_what_the_results_say() -> None:
-    found = {row.method: row for row in report.rows(list(lines()), "instruction", "p3", "30%", "held-out records")}
+    found = {row.method: row for row in report.tables(list(lines()))[PLACE]}
     assert list(found) == ["nothing", "random", "delift", "all"]
-    assert found["random"].loss == pytest.approx(2.025)
+    assert found["random"].by_token.loss == pytest.approx(2.025)
     assert found["random"].runs == 2
-    assert found["random"].difference is None
-    assert found["delift"].difference is not None
-    assert found["delift"].difference.value == pytest.approx(-0.525)
-    assert found["delift"].closed == pytest.approx(0.525 / 1.025)
+    assert found["random"].by_token.difference is None
+    assert found["delift"].by_token.difference is not None
+    assert found["delift"].by_token.difference.value == pytest.approx(-0.525)
+    assert found["delift"].by_token.closed == pytest.approx(0.525 / 1.025)
     assert found["delift"].exact == pytest.approx(0.4)
 
 
@@ -256,9 +259,9 @@ def test_long_responses_count_for_more_by_tokens_and_alike_by_records() -> None:
         tested["tokens"] = [18] + [2] * 9
         if line["method"] == "delift":
             tested["loss"] = [18 * 5.0] + [2 * 1.0] * 9
-    found = {row.method: row for row in report.rows(results, "instruction", "p3", "30%", "held-out records")}
-    assert found["delift"].loss == pytest.approx(3.0)
-    assert found["delift"].record_loss == pytest.approx(1.4)
+    found = {row.method: row for row in report.tables(results)[PLACE]}
+    assert found["delift"].by_token.loss == pytest.approx(3.0)
+    assert found["delift"].by_record.loss == pytest.approx(1.4)
 
 
 def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
@@ -274,7 +277,7 @@ def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Pat
     assert "| delift | 1 | 1.500 | **-0.525 (" in text
     assert "## task-specific tuning, gsm8k-p3, 30%: held-out records of the target's task" in text
     assert "## continual tuning, instruct-code, 30%: held-out records of the old data" in text
-    assert "| p3 | 30% | 3 | -0.50 |" in text
+    assert "| p3 | 30% | 3 | -0.50 | -0.50 |" in text
     path.write_text(text.replace(f"{report.OPENING}\n", f"{report.OPENING}\nA remark.\n"))
     report.write_report(results[:5], [], path, None)
     assert path.read_text().count("A remark.") == 1
@@ -286,7 +289,7 @@ def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Pat
 def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for name in ("a.svg", "b.svg"):
-        report.draw(list(lines()), tmp_path / name)
+        report.draw(report.tables(list(lines())), tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert b"</svg>" in (tmp_path / "a.svg").read_bytes()
 

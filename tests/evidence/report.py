@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tests.evidence import variants
 from tests.evidence.runs import Line
 from tests.evidence.stats import Interval, difference, per_token, rank_correlation
+from tests.evidence.variants import EXTREMES
 
 OPENING, CLOSING = "<!-- written by hand -->", "<!-- end of what is written by hand -->"
 ORDER = [v.name for _, compared in variants.STAGES.values() for v in compared]
@@ -39,18 +40,31 @@ without 0 is bold. Intervals of methods with few runs say little of how training
 """
 
 
+class Measure(NamedTuple):
+    """A loss, its difference to random subsets, and how much of the gap to training on everything is closed."""
+
+    loss: float
+    difference: Interval | None
+    closed: float | None
+
+
 class Row(NamedTuple):
-    """One method in a table."""
+    """One method in a table: measured by response tokens, and with every record counting alike."""
 
     method: str
     runs: int
-    loss: float
     exact: float
-    difference: Interval | None
-    closed: float | None
-    record_loss: float
-    record_difference: Interval | None
-    record_closed: float | None
+    by_token: Measure
+    by_record: Measure
+
+
+class Place(NamedTuple):
+    """Which table: of a stage, a pool, a share of the pool, and one of the stage's TESTS."""
+
+    stage: str
+    pool: str
+    size: str
+    test: str
 
 
 class Cell(NamedTuple):
@@ -60,105 +74,77 @@ class Cell(NamedTuple):
     exact: npt.NDArray[np.float64]
     tokens: npt.NDArray[np.float64]
 
+    def by_record(self) -> Cell:
+        """The same with each record's mean in place of its sum: as if all responses were one token long."""
+        return Cell(self.losses / self.tokens, self.exact, np.ones(len(self.tokens)))
+
 
 def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination: Path, plot: Path | None) -> None:
     """The report as Markdown, with what was written by hand in an earlier one, and its plot beside it."""
     before = destination.read_text(encoding="utf-8") if destination.exists() else ""
     kept = re.search(f"{re.escape(OPENING)}\n(.*?){re.escape(CLOSING)}", before, re.DOTALL)
-    text = render(results, evaluated, by_hand=kept.group(1) if kept else "", plot=plot.name if plot else None)
-    destination.write_text(text, encoding="utf-8")
+    found = tables(results)
+    parts = [
+        "# What fine-tuning says",
+        INTRODUCTION + _runs(results),
+        f"{OPENING}\n{kept.group(1) if kept else ''}{CLOSING}",
+    ]
     if plot is not None:
-        draw(results, plot)
-
-
-def render(results: Sequence[Line], evaluated: Sequence[Line], *, by_hand: str = "", plot: str | None = None) -> str:
-    """The report as Markdown."""
-    parts = ["# What fine-tuning says", INTRODUCTION + _runs(results), f"{OPENING}\n{by_hand}{CLOSING}"]
-    if plot:
-        parts.append(f"![Differences to random subsets, with intervals]({plot})")
-    parts.append(_overview(results))
-    for stage in TESTS:
-        for pool in _distinct(results, "pool", stage=stage):
-            for size in _sizes(results, stage, pool):
-                for what in TESTS[stage]:
-                    found = rows(results, stage, pool, size, what)
-                    if found:
-                        parts.append(f"## {stage} tuning, {pool}, {size}: {what}\n\n{_table(found)}")
+        draw(found, plot)
+        parts.append(f"![Differences to random subsets, with intervals]({plot.name})")
+    parts.append(_overview(found))
+    for place, rows in found.items():
+        parts.append(f"## {place.stage} tuning, {place.pool}, {place.size}: {place.test}\n\n{_table(rows)}")
     if evaluated:
         parts.append(_agreement(results, evaluated))
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+    destination.write_text("\n\n".join(part.strip("\n") for part in parts) + "\n", encoding="utf-8")
 
 
-def rows(results: Sequence[Line], stage: str, pool: str, size: str, what: str) -> list[Row]:
-    """A table: `nothing`, the methods in the order of the plan, `all`. `what` is one of TESTS[stage]."""
-    cells = _cells(results, stage, pool, size, *TESTS[stage][what])
-    chance, everything = cells.get("random"), cells.get("all")
-    found = []
-    for method in ("nothing", *dict.fromkeys(ORDER), "all"):
-        if method not in cells:
-            continue
-        losses, exact, tokens = cells[method]
-        compared = method != "random"
-        figures: list[tuple[float, Interval | None, float | None]] = []
-        for scale in (np.ones(len(tokens)), tokens):  # losses of whole responses, then each record's mean
-            weights = tokens / scale
-            mine = losses / scale
-            against = difference(mine, chance.losses / scale, weights) if chance is not None and compared else None
-            closed = None
-            if against is not None and everything is not None and method not in ("all", "nothing"):
-                assert chance is not None
-                gap = per_token(chance.losses / scale, weights) - per_token(everything.losses / scale, weights)
-                closed = -against.value / gap if gap > 0 else None
-            figures.append((per_token(mine, weights), against, closed))
-        (loss, against, closed), (record_loss, record_against, record_closed) = figures
-        found.append(
-            Row(
-                method,
-                len(losses),
-                loss,
-                float(exact.mean()),
-                against,
-                closed,
-                record_loss,
-                record_against,
-                record_closed,
-            )
-        )
-    return found
+def tables(results: Sequence[Line]) -> dict[Place, list[Row]]:
+    """All tables, each with `nothing`, the methods in the order of the plan, and `all`."""
+    places = [
+        Place(stage, pool, size, test)
+        for stage in TESTS
+        for pool in _distinct(results, "pool", stage=stage)
+        for size in _sizes(results, stage, pool)
+        for test in TESTS[stage]
+    ]
+    return {place: _rows(_cells(results, place)) for place in places}
 
 
-def draw(results: Sequence[Line], path: Path) -> None:
-    """A dot and an interval for each method, a panel for each pool and size of the first stage."""
+def draw(found: dict[Place, list[Row]], path: Path) -> None:
+    """A dot and an interval for each method, a panel for each pool and size of the first stage, in both measures."""
     import matplotlib
 
     matplotlib.use("agg")
     matplotlib.rcParams["svg.hashsalt"] = "delift"
     from matplotlib import pyplot
 
-    panels = []
-    for pool in _distinct(results, "pool", stage="instruction"):
-        for size in _sizes(results, "instruction", pool):
-            found = rows(results, "instruction", pool, size, "held-out records")
-            panels.append((f"{pool}, {size}", [r for r in found if r.difference and r.method not in variants.EXTREMES]))
-    panels = [(title, found) for title, found in panels if found]
+    panels = {
+        f"{place.pool}, {place.size}": [row for row in rows if row.by_token.difference and row.method not in EXTREMES]
+        for place, rows in found.items()
+        if place.stage == "instruction"
+    }
+    panels = {title: rows for title, rows in panels.items() if rows}
     if not panels:
         return
-    names = [name for name in dict.fromkeys(ORDER) if any(r.method == name for _, found in panels for r in found)]
-    figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(2.2 * len(panels) + 1, 0.26 * len(names) + 1.2), sharey=True, squeeze=False
-    )
-    for axis, (title, found) in zip(axes[0], panels, strict=True):
-        for row in found:
-            assert row.difference is not None
-            value, low, high = row.difference
-            axis.plot((low, high), (row.method, row.method), color="#888", linewidth=1.5, zorder=1)
-            axis.plot(value, row.method, "o", color="#1a7f5a" if high < 0 else "#b3362b" if low > 0 else "#333")
-        axis.axvline(0, color="#bbb", linewidth=1, zorder=0)
-        axis.set_title(title, fontsize=9)
-        axis.tick_params(labelsize=8)
-    axes[0][0].set_yticks(range(len(names)), names)
-    axes[0][0].set_ylim(len(names) - 0.5, -0.5)
-    figure.supxlabel("held-out loss per response token less that of random subsets (left of 0: better)", fontsize=8)
+    names = [
+        name for name in dict.fromkeys(ORDER) if any(row.method == name for rows in panels.values() for row in rows)
+    ]
+    size = 2.2 * len(panels) + 1, 2 * (0.26 * len(names) + 0.9)
+    figure, axes = pyplot.subplots(2, len(panels), figsize=size, sharey=True, squeeze=False)
+    for line, measure in zip(axes, ("by_token", "by_record"), strict=True):
+        for axis, (title, rows) in zip(line, panels.items(), strict=True):
+            for row in rows:
+                value, low, high = getattr(row, measure).difference
+                axis.plot((low, high), (row.method, row.method), color="#888", linewidth=1.5, zorder=1)
+                axis.plot(value, row.method, "o", color="#1a7f5a" if high < 0 else "#b3362b" if low > 0 else "#333")
+            axis.axvline(0, color="#bbb", linewidth=1, zorder=0)
+            axis.set_title(f"{title}, {measure.replace('_', ' ')}", fontsize=8)
+            axis.tick_params(labelsize=8)
+        line[0].set_yticks(range(len(names)), names)
+        line[0].set_ylim(len(names) - 0.5, -0.5)
+    figure.supxlabel("held-out loss less that of random subsets (left of 0: better)", fontsize=8)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
@@ -167,11 +153,12 @@ def draw(results: Sequence[Line], path: Path) -> None:
 # ---- what the tables are made of
 
 
-def _cells(results: Sequence[Line], stage: str, pool: str, size: str, part: str, task: str | None) -> dict[str, Cell]:
+def _cells(results: Sequence[Line], place: Place) -> dict[str, Cell]:
     """The runs of each method, among them `nothing` and `all`, on the records that count."""
+    part, task = TESTS[place.stage][place.test]
     of_method: dict[str, list[Line]] = defaultdict(list)
     for line in results:
-        if (line["stage"], line["pool"]) == (stage, pool) and line["size"] in (size, "0%", "100%"):
+        if (line["stage"], line["pool"]) == place[:2] and line["size"] in (place.size, *EXTREMES.values()):
             of_method[line["method"]].append(line["measured"][part])
     cells = {}
     for method, tested in of_method.items():
@@ -181,13 +168,40 @@ def _cells(results: Sequence[Line], stage: str, pool: str, size: str, part: str,
     return cells
 
 
+def _rows(cells: dict[str, Cell]) -> list[Row]:
+    ordered = (method for method in ("nothing", *dict.fromkeys(ORDER), "all") if method in cells)
+    return [
+        Row(
+            method,
+            len(cells[method].losses),
+            float(cells[method].exact.mean()),
+            _measure(cells, method),
+            _measure({name: cell.by_record() for name, cell in cells.items()}, method),
+        )
+        for method in ordered
+    ]
+
+
+def _measure(cells: dict[str, Cell], method: str) -> Measure:
+    mine, chance, everything = (cells.get(name) for name in (method, "random", "all"))
+    assert mine is not None
+    loss = per_token(mine.losses, mine.tokens)
+    if chance is None or method == "random":
+        return Measure(loss, None, None)
+    against = difference(mine.losses, chance.losses, mine.tokens)
+    if everything is None or method in EXTREMES:
+        return Measure(loss, against, None)
+    gap = per_token(chance.losses, chance.tokens) - per_token(everything.losses, everything.tokens)
+    return Measure(loss, against, -against.value / gap if gap > 0 else None)
+
+
 def _distinct(results: Sequence[Line], field: str, **where: str) -> list[str]:
     return list(dict.fromkeys(line[field] for line in results if all(line[k] == v for k, v in where.items())))
 
 
 def _sizes(results: Sequence[Line], stage: str, pool: str) -> list[str]:
     """Shares of the pool that something was chosen of."""
-    return [size for size in _distinct(results, "size", stage=stage, pool=pool) if size not in ("0%", "100%")]
+    return [size for size in _distinct(results, "size", stage=stage, pool=pool) if size not in EXTREMES.values()]
 
 
 # ---- Markdown
@@ -201,44 +215,37 @@ def _runs(results: Sequence[Line]) -> str:
     return f"{len(trained)} runs, {hours:.1f} hours of training" + (f"; {said}." if said else ".")
 
 
-def _overview(results: Sequence[Line]) -> str:
+def _overview(found: dict[Place, list[Row]]) -> str:
     """All methods by all pools and sizes of the first stage: differences to random subsets, in both measures."""
-    columns = [
-        (pool, size)
-        for pool in _distinct(results, "pool", stage="instruction")
-        for size in _sizes(results, "instruction", pool)
-    ]
-    found = {
-        column: {row.method: row for row in rows(results, "instruction", *column, "held-out records")}
-        for column in columns
+    columns = {
+        place: {row.method: row for row in rows} for place, rows in found.items() if place.stage == "instruction"
     }
-    head = " | ".join(f"{pool} {size} | {pool} {size}, per record" for pool, size in columns)
+    head = " | ".join(f"{place.pool} {place.size} | {place.pool} {place.size}, per record" for place in columns)
     lines = [f"| less random subsets | {head} |", "|---|" + "---|" * 2 * len(columns)]
     for method in dict.fromkeys(ORDER):
-        of_column = [found[column].get(method) for column in columns]
-        if any(row and row.difference for row in of_column):
+        of_column = [rows.get(method) for rows in columns.values()]
+        if any(row and row.by_token.difference for row in of_column):
             shown = (
-                _interval(interval, short=True)
+                _interval(measure.difference if measure else None, short=True)
                 for row in of_column
-                for interval in ((row.difference, row.record_difference) if row else (None, None))
+                for measure in ((row.by_token, row.by_record) if row else (None, None))
             )
             lines.append(f"| {method} | " + " | ".join(shown) + " |")
     return "\n".join(["## In short", "", *lines])
 
 
-def _table(found: Sequence[Row]) -> str:
-    lines = [
-        "| trained on | runs | loss | less random (95 %) | gap closed | per record | less random (95 %) | gap closed | "
-        "exact |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in found:
-        closed, record_closed = ("" if c is None else f"{c:.0%}" for c in (row.closed, row.record_closed))
-        lines.append(
-            f"| {row.method} | {row.runs} | {row.loss:.3f} | {_interval(row.difference)} | {closed} | "
-            f"{row.record_loss:.3f} | {_interval(row.record_difference)} | {record_closed} | {row.exact:.1%} |"
-        )
+def _table(rows: Sequence[Row]) -> str:
+    measure = "less random (95 %) | gap closed"
+    lines = [f"| trained on | runs | loss | {measure} | per record | {measure} | exact |", "|" + "---|" * 9]
+    for row in rows:
+        cells = [row.method, str(row.runs), *_shown(row.by_token), *_shown(row.by_record), f"{row.exact:.1%}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _shown(measure: Measure) -> tuple[str, str, str]:
+    closed = "" if measure.closed is None else f"{measure.closed:.0%}"
+    return f"{measure.loss:.3f}", _interval(measure.difference), closed
 
 
 def _interval(interval: Interval | None, *, short: bool = False) -> str:
@@ -251,28 +258,29 @@ def _interval(interval: Interval | None, *, short: bool = False) -> str:
 
 def _agreement(results: Sequence[Line], evaluated: Sequence[Line]) -> str:
     """How well `delift evaluate` foretells the losses."""
-    lines = [
-        "| pool | size | subsets | rank correlation of loss in context and loss after training |",
-        "|---|---|---|---|",
-    ]
+    lines = ["| pool | size | subsets | by token | by record |", "|---|---|---|---|---|"]
     for pool in _distinct(evaluated, "pool"):
         for size in _distinct(evaluated, "size", pool=pool):
-            pairs = list(_foretold(results, evaluated, pool, size))
-            if len(pairs) > 2:
-                foretold, losses = zip(*pairs, strict=True)
-                lines.append(f"| {pool} | {size} | {len(pairs)} | {rank_correlation(foretold, losses):+.2f} |")
-    return "\n".join(["## `delift evaluate` and fine-tuning", "", *lines])
+            foretold = list(_foretold(results, evaluated, pool, size))
+            if len(foretold) > 2:
+                told, *losses = zip(*foretold, strict=True)
+                shown = " | ".join(f"{rank_correlation(told, of_measure):+.2f}" for of_measure in losses)
+                lines.append(f"| {pool} | {size} | {len(foretold)} | {shown} |")
+    text = "Rank correlation of the loss in context, as `delift evaluate` gives it, and the mean loss after training."
+    return "\n".join(["## `delift evaluate` and fine-tuning", "", text, "", *lines])
 
 
 def _foretold(
     results: Sequence[Line], evaluated: Sequence[Line], pool: str, size: str
-) -> Iterator[tuple[float, float]]:
-    """Of each subset, the loss in context by `delift evaluate` and the mean loss after training on it."""
+) -> Iterator[tuple[float, float, float]]:
+    """Of each subset, the loss in context by `delift evaluate`, and the losses after training on it."""
     for line in evaluated:
         if (line["pool"], line["size"]) != (pool, size):
             continue
         same = ("pool", "size", "method", "selection_seed")
         runs = [r for r in results if r["stage"] == "instruction" and all(r[name] == line[name] for name in same)]
         if runs:
-            tested = [run["measured"]["heldout"] for run in runs]
-            yield line["loss"], float(np.mean([sum(t["loss"]) / sum(t["tokens"]) for t in tested]))
+            losses, tokens = (
+                np.array([run["measured"]["heldout"][name] for run in runs]) for name in ("loss", "tokens")
+            )
+            yield line["loss"], float(losses.sum() / tokens.sum()), float((losses / tokens).mean())
