@@ -2,6 +2,7 @@
 
     python tests/bench/budget.py                     # pool200's reference (or a generated matrix where it is missing)
     python tests/bench/budget.py --utility pmi --seeds 10 --json out.json
+    python tests/bench/budget.py --embed                # with embeddings of SmolLM2, as `delift score` has them
     python tests/bench/budget.py --scale 50000 --share 0.005
 
 Value: facility location (clip kernel) on the true matrix of the subset chosen from the incomplete one; 0 = mean of
@@ -15,6 +16,7 @@ import argparse
 import json
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from delift_cli import estimate, lexical, plan
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 BARS = {0.05: (0.93, 0.95, 0.95, 0.85), 0.1: (0.97, 0.98, 0.98, 0.92), 0.2: (0.99, 0.99, 0.99, 0.96)}
+WIDTH = 576  # of SmolLM2-135M's embeddings
 COLUMNS = ("k=10% incl", "k=30% incl", "k=10% excl", "k=30% excl")
 
 
@@ -175,17 +178,37 @@ def similarities(prompts: list[str], responses: list[str]) -> np.ndarray:
     return out
 
 
+def embed(prompts: list[str], responses: list[str]) -> np.ndarray:
+    """Embeddings of the records by the small default model: the only thing here that runs a model."""
+    from delift_cli.embeddings import embed_texts
+    from delift_cli.encoding import encode_examples
+    from delift_cli.model import ModelFile, Settings, locate
+    from delift_cli.records import read_records
+    from delift_cli.run import Engine
+    from delift_cli.template import load_template
+
+    file = ModelFile(locate(None))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "records.jsonl"
+        pairs = zip(prompts, responses, strict=True)
+        path.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n" for p, r in pairs))
+        records = read_records(str(path))
+    texts = encode_examples(records, load_template(None, file.template, file.vocabulary), limit=None).prefixes
+    return embed_texts(Engine(file, "as-is", None, Settings()), texts, lambda done: None)
+
+
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     U, prompts, responses, name = load(args.data, args.utility, args.transpose)
     n = len(U)
     judge, key = Judge(U), np.arange(n)
+    embeddings = (embed(prompts, responses),) * 2 if args.embed else None
     similarity = similarities(prompts, responses)
     features = np.column_stack([np.diag(U), np.log1p([len(p) for p in prompts]), np.log1p([len(r) for r in responses])])
     rows: list[dict[str, Any]] = []
     print(f"{name}: {n} x {n}, {args.seeds} seeds\n{'pairs':6}{'method':34}" + "".join(f"{c:>18}" for c in COLUMNS))
     for share in args.budgets:
         budget = round(share * n * n)
-        proposals = plan.propose((prompts, responses), None, budget, key, key)
+        proposals = plan.propose((prompts, responses), None, budget, key, key, embeddings)
         table: dict[str, list[np.ndarray]] = {}
         model_quality, held_quality, took = [], [], []
         for seed in range(args.seeds):
@@ -194,7 +217,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
             pick = rng.choice(np.flatnonzero(off.ravel()), budget - n, replace=False)
             table.setdefault("random pairs, rest 0", []).append(judge(sparse(U, pick // n, pick % n)))
             near = plan._near_pairs(proposals, key * (n + 1), budget - n, rng)
-            table.setdefault("nearest by text, rest 0", []).append(judge(sparse(U, near // n, near % n)))
+            table.setdefault("nearest, rest 0", []).append(judge(sparse(U, near // n, near % n)))
             begin = time.perf_counter()
             scored, _, _ = score_with(U, proposals, budget, seed)
             model = plan.fit_scored(proposals, scored, seed)
@@ -244,13 +267,20 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def carve(
-    U: np.ndarray, texts: tuple[list[str], list[str]], left: np.ndarray, right: np.ndarray, share: float, seed: int
+    U: np.ndarray,
+    texts: tuple[list[str], list[str]],
+    embeddings: np.ndarray | None,
+    left: np.ndarray,
+    right: np.ndarray,
+    share: float,
+    seed: int,
 ) -> list[np.ndarray]:
     """One block's clip kernels without self-pairs: the true one, the rest 0, and with cautious estimates."""
     block = U[np.ix_(left, right)]
     sides = [([texts[0][r] for r in side], [texts[1][r] for r in side]) for side in (left, right)]
     budget = round(share * block.size)
-    proposals = plan.propose(sides[0], sides[1], budget, left, right)
+    points = None if embeddings is None else (embeddings[left], embeddings[right])
+    proposals = plan.propose(sides[0], sides[1], budget, left, right, points)
     scored, _, _ = score_with(block, proposals, budget, seed)
     model = plan.fit_scored(proposals, scored, seed)
     found = block, fill(scored, np.zeros(block.shape)), fill(scored, dense(model, estimate.CAUTION))
@@ -262,6 +292,7 @@ def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
     at once), the rest as the pool; `share` of the pairs of every block."""
     U, prompts, responses, name = load(args.data, args.utility, args.transpose)
     fifth, rows = len(U) // 5, []
+    embeddings = embed(prompts, responses) if args.embed else None
     for share in args.budgets:
         table: dict[str, list[float]] = {}
         for seed in range(args.seeds):
@@ -269,7 +300,8 @@ def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
             side, V = order[:fifth], np.sort(order[args.carve * fifth :])
             other = order[fifth : 2 * fifth] if args.carve == 2 else side
             pool, to_target, existing = (
-                carve(U, (prompts, responses), a, b, share, seed) for a, b in ((V, V), (V, side), (other, V))
+                carve(U, (prompts, responses), embeddings, a, b, share, seed)
+                for a, b in ((V, V), (V, side), (other, V))
             )
             nothing = np.zeros(len(V))
             cases = {
@@ -340,7 +372,9 @@ def scale_test(n: int, share: float) -> dict[str, Any]:
         )
         lap = now
 
-    proposals = plan.propose((prompts, responses), None, budget, key, key)
+    # What real embeddings cost after the model has made them; these say nothing.
+    embeddings = np.random.default_rng(0).standard_normal((n, WIDTH), np.float32)
+    proposals = plan.propose((prompts, responses), None, budget, key, key, (embeddings, embeddings))
     note("propose")
     scored, values = plan.nothing_scored(), []
     for left in range(plan.ROUNDS, 0, -1):
@@ -372,6 +406,7 @@ def main() -> None:
     )
     parser.add_argument("--utility", choices=("euclidean", "pmi"), default="euclidean")
     parser.add_argument("--transpose", action="store_true", help="examples and targets change roles: another matrix")
+    parser.add_argument("--embed", action="store_true", help="records' embeddings propose pairs too (runs SmolLM2)")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.05, 0.1, 0.2])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trees", action="store_true", help="also boosted trees on the same pairs (scikit-learn)")
