@@ -1,0 +1,174 @@
+"""A cheaper look at a pair: does it say enough of the utility to choose pairs, or records, by it?
+
+    python -m tests.bench.cheap_look                     # 100 x 100 pairs of the P3 sample
+
+A target's prompt is evaluated once, without an example. To look at a pair, its cells and those of the example are put
+into one sequence, the prompt moved behind the longest example, and only the response is evaluated: its tokens see the
+example, the prompt that they answer has not seen it. The same pairs are scored in full, and it is said what each costs,
+how well one agrees with the other, and what subsets chosen by either are worth at what cost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+
+from delift_cli import plan
+from delift_cli.cache import Cache
+from delift_cli.embeddings import embed
+from delift_cli.encoding import encode_examples, encode_targets
+from delift_cli.logprob import token_logprobs
+from delift_cli.model import Model, ModelFile, Settings, locate
+from delift_cli.records import RecordSet, read_records
+from delift_cli.template import load_template
+from delift_cli.weights import converted
+from tests.bench.budget import COLUMNS, Judge, dense, fill, score_with
+from tests.evidence.stats import rank_correlation
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "p3_6k.jsonl"
+GROUP = 100  # targets whose prompts are held at a time
+
+
+def look(file: ModelFile, records: RecordSet, settings: Settings) -> tuple[np.ndarray, int, float]:
+    """Distances float64 [example, target] of the cheap look, tokens evaluated, seconds."""
+    template = load_template(None, file.template, file.vocabulary)
+    prefixes = encode_examples(records, template, limit=None).prefixes
+    targets = encode_targets(records, template, limit=None).targets
+    offset = max(map(len, prefixes))
+    distance = np.empty((len(prefixes), len(targets)))
+    cells = sum(len(target.alone) for target in targets) + offset + settings.batch
+    tokens, began = 0, time.perf_counter()
+    with Model(file, settings, cells=cells) as model:
+        for start in range(0, len(targets), GROUP):
+            group = targets[start : start + GROUP]
+            model.clear()
+            for sequence, target in enumerate(group, start=1):
+                tokens += _evaluate(model, target.alone[:-1], 0, sequence)
+                system = len(target.alone) - len(target.after)
+                llama_cpp.llama_memory_seq_rm(model._memory, sequence, 0, system)
+                llama_cpp.llama_memory_seq_add(model._memory, sequence, system, -1, offset - system)
+            for example, prefix in enumerate(prefixes):
+                tokens += _evaluate(model, prefix, 0, 0)
+                at = 0
+                while at < len(group):  # as many responses as fit a batch
+                    taken, size = [], 0
+                    while at < len(group) and (not taken or size + len(group[at].response) <= settings.batch):
+                        taken.append(at)
+                        size += len(group[at].response)
+                        at += 1
+                    found = _responses(model, group, taken, offset)
+                    tokens += size
+                    distance[example, start + np.array(taken)] = found
+                model.drop_sequence(0)
+    return distance, tokens, time.perf_counter() - began
+
+
+def _evaluate(model: Model, text: np.ndarray, position: int, sequence: int) -> int:
+    for a in range(0, len(text), model.settings.batch):
+        part = np.asarray(text[a : a + model.settings.batch], np.int32)
+        places = np.arange(position + a, position + a + len(part), dtype=np.int32)
+        one = np.ones(len(part), np.int32)
+        model.decode(part, places, sequence * one, one, np.zeros(len(part), bool))
+    return len(text)
+
+
+def _responses(model: Model, group: list, taken: list[int], offset: int) -> np.ndarray:
+    """Distances of the targets `taken` behind the example that sequence 0 holds."""
+    read, places, sequences, expected, owner = [], [], [], [], []
+    for number, at in enumerate(taken):
+        target, sequence = group[at], 1 + len(group) + number
+        model.copy_sequence(0, sequence, -1)
+        model.copy_sequence(1 + at, sequence, -1)
+        own = [target.alone[-1], *target.response[:-1]]
+        first = offset + len(target.after) - 1
+        read += own
+        places += range(first, first + len(own))
+        sequences += [sequence] * len(own)
+        expected += target.response.tolist()
+        owner += [number] * len(own)
+    count = len(read)
+    one = np.ones(count, np.int32)
+    logits = model.decode(
+        np.array(read, np.int32), np.array(places, np.int32), np.array(sequences, np.int32), one, one.astype(bool)
+    )
+    probability = np.exp(token_logprobs(logits, np.arange(count), np.array(expected, np.int32)))
+    for number in range(len(taken)):
+        model.drop_sequence(1 + len(group) + number)
+    squares = np.bincount(owner, (1 - probability) ** 2)
+    return np.sqrt(squares / np.bincount(owner))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--work", type=Path, default=Path("cheap-look"), help="folder of the pool and its cache")
+    parser.add_argument("--records", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=10)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    pool, path = args.work / "pool.jsonl", args.work / "pool.delift"
+    lines = args.data.read_text(encoding="utf-8").splitlines()
+    pool.write_text("".join(line + "\n" for line in random.Random(0).sample(lines, args.records)), encoding="utf-8")
+    command = [sys.executable, "-m", "delift_cli", "score", str(pool), "-o", str(path), "--weights", "bf16", "--json"]
+    summary = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+    given = ModelFile(locate(None))
+    file = converted(given, given.identity()["sha256"], "bf16", threads=Settings().resolved_threads())
+    records = read_records(str(pool))
+    distance, tokens, seconds = look(file, records, Settings())
+    cache = Cache(path)
+    true = (cache.base_distance - cache.distance).astype(float)
+    cheap = cache.base_distance - distance
+    n = len(true)
+    off = ~np.eye(n, dtype=bool)
+    if summary["pairs_scored"]:
+        print(f"in full: {summary['tokens_evaluated']:,} tokens, {summary['seconds']:.0f} s")
+    print(f"cheap:   {tokens:,} tokens, {seconds:.0f} s")
+    print(
+        f"correlation {np.corrcoef(true[off], cheap[off])[0, 1]:.3f}; by ranks within a target "
+        f"{np.mean([rank_correlation(true[off[:, i], i], cheap[off[:, i], i]) for i in range(n)]):.3f}, "
+        f"within an example {np.mean([rank_correlation(true[j, off[j]], cheap[j, off[j]]) for j in range(n)]):.3f}"
+    )
+
+    # What subsets are worth, as in tests/bench/budget.py.
+    judge, key = Judge(true), np.arange(n)
+    values = [(json.loads(line)["prompt"], json.loads(line)["response"]) for line in pool.read_text().splitlines()]
+    prompts, responses = map(list, zip(*values, strict=True))
+    template = load_template(None, file.template, file.vocabulary)
+    texts = encode_examples(records, template, limit=None).prefixes
+    with Model(file, Settings(), cells=max(map(len, texts)) + Settings().batch, embeddings=True) as model:
+        embeddings = embed(model, texts)
+    print(f"{'':44}" + "".join(f"{column:>12}" for column in COLUMNS))
+    own = np.where(off, cheap, true)  # self-pairs measured
+
+    def say(name: str, found: list[np.ndarray]) -> None:
+        print(f"{name:44}" + "".join(f"{value:12.3f}" for value in np.mean(found, 0)))
+
+    say("cheap looks at all pairs, nothing else", [judge(own)])
+    for share in (0.05, 0.1, 0.2):
+        budget = round(share * n * n)
+        ours = plan.propose((prompts, responses), None, budget, key, key, (embeddings, embeddings))
+        order = np.argsort(np.where(off, -cheap, np.inf), axis=0, kind="stable").T[:, : ours.nearest.shape[1]]
+        proposed = plan.Proposals(order.astype(np.int32), ours.example_graph, ours.target_graph, key, key)
+        for name, proposals in (("text and embeddings propose", ours), ("cheap looks propose", proposed)):
+            found = []
+            for seed in range(args.seeds):
+                scored, _, _ = score_with(true, proposals, budget, seed)
+                found.append(judge(fill(scored, dense(plan.fit_scored(proposals, scored, seed), 2.0))))
+            say(f"{share:.0%} of the pairs, {name}", found)
+        taken = np.unravel_index(np.argsort(-np.where(off, cheap, -np.inf), axis=None)[: budget - n], (n, n))
+        known = own.copy()
+        known[taken] = true[taken]
+        say(f"{share:.0%} of the pairs, the best cheap ones", [judge(known)])
+
+
+if __name__ == "__main__":
+    main()
