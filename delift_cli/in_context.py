@@ -22,11 +22,13 @@ from .template import ChatTemplate
 Report = Callable[[int], None]
 
 
-def read_set(source: str, *, prompt_field: str | None, response_field: str | None) -> RecordSet:
+def read_set(
+    source: str, *, prompt_field: str | None, response_field: str | None, skip_invalid: bool = False
+) -> RecordSet:
     """The records of a file, or the examples of a cache."""
     if Path(source).is_dir():
         return open_cache(Path(source)).examples()
-    return read_records(source, prompt_field=prompt_field, response_field=response_field)
+    return read_records(source, prompt_field=prompt_field, response_field=response_field, skip_invalid=skip_invalid)
 
 
 class Joined(NamedTuple):

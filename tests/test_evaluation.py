@@ -283,6 +283,15 @@ def test_truncate_makes_things_fit() -> None:
     assert evaluate("test.jsonl", "long.jsonl", "--truncate", "-q").code == 0
 
 
+def test_bad_records_can_be_left_out() -> None:
+    Path("holes.jsonl").write_bytes(jsonl([pair(2), {"prompt": "no response"}, pair(4), pair(5)]))
+    assert "holes.jsonl:2" in evaluate("test.jsonl", "holes.jsonl").refusal()
+    result = evaluate("test.jsonl", "holes.jsonl", "--skip-invalid")
+    assert result.code == 0
+    assert "holes.jsonl: 1 record left out, first: line 2: " in result.err
+    assert [line.split(b"\t")[1] for line in result.out.splitlines()] == [b"records", b"0", b"3"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from .model_options import (
     ModelChoice,
     PromptField,
     ResponseField,
+    SkipInvalid,
     TemplateChoice,
     Threads,
     WeightsChoice,
@@ -40,6 +42,7 @@ def evaluate(
     template: TemplateChoice = None,
     prompt_field: PromptField = None,
     response_field: ResponseField = None,
+    skip_invalid: SkipInvalid = False,
     truncate: Annotated[
         bool, typer.Option("--truncate", help="Cut the middle of prompts so that everything fits the context.")
     ] = False,
@@ -60,16 +63,22 @@ def evaluate(
     from ..model import ModelFile, Settings, locate
     from ..template import load_template
 
-    reading = {"prompt_field": prompt_field, "response_field": response_field}
-    targets = read_set(held_out, **reading)
-    joined = join([read_set(source, **reading) for source in (*subset, *([] if pool is None else [pool]))])
+    say = _nothing if quiet else console.say
+    sources = (held_out, *subset, *([] if pool is None else [pool]))
+    read = partial(read_set, prompt_field=prompt_field, response_field=response_field, skip_invalid=skip_invalid)
+    targets, *sets = map(read, sources)
+    for each in (targets, *sets):
+        if each.rejected:
+            first, count = each.rejected[0], len(each.rejected)
+            left_out = "1 record" if count == 1 else f"{count:,} records"
+            say(f"{each.source}: {left_out} left out, first: line {first.line}: {first.reason}")
+    joined = join(sets)
     subsets = joined.members[: len(subset)]
     sizes = list(dict.fromkeys(map(len, subsets))) if pool is not None else []
     drawn = {size: random_subsets(joined.members[-1], size, random, seed) for size in sizes}
 
     file = ModelFile(locate(model))
     sha256 = file.identity()["sha256"]
-    say = _nothing if quiet else console.say
     chat = load_template(template, file.template, file.vocabulary)
     limit = file.context // (shots + 1) if truncate else None
     test = HeldOut(targets, joined.records, chat, limit)

@@ -14,6 +14,7 @@ ModelChoice = Annotated[
 TemplateChoice = Annotated[str | None, typer.Option(help="'plain' or a Jinja2 file; default the model's own.")]
 PromptField = Annotated[str | None, typer.Option(help="Field that holds the prompt.")]
 ResponseField = Annotated[str | None, typer.Option(help="Field that holds the response.")]
+SkipInvalid = Annotated[bool, typer.Option("--skip-invalid", help="Leave bad records out and say how many.")]
 WeightsChoice = Annotated[Weights, typer.Option(help="Run a converted copy; auto: the fastest that keeps the numbers.")]
 GpuLayers = Annotated[int | None, typer.Option(min=0, help="Layers on the GPU; default all where possible.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default all cores.")]

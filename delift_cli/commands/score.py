@@ -21,6 +21,7 @@ from .model_options import (
     ModelChoice,
     PromptField,
     ResponseField,
+    SkipInvalid,
     TemplateChoice,
     Threads,
     WeightsChoice,
@@ -54,9 +55,7 @@ def score(
     template: TemplateChoice = None,
     prompt_field: PromptField = None,
     response_field: ResponseField = None,
-    skip_invalid: Annotated[
-        bool, typer.Option("--skip-invalid", help="Leave bad records out and say how many.")
-    ] = False,
+    skip_invalid: SkipInvalid = False,
     budget: Annotated[
         str | None, typer.Option(help="Score some pairs only: a share (5%), a number (2M) or a time (8h); 100%: all.")
     ] = None,
