@@ -54,6 +54,7 @@ INSTRUCTION = (
     Variant("length", ("POOL", "--method", "length")),
     Variant("sqrt", ("POOL", "--objective", "sqrt"), seeds=3, small=1),
     Variant("saturated", ("POOL", "--objective", "saturated"), seeds=3, small=1),
+    Variant("saturated-0.1", ("POOL", "--objective", "saturated", "--alpha", "0.1"), seeds=0, small=2),
     Variant("log1p", ("POOL", "--objective", "log1p"), part=1),
     Variant("sqrt-pmi", ("POOL", "--objective", "sqrt", "--utility", "pmi"), part=1),
     Variant("pmi-include", ("POOL", "--utility", "pmi", "--self", "include"), part=1),
