@@ -294,6 +294,19 @@ def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
     assert b"</svg>" in (tmp_path / "a.svg").read_bytes()
 
 
+def test_dots_stand_beside_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.setattr(pyplot, "close", lambda figure: None)
+    first = [{**line, "method": line["method"].replace("delift", "sqrt")} for line in lines()]
+    report.draw(report.tables([*first, *lines(pool="gsm8k-p3")]), tmp_path / "plot.svg")
+    axes = pyplot.gcf().axes
+    names = [label.get_text() for label in axes[0].get_yticklabels()]
+    assert names == ["delift", "sqrt"]
+    for axis, method in zip(axes, ["sqrt", "delift"] * 2, strict=True):
+        dots = [line.get_ydata()[0] for line in axis.lines if line.get_marker() == "o"]
+        assert [names[round(height)] for height in dots] == [method]
+
+
 # ---- training
 
 

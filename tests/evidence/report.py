@@ -137,8 +137,9 @@ def draw(found: dict[Place, list[Row]], path: Path) -> None:
         for axis, (title, rows) in zip(line, panels.items(), strict=True):
             for row in rows:
                 value, low, high = getattr(row, measure).difference
-                axis.plot((low, high), (row.method, row.method), color="#888", linewidth=1.5, zorder=1)
-                axis.plot(value, row.method, "o", color="#1a7f5a" if high < 0 else "#b3362b" if low > 0 else "#333")
+                height = names.index(row.method)
+                axis.plot((low, high), (height, height), color="#888", linewidth=1.5, zorder=1)
+                axis.plot(value, height, "o", color="#1a7f5a" if high < 0 else "#b3362b" if low > 0 else "#333")
             axis.axvline(0, color="#bbb", linewidth=1, zorder=0)
             axis.set_title(f"{title}, {measure.replace('_', ' ')}", fontsize=8)
             axis.tick_params(labelsize=8)
