@@ -109,7 +109,9 @@ def propose(
     width = min(n, math.ceil(1.5 * NEIGHBOUR_SHARE * budget / max(m, 1)) + DEGREE)
     if targets is None:
         vectors = grams(*examples)
-        nearest, similarity = neighbours(vectors, vectors, width, example_key, example_key)
+        nearest, similarity = neighbours(
+            vectors, vectors, width if points is None else DEGREE, example_key, example_key
+        )
         both = graph(nearest, similarity, DEGREE)
         if points is not None:
             nearest, _ = neighbours(vectors, vectors, width, example_key, example_key, points=points)
