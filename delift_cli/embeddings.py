@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache as once
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -33,7 +32,7 @@ def embedded_blocks(
     """Caches measured alike as blocks of cosines; embeddings that none of them keeps are made and kept.
 
     Args:
-        open_model: called only where something is missing.
+        open_model: called at most once, and only where something is missing.
         report: is told now and then how many records of a set are done.
 
     Raises:
@@ -41,10 +40,11 @@ def embedded_blocks(
     """
     check_same_measure(caches)
     opened = once(lambda: open_model(caches[0]))
+    known: dict[str, Embeddings] = {}
     blocks = []
     for cache in caches:
         cache.check_shared()
-        blocks.append(EmbeddedBlock(cache, *embeddings_of(cache, opened, report, others=caches)))
+        blocks.append(EmbeddedBlock(cache, *embeddings_of(cache, opened, report, others=caches, known=known)))
     return blocks
 
 
@@ -54,25 +54,32 @@ def embeddings_of(
     report: Callable[[int], None],
     *,
     others: Sequence[Stored] = (),
+    known: dict[str, Embeddings] | None = None,
 ) -> tuple[Embeddings, Embeddings]:
-    """Embeddings of a cache's examples and targets: kept beside it or one of the others, or made; then kept beside it.
+    """Embeddings of a cache's examples and targets: kept beside it or one of the others, or made and kept beside it.
+
+    Args:
+        known: embeddings by the name of their file; those that are found or made here join them.
 
     Returns:
         float32 [examples, width] and [targets, width], rows of length 1.
     """
-    found: dict[Path, Embeddings] = {}
-    for role in ("examples", "targets"):
+    known = {} if known is None else known
+
+    def of(role: str) -> Embeddings:
         file = kept_file(cache, role, "embeddings")
-        if file in found:
-            continue
-        count = cache.manifest[role]["count"]
-        places = (home.path / file.parent.name / file.name for home in (cache, *others))
-        homes = (read_kept(place, (count, -1), np.float32) for place in places)
-        kept = next((embeddings for embeddings in homes if embeddings is not None), None)
-        found[file] = _embed_records(cache, role, *open_model(), report) if kept is None else kept
-        keep(file, found[file])
-    examples, targets = (found[kept_file(cache, role, "embeddings")] for role in ("examples", "targets"))
-    return examples, targets
+        if file.name not in known:
+            count = cache.manifest[role]["count"]
+            places = (home.path / file.parent.name / file.name for home in (cache, *others))
+            homes = (read_kept(place, (count, -1), np.float32) for place in places)
+            kept = next((embeddings for embeddings in homes if embeddings is not None), None)
+            if kept is None:
+                kept = _embed_records(cache, role, *open_model(), report)
+                keep(file, kept)
+            known[file.name] = kept
+        return known[file.name]
+
+    return of("examples"), of("targets")
 
 
 def _embed_records(

@@ -170,6 +170,7 @@ def _cells(results: Sequence[Line], place: Place) -> dict[str, Cell]:
 
 
 def _rows(cells: dict[str, Cell]) -> list[Row]:
+    by_record = {name: cell.by_record() for name, cell in cells.items()}
     ordered = (method for method in ("nothing", *dict.fromkeys(ORDER), "all") if method in cells)
     return [
         Row(
@@ -177,7 +178,7 @@ def _rows(cells: dict[str, Cell]) -> list[Row]:
             len(cells[method].losses),
             float(cells[method].exact.mean()),
             _measure(cells, method),
-            _measure({name: cell.by_record() for name, cell in cells.items()}, method),
+            _measure(by_record, method),
         )
         for method in ordered
     ]
