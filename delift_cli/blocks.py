@@ -102,8 +102,9 @@ class PartialBlock(Records):
     def __init__(self, cache: SparseCache) -> None:
         self.cache: SparseCache = cache
         if not (cache.base_complete and cache.pairs_done):
+            lacks = "does not know what its new records are without an example" if cache.pairs_done else "holds no pair"
             raise InputError(
-                f"{cache.path} holds no scored pair yet; run the same delift score command again, it goes on from there"
+                f"{cache.path} {lacks} yet; run the same delift score command again, it goes on from there"
             )
         cache.check_rows()
         self._partial: dict[tuple[Utility, int], Partial] = {}

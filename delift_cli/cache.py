@@ -306,11 +306,11 @@ def open_for_scoring(
     manifest = describe(Cache.layout, description, examples, targets, arrays)
     with claim(path, manifest, examples, targets, arrays, _MATRICES) as lock:
         present = Cache(path)
-        _drop_grown(path)
+        drop_grown(path)
         compare(present, manifest, examples, targets)
         present.check_rows()
         if present.shape != (len(examples.records), len(targets.records if targets else examples.records)):
-            _grow(present, manifest, examples, targets, arrays)
+            grow(present, manifest, examples, targets, arrays, _MATRICES)
         return CacheWriter(path, lock)
 
 
@@ -436,41 +436,40 @@ def _changed_records(data: bytes, role: str, records: RecordSet) -> Iterator[str
 # ---------------------------------------------------------------------- growing
 
 
-def _grow(
-    present: Cache,
+def grow(
+    present: Stored,
     manifest: dict[str, Any],
     examples: RecordSet,
     targets: RecordSet | None,
     arrays: dict[str, npt.NDArray[Any]],
+    matrices: Sequence[str] = (),
 ) -> None:
-    """Make room for new records.
+    """Make room for new records. Arguments as for `claim`; `manifest` and `arrays` are those of the larger cache.
 
     The larger files are written beside the old ones; the manifest, replaced in one step, then says that they are
     to take their places, and whoever opens the cache next does what is left of that.
     """
     path = present.path
-    n, m = present.shape
     with disk(path):
         shape = (len(arrays["example_tokens"]), len(arrays["response_tokens"]))
         try:
-            for name in _MATRICES:
+            for name in matrices:
                 _write_matrix(path / f"{name}.npy.grown", shape, getattr(present, name))
-            for name in BASES:
-                arrays[name][:m] = getattr(present, name)
-            arrays["rows"][:n] = present.rows
             for name, array in arrays.items():
+                old = getattr(present, name)
+                array[: len(old)] = old
                 write_file(path / f"{name}.npy.grown", array_file(array))
             for name, content in _record_files(examples, targets).items():
                 write_file(path / f"{name}.grown", [content])
         except BaseException:
-            _drop_grown(path)
+            drop_grown(path)
             raise
         manifest = {**manifest, "pending": sorted(file.name[:-6] for file in path.glob("*.grown"))}
         _write_manifest(path, manifest)
         _finish_growing(path, manifest)
 
 
-def _drop_grown(path: Path) -> None:
+def drop_grown(path: Path) -> None:
     """Remove larger files that never took their places."""
     for file in path.glob("*.grown"):
         file.unlink()

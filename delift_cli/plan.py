@@ -182,12 +182,21 @@ def fit_scored(proposals: Proposals, scored: Scored, seed: int) -> Estimate:
     )
 
 
-def next_round(proposals: Proposals, scored: Scored, budget: int, *, rounds_left: int = ROUNDS, seed: int = 0) -> Round:
+def next_round(
+    proposals: Proposals,
+    scored: Scored,
+    budget: int,
+    *,
+    rounds_left: int = ROUNDS,
+    seed: int = 0,
+    planned_for: tuple[int, int] | None = None,
+) -> Round:
     """The pairs to score now; empty when the budget is spent.
 
     `budget`: pairs in all, those already scored included; it may change from call to call. `rounds_left`: how many
-    rounds, this one included, the rest should be divided into. Raises InputError when a first budget does not even
-    reach each record twice.
+    rounds, this one included, the rest should be divided into. `planned_for`: how many examples and targets there were
+    when earlier rounds were planned; the others are new, and this round begins with them (None: none is). Raises
+    InputError when a first budget does not even reach each record twice.
     """
     n, m = proposals.shape
     keys = scored.example.astype(np.int64) * m + scored.target
@@ -207,17 +216,25 @@ def next_round(proposals: Proposals, scored: Scored, budget: int, *, rounds_left
     count = np.bincount(scored.source, minlength=5)
     own_left, own_right = self_pairs(proposals.example_key, proposals.target_key)
     own = own_left * m + own_right
-    free = budget - len(own)
+    unscored_own = own[~_contains(keys, own)][:left]
+    grown = len(keys) > 0 and planned_for not in (None, (n, m))
+    if grown:  # what is left is divided as a first budget is
+        count[:] = 0
+    free = left - len(unscored_own) if grown else budget - len(own)
     want_near = int(NEIGHBOUR_SHARE * free) - int(count[NEIGHBOUR])
-    if len(keys) == 0 or (want_near > 0.1 * budget and rounds_left > 1) or left == n * m - len(keys):
-        own = own[~_contains(keys, own)][:left]
+    if len(keys) == 0 or grown or (want_near > 0.1 * budget and rounds_left > 1) or left == n * m - len(keys):
+        own = unscored_own
         want_random = max(0, int(RANDOM_SHARE * free) - int(count[RANDOM] + count[HELD_OUT]))
         everything = left == n * m - len(keys)
         near = _near_pairs(proposals, _merge(keys, own), max(0, min(want_near, left - len(own))), rng)
         taken = _merge(keys, own, near)
         rest = left - len(own) - len(near)
         missing = max(0, min(want_near, left - len(own)) - len(near))  # lists too short: at random
-        random = _random_pairs(taken, rest if everything else min(rest, want_random + missing), n, m, rng)
+        wanted = rest if everything else min(rest, want_random + missing)
+        if grown and planned_for and not everything:
+            random = _random_new_pairs(taken, wanted, planned_for, n, m, rng)
+        else:
+            random = _random_pairs(taken, wanted, range(n), range(m), m, rng)
         held = np.zeros(len(random), bool)
         held[: int(HELD_OUT_SHARE * min(want_random, len(random)))] = True
         rng.shuffle(held)
@@ -229,7 +246,7 @@ def next_round(proposals: Proposals, scored: Scored, budget: int, *, rounds_left
     pairs = _adaptive_pairs(proposals, scored, keys, quota, rng, seed)
     source = np.full(len(pairs), ADAPTIVE, np.uint8)
     if len(pairs) < quota:
-        more = _random_pairs(_merge(keys, pairs), quota - len(pairs), n, m, rng)
+        more = _random_pairs(_merge(keys, pairs), quota - len(pairs), range(n), range(m), m, rng)
         pairs = np.concatenate([pairs, more])
         source = np.concatenate([source, np.full(len(more), RANDOM, np.uint8)])
     return _round(pairs, source, n, m)
@@ -274,23 +291,45 @@ def _near_pairs(
     return np.concatenate(found) if found else np.empty(0, np.int64)
 
 
-def _random_pairs(taken: NDArray[np.int64], count: int, n: int, m: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """`count` pairs not yet taken, drawn so that every example and every target comes up equally often."""
-    count = min(count, n * m - len(taken))
-    if 2 * (len(taken) + count) > n * m:
-        mask = np.ones(n * m, bool)
-        mask[taken] = False
-        return rng.choice(np.flatnonzero(mask), count, replace=False)
+def _random_pairs(
+    taken: NDArray[np.int64], count: int, examples: range, targets: range, m: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """`count` pairs of these examples and targets (of m) not yet taken, each record drawn equally often."""
+    rows, columns = len(examples), len(targets)
+    row, column = taken // m - examples.start, taken % m - targets.start
+    here = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+    occupied = int(here.sum())
+    count = min(count, rows * columns - occupied)
+    if count <= 0:
+        return np.empty(0, np.int64)
+    if 2 * (occupied + count) > rows * columns:
+        mask = np.ones((rows, columns), bool)
+        mask[row[here], column[here]] = False
+        row, column = np.divmod(rng.choice(np.flatnonzero(mask), count, replace=False), columns)
+        return (row + examples.start) * m + column + targets.start
     found = np.empty(0, np.int64)
     while len(found) < count:
         missing = count - len(found)
-        example = np.concatenate([rng.permutation(n) for _ in range(-(-missing // n))])[:missing]
-        target = np.concatenate([rng.permutation(m) for _ in range(-(-missing // m))])[:missing]
-        pairs = np.concatenate([found, example * m + target])
+        row = np.concatenate([rng.permutation(rows) for _ in range(-(-missing // rows))])[:missing]
+        column = np.concatenate([rng.permutation(columns) for _ in range(-(-missing // columns))])[:missing]
+        pairs = np.concatenate([found, (row + examples.start) * m + column + targets.start])
         _, first = np.unique(pairs, return_index=True)
         pairs = pairs[np.sort(first)]
         found = pairs[~_contains(taken, pairs)]
     return found
+
+
+def _random_new_pairs(
+    taken: NDArray[np.int64], count: int, known: tuple[int, int], n: int, m: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """`count` pairs of new examples with any target and of known examples with new targets, as dense in both: together
+    with what was drawn of the known ones they are a sample of all pairs."""
+    old, new = range(known[0]), range(known[0], n)
+    share = len(new) * m / (n * m - known[0] * known[1])
+    of_new = round(count * share)
+    below = _random_pairs(taken, of_new, new, range(m), m, rng)
+    right = _random_pairs(taken, count - of_new, old, range(known[1], m), m, rng)
+    return np.concatenate([below, right])
 
 
 def _adaptive_pairs(

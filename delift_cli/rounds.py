@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import plan
-from .amount import Budget
+from .amount import Budget, parse_budget
 from .embeddings import Embeddings
 from .errors import InputError
 from .partial import proposals, scored
@@ -59,13 +59,16 @@ def embedded_tokens(inputs: Inputs) -> int:
     return examples if inputs.targets is None else examples + int(inputs.target_tokens.lengths.sum())
 
 
-def check_budget(pairs: int, shape: tuple[int, int], budget: str) -> None:
-    """InputError for fewer pairs than a first round needs to show every record twice on either side."""
+def check_budget(pairs: int, shape: tuple[int, int], budget: str, cache: SparseCache | None) -> None:
+    """InputError for fewer pairs (in all) than a first round needs to show every new record twice on either side."""
     n, m = shape
-    least = min(2 * (n + m), n * m)
+    known, planned = ((0, 0), 0) if cache is None else (cache.known, cache.planned)
+    new = max(0, n - known[0]), max(0, m - known[1])
+    least = planned + min(2 * sum(new), n * m - planned) if any(new) else 0
     if pairs < least:
         raise InputError(
-            f"--budget {budget} comes to {pairs:,} of {n * m:,} pairs, too few for {n:,} examples and {m:,} targets: "
+            f"--budget {budget} comes to {pairs:,} of {n * m:,} pairs, too few for {new[0]:,} "
+            f"{'new ' * (planned > 0)}examples and {new[1]:,} {'new ' * (planned > 0)}targets: "
             f"give at least {least:,} pairs ({100 * least / (n * m):.2g}%)"
         )
 
@@ -74,17 +77,15 @@ def forecast(whole: Forecast, inputs: Inputs, budget: Budget | None, cache: Spar
     """What a run will take, given what all pairs would. `budget`, `cache` (None: a new one): see `Rounds`."""
     pairs_cost = cost(inputs, inputs.target_tokens)
     done = cache.pairs_done if cache else 0
-    embedding = 0 if done else embedded_tokens(inputs)
+    begun = cache is not None and done > 0 and cache.known == inputs.shape
+    embedding = 0 if begun else embedded_tokens(inputs)
     if budget is not None and budget.seconds is not None:
         affordable = MARGIN * budget.seconds * whole.tokens_per_second - embedding
         pairs = min(whole.pairs - done, pairs_cost.pairs(affordable))
-    elif cache is not None:
-        pairs = max(pending(cache, budget)[0], cache.planned) - done
     else:
-        assert budget is not None
-        pairs = budget.goal(whole.pairs, 0)
-    if not done and budget is not None:
-        check_budget(pairs, inputs.shape, budget.text)
+        pairs = max(pending(cache, budget, inputs.shape)[0], cache.planned if cache else 0) - done
+    if budget is not None:
+        check_budget(done + pairs, inputs.shape, budget.text, cache)
     tokens = embedding + min(whole.tokens, pairs_cost.tokens(pairs)) if pairs else 0
     return replace(
         whole,
@@ -139,7 +140,7 @@ class Rounds:
         if cache.rounds and not cache.complete:
             yield cache.rounds[-1]
         n, m = cache.shape
-        goal, left, budget = pending(cache, self._budget)
+        goal, left, budget = pending(cache, self._budget, cache.shape)
         texts, planning = None, 0.0
         for rounds_left in range(left, 0, -1):
             if self._late():
@@ -147,8 +148,7 @@ class Rounds:
             started = time.monotonic()
             if self._deadline is not None:
                 goal = self._affordable(rounds_left, planning)
-                if not cache.rounds:
-                    check_budget(goal, cache.shape, budget)
+                check_budget(goal, cache.shape, budget, cache)
             texts = texts or proposals(
                 self._inputs.examples.records,
                 None if self._inputs.targets is None else self._inputs.targets.records,
@@ -163,13 +163,13 @@ class Rounds:
             ):
                 self.stopped = "settled"
                 return
-            new = plan.next_round(texts, known, goal, rounds_left=rounds_left, seed=self._seed)
+            new = plan.next_round(texts, known, goal, rounds_left=rounds_left, seed=self._seed, planned_for=cache.known)
             planning = time.monotonic() - started
             if not len(new):
                 if self._deadline is not None and cache.planned < n * m:
                     self.stopped = "time"
                 return
-            asked = Asked(budget, min(goal, n * m), rounds_left, self._seed)
+            asked = Asked(budget, min(goal, n * m), rounds_left, self._seed, n, m)
             yield cache.begin_round(asked, new.indptr, new.targets, new.source)
 
     def score(self, part: StoredRound) -> Iterator[Work]:
@@ -210,17 +210,25 @@ class Rounds:
         return self._cache.planned + cost(self._inputs, self._targets).pairs(seconds * self._rate, rounds_left)
 
 
-def pending(cache: SparseCache, budget: Budget | None) -> tuple[int, int, str]:
-    """What is left to do: pairs in all to reach, rounds to do it in, and the budget's text.
+def pending(cache: SparseCache | None, budget: Budget | None, shape: tuple[int, int]) -> tuple[int, int, str]:
+    """What is left to do: pairs in all to reach, rounds to do it in, and the budget's text. `cache` None: a new one.
 
-    What the last run was to do comes first, when it is asked for again or nothing else is asked for.
+    What the last run was to do comes first, when it is asked for again or nothing else is asked for. If records have
+    come since, so that the block has another `shape`, its share counts for all of them.
     """
-    last = cache.rounds[-1].asked if cache.rounds else None
-    if last is not None and (budget is None or budget.text == last.budget):
+    last = cache.rounds[-1].asked if cache and cache.rounds else None
+    if cache and last and cache.known != shape:
+        again = parse_budget(last.budget)
+        if budget is None and again.share is not None and not again.more:
+            budget = again
+        elif budget is None:
+            raise InputError(f"there are new records for {cache.path}: say how many pairs to score, as in --budget 5%")
+    elif cache and last and (budget is None or budget.text == last.budget):
         unfinished = last.rounds_left > 1 and cache.planned < last.goal
         if unfinished or budget is None or not budget.more:
             return last.goal, last.rounds_left - 1 if unfinished else 0, last.budget
     if budget is None:
-        raise InputError(f"{cache.path} has no round that was begun: give a --budget")
-    n, m = cache.shape
-    return (0 if budget.seconds else budget.goal(n * m, cache.planned)), ROUNDS, budget.text
+        raise InputError(f"{cache.path if cache else 'the cache'} has no round that was begun: give a --budget")
+    n, m = shape
+    planned = cache.planned if cache else 0
+    return (0 if budget.seconds else budget.goal(n * m, planned)), ROUNDS, budget.text

@@ -2,7 +2,7 @@
 
 Manifest, records and the measurements without an example are those of every cache (see `cache`). Beside them:
 
-    round-1/plan.json       what was asked for: budget, pairs in all to reach, rounds to come, seed
+    round-1/plan.json       what was asked for: budget, pairs in all to reach, rounds to come, seed, records then
     round-1/indptr.npy      int64 [example + 1]: example j is shown to targets[indptr[j]:indptr[j + 1]]
     round-1/targets.npy     int32 [pair], ascending for each example
     round-1/source.npy      uint8 [pair], why the pair was chosen: plan.SELF, NEIGHBOUR, RANDOM, HELD_OUT, ADAPTIVE
@@ -12,7 +12,8 @@ Manifest, records and the measurements without an example are those of every cac
     round-2/…
 
 A round appears whole, with room for its results, in one rename. An example's pairs are written, synced, and only then
-counted. What is written once is never changed: a later budget adds rounds.
+counted. What is written once is never changed: a later budget adds rounds. Rounds that were planned before records
+were appended know nothing of these.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ from .cache import (
     claim,
     compare,
     describe,
+    drop_grown,
     empty_arrays,
+    grow,
     read_manifest,
     write_values,
 )
@@ -53,12 +56,14 @@ _RESULTS = ("distance", "logprob")
 @dataclass(frozen=True)
 class Asked:
     """What a round was planned for: the budget as it was written, the pairs in all that it comes to, how many rounds
-    (this one included) were to spend it, and the seed."""
+    (this one included) were to spend it, the seed, and how many records there were (None: as many as now)."""
 
     budget: str
     goal: int
     rounds_left: int
     seed: int
+    examples: int | None = None
+    targets: int | None = None
 
 
 class Pairs(NamedTuple):
@@ -72,12 +77,15 @@ class Pairs(NamedTuple):
 
 
 class StoredRound:
-    """One round of a cache, opened for reading. `len` is how many pairs it plans."""
+    """One round of a cache, opened for reading. `len` is how many pairs it plans, `shape` the block it was planned for:
+    records may have come since."""
 
     def __init__(self, path: Path, shape: tuple[int, int]) -> None:
-        n, m = shape
         self.path = path
         self.asked = self._asked()
+        n, m = self.shape = self.asked.examples or shape[0], self.asked.targets or shape[1]
+        if n > shape[0] or m > shape[1]:
+            raise self._damaged("plan.json", "it is for more records than the cache has")
         self.indptr = self._array("indptr", n + 1, np.int64)
         count = int(self.indptr[-1])
         if self.indptr[0] != 0 or (np.diff(self.indptr) < 0).any():
@@ -148,6 +156,11 @@ class SparseCache(Stored):
         super().__init__(path)
         numbers = itertools.takewhile(lambda number: self._folder(number).exists(), itertools.count(1))
         self.rounds = [StoredRound(self._folder(number), self.shape) for number in numbers]
+
+    @property
+    def known(self) -> tuple[int, int]:
+        """Examples and targets when the last round was planned; later ones are in no pair."""
+        return self.rounds[-1].shape if self.rounds else (0, 0)
 
     @property
     def planned(self) -> int:
@@ -285,20 +298,17 @@ def open_sparse_for_scoring(
 ) -> SparseWriter:
     """Create the sparse cache at `path`, or go on with the one that is there.
 
-    Arguments and errors as for `cache.open_for_scoring`, but for the records, which must be the very same: a plan
-    is made for all of them.
+    Arguments and errors as for `cache.open_for_scoring`; new records have no pairs until a round is planned for them.
     """
     arrays = empty_arrays(example_tokens, response_tokens)
     manifest = describe(SparseCache.layout, description, examples, targets, arrays)
     with claim(path, manifest, examples, targets, arrays) as lock:
         present = SparseCache(path)
+        drop_grown(path)
         compare(present, manifest, examples, targets)
-        if present.shape != (len(example_tokens), len(response_tokens)):
-            raise InputError(
-                f"{path} holds a part of the pairs of fewer records; such a cache does not grow: score the new "
-                "records into another directory with -o"
-            )
         present.check_rows()
+        if present.shape != (len(example_tokens), len(response_tokens)):
+            grow(present, manifest, examples, targets, arrays)
         for debris in path.glob(".round-*"):
             shutil.rmtree(debris)
         return SparseWriter(path, lock)

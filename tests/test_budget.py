@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from tiny_runs import QUICK, WORDS, delift, jsonl, model, score, start, tree
 
-from delift_cli import partial, plan, rounds
+from delift_cli import partial, plan, rounds, scoring
 from delift_cli.amount import Budget, parse_budget
 from delift_cli.blocks import KernelOptions, as_block, kernels
 from delift_cli.cache import Cache
 from delift_cli.commands import score as score_command
-from delift_cli.errors import InputError
+from delift_cli.errors import InputError, RunError
 from delift_cli.estimate import Quality
 from delift_cli.kernel import similarities
 from delift_cli.sparse_cache import SparseCache, open_cache
@@ -123,9 +123,9 @@ def test_what_does_not_go_with_what_is_there(folder: Path, tmp_path: Path) -> No
     assert "a cache of all pairs" in score(pool, "-o", folder / "whole", "--budget", "5%").refusal()
     assert "a cache of all pairs" in score(pool, "-o", folder / "whole", "--continue").refusal()
     assert score(pool, "-o", folder / "whole", "--budget", "100%", "--json").json["pairs_scored"] == 0
-    more = tmp_path / "more.jsonl"
-    more.write_bytes(pool.read_bytes() + jsonl([record(50)]))
-    assert "does not grow" in score(more, "-o", folder / "part", "--budget", SHARE).refusal()
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_bytes(jsonl([record(i) for i in range(N - 1)]))
+    assert "there 24 records, now 23" in score(fewer, "-o", folder / "part", "--budget", SHARE).refusal()
     assert "settings.kv_type" in score(pool, "-o", folder / "part", "--kv-type", "f32").refusal()
 
 
@@ -219,6 +219,88 @@ def test_all_pairs_round_by_round_select_as_the_dense_cache_does(folder: Path, t
     for estimates in ("on", "off"):
         chosen = delift("select", path, "-k", "30%", "--ids-only", "--estimates", estimates)
         assert chosen.out == delift("select", folder / "whole", "-k", "30%", "--ids-only").out
+
+
+# ---- new records
+
+
+@pytest.fixture(scope="module")
+def more(folder: Path) -> Path:
+    """The pool with four records appended, and `grown`, where `part` went on with them."""
+    file = folder / "more.jsonl"
+    file.write_bytes((folder / "pool.jsonl").read_bytes() + jsonl([record(i) for i in range(200, 204)]))
+    shutil.copytree(folder / "part", folder / "grown")
+    assert score(file, "-o", folder / "grown", "--budget", SHARE, "-q") == (0, b"", "")
+    return file
+
+
+def test_new_records_are_scored_beside_what_there_is(folder: Path, more: Path) -> None:
+    before, after = rounds_of(folder / "part"), rounds_of(folder / "grown")
+    rounds_before = {name: data for name, data in before.items() if name.startswith("round-")}
+    assert {name: after[name] for name in rounds_before} == rounds_before
+    cache = SparseCache(folder / "grown")
+    assert cache.complete
+    assert cache.shape == cache.known == (N + 4, N + 4)
+    pairs = cache.pairs()
+    assert len(pairs.example) == round(0.3 * (N + 4) ** 2)
+    assert len({*zip(pairs.example.tolist(), pairs.target.tolist(), strict=True)}) == len(pairs.example)
+    assert (pairs.example == pairs.target).sum() == N + 4
+    first = cache.rounds[len(SparseCache(folder / "part").rounds)].pairs()
+    drawn = np.isin(first.source, [plan.RANDOM, plan.HELD_OUT])
+    assert drawn.any()
+    assert ((first.example >= N) | (first.target >= N))[drawn].all()  # known records have had theirs
+    assert np.bincount(pairs.example)[N:].min() > 1
+    assert np.bincount(pairs.target)[N:].min() > 1
+    chosen = delift("select", folder / "grown", "-k", "24", "--ids-only").out.decode().split()
+    assert {*chosen} & {f"r{i}" for i in range(200, 204)}
+
+
+def test_new_records_get_the_share_that_the_others_had(folder: Path, more: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    shutil.copytree(folder / "part", path)
+    expected = score(more, "-o", path, "--dry-run", "--json").json
+    result = score(more, "-o", path, "--json").json
+    assert result["pairs_scored"] == expected["pairs"] == round(0.3 * (N + 4) ** 2) - PAIRS
+    assert rounds_of(path) == rounds_of(folder / "grown")
+    assert score(more, "-o", path, "--budget", SHARE, "--json").json["pairs_scored"] == 0
+
+
+def test_too_little_for_new_records(folder: Path, more: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    shutil.copytree(folder / "part", path)
+    kept = tree(path)
+    refused = score(more, "-o", path, "--budget", str(PAIRS)).refusal()
+    assert "too few for 4 new examples and 4 new targets: give at least 189 pairs" in refused
+    assert tree(path) == kept
+    assert score(folder / "pool.jsonl", "-o", path, "--continue", "--budget", "+10%", "-q").code == 0
+    assert "say how many pairs to score" in score(more, "-o", path).refusal()
+
+
+def test_growing_is_interrupted(folder: Path, more: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c"
+    shutil.copytree(folder / "part", path)
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise RunError("the power went out")
+
+    for place, name in ((scoring.Scoring, "base"), (rounds.Rounds, "rounds")):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, name, fail)
+            assert score(more, "-o", path, "--budget", SHARE).code == 1
+        known = delift("select", path, "-k", "4")
+        assert known.code == (2 if name == "base" else 0)
+        assert ("new records" in known.err) == (name == "base")
+    assert score(more, "-o", path, "--budget", SHARE, "-q").code == 0
+    assert rounds_of(path) == rounds_of(folder / "grown")
+
+
+def test_targets_alone_may_come(folder: Path, tmp_path: Path) -> None:
+    path, dev = tmp_path / "dev", tmp_path / "dev.jsonl"
+    shutil.copytree(folder / "dev", path)
+    dev.write_bytes((folder / "dev.jsonl").read_bytes() + jsonl([record(i) for i in range(110, 114)]))
+    result = score(folder / "pool.jsonl", "--targets", dev, "-o", path, "--budget", "40%", "--json").json
+    assert result["pairs_measured"] == round(0.4 * N * 14)
+    assert np.bincount(SparseCache(path).pairs().target)[10:].min() > 0
 
 
 # ---- interruptions

@@ -89,7 +89,7 @@ def test_rows_are_ascending_within_an_example():
 
 
 def test_random_pairs_reach_rows_and_columns_evenly():
-    found = plan._random_pairs(np.arange(0, 4000, 80), 400, 40, 100, np.random.default_rng(0))
+    found = plan._random_pairs(np.arange(0, 4000, 80), 400, range(40), range(100), 100, np.random.default_rng(0))
     assert len(np.unique(found)) == 400
     assert not np.isin(found, np.arange(0, 4000, 80)).any()
     assert np.bincount(found // 100, minlength=40).min() >= 5

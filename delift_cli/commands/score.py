@@ -171,8 +171,7 @@ def score(
             summary = score_summary.summary(cache, work, inputs, model=name, engine=engine)
         _show(summary, as_json, quiet, score_summary.lines)
         return
-    if wanted and not wanted.seconds and layout is None:
-        _check_budget(inputs, wanted)
+    _check_budget(inputs, wanted, path if layout else None)
     with run.open_sparse_cache(path, description, inputs) as part, log:
         deadline = started + wanted.seconds if wanted and wanted.seconds else None
         rate = whole.tokens_per_second if whole else 0.0
@@ -220,11 +219,15 @@ def _check_all_pairs(whole: Forecast) -> None:
         )
 
 
-def _check_budget(inputs: Inputs, budget: Budget) -> None:
-    from ..rounds import check_budget
+def _check_budget(inputs: Inputs, budget: Budget | None, begun: Path | None) -> None:
+    """Before a cache is made, or made larger: is the budget enough for what is new?"""
+    from ..rounds import check_budget, pending
+    from ..sparse_cache import SparseCache
 
-    n, m = inputs.shape
-    check_budget(budget.goal(n * m, 0), (n, m), budget.text)
+    if budget is None or not budget.seconds:
+        cache = None if begun is None else SparseCache(begun)
+        goal, _, text = pending(cache, budget, inputs.shape)
+        check_budget(goal, inputs.shape, text, cache)
 
 
 def _default_output(source: str, targets: str | None, as_existing: bool) -> Path:
@@ -270,7 +273,7 @@ def _score_rounds(
     from ..embeddings import embeddings_of
 
     work = scoring.Work()
-    goal, rounds_left, _ = rounds.pending(cache, budget)
+    goal, rounds_left, _ = rounds.pending(cache, budget, cache.shape)
     if cache.complete and (rounds_left == 0 or (deadline is None and goal <= cache.planned)):
         return work, "budget"  # nothing to do: the model need not be loaded
     with console.counting("embeddings", cache.shape[0], quiet=quiet) as report:
