@@ -13,7 +13,9 @@ import numpy.typing as npt
 from . import plan
 from .estimate import Estimate, Quality, SubsetValue, quality, subset_value
 from .kernel import Utility
+from .proposals import Proposals, propose
 from .records import Record, copy_groups
+from .scored import HELD_OUT, Scored, coverage, expected_change
 from .sparse_cache import SparseCache
 
 
@@ -22,15 +24,15 @@ def proposals(
     targets: Sequence[Record] | None,
     budget: int = 0,
     embeddings: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None,
-) -> plan.Proposals:
+) -> Proposals:
     """What is known of a block before a pair is scored, for a budget of so many; `targets` None: a pool against itself.
 
-    Copies, equal up to case and white space, count as one record on both sides. `embeddings`: see `plan.propose`; they
-    have a say in which pairs to score first, and none in the estimates.
+    Copies, equal up to case and white space, count as one record on both sides. `embeddings`: see `propose`; they have
+    a say in which pairs to score first, and none in the estimates.
     """
     label = copy_groups([*examples, *(targets or ())]).astype(np.int64)
     n = len(examples)
-    return plan.propose(
+    return propose(
         _texts(examples),
         None if targets is None else _texts(targets),
         budget,
@@ -40,14 +42,14 @@ def proposals(
     )
 
 
-def scored(cache: SparseCache, utility: Utility = "euclidean") -> plan.Scored:
+def scored(cache: SparseCache, utility: Utility = "euclidean") -> Scored:
     """The scored pairs of a cache with their utilities."""
     pairs = cache.pairs()
     if utility == "euclidean":
         values = cache.base_distance[pairs.target] - pairs.distance
     else:
         values = pairs.logprob - cache.base_logprob[pairs.target]
-    return plan.Scored(pairs.example, pairs.target, values.astype(np.float32), pairs.source)
+    return Scored(pairs.example, pairs.target, values.astype(np.float32), pairs.source)
 
 
 class Partial:
@@ -70,7 +72,7 @@ class Partial:
         self.scored = scored(cache, utility)
 
     @cached_property
-    def proposals(self) -> plan.Proposals:
+    def proposals(self) -> Proposals:
         return proposals(*self._records)
 
     @cached_property
@@ -100,7 +102,7 @@ class Partial:
         pairs, coverages = [], []
         for stop in np.cumsum([part.pairs_done for part in self.cache.rounds]).tolist():
             pairs.append(stop)
-            coverages.append(plan.coverage(self.proposals, plan.Scored(*(array[:stop] for array in self._arrays))))
+            coverages.append(coverage(self.proposals, Scored(*(array[:stop] for array in self._arrays))))
         return Course(pairs, coverages)
 
     def subset_value(self, chosen: npt.NDArray[np.int64], *, own: bool) -> SubsetValue:
@@ -132,7 +134,7 @@ class Partial:
 
     @property
     def _held_out(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        held = self.scored.source == plan.HELD_OUT
+        held = self.scored.source == HELD_OUT
         return self.scored.example[held], self.scored.target[held], self.scored.utility[held]
 
 
@@ -145,7 +147,7 @@ class Course:
 
     def expected_change(self, more: int) -> float | None:
         """By which share so many more pairs would raise it; None where one round says nothing of that."""
-        change = plan.expected_change(self.pairs, self.coverages, more)
+        change = expected_change(self.pairs, self.coverages, more)
         return None if np.isnan(change) else change
 
 

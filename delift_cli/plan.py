@@ -12,7 +12,6 @@ A round is a function of the seed, the budget and the set of scored pairs: nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba as nb
@@ -20,55 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .estimate import Estimate, Graph, best_unscored, fit, graph
-from .lexical import grams, neighbours
-
-# Why a pair was scored.
-SELF, NEIGHBOUR, RANDOM, HELD_OUT, ADAPTIVE = range(5)
+from .estimate import Estimate, best_unscored, fit
+from .proposals import NEIGHBOUR_SHARE, Proposals, self_pairs
+from .scored import ADAPTIVE, HELD_OUT, KEEP_SHARES, NEIGHBOUR, RANDOM, SELF, Scored, coverers, sparse_greedy
 
 ROUNDS = 5
-NEIGHBOUR_SHARE, RANDOM_SHARE, HELD_OUT_SHARE = 0.5, 0.07, 0.2  # of the budget without self-pairs; of the random
-DEGREE = 10
-EMBEDDED_WEIGHT = 0.5  # of the cosine of two embeddings beside that of two texts
+RANDOM_SHARE, HELD_OUT_SHARE = 0.07, 0.2  # of the budget without self-pairs; of the random
 OPTIMISM = 2.0  # standard deviations
 NTH_BEST = 4
-KEEP_SHARES = (0.1, 0.3)  # sizes of the selections that are planned for, as shares of the examples
 GREEDY_SHARE = 0.5
 DRAWS = 8
-SETTLED_RECORDS = 10  # in the smallest selection, before its staying the same means something
 MIN_RANDOM = 30
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """What is known of a block of n examples x m targets before anything is scored.
-
-    `nearest` int32 [m, q]: examples by falling similarity to the target, -1 where there are none left.
-    `example_key` int64 [n], `target_key` int64 [m]: equal keys mark a record and its copies (self-pairs).
-    """
-
-    nearest: NDArray[np.int32]
-    example_graph: Graph
-    target_graph: Graph
-    example_key: NDArray[np.int64]
-    target_key: NDArray[np.int64]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.example_key), len(self.target_key)
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Scored pairs, four arrays of one length in any order; `source` says why each was scored."""
-
-    example: NDArray[np.int32]
-    target: NDArray[np.int32]
-    utility: NDArray[np.float32]
-    source: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.example)
 
 
 @dataclass(frozen=True)
@@ -81,88 +42,6 @@ class Round:
 
     def __len__(self) -> int:
         return len(self.targets)
-
-
-def nothing_scored() -> Scored:
-    """The state before the first round."""
-    return Scored(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.uint8))
-
-
-def propose(
-    examples: tuple[Sequence[str], Sequence[str]],
-    targets: tuple[Sequence[str], Sequence[str]] | None,
-    budget: int,
-    example_key: NDArray[np.int64],
-    target_key: NDArray[np.int64],
-    embeddings: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
-) -> Proposals:
-    """Neighbours by text and embedding. `examples`, `targets`: (prompts, responses); targets None: the same records.
-
-    `budget` (pairs) decides how many neighbours of each target are looked up. The graphs, along which estimates are
-    smoothed, are by text alone: with embeddings in them the estimates were worse.
-
-    Args:
-        embeddings: of examples and targets, float32 [n, d] and [m, d], rows of length 1; None: text alone.
-    """
-    n, m = len(example_key), len(target_key)
-    points = None if embeddings is None else _points(*embeddings)
-    width = min(n, math.ceil(1.5 * NEIGHBOUR_SHARE * budget / max(m, 1)) + DEGREE)
-    if targets is None:
-        vectors = grams(*examples)
-        nearest, similarity = neighbours(
-            vectors, vectors, width if points is None else DEGREE, example_key, example_key
-        )
-        both = graph(nearest, similarity, DEGREE)
-        if points is not None:
-            nearest, _ = neighbours(vectors, vectors, width, example_key, example_key, points=points)
-        return Proposals(nearest, both, both, example_key, target_key)
-    vectors = grams([*examples[0], *targets[0]], [*examples[1], *targets[1]])
-    ours, theirs = vectors.rows(0, n), vectors.rows(n, n + m)
-    nearest, _ = neighbours(theirs, ours, width, target_key, example_key, points=points)
-    return Proposals(
-        nearest,
-        graph(*neighbours(ours, ours, DEGREE, example_key, example_key), DEGREE),
-        graph(*neighbours(theirs, theirs, DEGREE, target_key, target_key), DEGREE),
-        example_key,
-        target_key,
-    )
-
-
-def _points(
-    examples: NDArray[np.float32], targets: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Of targets and examples, vectors whose products are weighted cosines of what is not common to all records."""
-    common = np.concatenate([examples, targets]).mean(axis=0, dtype=np.float64)
-
-    def scaled(embeddings: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
-        own = embeddings - common
-        return np.asarray(own * (factor / np.linalg.norm(own, axis=1, keepdims=True).clip(1e-12)), np.float32)
-
-    return scaled(targets, EMBEDDED_WEIGHT), scaled(examples, 1.0)
-
-
-def self_pairs(
-    example_key: NDArray[np.int64], target_key: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One pair for each record that is on both sides: the r-th example of a key with the r-th target of that key."""
-
-    def occurrence(key: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        order = np.argsort(key, kind="stable")
-        ordered = key[order]
-        return order, np.arange(len(key)) - np.searchsorted(ordered, ordered)
-
-    left, left_rank = occurrence(example_key)
-    right, right_rank = occurrence(target_key)
-    ranked = {
-        (int(key), int(rank)): int(at) for key, rank, at in zip(target_key[right], right_rank, right, strict=True)
-    }
-    found = [
-        (int(at), ranked[int(key), int(rank)])
-        for key, rank, at in zip(example_key[left], left_rank, left, strict=True)
-        if (int(key), int(rank)) in ranked
-    ]
-    pairs = np.array(sorted(found), np.int64).reshape(-1, 2)
-    return pairs[:, 0], pairs[:, 1]
 
 
 def fit_scored(proposals: Proposals, scored: Scored, seed: int) -> Estimate:
@@ -436,8 +315,8 @@ def _relied_on(
         optimistic = np.where(asked, mean, mean + OPTIMISM * sd * height)
         values = np.concatenate([scored.utility[use], optimistic.astype(np.float32)])[order].clip(0)
         for share in KEEP_SHARES:
-            chosen, _ = _sparse_greedy(indptr, columns, values, max(1, round(share * n)), m)
-            cover = _coverers(indptr, columns, values, chosen, m)
+            chosen, _ = sparse_greedy(indptr, columns, values, max(1, round(share * n)), m)
+            cover = coverers(indptr, columns, values, chosen, m)
             at = order[cover[cover >= 0]] - known
             at = at[at >= 0]
             at = at[~asked[at]]
@@ -448,126 +327,3 @@ def _relied_on(
             if total >= quota:
                 return np.concatenate(found)
     return np.concatenate(found)
-
-
-@nb.njit(cache=True)
-def _place(heap: NDArray[np.int64], bound: NDArray[np.float64], size: int, j: int) -> int:
-    """Put row j in place of the heap's root (highest bound, then lowest row, first); where it came to stand."""
-    at = 0
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        if child + 1 < size:
-            a, b = heap[child], heap[child + 1]
-            if bound[b] > bound[a] or (bound[b] == bound[a] and b < a):
-                child += 1
-        c = heap[child]
-        if bound[c] < bound[j] or (bound[c] == bound[j] and c > j):
-            break
-        heap[at] = c
-        at = child
-    heap[at] = j
-    return at
-
-
-@nb.njit(cache=True)
-def _sparse_greedy(
-    indptr: NDArray[np.int64],
-    columns: NDArray[np.int32],
-    values: NDArray[np.float32],
-    k: int,
-    m: int,
-) -> tuple[NDArray[np.int64], float]:
-    """Lazy greedy facility location on a sparse non-negative kernel (CSR by example): chosen rows, value."""
-    n = len(indptr) - 1
-    bound = np.zeros(n)
-    for j in range(n):
-        for e in range(indptr[j], indptr[j + 1]):
-            bound[j] += values[e]
-    heap = np.argsort(-bound, kind="mergesort")  # a sorted array is a heap
-    covered = np.zeros(m, np.float32)
-    chosen = np.empty(min(k, n), np.int64)
-    taken = 0
-    value = 0.0
-    while taken < len(chosen):
-        size = n - taken
-        j = heap[0]
-        bound[j] = 0.0
-        for e in range(indptr[j], indptr[j + 1]):
-            bound[j] += max(values[e] - covered[columns[e]], np.float32(0))
-        if _place(heap, bound, size, j) > 0:
-            continue
-        if bound[j] <= 0.0:
-            break
-        chosen[taken] = j
-        taken += 1
-        value += bound[j]
-        for e in range(indptr[j], indptr[j + 1]):
-            covered[columns[e]] = max(covered[columns[e]], values[e])
-        if size > 1:
-            _place(heap, bound, size - 1, heap[size - 1])
-    return chosen[:taken].copy(), value
-
-
-@nb.njit(cache=True)
-def _coverers(
-    indptr: NDArray[np.int64],
-    columns: NDArray[np.int32],
-    values: NDArray[np.float32],
-    chosen: NDArray[np.int64],
-    m: int,
-) -> NDArray[np.int64]:
-    """The entry that covers each target best among the chosen rows; -1 where nothing positive does."""
-    covered = np.zeros(m, np.float32)
-    entry = np.full(m, -1, np.int64)
-    for j in chosen:
-        for e in range(indptr[j], indptr[j + 1]):
-            if values[e] > covered[columns[e]]:
-                covered[columns[e]] = values[e]
-                entry[columns[e]] = e
-    return entry
-
-
-def coverage(proposals: Proposals, scored: Scored, share: float = 0.3) -> float:
-    """Facility location (clip kernel, self-pairs excluded) that greedy reaches on scored pairs alone, with `share`
-    of the examples: what a run can watch from round to round, and a lower bound of the true value."""
-    return _greedy_on_scored(proposals, scored, share)[1]
-
-
-def settled(proposals: Proposals, before: Scored, after: Scored) -> bool:
-    """Did the pairs that `after` has more than `before` leave the selections that are planned for as they were?
-
-    They are those of `coverage`, with each of KEEP_SHARES, in any order. Of a small pool they hold so few records that
-    staying the same says nothing: then no.
-    """
-    if min(KEEP_SHARES) * len(proposals.example_key) < SETTLED_RECORDS:
-        return False
-    return all(
-        {*_greedy_on_scored(proposals, before, share)[0].tolist()}
-        == {*_greedy_on_scored(proposals, after, share)[0].tolist()}
-        for share in KEEP_SHARES
-    )
-
-
-def _greedy_on_scored(proposals: Proposals, scored: Scored, share: float) -> tuple[NDArray[np.int64], float]:
-    n, m = proposals.shape
-    use = (scored.utility > 0) & (proposals.example_key[scored.example] != proposals.target_key[scored.target])
-    order = np.lexsort((scored.target[use], scored.example[use]))
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(scored.example[use], minlength=n))]).astype(np.int64)
-    columns, values = scored.target[use][order], scored.utility[use][order]
-    chosen, value = _sparse_greedy(indptr, columns, values, max(1, round(share * n)), m)
-    return chosen, float(value)
-
-
-def expected_change(pairs: Sequence[int], values: Sequence[float], more: int) -> float:
-    """By which share `more` pairs would be expected to raise the coverage, from its course over the rounds.
-
-    The last round's rise per doubling of the pairs is taken to continue; rises usually shrink, so this rather says
-    too much.
-    NaN for fewer than two rounds.
-    """
-    if len(pairs) < 2 or values[-1] <= 0 or pairs[-1] <= pairs[-2]:
-        return float("nan")
-    slope = (values[-1] - values[-2]) / math.log(pairs[-1] / pairs[-2])
-    return max(0.0, slope * math.log1p(more / pairs[-1]) / values[-1])

@@ -16,6 +16,7 @@ from .embeddings import Embeddings
 from .errors import InputError
 from .partial import proposals, scored
 from .run import Forecast, Inputs
+from .scored import Scored, settled
 from .scoring import Measures, Scoring, TargetTokens, Unit, Work, common_start
 from .sparse_cache import Asked, SparseCache, SparseWriter, StoredRound
 
@@ -156,11 +157,7 @@ class Rounds:
                 self._embeddings,
             )
             known = scored(cache)
-            if (
-                goal < n * m
-                and rounds_left <= ROUNDS - 2
-                and plan.settled(texts, self._before_last_round(known), known)
-            ):
+            if goal < n * m and rounds_left <= ROUNDS - 2 and settled(texts, self._before_last_round(known), known):
                 self.stopped = "settled"
                 return
             new = plan.next_round(texts, known, goal, rounds_left=rounds_left, seed=self._seed, planned_for=cache.known)
@@ -192,10 +189,10 @@ class Rounds:
         if self._deadline is not None and todo:
             self._rate = (self._scoring.work.tokens - before) / (time.monotonic() - started)
 
-    def _before_last_round(self, known: plan.Scored) -> plan.Scored:
+    def _before_last_round(self, known: Scored) -> Scored:
         """Scored pairs stand in the order of rounds."""
         count = len(known) - self._cache.rounds[-1].pairs_done
-        return plan.Scored(known.example[:count], known.target[:count], known.utility[:count], known.source[:count])
+        return Scored(known.example[:count], known.target[:count], known.utility[:count], known.source[:count])
 
     def _late(self) -> bool:
         late = self._deadline is not None and time.monotonic() > self._deadline

@@ -5,7 +5,7 @@ Manifest, records and the measurements without an example are those of every cac
     round-1/plan.json       what was asked for: budget, pairs in all to reach, rounds to come, seed, records then
     round-1/indptr.npy      int64 [example + 1]: example j is shown to targets[indptr[j]:indptr[j + 1]]
     round-1/targets.npy     int32 [pair], ascending for each example
-    round-1/source.npy      uint8 [pair], why the pair was chosen: plan.SELF, NEIGHBOUR, RANDOM, HELD_OUT, ADAPTIVE
+    round-1/source.npy      uint8 [pair], why the pair was chosen: scored.SELF, NEIGHBOUR, RANDOM, HELD_OUT, …
     round-1/distance.npy    float32 [pair], NaN where not scored
     round-1/logprob.npy     float32 [pair]
     round-1/rows.npy        {done: int32, crc: uint32} [example]: pairs scored, all or none, and a checksum over them

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from tiny_runs import QUICK, WORDS, delift, jsonl, model, score, start, tree
 
-from delift_cli import partial, plan, rounds, scoring
+from delift_cli import partial, plan, rounds, scored, scoring
 from delift_cli.amount import Budget, parse_budget
 from delift_cli.blocks import KernelOptions, as_block, kernels
 from delift_cli.cache import Cache
@@ -24,6 +24,7 @@ from delift_cli.commands import score as score_command
 from delift_cli.errors import InputError, RunError
 from delift_cli.estimate import Quality
 from delift_cli.kernel import similarities
+from delift_cli.scored import ADAPTIVE, HELD_OUT, NEIGHBOUR, RANDOM, SELF, Scored, settled
 from delift_cli.sparse_cache import SparseCache, open_cache
 
 N = 24
@@ -150,8 +151,8 @@ def test_cache_of_some_pairs(folder: Path) -> None:
     assert len({*zip(pairs.example.tolist(), pairs.target.tolist(), strict=True)}) == PAIRS
     own = pairs.example == pairs.target
     assert own.sum() == N
-    assert (pairs.source[own] == plan.SELF).all()
-    assert {plan.NEIGHBOUR, plan.RANDOM, plan.HELD_OUT, plan.ADAPTIVE} <= {*pairs.source.tolist()}
+    assert (pairs.source[own] == SELF).all()
+    assert {NEIGHBOUR, RANDOM, HELD_OUT, ADAPTIVE} <= {*pairs.source.tolist()}
     # a pair's number does not depend on what is scored beside it
     at = pairs.example, pairs.target
     np.testing.assert_allclose(pairs.distance, whole.distance[at], atol=2e-3)
@@ -246,7 +247,7 @@ def test_new_records_are_scored_beside_what_there_is(folder: Path, more: Path) -
     assert len({*zip(pairs.example.tolist(), pairs.target.tolist(), strict=True)}) == len(pairs.example)
     assert (pairs.example == pairs.target).sum() == N + 4
     first = cache.rounds[len(SparseCache(folder / "part").rounds)].pairs()
-    drawn = np.isin(first.source, [plan.RANDOM, plan.HELD_OUT])
+    drawn = np.isin(first.source, [RANDOM, HELD_OUT])
     assert drawn.any()
     assert ((first.example >= N) | (first.target >= N))[drawn].all()  # known records have had theirs
     assert np.bincount(pairs.example)[N:].min() > 1
@@ -427,15 +428,15 @@ def test_time_is_planned_again_after_each_round(folder: Path, tmp_path: Path, mo
 
 
 def test_a_settled_selection_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "SETTLED_RECORDS", 1)  # such a small pool settles early
+    monkeypatch.setattr(scored, "SETTLED_RECORDS", 1)  # such a small pool settles early
     pool, path = folder / "pool.jsonl", tmp_path / "c"
     result = score(pool, "-o", path, "--budget", SHARE, "--json").json
     assert result["stopped"] == "settled"
     assert N < result["pairs_measured"] < PAIRS
     cache = SparseCache(path)
     known = partial.scored(cache)
-    before = plan.Scored(*(getattr(known, name)[: -cache.rounds[-1].pairs_done] for name in vars(known)))
-    assert plan.settled(partial.proposals(cache.examples().records, None), before, known)
+    before = Scored(*(getattr(known, name)[: -cache.rounds[-1].pairs_done] for name in vars(known)))
+    assert settled(partial.proposals(cache.examples().records, None), before, known)
     # asked again it says the same; asked for more, or for all, it goes on
     again = score(pool, "-o", path, "--budget", SHARE)
     assert "left the selection as it was" in again.err
@@ -544,7 +545,7 @@ def test_copies_in_a_rectangle_are_self_pairs(folder: Path) -> None:
     assert cache.shape == (N, 10)
     pairs = cache.pairs()
     own = (pairs.example == 3) & (pairs.target == 9)
-    assert pairs.source[own].tolist() == [plan.SELF]
+    assert pairs.source[own].tolist() == [SELF]
     kernel = kernels([as_block(cache)], KernelOptions())[0]
     assert similarities(kernel)[3, 9] == 0
 

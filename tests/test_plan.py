@@ -6,6 +6,20 @@ import pytest
 from delift_cli import plan
 from delift_cli.errors import InputError
 from delift_cli.estimate import best_unscored
+from delift_cli.proposals import propose, self_pairs
+from delift_cli.scored import (
+    ADAPTIVE,
+    HELD_OUT,
+    NEIGHBOUR,
+    RANDOM,
+    SELF,
+    Scored,
+    coverage,
+    expected_change,
+    nothing_scored,
+    settled,
+    sparse_greedy,
+)
 
 
 def world(n=80, seed=0):
@@ -21,7 +35,7 @@ def world(n=80, seed=0):
 
 def append(scored, r, U):
     J = np.repeat(np.arange(len(r.indptr) - 1, dtype=np.int32), np.diff(r.indptr))
-    return plan.Scored(
+    return Scored(
         np.r_[scored.example, J],
         np.r_[scored.target, r.targets],
         np.r_[scored.utility, U[J, r.targets].astype(np.float32)],
@@ -30,7 +44,7 @@ def append(scored, r, U):
 
 
 def drive(U, proposals, budget, scored=None, rounds=plan.ROUNDS, seed=0):
-    scored = plan.nothing_scored() if scored is None else scored
+    scored = nothing_scored() if scored is None else scored
     for left in range(rounds, 0, -1):
         scored = append(scored, plan.next_round(proposals, scored, budget, rounds_left=left, seed=seed), U)
     return scored
@@ -38,7 +52,7 @@ def drive(U, proposals, budget, scored=None, rounds=plan.ROUNDS, seed=0):
 
 def square(budget, n=80):
     U, prompts, responses = world(n)
-    return U, plan.propose((prompts, responses), None, budget, np.arange(n), np.arange(n))
+    return U, propose((prompts, responses), None, budget, np.arange(n), np.arange(n))
 
 
 def test_near_embeddings_are_proposed_and_change_no_graph():
@@ -51,13 +65,13 @@ def test_near_embeddings_are_proposed_and_change_no_graph():
     embeddings = common + rng.standard_normal((4, 16))[direction] + 0.1 * rng.standard_normal((n, 16))
     embeddings = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
     key = np.arange(n)
-    whole = plan.propose((texts, texts), None, 800, key, key, (embeddings, embeddings))
+    whole = propose((texts, texts), None, 800, key, key, (embeddings, embeddings))
     assert (direction[whole.nearest[:, :10]] == direction[:, None]).mean() > 0.95
-    plain = plan.propose((texts, texts), None, 800, key, key)
+    plain = propose((texts, texts), None, 800, key, key)
     assert (direction[plain.nearest[:, :10]] == direction[:, None]).mean() < 0.5
     assert whole.example_graph.weights.tobytes() == plain.example_graph.weights.tobytes()
     examples, targets = (texts[:50], texts[:50]), (texts[50:], texts[50:])
-    block = plan.propose(examples, targets, 400, key[:50], key[50:], (embeddings[:50], embeddings[50:]))
+    block = propose(examples, targets, 400, key[:50], key[50:], (embeddings[:50], embeddings[50:]))
     assert block.nearest.shape[0] == 30
     assert (direction[block.nearest[:, :10]] == direction[50:, None]).mean() > 0.95
 
@@ -71,18 +85,18 @@ def test_budget_is_spent_exactly_without_repeats():
     scored = drive(U, proposals, 1000)
     assert len(scored) == 1000
     assert len(np.unique(pairs(scored, 80))) == 1000
-    assert np.bincount(scored.source, minlength=5).tolist()[plan.SELF] == 80
+    assert np.bincount(scored.source, minlength=5).tolist()[SELF] == 80
     assert (scored.example == scored.target).sum() == 80
     counts = np.bincount(scored.source, minlength=5)
-    assert counts[plan.NEIGHBOUR] == 460
-    assert counts[plan.HELD_OUT] == 12
-    assert counts[plan.RANDOM] == 52
+    assert counts[NEIGHBOUR] == 460
+    assert counts[HELD_OUT] == 12
+    assert counts[RANDOM] == 52
     assert set(scored.target.tolist()) == set(scored.example.tolist()) == set(range(80))
 
 
 def test_rows_are_ascending_within_an_example():
     _, proposals = square(1000)
-    r = plan.next_round(proposals, plan.nothing_scored(), 1000)
+    r = plan.next_round(proposals, nothing_scored(), 1000)
     assert r.indptr[-1] == len(r) == len(r.source)
     for j in range(80):
         assert (np.diff(r.targets[r.indptr[j] : r.indptr[j + 1]]) > 0).all()
@@ -98,20 +112,20 @@ def test_random_pairs_reach_rows_and_columns_evenly():
 
 def test_a_round_depends_on_what_is_scored_and_not_on_its_order():
     U, proposals = square(900)
-    scored = append(plan.nothing_scored(), plan.next_round(proposals, plan.nothing_scored(), 900), U)
+    scored = append(nothing_scored(), plan.next_round(proposals, nothing_scored(), 900), U)
     order = np.random.default_rng(0).permutation(len(scored))
-    shuffled = plan.Scored(*(getattr(scored, f)[order] for f in ("example", "target", "utility", "source")))
+    shuffled = Scored(*(getattr(scored, f)[order] for f in ("example", "target", "utility", "source")))
     a, b = (plan.next_round(proposals, s, 900, rounds_left=3) for s in (scored, shuffled))
     assert np.array_equal(a.indptr, b.indptr)
     assert np.array_equal(a.targets, b.targets)
-    other = plan.next_round(proposals, plan.nothing_scored(), 900, seed=1)
-    assert not np.array_equal(other.targets, plan.next_round(proposals, plan.nothing_scored(), 900).targets)
+    other = plan.next_round(proposals, nothing_scored(), 900, seed=1)
+    assert not np.array_equal(other.targets, plan.next_round(proposals, nothing_scored(), 900).targets)
 
 
 def test_adaptive_pairs_beat_random_ones():
     U, proposals = square(1000)
     scored = drive(U, proposals, 1000)
-    adaptive = scored.utility[scored.source == plan.ADAPTIVE]
+    adaptive = scored.utility[scored.source == ADAPTIVE]
     assert adaptive.mean() > 2 * max(U.mean(), 0.02)
 
 
@@ -119,16 +133,14 @@ def test_most_of_the_value_at_a_tenth_of_the_pairs():
     U, prompts, responses = world(150, 2)
     key = np.arange(150)
     budget = 2250
-    proposals = plan.propose((prompts, responses), None, budget, key, key)
-    every = plan.Scored(
+    proposals = propose((prompts, responses), None, budget, key, key)
+    every = Scored(
         *(np.indices(U.shape).reshape(2, -1).astype(np.int32)), U.ravel().astype(np.float32), np.zeros(U.size, np.uint8)
     )
-    full = plan.coverage(proposals, every)
-    ours = plan.coverage(proposals, drive(U, proposals, budget))
+    full = coverage(proposals, every)
+    ours = coverage(proposals, drive(U, proposals, budget))
     pick = np.random.default_rng(0).choice(U.size, budget, replace=False)
-    random = plan.coverage(
-        proposals, plan.Scored(*(x[pick] for x in (every.example, every.target, every.utility, every.source)))
-    )
+    random = coverage(proposals, Scored(*(x[pick] for x in (every.example, every.target, every.utility, every.source))))
     assert random < 0.7 * full
     assert ours > 0.8 * full
 
@@ -139,33 +151,33 @@ def test_budget_may_change_and_be_continued():
     more = drive(U, proposals, 1500, scored=scored)
     assert len(more) == 1500
     assert np.array_equal(pairs(more, 80)[:700], pairs(scored, 80))
-    assert np.bincount(more.source)[plan.HELD_OUT] > np.bincount(scored.source)[plan.HELD_OUT]
+    assert np.bincount(more.source)[HELD_OUT] > np.bincount(scored.source)[HELD_OUT]
     assert len(plan.next_round(proposals, more, 1200)) == 0
 
 
 def test_all_pairs_in_one_round():
     _, proposals = square(80 * 80)
-    r = plan.next_round(proposals, plan.nothing_scored(), 10**9)
+    r = plan.next_round(proposals, nothing_scored(), 10**9)
     assert len(r) == 6400
 
 
 def test_too_small_a_budget_is_refused():
     _, proposals = square(1000)
     with pytest.raises(InputError, match="320"):
-        plan.next_round(proposals, plan.nothing_scored(), 200)
+        plan.next_round(proposals, nothing_scored(), 200)
 
 
 def test_rectangular_block_has_no_self_pairs():
     U, prompts, responses = world(80)
     left, right = np.arange(50), np.arange(50, 80)
-    proposals = plan.propose((prompts[:50], responses[:50]), (prompts[50:], responses[50:]), 400, left, right)
+    proposals = propose((prompts[:50], responses[:50]), (prompts[50:], responses[50:]), 400, left, right)
     scored = drive(U[:50, 50:], proposals, 400)
     assert len(np.unique(pairs(scored, 30))) == 400
-    assert not (scored.source == plan.SELF).any()
+    assert not (scored.source == SELF).any()
 
 
 def test_self_pairs_join_copies_by_rank():
-    left, right = plan.self_pairs(np.array([5, 7, 5, 9]), np.array([9, 5, 5, 8]))
+    left, right = self_pairs(np.array([5, 7, 5, 9]), np.array([9, 5, 5, 8]))
     assert list(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 1), (2, 2), (3, 0)]
 
 
@@ -173,32 +185,32 @@ def test_copies_are_not_candidates_for_each_other():
     U, prompts, responses = world(60)
     key = np.arange(60)
     key[1::2] = key[::2]
-    proposals = plan.propose((prompts, responses), None, 700, key, key)
+    proposals = propose((prompts, responses), None, 700, key, key)
     scored = drive(U[:60, :60], proposals, 700)
-    chosen = np.isin(scored.source, (plan.NEIGHBOUR, plan.ADAPTIVE))
+    chosen = np.isin(scored.source, (NEIGHBOUR, ADAPTIVE))
     assert (key[scored.example[chosen]] != key[scored.target[chosen]]).all()
 
 
 def test_settled_says_whether_more_pairs_changed_a_selection():
     U, proposals = square(1500, n=100)
     half, whole = drive(U, proposals, 700), drive(U, proposals, 1500)
-    assert plan.settled(proposals, whole, whole)
+    assert settled(proposals, whole, whole)
     small = square(1000)
-    assert not plan.settled(small[1], *[drive(*small, 1000)] * 2)
-    assert not plan.settled(proposals, half, whole)
+    assert not settled(small[1], *[drive(*small, 1000)] * 2)
+    assert not settled(proposals, half, whole)
     # the order of the pairs says nothing, nor do pairs that harm
     order = np.random.default_rng(0).permutation(len(whole))
     harm = np.full(1, -0.5, np.float32)
-    more = plan.Scored(
+    more = Scored(
         np.r_[whole.example[order], np.int32(0)],
         np.r_[whole.target[order], np.int32(1)],
         np.r_[whole.utility[order], harm],
-        np.r_[whole.source[order], np.uint8(plan.ADAPTIVE)],
+        np.r_[whole.source[order], np.uint8(ADAPTIVE)],
     )
-    assert plan.settled(proposals, whole, more)
+    assert settled(proposals, whole, more)
     # one pair that covers a target far better than all others does
     more.utility[-1] = 9.0
-    assert not plan.settled(proposals, whole, more)
+    assert not settled(proposals, whole, more)
 
 
 def test_sparse_greedy_is_greedy():
@@ -206,7 +218,7 @@ def test_sparse_greedy_is_greedy():
     S = np.where(rng.random((40, 50)) < 0.2, rng.random((40, 50)), 0).astype(np.float32)
     J, T = np.nonzero(S)
     indptr = np.searchsorted(J, np.arange(41)).astype(np.int64)
-    chosen, value = plan._sparse_greedy(indptr, T.astype(np.int32), S[J, T], 12, 50)
+    chosen, value = sparse_greedy(indptr, T.astype(np.int32), S[J, T], 12, 50)
     covered, expected = np.zeros(50, np.float32), []
     for _ in range(12):
         gains = np.maximum(S - covered, 0).sum(1, dtype=np.float64)
@@ -236,6 +248,6 @@ def test_candidates_are_the_best_unscored():
 
 
 def test_expected_change():
-    assert plan.expected_change([100, 200], [10.0, 11.0], 200) == pytest.approx(1 / 11, rel=1e-6)
-    assert plan.expected_change([100, 200], [10.0, 10.0], 200) == 0
-    assert np.isnan(plan.expected_change([100], [10.0], 200))
+    assert expected_change([100, 200], [10.0, 11.0], 200) == pytest.approx(1 / 11, rel=1e-6)
+    assert expected_change([100, 200], [10.0, 10.0], 200) == 0
+    assert np.isnan(expected_change([100], [10.0], 200))

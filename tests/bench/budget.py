@@ -25,6 +25,8 @@ import numpy as np
 
 from delift_cli import estimate, lexical, plan
 from delift_cli.kernel import factored_kernel
+from delift_cli.proposals import Proposals, propose
+from delift_cli.scored import HELD_OUT, RANDOM, Scored, coverage, nothing_scored
 from delift_cli.selection import select
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -96,27 +98,27 @@ def load(path: Path | None, utility: str, transpose: bool) -> tuple[np.ndarray, 
 
 
 def score_with(
-    U: np.ndarray, proposals: plan.Proposals, budget: int, seed: int, adaptive: bool = True
-) -> tuple[plan.Scored, list[int], list[float]]:
+    U: np.ndarray, proposals: Proposals, budget: int, seed: int, adaptive: bool = True
+) -> tuple[Scored, list[int], list[float]]:
     """Drive the planner over a known matrix; also the pairs and the measured coverage after each round."""
-    scored, pairs, values = plan.nothing_scored(), [], []
+    scored, pairs, values = nothing_scored(), [], []
     for left in range(plan.ROUNDS, 0, -1):
         r = plan.next_round(proposals, scored, budget, rounds_left=left, seed=seed)
         J = np.repeat(np.arange(len(U), dtype=np.int32), np.diff(r.indptr))
-        scored = plan.Scored(
+        scored = Scored(
             np.r_[scored.example, J],
             np.r_[scored.target, r.targets],
             np.r_[scored.utility, U[J, r.targets].astype(np.float32)],
             np.r_[scored.source, r.source],
         )
         pairs.append(len(scored))
-        values.append(plan.coverage(proposals, scored))
+        values.append(coverage(proposals, scored))
         if not adaptive:
             break
     return scored, pairs, values
 
 
-def fill(scored: plan.Scored, estimated: np.ndarray) -> np.ndarray:
+def fill(scored: Scored, estimated: np.ndarray) -> np.ndarray:
     out = np.array(estimated, float)
     out[scored.example, scored.target] = scored.utility
     return out
@@ -134,12 +136,12 @@ def sparse(U: np.ndarray, example: np.ndarray, target: np.ndarray) -> np.ndarray
     return out
 
 
-def additive(scored: plan.Scored, shape: tuple[int, int]) -> np.ndarray:
+def additive(scored: Scored, shape: tuple[int, int]) -> np.ndarray:
     """Shrunken example and target effects."""
     n, m = shape
     keep = scored.example != scored.target
     J, I, y = scored.example[keep], scored.target[keep], scored.utility[keep].astype(float)  # noqa: E741
-    mean = y[scored.source[keep] == plan.RANDOM].mean() if (scored.source == plan.RANDOM).any() else y.mean()
+    mean = y[scored.source[keep] == RANDOM].mean() if (scored.source == RANDOM).any() else y.mean()
     a, b = np.zeros(n), np.zeros(m)
     for _ in range(20):
         a = np.bincount(J, y - mean - b[I], n) / (np.bincount(J, minlength=n) + 3)
@@ -147,14 +149,14 @@ def additive(scored: plan.Scored, shape: tuple[int, int]) -> np.ndarray:
     return mean + a[:, None] + b
 
 
-def trees(scored: plan.Scored, similarity: np.ndarray, features: np.ndarray, seed: int) -> np.ndarray | None:
+def trees(scored: Scored, similarity: np.ndarray, features: np.ndarray, seed: int) -> np.ndarray | None:
     """Gradient-boosted trees on similarities, shrunken effects and record features; needs scikit-learn."""
     try:
         from sklearn.ensemble import HistGradientBoostingRegressor
     except ImportError:
         return None
     n, m = similarity.shape
-    keep = (scored.example != scored.target) & (scored.source != plan.HELD_OUT)
+    keep = (scored.example != scored.target) & (scored.source != HELD_OUT)
     J, I, y = scored.example[keep], scored.target[keep], scored.utility[keep]  # noqa: E741
     # Effects without the pair itself, so that a pair's own value does not leak into its features.
     mean = y.mean()
@@ -211,7 +213,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     print(f"{name}: {n} x {n}, {args.seeds} seeds\n{'pairs':6}{'method':34}" + "".join(f"{c:>18}" for c in COLUMNS))
     for share in args.budgets:
         budget = round(share * n * n)
-        proposals = plan.propose((prompts, responses), None, budget, key, key, embeddings)
+        proposals = propose((prompts, responses), None, budget, key, key, embeddings)
         table: dict[str, list[np.ndarray]] = {}
         model_quality, held_quality, took = [], [], []
         for seed in range(args.seeds):
@@ -246,7 +248,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
                 if label in ("ours, estimates", "same pairs, additive effects", "same pairs, boosted trees")
             }
             model_quality.append(quality)
-            held = scored.source == plan.HELD_OUT
+            held = scored.source == HELD_OUT
             held_quality.append(
                 estimate.quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
             )
@@ -283,7 +285,7 @@ def carve(
     sides = [([texts[0][r] for r in side], [texts[1][r] for r in side]) for side in (left, right)]
     budget = round(share * block.size)
     points = None if embeddings is None else (embeddings[left], embeddings[right])
-    proposals = plan.propose(sides[0], sides[1], budget, left, right, points)
+    proposals = propose(sides[0], sides[1], budget, left, right, points)
     scored, _, _ = score_with(block, proposals, budget, seed)
     model = plan.fit_scored(proposals, scored, seed)
     found = block, fill(scored, np.zeros(block.shape)), fill(scored, dense(model, estimate.CAUTION))
@@ -377,20 +379,20 @@ def scale_test(n: int, share: float) -> dict[str, Any]:
 
     # What real embeddings cost after the model has made them; these say nothing.
     embeddings = np.random.default_rng(0).standard_normal((n, WIDTH), np.float32)
-    proposals = plan.propose((prompts, responses), None, budget, key, key, (embeddings, embeddings))
+    proposals = propose((prompts, responses), None, budget, key, key, (embeddings, embeddings))
     note("propose")
-    scored, values = plan.nothing_scored(), []
+    scored, values = nothing_scored(), []
     for left in range(plan.ROUNDS, 0, -1):
         r = plan.next_round(proposals, scored, budget, rounds_left=left)
         note(f"plan round {plan.ROUNDS - left + 1}")
         J = np.repeat(np.arange(n, dtype=np.int32), np.diff(r.indptr))
         utility = np.concatenate([source(J[a : a + 10**6], r.targets[a : a + 10**6]) for a in range(0, len(J), 10**6)])
-        scored = plan.Scored(
+        scored = Scored(
             np.r_[scored.example, J], np.r_[scored.target, r.targets],
             np.r_[scored.utility, utility], np.r_[scored.source, r.source],
         )  # fmt: skip
         note("synthetic utilities")
-        values.append(plan.coverage(proposals, scored))
+        values.append(coverage(proposals, scored))
         note("what is covered")
     model = plan.fit_scored(proposals, scored, 0)
     note("fit")
@@ -401,7 +403,7 @@ def scale_test(n: int, share: float) -> dict[str, Any]:
     note("select (30 %)")
     without = select(factored_kernel(*pairs, *np.zeros((2, n, 0)), example_group=key, target_group=key), k)
     note("estimates off")
-    held = scored.source == plan.HELD_OUT
+    held = scored.source == HELD_OUT
     q = estimate.quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
     result |= {"seconds": round(time.perf_counter() - start, 1), "coverage": values, "r2": q.r2, "spearman": q.spearman}
     result["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)

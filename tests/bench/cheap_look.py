@@ -27,6 +27,7 @@ from delift_cli.embeddings import embed
 from delift_cli.encoding import encode_examples, encode_targets
 from delift_cli.logprob import token_logprobs
 from delift_cli.model import Model, ModelFile, Settings, locate
+from delift_cli.proposals import Proposals, propose
 from delift_cli.records import RecordSet, read_records
 from delift_cli.template import load_template
 from delift_cli.weights import converted
@@ -155,9 +156,9 @@ def main() -> None:
     say("cheap looks at all pairs, nothing else", [judge(own)])
     for share in (0.05, 0.1, 0.2):
         budget = round(share * n * n)
-        ours = plan.propose((prompts, responses), None, budget, key, key, (embeddings, embeddings))
+        ours = propose((prompts, responses), None, budget, key, key, (embeddings, embeddings))
         order = np.argsort(np.where(off, -cheap, np.inf), axis=0, kind="stable").T[:, : ours.nearest.shape[1]]
-        proposed = plan.Proposals(order.astype(np.int32), ours.example_graph, ours.target_graph, key, key)
+        proposed = Proposals(order.astype(np.int32), ours.example_graph, ours.target_graph, key, key)
         for name, proposals in (("text and embeddings propose", ours), ("cheap looks propose", proposed)):
             found = []
             for seed in range(args.seeds):

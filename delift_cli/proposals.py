@@ -1,0 +1,113 @@
+"""What is known of a block before a pair is scored: which examples are near to which targets, which records alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .estimate import Graph, graph
+from .lexical import grams, neighbours
+
+NEIGHBOUR_SHARE = 0.5  # of a budget without self-pairs, for the nearest examples
+DEGREE = 10
+EMBEDDED_WEIGHT = 0.5  # of the cosine of two embeddings beside that of two texts
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What is known of a block of n examples x m targets before anything is scored.
+
+    `nearest` int32 [m, q]: examples by falling similarity to the target, -1 where there are none left.
+    `example_key` int64 [n], `target_key` int64 [m]: equal keys mark a record and its copies (self-pairs).
+    """
+
+    nearest: NDArray[np.int32]
+    example_graph: Graph
+    target_graph: Graph
+    example_key: NDArray[np.int64]
+    target_key: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.example_key), len(self.target_key)
+
+
+def propose(
+    examples: tuple[Sequence[str], Sequence[str]],
+    targets: tuple[Sequence[str], Sequence[str]] | None,
+    budget: int,
+    example_key: NDArray[np.int64],
+    target_key: NDArray[np.int64],
+    embeddings: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+) -> Proposals:
+    """Neighbours by text and embedding. `examples`, `targets`: (prompts, responses); targets None: the same records.
+
+    `budget` (pairs) decides how many neighbours of each target are looked up. The graphs, along which estimates are
+    smoothed, are by text alone: with embeddings in them the estimates were worse.
+
+    Args:
+        embeddings: of examples and targets, float32 [n, d] and [m, d], rows of length 1; None: text alone.
+    """
+    n, m = len(example_key), len(target_key)
+    points = None if embeddings is None else _points(*embeddings)
+    width = min(n, math.ceil(1.5 * NEIGHBOUR_SHARE * budget / max(m, 1)) + DEGREE)
+    if targets is None:
+        vectors = grams(*examples)
+        nearest, similarity = neighbours(
+            vectors, vectors, width if points is None else DEGREE, example_key, example_key
+        )
+        both = graph(nearest, similarity, DEGREE)
+        if points is not None:
+            nearest, _ = neighbours(vectors, vectors, width, example_key, example_key, points=points)
+        return Proposals(nearest, both, both, example_key, target_key)
+    vectors = grams([*examples[0], *targets[0]], [*examples[1], *targets[1]])
+    ours, theirs = vectors.rows(0, n), vectors.rows(n, n + m)
+    nearest, _ = neighbours(theirs, ours, width, target_key, example_key, points=points)
+    return Proposals(
+        nearest,
+        graph(*neighbours(ours, ours, DEGREE, example_key, example_key), DEGREE),
+        graph(*neighbours(theirs, theirs, DEGREE, target_key, target_key), DEGREE),
+        example_key,
+        target_key,
+    )
+
+
+def _points(
+    examples: NDArray[np.float32], targets: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of targets and examples, vectors whose products are weighted cosines of what is not common to all records."""
+    common = np.concatenate([examples, targets]).mean(axis=0, dtype=np.float64)
+
+    def scaled(embeddings: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+        own = embeddings - common
+        return np.asarray(own * (factor / np.linalg.norm(own, axis=1, keepdims=True).clip(1e-12)), np.float32)
+
+    return scaled(targets, EMBEDDED_WEIGHT), scaled(examples, 1.0)
+
+
+def self_pairs(
+    example_key: NDArray[np.int64], target_key: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One pair for each record that is on both sides: the r-th example of a key with the r-th target of that key."""
+
+    def occurrence(key: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        order = np.argsort(key, kind="stable")
+        ordered = key[order]
+        return order, np.arange(len(key)) - np.searchsorted(ordered, ordered)
+
+    left, left_rank = occurrence(example_key)
+    right, right_rank = occurrence(target_key)
+    ranked = {
+        (int(key), int(rank)): int(at) for key, rank, at in zip(target_key[right], right_rank, right, strict=True)
+    }
+    found = [
+        (int(at), ranked[int(key), int(rank)])
+        for key, rank, at in zip(example_key[left], left_rank, left, strict=True)
+        if (int(key), int(rank)) in ranked
+    ]
+    pairs = np.array(sorted(found), np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
