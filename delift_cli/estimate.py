@@ -10,11 +10,14 @@ as targets). It is the minimum over L, R of
 found by alternating ridge regressions. The second term, some pseudo-observations of the mean per row, works against
 the bias of a sample in which good pairs are over-represented; the mean is that of the random pairs. Several fits from
 different random starts are averaged; their spread and the residuals of each target give a standard deviation.
+
+Each of these fits leaves other random pairs out. What it says of them shows how far the estimates go astray where pairs
+were not chosen for being good: by the slope and level of a line through all of them they are drawn back to the mean.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numba as nb
 import numpy as np
@@ -32,6 +35,8 @@ PSEUDO, PSEUDO_SHARE = 2.0, 0.1  # pseudo-observations of the mean per row: at l
 SHRINK_PAIRS = 3.0  # a target's residual variance counts as if seen on this many further average pairs
 CAUTION = 2.0  # standard deviations taken off an estimate that a selection chooses from
 SAMPLE = 2_000_000  # pairs that one member is trained on, at most
+MIN_RANDOM = 30  # random pairs that say something of a mean and a slope
+LEFT_OUT = 0.05  # of all pairs, random ones that a member leaves out, at most
 
 
 @dataclass(frozen=True)
@@ -207,30 +212,33 @@ def fit(
     example_graph: Graph,
     target_graph: Graph,
     *,
-    mean: float | None = None,
+    random: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> Estimate:
     """Fit the model of this module to scored pairs (three arrays of one length; self-pairs do not belong here).
 
-    `mean`: the mean utility of randomly drawn pairs, where it is known (default: the mean of all that is given).
+    `random`: which of them were drawn at random; None, or fewer than MIN_RANDOM: no mean and no line of their own.
     Deterministic for a seed, whatever the number of threads; seconds for a million pairs.
     """
     n, m = len(example_graph.indptr) - 1, len(target_graph.indptr) - 1
     if len(utility) == 0:
-        return Estimate(
-            mean or 0.0, np.zeros((1, n, 1), np.float32), np.zeros((1, m, 1), np.float32), np.ones(m, np.float32)
-        )
-    mean = float(utility.mean(dtype=np.float64)) if mean is None else mean
+        return Estimate(0.0, np.zeros((1, n, 1), np.float32), np.zeros((1, m, 1), np.float32), np.ones(m, np.float32))
+    drawn = np.empty(0, np.int64) if random is None else np.flatnonzero(random)
+    if len(drawn) < MIN_RANDOM:
+        drawn = drawn[:0]
+    mean = float((utility[drawn] if len(drawn) else utility).mean(dtype=np.float64))
+    left_out = np.random.default_rng(seed).permutation(drawn)[: int(MEMBERS * LEFT_OUT * len(utility))]
     scale = max(float(utility.std(dtype=np.float64)), 1e-9)
     y = ((utility - mean) / scale).astype(np.float32)
     r = RANK + 2
     base_ridge, base_smoothing = np.full(r, RIDGE), np.full(r, SMOOTHING)
-    lefts, rights = [], []
+    lefts, rights, said = [], [], []
     for member in range(MEMBERS):
         rng = np.random.default_rng([seed, member])
-        chosen = slice(None)
-        if len(y) > SAMPLE:
-            chosen = np.sort(rng.choice(len(y), SAMPLE, replace=False))  # type: ignore[assignment]
+        unseen = left_out[member::MEMBERS]
+        chosen = np.delete(np.arange(len(y)), unseen)
+        if len(chosen) > SAMPLE:
+            chosen = np.sort(rng.choice(chosen, SAMPLE, replace=False))
         rows, columns, v = example[chosen], target[chosen], y[chosen]
         order_l, ptr_l = _by_row(rows, n)
         order_r, ptr_r = _by_row(columns, m)
@@ -258,12 +266,23 @@ def fit(
             right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, pseudo_r * _gram(left))
         lefts.append(left.astype(np.float32))
         rights.append((scale * right).astype(np.float32))
-    fitted = Estimate(mean, np.stack(lefts), np.stack(rights), np.zeros(m, np.float32))
+        said.append(np.stack([_dots(lefts[-1], rights[-1], example[unseen], target[unseen]), utility[unseen] - mean]))
+    slope, level = _line(*np.concatenate(said, axis=1).astype(np.float64))
+    fitted = Estimate(mean + level, np.stack(lefts), np.float32(slope) * np.stack(rights), np.zeros(m, np.float32))
     residual = (utility - fitted.predict(example, target)).astype(np.float64)
     overall = float((residual**2).mean())
     squares = np.bincount(target, residual**2, m) + SHRINK_PAIRS * overall
     sd = np.sqrt(squares / (np.bincount(target, minlength=m) + SHRINK_PAIRS))
-    return Estimate(mean, fitted.left, fitted.right, sd.astype(np.float32))
+    return replace(fitted, target_sd=sd.astype(np.float32))
+
+
+def _line(said: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[float, float]:
+    """Slope (0 to 1) and level of the line that takes what was said to what was found; 1 and 0 for too few pairs."""
+    if len(said) < MIN_RANDOM:
+        return 1.0, 0.0
+    x, y = said - said.mean(), found - found.mean()
+    slope = min(max(float(x @ y) / max(float(x @ x), np.finfo(np.float64).tiny), 0.0), 1.0)
+    return slope, float(found.mean() - slope * said.mean())
 
 
 @nb.njit(cache=True, parallel=True)

@@ -29,7 +29,6 @@ OPTIMISM = 2.0  # standard deviations
 NTH_BEST = 4
 GREEDY_SHARE = 0.5
 DRAWS = 8
-MIN_RANDOM = 30
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,13 @@ def fit_scored(proposals: Proposals, scored: Scored, seed: int) -> Estimate:
     """The model fitted to all scored pairs except self-pairs and those held out."""
     own = proposals.example_key[scored.example] == proposals.target_key[scored.target]
     train = ~own & (scored.source != HELD_OUT)
-    random = train & (scored.source == RANDOM)
-    mean = float(scored.utility[random].mean(dtype=np.float64)) if random.sum() >= MIN_RANDOM else None
     return fit(
         scored.example[train],
         scored.target[train],
         scored.utility[train],
         proposals.example_graph,
         proposals.target_graph,
-        mean=mean,
+        random=scored.source[train] == RANDOM,
         seed=seed,
     )
 

@@ -41,6 +41,28 @@ def test_caution_lowers_each_target_by_its_deviation():
     assert plain - cautious == pytest.approx(np.tile(2 * model.target_sd, (120, 1)), abs=1e-4)
 
 
+def test_random_pairs_correct_what_chosen_ones_promise():
+    """Sixty small tasks: good pairs are those within one, most scored pairs too; a low rank cannot tell them apart."""
+    rng = np.random.default_rng(2)
+    n = 300
+    task = np.arange(n) % 60
+    U = np.where(task[:, None] == task, 0.4, 0.0) * rng.uniform(0, 1, n) + 0.1 * rng.standard_normal((n, n))
+    drawn = rng.random((n, n)) < 0.02
+    J, T = (a.astype(np.int32) for a in np.nonzero(drawn | (task[:, None] == task)))
+    pairs = J, T, U[J, T].astype(np.float32)
+    J_new, T_new = (a.astype(np.int32) for a in np.nonzero(rng.random((n, n)) < 0.02))
+    found = U[J_new, T_new].astype(np.float32)
+    as_is = quality(fit(*pairs, no_graph(n), no_graph(n)).predict(J_new, T_new), found)
+    model = fit(*pairs, no_graph(n), no_graph(n), random=drawn[J, T])
+    corrected = quality(model.predict(J_new, T_new), found)
+    assert as_is.bias > 0.02
+    assert as_is.r2 < -0.2
+    assert abs(corrected.bias) < 0.01
+    assert corrected.r2 > -0.05
+    again = fit(*pairs, no_graph(n), no_graph(n), random=drawn[J, T])
+    assert np.array_equal(model.right, again.right)
+
+
 def test_neighbours_carry_a_record_that_was_hardly_scored():
     rng = np.random.default_rng(1)
     cluster = np.arange(60) % 3
