@@ -126,7 +126,9 @@ def parse_budget(text: str) -> Budget:
     found = re.fullmatch(r"(\+?)(\d+(?:\.\d+)?)(%|s|min|h|d|k|M|G|)", compact)
     number, unit = (float(found.group(2)), found.group(3)) if found else (0.0, "")
     if not found or number == 0 or (unit == "%" and number > 100):
-        raise InputError(f"--budget {text}: give a share of the pairs (5%), a number of them (2M) or a time (8h)")
+        raise InputError(
+            f"--budget {text}: give a share of the pairs (5%), a number of them (2M) or a time (45min, 8h)"
+        )
     share = number / 100 if unit == "%" else None
     seconds = number * _SECONDS[unit] if unit in _SECONDS else None
     pairs = round(number * _FACTORS[unit.lower()]) if share is None and seconds is None else None

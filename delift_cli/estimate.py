@@ -11,6 +11,9 @@ found by alternating ridge regressions. The second term, some pseudo-observation
 the bias of a sample in which good pairs are over-represented; the mean is that of the random pairs. Several fits from
 different random starts are averaged; their spread and the residuals of each target give a standard deviation.
 
+What features of the records (lengths, losses without an example, the utility of a record before itself) say of the
+effects a_j and b_i is found first, on the random pairs alone, and taken off the utilities u; it comes back at the end.
+
 Each of these fits leaves other random pairs out. What it says of them shows how far the estimates go astray where pairs
 were not chosen for being good: by the slope and level of a line through all of them they are drawn back to the mean.
 """
@@ -33,9 +36,10 @@ SMOOTHING = 3.0  # γ, same unit
 EFFECT_RIDGE, EFFECT_SMOOTHING = 0.5, 2.0  # the same for the additive effects
 PSEUDO, PSEUDO_SHARE = 2.0, 0.1  # pseudo-observations of the mean per row: at least, and per scored pair
 SHRINK_PAIRS = 3.0  # a target's residual variance counts as if seen on this many further average pairs
-CAUTION = 2.0  # standard deviations taken off an estimate that a selection chooses from
+CAUTION = 1.0  # standard deviations taken off an estimate that a selection chooses from
 SAMPLE = 2_000_000  # pairs that one member is trained on, at most
 MIN_RANDOM = 30  # random pairs that say something of a mean and a slope
+TREND_RIDGE = 20.0  # for features and utilities of unit standard deviation
 LEFT_OUT = 0.05  # of all pairs, random ones that a member leaves out, at most
 
 
@@ -213,11 +217,13 @@ def fit(
     target_graph: Graph,
     *,
     random: NDArray[np.bool_] | None = None,
+    features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
     seed: int = 0,
 ) -> Estimate:
     """Fit the model of this module to scored pairs (three arrays of one length; self-pairs do not belong here).
 
-    `random`: which of them were drawn at random; None, or fewer than MIN_RANDOM: no mean and no line of their own.
+    `random`: which of them were drawn at random; None, or fewer than MIN_RANDOM: no mean and no line of their own, and
+    features are not used. `features`: of examples [n, f] and targets [m, g], on any scale.
     Deterministic for a seed, whatever the number of threads; seconds for a million pairs.
     """
     n, m = len(example_graph.indptr) - 1, len(target_graph.indptr) - 1
@@ -230,6 +236,7 @@ def fit(
     left_out = np.random.default_rng(seed).permutation(drawn)[: int(MEMBERS * LEFT_OUT * len(utility))]
     scale = max(float(utility.std(dtype=np.float64)), 1e-9)
     y = ((utility - mean) / scale).astype(np.float32)
+    known = [np.zeros((count, 0)) for count in (n, m)] if features is None else [_standardized(f) for f in features]
     r = RANK + 2
     base_ridge, base_smoothing = np.full(r, RIDGE), np.full(r, SMOOTHING)
     lefts, rights, said = [], [], []
@@ -239,7 +246,10 @@ def fit(
         chosen = np.delete(np.arange(len(y)), unseen)
         if len(chosen) > SAMPLE:
             chosen = np.sort(rng.choice(chosen, SAMPLE, replace=False))
-        rows, columns, v = example[chosen], target[chosen], y[chosen]
+        rows, columns = example[chosen], target[chosen]
+        seen = np.setdiff1d(drawn, unseen)
+        trend_l, trend_r = _trend(known[0], known[1], example[seen], target[seen], y[seen])
+        v = (y[chosen] - trend_l[rows] - trend_r[columns]).astype(np.float32)
         order_l, ptr_l = _by_row(rows, n)
         order_r, ptr_r = _by_row(columns, m)
         # Column 0 is 1 on the left and the target's effect on the right; column 1 the other way round.
@@ -264,6 +274,8 @@ def fit(
         for _ in range(SWEEPS):
             left = _regress(*side_l, left, right, 0, ridge_l, smooth_l, pseudo_l * _gram(right))
             right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, pseudo_r * _gram(left))
+        left[:, 1] += trend_l
+        right[:, 0] += trend_r
         lefts.append(left.astype(np.float32))
         rights.append((scale * right).astype(np.float32))
         said.append(np.stack([_dots(lefts[-1], rights[-1], example[unseen], target[unseen]), utility[unseen] - mean]))
@@ -274,6 +286,35 @@ def fit(
     squares = np.bincount(target, residual**2, m) + SHRINK_PAIRS * overall
     sd = np.sqrt(squares / (np.bincount(target, minlength=m) + SHRINK_PAIRS))
     return replace(fitted, target_sd=sd.astype(np.float32))
+
+
+def _trend(
+    left: NDArray[np.float64],
+    right: NDArray[np.float64],
+    example: NDArray[np.int32],
+    target: NDArray[np.int32],
+    y: NDArray[np.float32],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What features say of each example's and each target's effect: a ridge regression on pairs drawn at random.
+
+    Pairs that were chosen for being good would mislead it: how much those gain depends on other things. The regression
+    is drawn back to the mean by what it says of pairs that it has not seen. Sums do not call a BLAS, as in `_gram`.
+    """
+    columns = np.concatenate([np.ones((len(y), 1)), left[example], right[target]], axis=1)
+    gram = np.einsum("ep,eq->pq", columns, columns) + np.diag(np.full(columns.shape[1], TREND_RIDGE))
+    inverse = np.linalg.inv(gram)
+    weights = np.einsum("pq,eq,e->p", inverse, columns, y)
+    leverage = np.einsum("ep,pq,eq->e", columns, inverse, columns)
+    error = (y - np.einsum("ep,p->e", columns, weights)) / (1 - leverage)  # by the regression on all other pairs
+    weights = weights[1:] * _line(y - error, y.astype(np.float64))[0]
+    split = left.shape[1]
+    return np.einsum("jp,p->j", left, weights[:split]), np.einsum("ip,p->i", right, weights[split:])
+
+
+def _standardized(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Columns of mean 0 and standard deviation 1 (0 where they do not vary), cut at three deviations."""
+    centred = values - values.mean(axis=0, dtype=np.float64)
+    return np.asarray((centred / centred.std(axis=0).clip(1e-9)).clip(-3, 3))
 
 
 def _line(said: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[float, float]:

@@ -24,11 +24,12 @@ def proposals(
     targets: Sequence[Record] | None,
     budget: int = 0,
     embeddings: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None,
+    base: npt.NDArray[np.float32] | None = None,
 ) -> Proposals:
     """What is known of a block before a pair is scored, for a budget of so many; `targets` None: a pool against itself.
 
-    Copies, equal up to case and white space, count as one record on both sides. `embeddings`: see `propose`; they have
-    a say in which pairs to score first, and none in the estimates.
+    Copies, equal up to case and white space, count as one record on both sides. `embeddings`, `base`: see `propose`;
+    embeddings have a say in which pairs to score first, and none in the estimates.
     """
     label = copy_groups([*examples, *(targets or ())]).astype(np.int64)
     n = len(examples)
@@ -39,7 +40,13 @@ def proposals(
         label[:n],
         label if targets is None else label[n:],
         embeddings,
+        base,
     )
+
+
+def said_without(cache: SparseCache) -> npt.NDArray[np.float32]:
+    """What the model said of the targets without an example, as `propose` takes it: distance, log-probability."""
+    return np.column_stack([cache.base_distance, cache.base_logprob])
 
 
 def scored(cache: SparseCache, utility: Utility = "euclidean") -> Scored:
@@ -73,7 +80,7 @@ class Partial:
 
     @cached_property
     def proposals(self) -> Proposals:
-        return proposals(*self._records)
+        return proposals(*self._records, base=said_without(self.cache))
 
     @cached_property
     def estimate(self) -> Estimate:

@@ -54,7 +54,21 @@ def fit_scored(proposals: Proposals, scored: Scored, seed: int) -> Estimate:
         proposals.example_graph,
         proposals.target_graph,
         random=scored.source[train] == RANDOM,
+        features=_features(proposals, scored, own),
         seed=seed,
+    )
+
+
+def _features(
+    proposals: Proposals, scored: Scored, own: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features of examples and targets, with the utility of each record before itself (the mean where unknown)."""
+    of_key = dict(zip(proposals.example_key[scored.example[own]].tolist(), scored.utility[own].tolist(), strict=True))
+    mean = float(np.mean([*of_key.values()])) if of_key else 0.0
+    sides = (proposals.example_key, proposals.example_features), (proposals.target_key, proposals.target_features)
+    return tuple(  # type: ignore[return-value]
+        np.column_stack([features, np.array([of_key.get(k, mean) for k in key.tolist()], np.float32)])
+        for key, features in sides
     )
 
 

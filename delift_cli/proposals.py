@@ -30,6 +30,8 @@ class Proposals:
     target_graph: Graph
     example_key: NDArray[np.int64]
     target_key: NDArray[np.int64]
+    example_features: NDArray[np.float32]
+    target_features: NDArray[np.float32]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -43,6 +45,7 @@ def propose(
     example_key: NDArray[np.int64],
     target_key: NDArray[np.int64],
     embeddings: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+    base: NDArray[np.floating] | None = None,
 ) -> Proposals:
     """Neighbours by text and embedding. `examples`, `targets`: (prompts, responses); targets None: the same records.
 
@@ -51,10 +54,15 @@ def propose(
 
     Args:
         embeddings: of examples and targets, float32 [n, d] and [m, d], rows of length 1; None: text alone.
+        base: what the model said of the targets without an example, a column each [m, c]; None: not known.
     """
     n, m = len(example_key), len(target_key)
     points = None if embeddings is None else _points(*embeddings)
     width = min(n, math.ceil(1.5 * NEIGHBOUR_SHARE * budget / max(m, 1)) + DEGREE)
+    features = (
+        _features(examples, example_key, target_key, base),
+        _features(targets or examples, target_key, target_key, base),
+    )
     if targets is None:
         vectors = grams(*examples)
         nearest, similarity = neighbours(
@@ -63,7 +71,7 @@ def propose(
         both = graph(nearest, similarity, DEGREE)
         if points is not None:
             nearest, _ = neighbours(vectors, vectors, width, example_key, example_key, points=points)
-        return Proposals(nearest, both, both, example_key, target_key)
+        return Proposals(nearest, both, both, example_key, target_key, *features)
     vectors = grams([*examples[0], *targets[0]], [*examples[1], *targets[1]])
     ours, theirs = vectors.rows(0, n), vectors.rows(n, n + m)
     nearest, _ = neighbours(theirs, ours, width, target_key, example_key, points=points)
@@ -73,7 +81,25 @@ def propose(
         graph(*neighbours(theirs, theirs, DEGREE, target_key, target_key), DEGREE),
         example_key,
         target_key,
+        *features,
     )
+
+
+def _features(
+    texts: tuple[Sequence[str], Sequence[str]],
+    key: NDArray[np.int64],
+    target_key: NDArray[np.int64],
+    base: NDArray[np.floating] | None,
+) -> NDArray[np.float32]:
+    """What a record's utilities may depend on, float32 [records, 2 + c]: the lengths of its texts, and what the model
+    said of it without an example (the targets' mean for a record that is no target)."""
+    lengths = np.log1p([[len(text) for text in side] for side in texts]).T
+    if base is None:
+        return lengths.astype(np.float32)
+    order = np.argsort(target_key, kind="stable")
+    at = order[np.searchsorted(target_key[order], key).clip(max=len(order) - 1)]
+    said = np.where((target_key[at] == key)[:, None], base[at], base.mean(axis=0))
+    return np.concatenate([lengths, said], axis=1, dtype=np.float32)
 
 
 def _points(

@@ -14,7 +14,7 @@ from . import plan
 from .amount import Budget, parse_budget
 from .embeddings import Embeddings
 from .errors import InputError
-from .partial import proposals, scored
+from .partial import proposals, said_without, scored
 from .run import Forecast, Inputs
 from .scored import Scored, settled
 from .scoring import Measures, Scoring, TargetTokens, Unit, Work, common_start
@@ -155,6 +155,7 @@ class Rounds:
                 None if self._inputs.targets is None else self._inputs.targets.records,
                 goal,
                 self._embeddings,
+                said_without(cache),
             )
             known = scored(cache)
             if goal < n * m and rounds_left <= ROUNDS - 2 and settled(texts, self._before_last_round(known), known):

@@ -63,6 +63,27 @@ def test_random_pairs_correct_what_chosen_ones_promise():
     assert np.array_equal(model.right, again.right)
 
 
+def test_features_say_what_few_random_pairs_cannot():
+    """Effects that follow from features: of records that were hardly scored too, and not misled by chosen pairs."""
+    rng = np.random.default_rng(3)
+    n = 200
+    lengths, losses = rng.normal(5, 2, (n, 1)), rng.normal(0, 0.3, (n, 1))
+    task = np.arange(n) % 40
+    same = task[:, None] == task
+    U = 0.1 * lengths + 0.8 * losses.T + 0.05 * rng.standard_normal((n, n)) + np.where(same, 0.8 - losses.T, 0)
+    drawn = rng.random((n, n)) < 0.01
+    J, T = (a.astype(np.int32) for a in np.nonzero(drawn | same))
+    pairs = J, T, U[J, T].astype(np.float32), no_graph(n), no_graph(n)
+    J_new, T_new = (a.astype(np.int32) for a in np.nonzero(~same & (rng.random((n, n)) < 0.1)))
+    found = U[J_new, T_new].astype(np.float32)
+    without = quality(fit(*pairs, random=drawn[J, T]).predict(J_new, T_new), found)
+    features = lengths.astype(np.float32), losses.astype(np.float32)
+    model = fit(*pairs, random=drawn[J, T], features=features)
+    assert quality(model.predict(J_new, T_new), found).r2 > max(0.5, without.r2 + 0.1)
+    left, right = model.factors(0.0)
+    assert model.predict(J_new, T_new) == pytest.approx((left[J_new] * right[T_new]).sum(1), abs=1e-4)
+
+
 def test_neighbours_carry_a_record_that_was_hardly_scored():
     rng = np.random.default_rng(1)
     cluster = np.arange(60) % 3

@@ -251,3 +251,15 @@ def test_expected_change():
     assert expected_change([100, 200], [10.0, 11.0], 200) == pytest.approx(1 / 11, rel=1e-6)
     assert expected_change([100, 200], [10.0, 10.0], 200) == 0
     assert np.isnan(expected_change([100], [10.0], 200))
+
+
+def test_features_are_lengths_and_losses_of_whoever_is_a_target():
+    texts = (["a", "bb", "ccc"], ["x", "y", "zz"])
+    base = np.array([[0.5, -1.0], [0.7, -2.0]], np.float32)
+    keys = np.array([7, 8, 9]), np.array([9, 7])
+    found = propose(texts, (["ccc", "a"], ["zz", "x"]), 6, *keys, base=base)
+    assert found.example_features[:, :2] == pytest.approx(np.log1p([[1, 1], [2, 1], [3, 2]]))
+    assert found.target_features[:, 2:] == pytest.approx(base)
+    # a target's own; the mean for a record that is no target
+    assert found.example_features[:, 2:] == pytest.approx(np.array([[0.7, -2.0], [0.6, -1.5], [0.5, -1.0]]))
+    assert propose(texts, None, 6, *keys[:1] * 2).target_features.shape == (3, 2)

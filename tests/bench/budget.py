@@ -77,9 +77,12 @@ class Judge:
         return np.array(found)
 
 
-def load(path: Path | None, utility: str, transpose: bool) -> tuple[np.ndarray, list[str], list[str], str]:
-    """True utilities, prompts, responses and a name. `path`: folder with pool200_reference.npz and pool200.jsonl, or
-    one .npz with distance, logprob, base_distance, base_logprob, prompt, response."""
+def load(path: Path | None, utility: str, transpose: bool) -> tuple[np.ndarray, list[str], list[str], np.ndarray, str]:
+    """True utilities, prompts, responses, what was said without an example [record, 2], and a name.
+
+    `path`: folder with pool200_reference.npz and pool200.jsonl, or one .npz with distance, logprob, base_distance,
+    base_logprob, prompt, response.
+    """
     if path is not None and path.suffix == ".npz":
         z = np.load(path)
         prompts, responses, name = list(map(str, z["prompt"])), list(map(str, z["response"])), path.stem
@@ -91,10 +94,12 @@ def load(path: Path | None, utility: str, transpose: bool) -> tuple[np.ndarray, 
     else:
         prompts, responses, source = synthetic(200, 0)
         J, I = np.indices((200, 200))  # noqa: E741
-        return source(J.ravel(), I.ravel()).reshape(200, 200).astype(float), prompts, responses, "generated"
+        true = source(J.ravel(), I.ravel()).reshape(200, 200).astype(float)
+        return true, prompts, responses, np.zeros((200, 0)), "generated"
     U = z["logprob"] - z["base_logprob"] if utility == "pmi" else z["base_distance"] - z["distance"]
     U = U.astype(float)
-    return (U.T.copy() if transpose else U), prompts, responses, f"{name} {utility}{' transposed' * transpose}"
+    base = np.column_stack([z["base_distance"], z["base_logprob"]])
+    return (U.T.copy() if transpose else U), prompts, responses, base, f"{name} {utility}{' transposed' * transpose}"
 
 
 def score_with(
@@ -203,7 +208,7 @@ def embed(prompts: list[str], responses: list[str]) -> np.ndarray:
 
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
-    U, prompts, responses, name = load(args.data, args.utility, args.transpose)
+    U, prompts, responses, base, name = load(args.data, args.utility, args.transpose)
     n = len(U)
     judge, key = Judge(U), np.arange(n)
     embeddings = (embed(prompts, responses),) * 2 if args.embed else None
@@ -213,7 +218,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     print(f"{name}: {n} x {n}, {args.seeds} seeds\n{'pairs':6}{'method':34}" + "".join(f"{c:>18}" for c in COLUMNS))
     for share in args.budgets:
         budget = round(share * n * n)
-        proposals = propose((prompts, responses), None, budget, key, key, embeddings)
+        proposals = propose((prompts, responses), None, budget, key, key, embeddings, base)
         table: dict[str, list[np.ndarray]] = {}
         model_quality, held_quality, took = [], [], []
         for seed in range(args.seeds):
@@ -275,6 +280,7 @@ def carve(
     U: np.ndarray,
     texts: tuple[list[str], list[str]],
     embeddings: np.ndarray | None,
+    base: np.ndarray,
     left: np.ndarray,
     right: np.ndarray,
     share: float,
@@ -285,7 +291,7 @@ def carve(
     sides = [([texts[0][r] for r in side], [texts[1][r] for r in side]) for side in (left, right)]
     budget = round(share * block.size)
     points = None if embeddings is None else (embeddings[left], embeddings[right])
-    proposals = propose(sides[0], sides[1], budget, left, right, points)
+    proposals = propose(sides[0], sides[1], budget, left, right, points, base[right])
     scored, _, _ = score_with(block, proposals, budget, seed)
     model = plan.fit_scored(proposals, scored, seed)
     found = block, fill(scored, np.zeros(block.shape)), fill(scored, dense(model, estimate.CAUTION))
@@ -295,7 +301,7 @@ def carve(
 def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
     """FLMI and FLCG (η = ν = 1): a fifth of the records as targets or as existing data (--carve 2: one fifth for each,
     at once), the rest as the pool; `share` of the pairs of every block."""
-    U, prompts, responses, name = load(args.data, args.utility, args.transpose)
+    U, prompts, responses, base, name = load(args.data, args.utility, args.transpose)
     fifth, rows = len(U) // 5, []
     embeddings = embed(prompts, responses) if args.embed else None
     for share in args.budgets:
@@ -305,7 +311,7 @@ def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
             side, V = order[:fifth], np.sort(order[args.carve * fifth :])
             other = order[fifth : 2 * fifth] if args.carve == 2 else side
             pool, to_target, existing = (
-                carve(U, (prompts, responses), embeddings, a, b, share, seed)
+                carve(U, (prompts, responses), embeddings, base, a, b, share, seed)
                 for a, b in ((V, V), (V, side), (other, V))
             )
             nothing = np.zeros(len(V))

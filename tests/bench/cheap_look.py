@@ -16,6 +16,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import llama_cpp
@@ -27,7 +28,7 @@ from delift_cli.embeddings import embed
 from delift_cli.encoding import encode_examples, encode_targets
 from delift_cli.logprob import token_logprobs
 from delift_cli.model import Model, ModelFile, Settings, locate
-from delift_cli.proposals import Proposals, propose
+from delift_cli.proposals import propose
 from delift_cli.records import RecordSet, read_records
 from delift_cli.template import load_template
 from delift_cli.weights import converted
@@ -158,7 +159,7 @@ def main() -> None:
         budget = round(share * n * n)
         ours = propose((prompts, responses), None, budget, key, key, (embeddings, embeddings))
         order = np.argsort(np.where(off, -cheap, np.inf), axis=0, kind="stable").T[:, : ours.nearest.shape[1]]
-        proposed = Proposals(order.astype(np.int32), ours.example_graph, ours.target_graph, key, key)
+        proposed = replace(ours, nearest=order.astype(np.int32))
         for name, proposals in (("text and embeddings propose", ours), ("cheap looks propose", proposed)):
             found = []
             for seed in range(args.seeds):
