@@ -283,6 +283,7 @@ def _score_rounds(
         measuring = scoring.Scoring(models, inputs.encoded_examples, targets)
         for _ in measuring.base(cache):
             pass
+        work = measuring.work
         going = rounds.Rounds(
             measuring, inputs, targets, cache, budget, seed, embedded, tokens_per_second=rate, deadline=deadline
         )
