@@ -25,6 +25,7 @@ import numpy as np
 
 from delift_cli import lexical
 from delift_cli.cache import Cache
+from delift_cli.records import copy_groups, read_records
 from delift_cli.selection import select
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "p3_6k.jsonl"
@@ -97,9 +98,8 @@ def judged(members: list[int], lines: list[str], drawn: list[int], work: Path) -
     cache = Cache(path)
     utility = np.zeros((len(lines), len(drawn)))
     utility[known] = np.maximum(cache.base_distance - cache.distance, 0)
-    text = [(record["prompt"].lower().split(), record["response"].lower().split()) for record in map(json.loads, lines)]
-    for column, target in enumerate(drawn):
-        utility[[at for at in known if text[at] == text[target]], column] = 0
+    label = copy_groups(read_records(str(work / "pool.jsonl")).records)
+    utility[label[:, None] == label[drawn]] = 0
     return utility
 
 
