@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from . import plan
-from .estimate import Estimate, Quality, SubsetValue, quality, subset_value
+from .estimate import Estimate
 from .kernel import Utility
 from .proposals import Proposals, propose
+from .quality import Quality, SubsetValue, quality, subset_value
 from .records import Record, copy_groups
 from .scored import HELD_OUT, Scored, coverage, expected_change
 from .sparse_cache import SparseCache

@@ -22,8 +22,8 @@ from delift_cli.blocks import KernelOptions, as_block, kernels
 from delift_cli.cache import Cache
 from delift_cli.commands import score as score_command
 from delift_cli.errors import InputError, RunError
-from delift_cli.estimate import Quality
 from delift_cli.kernel import similarities
+from delift_cli.quality import Quality
 from delift_cli.scored import ADAPTIVE, HELD_OUT, NEIGHBOUR, RANDOM, SELF, Scored, settled
 from delift_cli.sparse_cache import SparseCache, open_cache
 

@@ -4,7 +4,8 @@ import numba
 import numpy as np
 import pytest
 
-from delift_cli.estimate import Graph, fit, graph, quality, subset_value
+from delift_cli.estimate import Graph, fit, graph
+from delift_cli.quality import quality, subset_value
 
 
 def no_graph(n):

@@ -26,6 +26,7 @@ import numpy as np
 from delift_cli import estimate, lexical, plan
 from delift_cli.kernel import factored_kernel
 from delift_cli.proposals import Proposals, propose
+from delift_cli.quality import quality
 from delift_cli.scored import HELD_OUT, RANDOM, Scored, coverage, nothing_scored
 from delift_cli.selection import select
 
@@ -220,7 +221,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         budget = round(share * n * n)
         proposals = propose((prompts, responses), None, budget, key, key, embeddings, base)
         table: dict[str, list[np.ndarray]] = {}
-        model_quality, held_quality, took = [], [], []
+        explained, held_quality, took = [], [], []
         for seed in range(args.seeds):
             rng = np.random.default_rng(seed)
             off = ~np.eye(n, dtype=bool)
@@ -247,19 +248,17 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
             unscored = np.ones((n, n), bool)
             unscored[scored.example, scored.target] = False
             truth = U[unscored]
-            quality = {
+            shares = {
                 label: 1 - ((estimated[unscored] - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()
                 for label, estimated in candidates.items()
                 if label in ("ours, estimates", "same pairs, additive effects", "same pairs, boosted trees")
             }
-            model_quality.append(quality)
+            explained.append(shares)
             held = scored.source == HELD_OUT
-            held_quality.append(
-                estimate.quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
-            )
+            held_quality.append(quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held]))
         for label, values in table.items():
             mean, sd = np.mean(values, 0), np.std(values, 0)
-            r2 = float(np.mean([q[label] for q in model_quality])) if label in model_quality[0] else None
+            r2 = float(np.mean([q[label] for q in explained])) if label in explained[0] else None
             print(
                 f"{share:<6.0%}{label:34}" + "".join(f"{a:10.3f} ± {b:5.3f}" for a, b in zip(mean, sd, strict=True))
                 + (f"   R2 of unscored pairs {r2:.2f}" if r2 is not None else "")
@@ -410,7 +409,7 @@ def scale_test(n: int, share: float) -> dict[str, Any]:
     without = select(factored_kernel(*pairs, *np.zeros((2, n, 0)), example_group=key, target_group=key), k)
     note("estimates off")
     held = scored.source == HELD_OUT
-    q = estimate.quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
+    q = quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
     result |= {"seconds": round(time.perf_counter() - start, 1), "coverage": values, "r2": q.r2, "spearman": q.spearman}
     result["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     result["evaluations"] = chosen.evaluations

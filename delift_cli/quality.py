@@ -1,0 +1,112 @@
+"""How far estimates can be trusted: errors on pairs that no fit has seen, and what a subset is worth with those."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .estimate import Estimate
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well estimates predict held-out random pairs. r2 and spearman are NaN for fewer than 3 pairs."""
+
+    pairs: int
+    r2: float
+    spearman: float
+    bias: float
+    rmse: float
+
+
+def quality(estimated: NDArray[np.float32], measured: NDArray[np.float32]) -> Quality:
+    """Compare estimates with measured utilities of pairs that were drawn at random and never trained on."""
+    if len(measured) < 3:
+        return Quality(len(measured), float("nan"), float("nan"), float("nan"), float("nan"))
+    error = estimated.astype(np.float64) - measured
+    spread = float(((measured - measured.mean(dtype=np.float64)) ** 2).sum())
+    ranks = [_ranks(estimated), _ranks(measured)]
+    flat = min(float(r.std()) for r in ranks) == 0.0
+    return Quality(
+        len(measured),
+        1 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
+        float("nan") if flat else float(np.corrcoef(ranks[0], ranks[1])[0, 1]),
+        float(error.mean()),
+        float(np.sqrt((error**2).mean())),
+    )
+
+
+def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Ranks with ties averaged."""
+    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return (last - (count - 1) / 2)[inverse]
+
+
+@dataclass(frozen=True)
+class SubsetValue:
+    """Coverage of a subset (the clip kernel's facility location): what the scored pairs prove, and an estimate.
+
+    `measured`: from scored pairs alone, a lower bound. `estimated`, `low`, `high`: mean and 95 % interval when the
+    subset's unscored pairs are drawn from the model, its errors as large as those on held-out pairs.
+    """
+
+    measured: float
+    estimated: float
+    low: float
+    high: float
+
+
+def subset_value(
+    covered: NDArray[np.float32],
+    chosen: NDArray[np.int64],
+    scored: tuple[NDArray[np.int32], NDArray[np.int32]],
+    estimate: Estimate,
+    held_out: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]],
+    *,
+    example_key: NDArray[np.int64],
+    target_key: NDArray[np.int64],
+    seed: int = 0,
+    draws: int = 40,
+    targets: int = 400,
+) -> SubsetValue:
+    """Value of the chosen examples with an interval.
+
+    `covered` float32 [m]: each target's best scored utility among the chosen, at least 0. `scored`: examples and
+    targets of all scored pairs (their order is free). `held_out`: examples, targets and utilities of random pairs never
+    trained on; their residuals, relative to the model's standard deviations, are the errors that are drawn. Pairs with
+    equal keys do not count. At most `targets` targets are simulated, drawn at random; the interval
+    includes that sampling.
+    """
+    m = len(covered)
+    measured = float(covered.sum(dtype=np.float64))
+    rng = np.random.default_rng([seed, m, len(chosen)])
+    picked = np.sort(rng.choice(m, min(m, targets), replace=False))
+    slot = np.full(m, -1, np.int64)
+    slot[picked] = np.arange(len(picked))
+    row = np.full(len(example_key), -1, np.int64)
+    row[chosen] = np.arange(len(chosen))
+    predicted, sd = estimate.predict_with_sd(held_out[0], held_out[1])
+    errors = ((held_out[2] - predicted) / sd).astype(np.float32)
+    if len(errors) < 20:  # too few to draw from: assume that the model's deviations are right
+        errors = rng.standard_normal(200).astype(np.float32)
+    pairs = [np.repeat(chosen, len(picked)), np.tile(picked, len(chosen))]
+    free = example_key[pairs[0]] != target_key[pairs[1]]
+    known = (row[scored[0]] >= 0) & (slot[scored[1]] >= 0)
+    free[row[scored[0][known]] * len(picked) + slot[scored[1][known]]] = False
+    rows, columns = pairs[0][free], pairs[1][free]
+    predicted, sd = estimate.predict_with_sd(rows, columns)
+    gains = np.empty((draws, len(picked)))
+    for draw in range(draws):
+        best = covered[picked].copy()
+        np.maximum.at(best, slot[columns], predicted + sd * errors[rng.integers(len(errors), size=len(rows))])
+        gains[draw] = best - covered[picked]
+    totals = np.empty(1000)
+    whole = len(picked) == m
+    for b in range(len(totals)):
+        sample = slice(None) if whole else rng.integers(len(picked), size=len(picked))
+        totals[b] = gains[rng.integers(draws), sample].mean() * m
+    low, high = np.quantile(totals, [0.025, 0.975])
+    return SubsetValue(measured, measured + float(gains.mean()) * m, measured + float(low), measured + float(high))
