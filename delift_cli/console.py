@@ -123,3 +123,8 @@ def duration(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {name} {whole % size // smaller} {smaller_name}"
     return f"{whole} s"
+
+
+def counted(number: int, thing: str) -> str:
+    """1 round, 2 rounds."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -74,20 +74,26 @@ def check_budget(pairs: int, shape: tuple[int, int], budget: str, cache: SparseC
         )
 
 
-def forecast(whole: Forecast, inputs: Inputs, budget: Budget | None, cache: SparseCache | None) -> Forecast:
-    """What a run will take, given what all pairs would. `budget`, `cache` (None: a new one): see `Rounds`."""
+def forecast(whole: Forecast, inputs: Inputs, budget: Budget | None, cache: SparseCache | None) -> tuple[Forecast, int]:
+    """What a run will take, given what all pairs would, and in how many rounds at most.
+
+    `budget`, `cache` (None: a new one): see `Rounds`.
+    """
     pairs_cost = cost(inputs, inputs.target_tokens)
     done = cache.pairs_done if cache else 0
     begun = cache is not None and done > 0 and cache.known == inputs.shape
     embedding = 0 if begun else embedded_tokens(inputs)
+    goal, rounds, _ = pending(cache, budget, inputs.shape)
     if budget is not None and budget.seconds is not None:
         affordable = MARGIN * budget.seconds * whole.tokens_per_second - embedding
         pairs = min(whole.pairs - done, pairs_cost.pairs(affordable))
     else:
-        pairs = max(pending(cache, budget, inputs.shape)[0], cache.planned if cache else 0) - done
+        pairs = max(goal, cache.planned if cache else 0) - done
     if budget is not None:
         check_budget(done + pairs, inputs.shape, budget.text, cache)
-    tokens = embedding + min(whole.tokens, pairs_cost.tokens(pairs)) if pairs else 0
+    if cache is not None and cache.rounds and not cache.complete:
+        rounds += 1  # the one that was interrupted
+    tokens = embedding + min(whole.tokens, pairs_cost.tokens(pairs, rounds)) if pairs else 0
     return replace(
         whole,
         pairs=pairs,
@@ -95,7 +101,7 @@ def forecast(whole: Forecast, inputs: Inputs, budget: Budget | None, cache: Spar
         plain_tokens=round(whole.plain_tokens * pairs / whole.pairs),
         seconds=tokens / whole.tokens_per_second,
         disk_bytes=pairs * BYTES_PER_PAIR,
-    )
+    ), rounds
 
 
 class Rounds:

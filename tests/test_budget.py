@@ -137,7 +137,21 @@ def test_dry_run_says_pairs_rounds_and_share(folder: Path, tmp_path: Path) -> No
     assert not (tmp_path / "c").exists()
     more = ("-o", folder / "part", "--continue", "--budget", "+10%", "--dry-run")
     assert score(folder / "pool.jsonl", *more, "--json").json["pairs"] == 58
-    assert "58 of 576 (10.07%)" in score(folder / "pool.jsonl", *more).err
+    assert "58 of 576 (10.07%), in at most 5 rounds" in score(folder / "pool.jsonl", *more).err
+
+
+def test_dry_run_of_an_interrupted_run(folder: Path, tmp_path: Path) -> None:
+    """Only what is left counts: the pairs of the round that was begun, and the rounds after it."""
+    path = tmp_path / "c"
+    shutil.copytree(folder / "part", path)
+    last = max(path.glob("round-*"), key=lambda round: int(round.name.split("-")[1]))
+    rows = np.load(last / "rows.npy", mmap_mode="r+")
+    rows["done"][np.flatnonzero(rows["done"])[:2]] = 0
+    rows.flush()
+    lost = PAIRS - SparseCache(path).pairs_done
+    result = score(folder / "pool.jsonl", "-o", path, "--dry-run", "--json").json
+    assert (result["pairs"], result["rounds"]) == (lost, 1)
+    assert "in at most 1 round\n" in score(folder / "pool.jsonl", "-o", path, "--dry-run").err
 
 
 # ---- what is scored

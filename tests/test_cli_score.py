@@ -6,6 +6,7 @@ import gzip
 import importlib.resources
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -458,6 +459,24 @@ def test_dry_run_leaves_nothing() -> None:
     assert result.json["pairs"] == 16
     assert not os.path.exists("pool.delift")
     assert score(pool, "--json").json["tokens_evaluated"] >= result.json["tokens"]
+
+
+def test_next_command_selects_with_what_was_scored() -> None:
+    pool = write("pool.jsonl", pairs(*range(6)))
+    cases = [
+        ((pool,), "delift select pool.delift -k 30% > subset.jsonl"),
+        ((pool, "--targets", write("dev.jsonl", pairs(7, 8))), "delift select --target dev.delift -k"),
+        (
+            ("--examples", write("my old.jsonl", pairs(9, 10)), "--targets", pool),
+            "delift select pool.delift --existing 'my old.delift' -k",
+        ),
+    ]
+    for arguments, expected in cases:
+        command = score(*arguments, "--json").json["next"]
+        assert command.startswith(expected)
+        result = delift(*shlex.split(command)[1:-2])
+        assert result.code == 0, (command, result.err)
+        assert len(result.out.splitlines()) == 2
 
 
 def test_command_and_module_are_the_same() -> None:

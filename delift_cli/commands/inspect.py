@@ -93,7 +93,8 @@ def _state(cache: Cache | SparseCache) -> str:
     rest = f", {open_:,} more planned" if open_ else ""
     share = cache.pairs_done / (n * m)
     return (
-        f"{cache.pairs_done:,} of {n * m:,} pairs measured ({share:.2%}) in {len(cache.rounds)} rounds{rest}; "
+        f"{cache.pairs_done:,} of {n * m:,} pairs measured ({share:.2%}) in "
+        f"{console.counted(len(cache.rounds), 'round')}{rest}; "
         "all figures are of these alone"
     )
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from .. import console
 from ..partial import Partial
 
 
@@ -36,7 +37,8 @@ def measured_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "measured",
             f"{found['pairs_measured']:,} of {found['pairs_all']:,} pairs ({found['share_measured']:.2%}) in "
-            f"{len(found['rounds'])} rounds" + (f"; {left:,} more were planned" if left else ""),
+            + console.counted(len(found["rounds"]), "round")
+            + (f"; {left:,} more were planned" if left else ""),
         ),
         ("estimates", _quality(held_out)),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import orjson
 import typer
 
-from .. import console, plan
+from .. import console
 from ..amount import Budget, parse_budget
 from ..errors import InputError
 from . import score_summary
@@ -109,6 +110,7 @@ def score(
     if source == "-" and targets == "-":
         raise InputError("examples and targets cannot both come from stdin")
     path = output or _default_output(source, targets, examples is not None)
+    following = _next_command(path, targets, examples is not None)
     wanted = None if budget is None else parse_budget(budget)
     layout = layout_of(path)
     sparse = _in_part(path, layout, wanted, go_on)
@@ -148,8 +150,9 @@ def score(
     if dry_run or (sparse and wanted and wanted.seconds) or (layout is None and wanted is None and _long(inputs)):
         whole = run.forecast(engine, inputs)
     if dry_run and whole:
-        expected = _forecast_within(whole, inputs, wanted, path if layout else None) if sparse else whole
-        rounds = plan.ROUNDS if sparse else None
+        expected, rounds = whole, None
+        if sparse:
+            expected, rounds = _forecast_within(whole, inputs, wanted, path if layout else None)
         _show(score_summary.forecast(expected, whole, engine, rounds), as_json, quiet, score_summary.forecast_lines)
         return
     if whole and not sparse:
@@ -169,7 +172,7 @@ def score(
         with run.open_cache(path, description, inputs) as cache, log:
             work = _score_with_progress(engine, inputs, cache, quiet)
             summary = score_summary.summary(cache, work, inputs, model=name, engine=engine)
-        _show(summary, as_json, quiet, score_summary.lines)
+        _show(summary | {"next": following}, as_json, quiet, score_summary.lines)
         return
     _check_budget(inputs, wanted, path if layout else None)
     with run.open_sparse_cache(path, description, inputs) as part, log:
@@ -180,7 +183,7 @@ def score(
         if not part.pairs_done:
             raise InputError(f"--budget {budget} is over before the first pair was scored; give it more time")
         summary |= score_summary.part(part, inputs, stopped, seed)
-    _show(summary, as_json, quiet, score_summary.lines)
+    _show(summary | {"next": following}, as_json, quiet, score_summary.lines)
 
 
 def _in_part(path: Path, layout: str | None, budget: Budget | None, go_on: bool) -> bool:
@@ -203,7 +206,9 @@ def _long(inputs: Inputs) -> bool:
     return expected_tokens(inputs, inputs.target_tokens)[0] > ALL_PAIRS_SECONDS * SLOWEST
 
 
-def _forecast_within(whole: Forecast, inputs: Inputs, budget: Budget | None, begun: Path | None) -> Forecast:
+def _forecast_within(
+    whole: Forecast, inputs: Inputs, budget: Budget | None, begun: Path | None
+) -> tuple[Forecast, int]:
     from ..rounds import forecast
     from ..sparse_cache import SparseCache
 
@@ -235,10 +240,27 @@ def _default_output(source: str, targets: str | None, as_existing: bool) -> Path
     named = source if targets is None or as_existing else targets
     if named == "-":
         raise InputError("records from stdin need a name for the cache: -o NAME.delift")
-    name = Path(named).name
+    return _named_after(named)
+
+
+def _named_after(source: str) -> Path:
+    name = Path(source).name
     for ending in (".gz", ".jsonl", ".json"):
         name = name.removesuffix(ending)
     return Path(f"{name}.delift")
+
+
+def _next_command(cache: Path, targets: str | None, as_existing: bool) -> str:
+    """How to select with what was scored."""
+    name = shlex.quote(str(cache))
+    if targets is None:
+        sources = name
+    elif as_existing:
+        pool = "POOL.delift" if targets == "-" else shlex.quote(str(_named_after(targets)))
+        sources = f"{pool} --existing {name}"
+    else:
+        sources = f"--target {name}"
+    return f"delift select {sources} -k 30% > subset.jsonl"
 
 
 def _score_with_progress(engine: Engine, inputs: Inputs, cache: CacheWriter, quiet: bool) -> Work:

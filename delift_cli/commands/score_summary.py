@@ -81,14 +81,13 @@ def lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         count = len(summary["left_out"])
         lines.append(("left out", f"{count:,} records, first: line {first['line']}: {first['reason']}"))
     if summary["pairs_scored"]:
-        saved = 1 - summary["tokens_evaluated"] / max(1, summary["tokens_one_by_one"])
         lines += [
             (
                 "scored",
                 f"{summary['pairs_scored']:,} pairs in {console.duration(summary['seconds'])}: "
                 f"{summary['pairs_per_second']:,.1f} pairs/s, {summary['tokens_per_second']:,.0f} tokens/s",
             ),
-            ("tokens", f"{summary['tokens_evaluated']:,} evaluated, {saved:.0%} fewer than one by one"),
+            ("tokens", _saved(summary["tokens_evaluated"], summary["tokens_one_by_one"], "evaluated")),
             ("time in", f"llama.cpp {summary['decode_share']:.1%}, log-softmax {summary['reduce_share']:.1%}"),
         ]
     else:
@@ -102,7 +101,7 @@ def lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         *lines,
         ("utility", f"mean {summary['mean_utility']:+.4f}, {summary['harmful_share']:.0%} of the {pairs} harmful"),
         ("cache", summary["cache"]),
-        ("next", f"delift select {summary['cache']} -k 30% > subset.jsonl"),
+        ("next", summary["next"]),
     ]
 
 
@@ -116,13 +115,13 @@ def forecast(expected: Forecast, whole: Forecast, engine: Engine, rounds: int | 
 
 def forecast_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
     """The forecast for people."""
-    saved = 1 - summary["tokens"] / max(1, summary["plain_tokens"])
     planned = ""
     if "rounds" in summary:
-        planned = f" of {summary['pairs_all']:,} ({summary['share']:.2%}), in at most {summary['rounds']} rounds"
+        rounds = console.counted(summary["rounds"], "round")
+        planned = f" of {summary['pairs_all']:,} ({summary['share']:.2%}), in at most {rounds}"
     return [
         ("pairs", f"{summary['pairs']:,}{planned}"),
-        ("tokens", f"{summary['tokens']:,} to evaluate, {saved:.0%} fewer than one by one"),
+        ("tokens", _saved(summary["tokens"], summary["plain_tokens"], "to evaluate")),
         (
             "time",
             f"{console.duration(summary['seconds'])} at {summary['tokens_per_second']:,.0f} tokens/s "
@@ -131,3 +130,8 @@ def forecast_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("disk", f"{summary['disk_bytes'] / 1e6:,.1f} MB"),
         ("memory", f"{summary['memory_bytes'] / 1e6:,.0f} MB"),
     ]
+
+
+def _saved(tokens: int, one_by_one: int, what: str) -> str:
+    saved = 1 - tokens / max(1, one_by_one)
+    return f"{tokens:,} {what}, {abs(saved):.0%} {'fewer' if saved >= 0 else 'more'} than one by one"
