@@ -1,8 +1,9 @@
-"""Records as points: the mean of the model's last hidden states over a text's tokens, scaled to length 1.
+"""Records as points, two for each: the model's hidden state behind a text's last token, and the mean over all of them.
 
-The text of a record is its prompt and response, as the chat template renders them as an example. What this gives to a
-facility location is the paper's DELIFT (SE), similarity of texts in place of utilities, with the model's own hidden
-states in place of a sentence encoder's.
+The text of a record is its prompt and response, as the chat template renders them as an example. The state behind the
+response's last token says what was just done with what kind of prompt, which is near to how examples help. The mean
+says what the record is about; it gives a facility location the paper's DELIFT (SE), similarity of texts in place of
+utilities, with the model's own hidden states in place of a sentence encoder's.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from .run import Engine, OpenModel
 from .sparse_cache import SparseCache
 from .template import ChatTemplate, Tokens
 
-Embeddings: TypeAlias = npt.NDArray[np.float32]
+Embeddings: TypeAlias = npt.NDArray[np.float32]  # [pooling, records, width], rows of length 1
+LAST, MEAN = range(2)  # poolings; the better one to propose pairs with comes first
 
 
 def embedded_blocks(
     caches: Sequence[Cache | SparseCache], open_model: OpenModel, report: Callable[[int], None]
 ) -> list[EmbeddedBlock]:
-    """Caches measured alike as blocks of cosines; embeddings that none of them keeps are made and kept.
+    """Caches measured alike as blocks of cosines of means; embeddings that none of them keeps are made and kept.
 
     Args:
         open_model: called at most once, and only where something is missing.
@@ -44,7 +46,8 @@ def embedded_blocks(
     blocks = []
     for cache in caches:
         cache.check_shared()
-        blocks.append(EmbeddedBlock(cache, *embeddings_of(cache, opened, report, others=caches, known=known)))
+        examples, targets = embeddings_of(cache, opened, report, others=caches, known=known)
+        blocks.append(EmbeddedBlock(cache, examples[MEAN], targets[MEAN]))
     return blocks
 
 
@@ -62,16 +65,16 @@ def embeddings_of(
         known: embeddings by the name of their file; those that are found or made here join them.
 
     Returns:
-        float32 [examples, width] and [targets, width], rows of length 1.
+        float32 [2, examples, width] and [2, targets, width], rows of length 1: see `embed`.
     """
     known = {} if known is None else known
 
     def of(role: str) -> Embeddings:
-        file = kept_file(cache, role, "embeddings")
+        file = kept_file(cache, role, "embeddings: last, mean")
         if file.name not in known:
             count = cache.manifest[role]["count"]
             places = (home.path / file.parent.name / file.name for home in (cache, *others))
-            homes = (read_kept(place, (count, -1), np.float32) for place in places)
+            homes = (read_kept(place, (2, count, -1), np.float32) for place in places)
             kept = next((embeddings for embeddings in homes if embeddings is not None), None)
             if kept is None:
                 kept = _embed_records(cache, role, *open_model(), report)
@@ -99,7 +102,7 @@ def embed_texts(engine: Engine, texts: Sequence[Tokens], report: Callable[[int],
 
 
 def embed(model: Model, texts: Sequence[Tokens], report: Callable[[int], None] = lambda done: None) -> Embeddings:
-    """float32 [texts, width], rows of length 1: the mean of each text's hidden states.
+    """float32 [2, texts, width], rows of length 1: the state behind each text's last token, and the mean.
 
     Texts stand end to end and are evaluated a batch at a time, several texts in one or one text over several, each in
     a sequence of its own.
@@ -114,7 +117,8 @@ def embed(model: Model, texts: Sequence[Tokens], report: Callable[[int], None] =
     owner = np.repeat(np.arange(len(texts)), lengths)
     positions = (np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)).astype(np.int32)
     sequence = (owner % MAX_SEQUENCES).astype(np.int32)  # a batch holds no two texts with the same one
-    sums: npt.NDArray[np.float64] | None = None
+    ends = np.cumsum(lengths) - 1
+    pooled: npt.NDArray[np.float64] | None = None
     model.clear()
     start = 0
     while start < len(tokens):
@@ -122,15 +126,16 @@ def embed(model: Model, texts: Sequence[Tokens], report: Callable[[int], None] =
         stop = min(start + model.settings.batch, int(np.searchsorted(owner, last_owner, side="right")))
         states = model.hidden_states(tokens[start:stop], positions[start:stop], sequence[start:stop])
         here, first = np.unique(owner[start:stop], return_index=True)
-        if sums is None:
-            sums = np.zeros((len(texts), states.shape[1]))
-        sums[here] += np.add.reduceat(states, first, axis=0, dtype=np.float64)
+        if pooled is None:
+            pooled = np.zeros((2, len(texts), states.shape[1]))
+        pooled[MEAN, here] += np.add.reduceat(states, first, axis=0, dtype=np.float64)
         unfinished = stop < len(tokens) and owner[stop] == owner[stop - 1]
         finished = here[:-1] if unfinished else here
+        pooled[LAST, finished] = states[ends[finished] - start]
         for done in finished.tolist():
             model.drop_sequence(done % MAX_SEQUENCES)
         report(int(here[-1]) + (not unfinished))
         start = stop
-    assert sums is not None
-    norms = np.linalg.norm(sums, axis=1, keepdims=True)
-    return np.ascontiguousarray(sums / np.maximum(norms, np.finfo(np.float64).tiny), np.float32)
+    assert pooled is not None
+    norms = np.linalg.norm(pooled, axis=2, keepdims=True)
+    return np.ascontiguousarray(pooled / np.maximum(norms, np.finfo(np.float64).tiny), np.float32)

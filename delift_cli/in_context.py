@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .embeddings import embed_texts
+from .embeddings import MEAN, embed_texts
 from .encoding import EncodedTargets, encode_rows_of_examples, encode_targets
 from .errors import InputError
 from .evaluation import Ints, Measured, best_matches
@@ -75,7 +75,7 @@ class HeldOut:
         """Where the prompts lie: what `nearest` compares."""
         candidates = encode_targets(self.candidates, self.template, limit=self.limit).targets
         prompts = [target.alone for target in (*self.targets.targets, *candidates)]
-        points = embed_texts(engine, prompts, report)
+        points = embed_texts(engine, prompts, report)[MEAN]
         groups = copy_groups([*self.held_out.records, *self.candidates.records])
         m = len(self.held_out.records)
         self._target_points, self._points = points[:m], points[m:]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,40 +50,53 @@ def propose(
 ) -> Proposals:
     """Neighbours by text and embedding. `examples`, `targets`: (prompts, responses); targets None: the same records.
 
-    `budget` (pairs) decides how many neighbours of each target are looked up. The graphs, along which estimates are
-    smoothed, are by text alone: with embeddings in them the estimates were worse.
+    `budget` (pairs) decides how many neighbours of each target are looked up. With several embeddings of a record each
+    has a list of its own, by text and that embedding, and the lists take turns: what one does not see, another may.
+    The graphs, along which estimates are smoothed, are by text alone: with embeddings in them the estimates were worse.
 
     Args:
-        embeddings: of examples and targets, float32 [n, d] and [m, d], rows of length 1; None: text alone.
+        embeddings: of examples and targets, float32 [e, n, d] and [e, m, d], rows of length 1; None: text alone.
         base: what the model said of the targets without an example, a column each [m, c]; None: not known.
     """
     n, m = len(example_key), len(target_key)
-    points = None if embeddings is None else _points(*embeddings)
+    points = [None] if embeddings is None else [_points(*both) for both in zip(*embeddings, strict=True)]
     width = min(n, math.ceil(1.5 * NEIGHBOUR_SHARE * budget / max(m, 1)) + DEGREE)
     features = (
         _features(examples, example_key, target_key, base),
         _features(targets or examples, target_key, target_key, base),
     )
     if targets is None:
-        vectors = grams(*examples)
-        nearest, similarity = neighbours(
-            vectors, vectors, width if points is None else DEGREE, example_key, example_key
-        )
-        both = graph(nearest, similarity, DEGREE)
-        if points is not None:
-            nearest, _ = neighbours(vectors, vectors, width, example_key, example_key, points=points)
-        return Proposals(nearest, both, both, example_key, target_key, *features)
-    vectors = grams([*examples[0], *targets[0]], [*examples[1], *targets[1]])
-    ours, theirs = vectors.rows(0, n), vectors.rows(n, n + m)
-    nearest, _ = neighbours(theirs, ours, width, target_key, example_key, points=points)
-    return Proposals(
-        nearest,
-        graph(*neighbours(ours, ours, DEGREE, example_key, example_key), DEGREE),
-        graph(*neighbours(theirs, theirs, DEGREE, target_key, target_key), DEGREE),
-        example_key,
-        target_key,
-        *features,
-    )
+        ours = theirs = grams(*examples)
+    else:
+        vectors = grams([*examples[0], *targets[0]], [*examples[1], *targets[1]])
+        ours, theirs = vectors.rows(0, n), vectors.rows(n, n + m)
+    near = [neighbours(theirs, ours, width, target_key, example_key, points=at) for at in points]
+    nearest = _in_turn(np.stack([examples for examples, _ in near]), n)
+    by_text = embeddings is None and targets is None
+    alike = near[0] if by_text else neighbours(ours, ours, DEGREE, example_key, example_key)
+    example_graph = target_graph = graph(*alike, DEGREE)
+    if targets is not None:
+        target_graph = graph(*neighbours(theirs, theirs, DEGREE, target_key, target_key), DEGREE)
+    return Proposals(nearest, example_graph, target_graph, example_key, target_key, *features)
+
+
+@nb.njit(cache=True)
+def _in_turn(lists: NDArray[np.int32], n: int) -> NDArray[np.int32]:
+    """Lists of examples (of n; -1: no more) for each target, int32 [list, m, q], as one of the first q: the first of
+    each list, then the second of each, and so on, none twice."""
+    count, m, q = lists.shape
+    merged = np.full((m, q), -1, np.int32)
+    seen_for = np.full(n, -1, np.int64)
+    for i in range(m):
+        taken = 0
+        for rank in range(q):
+            for each in range(count):
+                j = lists[each, i, rank]
+                if j >= 0 and seen_for[j] != i and taken < q:
+                    seen_for[j] = i
+                    merged[i, taken] = j
+                    taken += 1
+    return merged
 
 
 def _features(

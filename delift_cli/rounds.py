@@ -112,7 +112,7 @@ class Rounds:
 
     Args:
         budget: None to go on with what an earlier run was to do.
-        embeddings: of examples and targets, rows of length 1; near ones are scored first.
+        embeddings: of examples and targets, as `embeddings_of` gives them; near ones are scored first.
         tokens_per_second: the expected rate, until there is a measured one. For a time only.
         deadline: by `time.monotonic()`; None for a budget that is not a time.
     """

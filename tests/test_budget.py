@@ -442,7 +442,8 @@ def test_time_is_planned_again_after_each_round(folder: Path, tmp_path: Path, mo
 
 
 def test_a_settled_selection_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scored, "SETTLED_RECORDS", 1)  # such a small pool settles early
+    monkeypatch.setattr(scored, "SETTLED_RECORDS", 1)
+    monkeypatch.setattr(scored, "KEEP_SHARES", (0.05,))  # the best record of a small pool is soon known
     pool, path = folder / "pool.jsonl", tmp_path / "c"
     result = score(pool, "-o", path, "--budget", SHARE, "--json").json
     assert result["stopped"] == "settled"

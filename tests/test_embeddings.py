@@ -14,7 +14,7 @@ import pytest
 from tiny_runs import delift, jsonl, model, pair, score
 
 from delift_cli.blocks import KernelOptions, kernels, objective_over
-from delift_cli.embeddings import embed, embedded_blocks
+from delift_cli.embeddings import LAST, MEAN, embed, embedded_blocks
 from delift_cli.errors import InputError
 from delift_cli.kernel import similarities
 from delift_cli.model import FLASH_ATTENTION, KV_TYPES, Model, ModelFile, Settings
@@ -29,24 +29,36 @@ TEXTS = [RANDOM.integers(20, 250, length, np.int32) for length in (1, 7, 40, 2, 
 
 
 def embedded(
-    path: Path, texts: list[npt.NDArray[np.int32]], *, threads: int, batch: int = 512, **options: Any
+    path: Path,
+    texts: list[npt.NDArray[np.int32]],
+    *,
+    threads: int,
+    batch: int = 512,
+    pooling: int = MEAN,
+    **options: Any,
 ) -> npt.NDArray[np.float32]:
     settings = Settings(threads=threads, batch=batch, **(options or EXACT))
     with Model(ModelFile(path), settings, cells=max(map(len, texts)) + batch, embeddings=True) as opened:
-        return embed(opened, texts)
+        return embed(opened, texts)[pooling]
 
 
 def pooled_by_llama(
-    path: Path, texts: list[npt.NDArray[np.int32]], *, threads: int, kv_type: str = "f32", flash_attention: str = "off"
+    path: Path,
+    texts: list[npt.NDArray[np.int32]],
+    *,
+    threads: int,
+    kv_type: str = "f32",
+    flash_attention: str = "off",
+    pooling: int = llama_cpp.LLAMA_POOLING_TYPE_MEAN,
 ) -> npt.NDArray[np.float64]:
-    """llama.cpp's own mean over each text, evaluated alone in one batch, scaled to length 1."""
+    """llama.cpp's own pooling of each text, evaluated alone in one batch, scaled to length 1."""
     loaded = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     parameters = llama_cpp.llama_context_default_params()
     parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = 512
     parameters.n_threads = parameters.n_threads_batch = threads
     parameters.type_k = parameters.type_v = KV_TYPES[kv_type]
     parameters.flash_attn_type = FLASH_ATTENTION[flash_attention]
-    parameters.embeddings, parameters.pooling_type = True, llama_cpp.LLAMA_POOLING_TYPE_MEAN
+    parameters.embeddings, parameters.pooling_type = True, pooling
     context = llama_cpp.llama_init_from_model(loaded, parameters)
     batch = llama_cpp.llama_batch_init(512, 0, 1)
     rows = []
@@ -67,10 +79,16 @@ def pooled_by_llama(
 
 @pytest.mark.parametrize("tokenizer", ["bpe", "spm"])
 @pytest.mark.parametrize("batch", [16, 64, 512])
-def test_the_mean_is_llama_cpps_own(tiny_model: Callable[..., Path], threads: int, tokenizer: str, batch: int) -> None:
+@pytest.mark.parametrize(
+    ("pooling", "theirs"), [(MEAN, llama_cpp.LLAMA_POOLING_TYPE_MEAN), (LAST, llama_cpp.LLAMA_POOLING_TYPE_LAST)]
+)
+def test_poolings_are_llama_cpps_own(
+    tiny_model: Callable[..., Path], threads: int, tokenizer: str, batch: int, pooling: int, theirs: int
+) -> None:
     path = tiny_model(tokenizer)
-    expected = pooled_by_llama(path, TEXTS, threads=threads)
-    np.testing.assert_allclose(embedded(path, TEXTS, threads=threads, batch=batch), expected, atol=1e-5)
+    expected = pooled_by_llama(path, TEXTS, threads=threads, pooling=theirs)
+    found = embedded(path, TEXTS, threads=threads, batch=batch, pooling=pooling)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
     # the bar means something: no two texts are that near
     apart = np.linalg.norm(expected[:, None] - expected[None], axis=2)[~np.eye(len(TEXTS), dtype=bool)]
     assert apart.min() > 1e-2
@@ -82,15 +100,16 @@ def test_also_with_the_default_cache_and_flash_attention(tiny_model: Callable[..
     np.testing.assert_allclose(embedded(path, TEXTS, threads=threads, **options), expected, atol=2e-3)
 
 
-def test_order_and_company_do_not_matter(tiny_model: Callable[..., Path], threads: int) -> None:
+@pytest.mark.parametrize("pooling", [MEAN, LAST])
+def test_order_and_company_do_not_matter(tiny_model: Callable[..., Path], threads: int, pooling: int) -> None:
     path = tiny_model()
-    together = embedded(path, TEXTS, threads=threads)
+    together = embedded(path, TEXTS, threads=threads, pooling=pooling)
     assert together.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1.0, atol=1e-6)
     order = np.random.default_rng(1).permutation(len(TEXTS))
-    shuffled = embedded(path, [TEXTS[at] for at in order], threads=threads)
+    shuffled = embedded(path, [TEXTS[at] for at in order], threads=threads, pooling=pooling)
     np.testing.assert_allclose(shuffled, together[order], atol=1e-5)
-    alone = np.concatenate([embedded(path, [text], threads=threads) for text in TEXTS[:4]])
+    alone = np.concatenate([embedded(path, [text], threads=threads, pooling=pooling) for text in TEXTS[:4]])
     np.testing.assert_allclose(alone, together[:4], atol=1e-5)
 
 
@@ -100,7 +119,7 @@ def test_more_short_texts_than_sequences(tiny_model: Callable[..., Path], thread
     texts = [RANDOM.integers(20, 250, 2, np.int32) for _ in range(600)]
     done: list[int] = []
     with Model(ModelFile(path), Settings(threads=threads, batch=2048, **EXACT), cells=2050, embeddings=True) as opened:
-        found = embed(opened, texts, done.append)
+        found = embed(opened, texts, done.append)[MEAN]
     assert done == sorted(done)
     assert done[-1] == 600
     some = [0, 254, 255, 256, 257, 511, 512, 599]

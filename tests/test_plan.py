@@ -65,15 +65,30 @@ def test_near_embeddings_are_proposed_and_change_no_graph():
     embeddings = common + rng.standard_normal((4, 16))[direction] + 0.1 * rng.standard_normal((n, 16))
     embeddings = (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).astype(np.float32)
     key = np.arange(n)
-    whole = propose((texts, texts), None, 800, key, key, (embeddings, embeddings))
+    whole = propose((texts, texts), None, 800, key, key, (embeddings[None], embeddings[None]))
     assert (direction[whole.nearest[:, :10]] == direction[:, None]).mean() > 0.95
     plain = propose((texts, texts), None, 800, key, key)
     assert (direction[plain.nearest[:, :10]] == direction[:, None]).mean() < 0.5
     assert whole.example_graph.weights.tobytes() == plain.example_graph.weights.tobytes()
     examples, targets = (texts[:50], texts[:50]), (texts[50:], texts[50:])
-    block = propose(examples, targets, 400, key[:50], key[50:], (embeddings[:50], embeddings[50:]))
+    block = propose(examples, targets, 400, key[:50], key[50:], (embeddings[None, :50], embeddings[None, 50:]))
     assert block.nearest.shape[0] == 30
     assert (direction[block.nearest[:, :10]] == direction[50:, None]).mean() > 0.95
+
+
+def test_lists_of_several_embeddings_take_turns():
+    """One embedding knows four directions, the other five; the nearest are alike in the one or the other by turns."""
+    n = 80
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 40)) for _ in range(n)]
+    directions = np.arange(n) % 4, np.arange(n) % 5
+    both = np.stack([rng.standard_normal((5, 16))[at] + 0.1 * rng.standard_normal((n, 16)) for at in directions])
+    both = (both / np.linalg.norm(both, axis=2, keepdims=True)).astype(np.float32)
+    nearest = propose((texts, texts), None, 800, np.arange(n), np.arange(n), (both, both)).nearest
+    assert all(len({*row.tolist()}) == len(row) for row in nearest[:, :16])
+    for turn, direction in enumerate(directions):
+        assert (direction[nearest[:, turn:10:2]] == direction[:, None]).mean() > 0.85
+        assert (direction[nearest[:, 1 - turn : 10 : 2]] == direction[:, None]).mean() < 0.6
 
 
 def pairs(scored, m):

@@ -289,7 +289,7 @@ def carve(
     block = U[np.ix_(left, right)]
     sides = [([texts[0][r] for r in side], [texts[1][r] for r in side]) for side in (left, right)]
     budget = round(share * block.size)
-    points = None if embeddings is None else (embeddings[left], embeddings[right])
+    points = None if embeddings is None else (embeddings[:, left], embeddings[:, right])
     proposals = propose(sides[0], sides[1], budget, left, right, points, base[right])
     scored, _, _ = score_with(block, proposals, budget, seed)
     model = plan.fit_scored(proposals, scored, seed)
@@ -383,7 +383,7 @@ def scale_test(n: int, share: float) -> dict[str, Any]:
         lap = now
 
     # What real embeddings cost after the model has made them; these say nothing.
-    embeddings = np.random.default_rng(0).standard_normal((n, WIDTH), np.float32)
+    embeddings = np.random.default_rng(0).standard_normal((2, n, WIDTH), np.float32)
     proposals = propose((prompts, responses), None, budget, key, key, (embeddings, embeddings))
     note("propose")
     scored, values = nothing_scored(), []
