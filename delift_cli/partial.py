@@ -26,10 +26,12 @@ def proposals(
     budget: int = 0,
     embeddings: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None,
     base: npt.NDArray[np.float32] | None = None,
+    *,
+    for_examples: bool = False,
 ) -> Proposals:
     """What is known of a block before a pair is scored, for a budget of so many; `targets` None: a pool against itself.
 
-    Copies, equal up to case and white space, count as one record on both sides. `embeddings`, `base`: see `propose`;
+    Copies, equal up to case and white space, count as one record on both sides. The rest: see `propose`;
     embeddings have a say in which pairs to score first, and none in the estimates.
     """
     label = copy_groups([*examples, *(targets or ())]).astype(np.int64)
@@ -42,6 +44,7 @@ def proposals(
         label if targets is None else label[n:],
         embeddings,
         base,
+        for_examples=for_examples,
     )
 
 
@@ -81,7 +84,8 @@ class Partial:
 
     @cached_property
     def proposals(self) -> Proposals:
-        return proposals(*self._records, base=said_without(self.cache))
+        for_examples = any(part.asked.for_examples for part in self.cache.rounds)
+        return proposals(*self._records, base=said_without(self.cache), for_examples=for_examples)
 
     @cached_property
     def estimate(self) -> Estimate:

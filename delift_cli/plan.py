@@ -6,6 +6,9 @@ spends its share half on the pairs expected to improve a target's best few (expe
 best), half on the pairs that greedy selections over an optimistic kernel rely on. Planning is for the clip kernel
 without self-pairs, which serves the other kernel too.
 
+A pool before a target set (proposals `for_examples`) is planned with the roles exchanged: there each example is to find
+its best targets, for that is what it counts for.
+
 A round is a function of the seed, the budget and the set of scored pairs: nothing else is remembered.
 """
 
@@ -41,6 +44,12 @@ class Round:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def turned(self, n: int) -> Round:
+        """The same pairs with the roles of examples and targets exchanged; `n`: how many examples there are then."""
+        m = len(self.indptr) - 1
+        target = np.repeat(np.arange(m, dtype=np.int64), np.diff(self.indptr))
+        return _round(self.targets * np.int64(m) + target, self.source, n, m)
 
 
 def fit_scored(proposals: Proposals, scored: Scored, seed: int) -> Estimate:
@@ -89,6 +98,16 @@ def next_round(
     InputError when a first budget does not even reach each record twice.
     """
     n, m = proposals.shape
+    if proposals.for_examples:
+        turned = next_round(
+            proposals.turned(),
+            scored.turned(),
+            budget,
+            rounds_left=rounds_left,
+            seed=seed,
+            planned_for=planned_for and planned_for[::-1],
+        )
+        return turned.turned(n)
     keys = scored.example.astype(np.int64) * m + scored.target
     order = np.argsort(keys, kind="stable")
     keys = keys[order]

@@ -112,6 +112,7 @@ class Rounds:
 
     Args:
         budget: None to go on with what an earlier run was to do.
+        for_examples: is it for finding each example's best targets, or each target's best examples?
         embeddings: of examples and targets, as `embeddings_of` gives them; near ones are scored first.
         tokens_per_second: the expected rate, until there is a measured one. For a time only.
         deadline: by `time.monotonic()`; None for a budget that is not a time.
@@ -127,6 +128,7 @@ class Rounds:
         seed: int,
         embeddings: tuple[Embeddings, Embeddings],
         *,
+        for_examples: bool = False,
         tokens_per_second: float = 0.0,
         deadline: float | None = None,
     ) -> None:
@@ -138,6 +140,7 @@ class Rounds:
         self._budget = budget
         self._seed = seed
         self._embeddings = embeddings
+        self._for_examples = for_examples
         self._rate = tokens_per_second
         self._deadline = deadline
 
@@ -162,6 +165,7 @@ class Rounds:
                 goal,
                 self._embeddings,
                 said_without(cache),
+                for_examples=self._for_examples,
             )
             known = scored(cache)
             if goal < n * m and rounds_left <= ROUNDS - 2 and settled(texts, self._before_last_round(known), known):
@@ -173,7 +177,7 @@ class Rounds:
                 if self._deadline is not None and cache.planned < n * m:
                     self.stopped = "time"
                 return
-            asked = Asked(budget, min(goal, n * m), rounds_left, self._seed, n, m)
+            asked = Asked(budget, min(goal, n * m), rounds_left, self._seed, n, m, self._for_examples)
             yield cache.begin_round(asked, new.indptr, new.targets, new.source)
 
     def score(self, part: StoredRound) -> Iterator[Work]:

@@ -1,4 +1,6 @@
-"""Scored pairs, and what a greedy selection makes of them alone: facility location, clip kernel, no self-pairs.
+"""Scored pairs, and what a selection makes of them alone: clip kernel, no self-pairs.
+
+Examples are chosen by facility location, or, from a block that is for finding each example's best targets, by these.
 
 What they cover is a lower bound of the true value, and something that a run can watch from round to round.
 """
@@ -33,6 +35,10 @@ class Scored:
 
     def __len__(self) -> int:
         return len(self.example)
+
+    def turned(self) -> Scored:
+        """The same with the roles of examples and targets exchanged."""
+        return Scored(self.target, self.example, self.utility, self.source)
 
 
 def nothing_scored() -> Scored:
@@ -120,9 +126,12 @@ def coverers(
 
 
 def coverage(proposals: Proposals, scored: Scored, share: float = 0.3) -> float:
-    """Facility location (clip kernel, self-pairs excluded) that greedy reaches on scored pairs alone, with `share`
-    of the examples: what a run can watch from round to round, and a lower bound of the true value."""
-    return _greedy_on_scored(proposals, scored, share)[1]
+    """What a selection of `share` of the examples reaches on scored pairs alone (clip kernel, self-pairs excluded):
+    what a run can watch from round to round, and a lower bound of the true value.
+
+    It is Σ_i max_{j∈A} s_ji over the targets i; of proposals for examples Σ_{j∈A} max_i s_ji.
+    """
+    return _chosen_on_scored(proposals, scored, share)[1]
 
 
 def settled(proposals: Proposals, before: Scored, after: Scored) -> bool:
@@ -134,19 +143,25 @@ def settled(proposals: Proposals, before: Scored, after: Scored) -> bool:
     if min(KEEP_SHARES) * len(proposals.example_key) < SETTLED_RECORDS:
         return False
     return all(
-        {*_greedy_on_scored(proposals, before, share)[0].tolist()}
-        == {*_greedy_on_scored(proposals, after, share)[0].tolist()}
+        {*_chosen_on_scored(proposals, before, share)[0].tolist()}
+        == {*_chosen_on_scored(proposals, after, share)[0].tolist()}
         for share in KEEP_SHARES
     )
 
 
-def _greedy_on_scored(proposals: Proposals, scored: Scored, share: float) -> tuple[NDArray[np.int64], float]:
+def _chosen_on_scored(proposals: Proposals, scored: Scored, share: float) -> tuple[NDArray[np.int64], float]:
     n, m = proposals.shape
+    k = max(1, round(share * n))
     use = (scored.utility > 0) & (proposals.example_key[scored.example] != proposals.target_key[scored.target])
+    if proposals.for_examples:
+        best = np.zeros(n, np.float32)
+        np.maximum.at(best, scored.example[use], scored.utility[use])
+        chosen = np.argsort(-best, kind="stable")[:k]
+        return chosen, float(best[chosen].sum(dtype=np.float64))
     order = np.lexsort((scored.target[use], scored.example[use]))
     indptr = np.concatenate([[0], np.cumsum(np.bincount(scored.example[use], minlength=n))]).astype(np.int64)
     columns, values = scored.target[use][order], scored.utility[use][order]
-    chosen, value = sparse_greedy(indptr, columns, values, max(1, round(share * n)), m)
+    chosen, value = sparse_greedy(indptr, columns, values, k, m)
     return chosen, float(value)
 
 

@@ -56,7 +56,8 @@ _RESULTS = ("distance", "logprob")
 @dataclass(frozen=True)
 class Asked:
     """What a round was planned for: the budget as it was written, the pairs in all that it comes to, how many rounds
-    (this one included) were to spend it, the seed, and how many records there were (None: as many as now)."""
+    (this one included) were to spend it, the seed, how many records there were (None: as many as now), and whether it
+    was to find each example's best targets or each target's best examples."""
 
     budget: str
     goal: int
@@ -64,6 +65,7 @@ class Asked:
     seed: int
     examples: int | None = None
     targets: int | None = None
+    for_examples: bool = False
 
 
 class Pairs(NamedTuple):

@@ -140,6 +140,18 @@ def test_dry_run_says_pairs_rounds_and_share(folder: Path, tmp_path: Path) -> No
     assert "58 of 576 (10.07%), in at most 5 rounds" in score(folder / "pool.jsonl", *more).err
 
 
+def test_pairs_are_planned_for_the_pool(folder: Path, tmp_path: Path) -> None:
+    """For the best targets of its records before a target set, for its best examples behind existing data."""
+    assert all(part.asked.for_examples for part in SparseCache(folder / "dev").rounds)
+    assert not any(part.asked.for_examples for part in SparseCache(folder / "part").rounds)
+    path = tmp_path / "old"
+    existing = ("--examples", folder / "dev.jsonl", "--targets", folder / "pool.jsonl")
+    assert score(*existing, "-o", path, "--budget", "40%", "-q").code == 0
+    assert not any(part.asked.for_examples for part in SparseCache(path).rounds)
+    for stage in (("--target", folder / "dev"), ("--existing", path)):
+        assert len(delift("select", folder / "part", *stage, "-k", "5").out.splitlines()) == 5
+
+
 def test_dry_run_of_an_interrupted_run(folder: Path, tmp_path: Path) -> None:
     """Only what is left counts: the pairs of the round that was begun, and the rounds after it."""
     path = tmp_path / "c"

@@ -191,6 +191,56 @@ def test_rectangular_block_has_no_self_pairs():
     assert not (scored.source == SELF).any()
 
 
+def before_targets(budget, for_examples, seed=0):
+    """A pool of 120 before 20 targets, planned for the one side or the other."""
+    U, prompts, responses = world(140, seed)
+    sides = [(prompts[at], responses[at]) for at in (slice(120), slice(120, None))]
+    key = np.arange(140)
+    return U[:120, 120:], propose(*sides, budget, key[:120], key[120:], for_examples=for_examples)
+
+
+def test_for_examples_finds_the_best_targets_of_each_example():
+    found = {True: [], False: []}
+    for seed in range(3):
+        for for_examples, shares in found.items():
+            U, proposals = before_targets(480, for_examples, seed)
+            scored = drive(U, proposals, 480)
+            assert len(np.unique(pairs(scored, 20))) == len(scored) == 480
+            best = np.zeros(120)
+            np.maximum.at(best, scored.example, scored.utility)
+            shares.append(best.sum() / np.maximum(U.max(axis=1), 0).sum())
+    assert np.mean(found[True]) > np.mean(found[False]) + 0.03
+
+
+def test_turning_exchanges_the_roles():
+    _, proposals = before_targets(480, True)
+    assert proposals.nearest.shape[0] == 120
+    assert proposals.nearest.max() < 20
+    turned = proposals.turned()
+    assert turned.shape == (20, 120)
+    assert not turned.for_examples
+    there = plan.next_round(turned, nothing_scored(), 480)
+    back = there.turned(120)
+    pair = [np.repeat(np.arange(len(r.indptr) - 1), np.diff(r.indptr)) for r in (there, back)]
+    sources = {(j, i): s for i, j, s in zip(pair[0], there.targets, there.source, strict=True)}
+    assert sources == {(j, i): s for j, i, s in zip(pair[1], back.targets, back.source, strict=True)}
+    ours = plan.next_round(proposals, nothing_scored(), 480)
+    assert (ours.indptr.tolist(), ours.targets.tolist()) == (back.indptr.tolist(), back.targets.tolist())
+
+
+def test_selection_for_examples_goes_by_their_best_targets():
+    U, proposals = before_targets(480, True)
+    every = np.indices(U.shape).reshape(2, -1).astype(np.int32)
+    scored = Scored(every[0], every[1], U.ravel().astype(np.float32), np.full(U.size, RANDOM, np.uint8))
+    best = np.sort(np.maximum(U.max(axis=1), 0))[::-1]
+    assert coverage(proposals, scored) == pytest.approx(best[:36].sum(), rel=1e-5)
+    assert settled(proposals, scored, scored)
+    below = U.max(axis=1).argmin()
+    raised = scored.utility.copy()
+    raised[below * 20] = 9.0
+    assert not settled(proposals, scored, Scored(every[0], every[1], raised, scored.source))
+
+
 def test_self_pairs_join_copies_by_rank():
     left, right = self_pairs(np.array([5, 7, 5, 9]), np.array([9, 5, 5, 8]))
     assert list(zip(left.tolist(), right.tolist(), strict=True)) == [(0, 1), (2, 2), (3, 0)]

@@ -111,6 +111,7 @@ def score(
         raise InputError("examples and targets cannot both come from stdin")
     path = output or _default_output(source, targets, examples is not None)
     following = _next_command(path, targets, examples is not None)
+    pool_before_targets = targets is not None and examples is None
     wanted = None if budget is None else parse_budget(budget)
     layout = layout_of(path)
     sparse = _in_part(path, layout, wanted, go_on)
@@ -178,7 +179,9 @@ def score(
     with run.open_sparse_cache(path, description, inputs) as part, log:
         deadline = started + wanted.seconds if wanted and wanted.seconds else None
         rate = whole.tokens_per_second if whole else 0.0
-        work, stopped = _score_rounds(engine, chat, inputs, part, wanted, seed, rate, deadline, quiet)
+        work, stopped = _score_rounds(
+            engine, chat, inputs, part, wanted, seed, rate, deadline, quiet, for_examples=pool_before_targets
+        )
         summary = score_summary.summary(part, work, inputs, model=name, engine=engine)
         if not part.pairs_done:
             raise InputError(f"--budget {budget} is over before the first pair was scored; give it more time")
@@ -289,6 +292,8 @@ def _score_rounds(
     rate: float,
     deadline: float | None,
     quiet: bool,
+    *,
+    for_examples: bool,
 ) -> tuple[Work, str]:
     """Round after round; what was done, and why it ended."""
     from .. import rounds, run, scoring
@@ -307,7 +312,16 @@ def _score_rounds(
             pass
         work = measuring.work
         going = rounds.Rounds(
-            measuring, inputs, targets, cache, budget, seed, embedded, tokens_per_second=rate, deadline=deadline
+            measuring,
+            inputs,
+            targets,
+            cache,
+            budget,
+            seed,
+            embedded,
+            for_examples=for_examples,
+            tokens_per_second=rate,
+            deadline=deadline,
         )
         for part in going.rounds():
             number, before, todo = len(cache.rounds), work, len(part.todo)

@@ -284,13 +284,14 @@ def carve(
     right: np.ndarray,
     share: float,
     seed: int,
+    for_examples: bool = False,
 ) -> list[np.ndarray]:
     """One block's clip kernels without self-pairs: the true one, the rest 0, and with cautious estimates."""
     block = U[np.ix_(left, right)]
     sides = [([texts[0][r] for r in side], [texts[1][r] for r in side]) for side in (left, right)]
     budget = round(share * block.size)
     points = None if embeddings is None else (embeddings[:, left], embeddings[:, right])
-    proposals = propose(sides[0], sides[1], budget, left, right, points, base[right])
+    proposals = propose(sides[0], sides[1], budget, left, right, points, base[right], for_examples=for_examples)
     scored, _, _ = score_with(block, proposals, budget, seed)
     model = plan.fit_scored(proposals, scored, seed)
     found = block, fill(scored, np.zeros(block.shape)), fill(scored, dense(model, estimate.CAUTION))
@@ -310,8 +311,8 @@ def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
             side, V = order[:fifth], np.sort(order[args.carve * fifth :])
             other = order[fifth : 2 * fifth] if args.carve == 2 else side
             pool, to_target, existing = (
-                carve(U, (prompts, responses), embeddings, base, a, b, share, seed)
-                for a, b in ((V, V), (V, side), (other, V))
+                carve(U, (prompts, responses), embeddings, base, a, b, share, seed, for_examples)
+                for a, b, for_examples in ((V, V, False), (V, side, True), (other, V, False))
             )
             nothing = np.zeros(len(V))
             cases = {
