@@ -38,7 +38,7 @@ PSEUDO, PSEUDO_SHARE = 2.0, 0.1  # pseudo-observations of the mean per row: at l
 SHRINK_PAIRS = 3.0  # a target's residual variance counts as if seen on this many further average pairs
 CAUTION = 1.0  # standard deviations taken off an estimate that a selection chooses from
 SAMPLE = 2_000_000  # pairs that one member is trained on, at most
-MIN_RANDOM = 30  # random pairs that say something of a mean and a slope
+MIN_MEAN, MIN_RANDOM = 5, 30  # random pairs that say something of a mean; of a slope
 TREND_RIDGE = 20.0  # for features and utilities of unit standard deviation
 LEFT_OUT = 0.05  # of all pairs, random ones that a member leaves out, at most
 
@@ -222,17 +222,17 @@ def fit(
 ) -> Estimate:
     """Fit the model of this module to scored pairs (three arrays of one length; self-pairs do not belong here).
 
-    `random`: which of them were drawn at random; None, or fewer than MIN_RANDOM: no mean and no line of their own, and
-    features are not used. `features`: of examples [n, f] and targets [m, g], on any scale.
+    `random`: which of them were drawn at random; of fewer than MIN_RANDOM (None: none) no line is made, and features
+    are not used. `features`: of examples [n, f] and targets [m, g], on any scale.
     Deterministic for a seed, whatever the number of threads; seconds for a million pairs.
     """
     n, m = len(example_graph.indptr) - 1, len(target_graph.indptr) - 1
     if len(utility) == 0:
         return Estimate(0.0, np.zeros((1, n, 1), np.float32), np.zeros((1, m, 1), np.float32), np.ones(m, np.float32))
     drawn = np.empty(0, np.int64) if random is None else np.flatnonzero(random)
+    mean = float((utility[drawn] if len(drawn) >= MIN_MEAN else utility).mean(dtype=np.float64))
     if len(drawn) < MIN_RANDOM:
         drawn = drawn[:0]
-    mean = float((utility[drawn] if len(drawn) else utility).mean(dtype=np.float64))
     left_out = np.random.default_rng(seed).permutation(drawn)[: int(MEMBERS * LEFT_OUT * len(utility))]
     scale = max(float(utility.std(dtype=np.float64)), 1e-9)
     y = ((utility - mean) / scale).astype(np.float32)

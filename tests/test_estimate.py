@@ -64,6 +64,19 @@ def test_random_pairs_correct_what_chosen_ones_promise():
     assert np.array_equal(model.right, again.right)
 
 
+def test_a_few_random_pairs_have_a_mean_and_no_line():
+    _, _, J, T, y = sample()
+    drawn = np.zeros(len(y), bool)
+    drawn[np.argsort(y)[::200]] = True  # ten or so, from low to high
+    y[~drawn] += 0.5  # chosen for being good
+    assert 5 <= drawn.sum() < 30
+    model = fit(J, T, y, no_graph(120), no_graph(100), random=drawn)
+    assert model.mean == pytest.approx(y[drawn].mean(), abs=1e-5)
+    one = np.zeros(len(y), bool)
+    one[0] = True
+    assert fit(J, T, y, no_graph(120), no_graph(100), random=one).mean == pytest.approx(y.mean(), abs=1e-5)
+
+
 def test_features_say_what_few_random_pairs_cannot():
     """Effects that follow from features: of records that were hardly scored too, and not misled by chosen pairs."""
     rng = np.random.default_rng(3)
