@@ -70,7 +70,7 @@ def evaluate(
     for each in (targets, *sets):
         if each.rejected:
             first, count = each.rejected[0], len(each.rejected)
-            left_out = "1 record" if count == 1 else f"{count:,} records"
+            left_out = console.counted(count, "record")
             say(f"{each.source}: {left_out} left out, first: line {first.line}: {first.reason}")
     joined = join(sets)
     subsets = joined.members[: len(subset)]
@@ -144,7 +144,7 @@ def _cells(row: Outcome) -> list[str]:
 
 
 def _print(rows: list[Outcome], held_out: int, shots: int) -> None:
-    behind = "1 example" if shots == 1 else f"{shots} examples"
+    behind = console.counted(shots, "example")
     console.say(f"{held_out:,} held-out records behind {behind} each, with 95 % intervals")
     console.table(
         ("shown", "records", "nats per token", "distance", "perplexity"),
