@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .kernel import dense_kernel, utility_kernel
-from .selection import Selection, select
+from .submodular.kernel import dense_kernel, utility_kernel
+from .submodular.select import Selection, select
 
 __version__ = "0.1.0"
 __all__ = ["Selection", "dense_kernel", "select", "utility_kernel"]

@@ -13,7 +13,7 @@ import pytest
 from gguf_models import write_model
 
 from delift_cli.errors import InputError
-from delift_cli.model import ModelFile
+from delift_cli.model.gguf import ModelFile
 from tests.evidence import pools, report, runs, stats, variants
 from tests.evidence.runs import Run
 

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from gguf_models import write_model
 
-from delift_cli.cache import CacheWriter, open_for_scoring
+from delift_cli.cache.dense import CacheWriter, open_for_scoring
 from delift_cli.cli import main
-from delift_cli.records import RecordSet, parse_records
+from delift_cli.data.reading import parse_records
+from delift_cli.data.record import RecordSet
 
 WORDS = ("cat", "dog", "sun", "moon", "tree", "river", "stone", "bird", "fish", "cloud", "wind", "rain", "snow")
 QUICK = ("--threads", "1", "--weights", "as-is")  # no tuning, no spinning workers on a loaded machine

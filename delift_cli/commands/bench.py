@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from .. import console
+from . import console
 from .model_options import ModelChoice, Threads
 
 PLAIN_PAIRS = 8
@@ -26,7 +26,7 @@ def bench(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Measure, side by side in one run: raw prompt processing, our scoring, a plain loop; and what DATA would take."""
-    from ..bench import measure
+    from ..scoring.bench import measure
 
     result = measure(
         data,

@@ -8,7 +8,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from .. import console
+from . import console
 
 
 def cache(
@@ -18,7 +18,7 @@ def cache(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
 ) -> None:
     """List the converted models that delift score keeps, or remove them."""
-    from ..weights import cache_directory, clear_cache, kept_models
+    from ..model.converted import cache_directory, clear_cache, kept_models
 
     kept = [{"file": path.name, "bytes": path.stat().st_size} for path in kept_models()]
     if clear:

@@ -10,8 +10,8 @@ import numpy as np
 import orjson
 import typer
 
-from .. import console
-from ..evaluation import Interval, Outcome, outcomes, random_subsets
+from ..evaluation.intervals import Interval, Outcome, outcomes, random_subsets
+from . import console
 from .model_options import (
     GpuLayers,
     ModelChoice,
@@ -57,11 +57,12 @@ def evaluate(
     delift evaluate test.jsonl subset.jsonl --pool train.jsonl\n
     delift evaluate test.jsonl a.jsonl b.jsonl --pool train.delift --shots 3
     """
-    from .. import run
-    from ..encoding import encode_examples
-    from ..in_context import HeldOut, join, read_set
-    from ..model import ModelFile, Settings, locate
-    from ..template import load_template
+    from ..evaluation.in_context import HeldOut, join, read_set
+    from ..model.gguf import ModelFile, locate
+    from ..model.llama import Settings
+    from ..prompt.encoding import encode_examples
+    from ..prompt.template import load_template
+    from ..scoring import job
 
     say = _nothing if quiet else console.say
     sources = (held_out, *subset, *([] if pool is None else [pool]))
@@ -82,13 +83,13 @@ def evaluate(
     chat = load_template(template, file.template, file.vocabulary)
     limit = file.context // (shots + 1) if truncate else None
     test = HeldOut(targets, joined.records, chat, limit)
-    engine = run.choose_engine(
+    engine = job.choose_engine(
         file,
         sha256,
         weights,
         Settings(gpu_layers, threads),
         batch=None,
-        inputs=run.Inputs(joined.records, targets, encode_examples(joined.records, chat, limit=limit), test.targets),
+        inputs=job.Inputs(joined.records, targets, encode_examples(joined.records, chat, limit=limit), test.targets),
         cache=None,
         say=say,
     )

@@ -10,15 +10,16 @@ from typing import Annotated, Any, Literal
 import orjson
 import typer
 
-from .. import blocks, console
 from ..amount import parse_amount
-from ..blocks import KernelOptions, SelfUtility
+from ..cache.sparse import open_cache
+from ..data.record import Record
 from ..errors import InputError
-from ..explain import explain_chosen, explain_left_out, harmed
-from ..kernel import Transform, Utility
-from ..records import Record
-from ..selection import select as choose
-from ..sparse_cache import open_cache
+from ..selection import blocks
+from ..selection.blocks import KernelOptions, SelfUtility
+from ..submodular.explain import explain_chosen, explain_left_out, harmed
+from ..submodular.kernel import Transform, Utility
+from ..submodular.select import select as choose
+from . import console
 
 PoolObjective = Literal["fl", "sqrt", "log1p", "saturated"]
 

@@ -12,10 +12,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from .. import console
-from ..cache import Cache
-from ..inspection import utilities
-from ..sparse_cache import SparseCache, open_cache
+from ..cache.dense import Cache
+from ..cache.figures import utilities
+from ..cache.sparse import SparseCache, open_cache
+from . import console
 
 
 def inspect(

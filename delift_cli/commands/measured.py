@@ -6,8 +6,8 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from .. import console
-from ..partial import Partial
+from ..budget.partial_block import Partial
+from . import console
 
 
 def measured(partial: Partial) -> dict[str, Any]:

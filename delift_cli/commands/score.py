@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import orjson
 import typer
 
-from .. import console
 from ..amount import Budget, parse_budget
 from ..errors import InputError
-from . import score_summary
+from . import console, score_summary
 from .model_options import (
     GpuLayers,
     ModelChoice,
@@ -29,11 +28,11 @@ from .model_options import (
 )
 
 if TYPE_CHECKING:  # llama.cpp takes a while to load, and only this verb needs it
-    from ..cache import CacheWriter
-    from ..run import Engine, Forecast, Inputs
-    from ..scoring import Work
-    from ..sparse_cache import SparseWriter
-    from ..template import ChatTemplate
+    from ..cache.dense import CacheWriter
+    from ..cache.sparse import SparseWriter
+    from ..prompt.template import ChatTemplate
+    from ..scoring.job import Engine, Forecast, Inputs
+    from ..scoring.pairs import Work
 
 ALL_PAIRS_SECONDS = 12 * 3600  # what a run may take that was not given a budget
 SLOWEST = 50.0  # tokens/s: below what that leaves time for, the forecast is not worth its seconds
@@ -96,11 +95,13 @@ def score(
     delift score train.jsonl --continue --budget +5%
     """
     started = time.monotonic()
-    from .. import run
-    from ..model import ModelFile, Settings, locate, log_file, log_to
-    from ..records import read_records
-    from ..sparse_cache import layout_of
-    from ..template import load_template
+    from ..cache.sparse import layout_of
+    from ..data.reading import read_records
+    from ..model.gguf import ModelFile, locate
+    from ..model.llama import Settings
+    from ..model.log import log_file, log_to
+    from ..prompt.template import load_template
+    from ..scoring import job
 
     if (data is None) == (examples is None):
         raise InputError("give the pool, as in: delift score train.jsonl; or --examples and --targets")
@@ -127,7 +128,7 @@ def score(
     if context > file.context:
         say(f"--ctx {context:,} is more than the {file.context:,} tokens that the model was trained on")
     chat = load_template(template, file.template, file.vocabulary)
-    inputs = run.prepare(
+    inputs = job.prepare(
         example_records,
         target_records,
         chat,
@@ -137,7 +138,7 @@ def score(
         response_tokens=max_response_tokens,
     )
     identity = file.identity()
-    engine = run.choose_engine(
+    engine = job.choose_engine(
         file,
         identity["sha256"],
         weights,
@@ -149,7 +150,7 @@ def score(
     )
     whole = None
     if dry_run or (sparse and wanted and wanted.seconds) or (layout is None and wanted is None and _long(inputs)):
-        whole = run.forecast(engine, inputs)
+        whole = job.forecast(engine, inputs)
     if dry_run and whole:
         expected, rounds = whole, None
         if sparse:
@@ -158,7 +159,7 @@ def score(
         return
     if whole and not sparse:
         _check_all_pairs(whole)
-    description = run.describe(
+    description = job.describe(
         file,
         identity,
         chat,
@@ -170,13 +171,13 @@ def score(
     name = f"{identity['name']} {identity['quantization']}"
     log = nullcontext() if verbose else log_file(path / "llama.cpp.log")
     if not sparse:
-        with run.open_cache(path, description, inputs) as cache, log:
+        with job.open_cache(path, description, inputs) as cache, log:
             work = _score_with_progress(engine, inputs, cache, quiet)
             summary = score_summary.summary(cache, work, inputs, model=name, engine=engine)
         _show(summary | {"next": following}, as_json, quiet, score_summary.lines)
         return
     _check_budget(inputs, wanted, path if layout else None)
-    with run.open_sparse_cache(path, description, inputs) as part, log:
+    with job.open_sparse_cache(path, description, inputs) as part, log:
         deadline = started + wanted.seconds if wanted and wanted.seconds else None
         rate = whole.tokens_per_second if whole else 0.0
         work, stopped = _score_rounds(
@@ -204,7 +205,7 @@ def _in_part(path: Path, layout: str | None, budget: Budget | None, go_on: bool)
 
 def _long(inputs: Inputs) -> bool:
     """Might all pairs take longer than the limit?"""
-    from ..run import expected_tokens
+    from ..scoring.job import expected_tokens
 
     return expected_tokens(inputs, inputs.target_tokens)[0] > ALL_PAIRS_SECONDS * SLOWEST
 
@@ -212,8 +213,8 @@ def _long(inputs: Inputs) -> bool:
 def _forecast_within(
     whole: Forecast, inputs: Inputs, budget: Budget | None, begun: Path | None
 ) -> tuple[Forecast, int]:
-    from ..rounds import forecast
-    from ..sparse_cache import SparseCache
+    from ..budget.rounds import forecast
+    from ..cache.sparse import SparseCache
 
     return forecast(whole, inputs, budget, None if begun is None else SparseCache(begun))
 
@@ -229,8 +230,8 @@ def _check_all_pairs(whole: Forecast) -> None:
 
 def _check_budget(inputs: Inputs, budget: Budget | None, begun: Path | None) -> None:
     """Before a cache is made, or made larger: is the budget enough for what is new?"""
-    from ..rounds import check_budget, pending
-    from ..sparse_cache import SparseCache
+    from ..budget.rounds import check_budget, pending
+    from ..cache.sparse import SparseCache
 
     if budget is None or not budget.seconds:
         cache = None if begun is None else SparseCache(begun)
@@ -267,12 +268,13 @@ def _next_command(cache: Path, targets: str | None, as_existing: bool) -> str:
 
 
 def _score_with_progress(engine: Engine, inputs: Inputs, cache: CacheWriter, quiet: bool) -> Work:
-    from .. import run, scoring
+
+    from ..scoring import job, pairs
 
     rows, already = cache.shape[0], int((cache.rows["done"] == cache.shape[1]).sum())
-    work = scoring.Work()
+    work = pairs.Work()
     with console.progress("scoring", rows, quiet=quiet) as show:
-        for work in run.execute(engine, inputs, cache):
+        for work in job.execute(engine, inputs, cache):
             show(
                 already + work.rows,
                 f"{work.pairs:,} pairs, {work.pairs / work.seconds:.1f} pairs/s, "
@@ -296,18 +298,19 @@ def _score_rounds(
     for_examples: bool,
 ) -> tuple[Work, str]:
     """Round after round; what was done, and why it ended."""
-    from .. import rounds, run, scoring
-    from ..embeddings import embeddings_of
+    from ..budget import rounds
+    from ..scoring import job, pairs
+    from ..scoring.embeddings import embeddings_of
 
-    work = scoring.Work()
+    work = pairs.Work()
     goal, rounds_left, _ = rounds.pending(cache, budget, cache.shape)
     if cache.complete and (rounds_left == 0 or (deadline is None and goal <= cache.planned)):
         return work, "budget"  # nothing to do: the model need not be loaded
     with console.counting("embeddings", cache.shape[0], quiet=quiet) as report:
         embedded = embeddings_of(cache, lambda: (engine, chat), report)
     targets = inputs.target_tokens
-    with run.at_work(engine, inputs, targets) as models:
-        measuring = scoring.Scoring(models, inputs.encoded_examples, targets)
+    with job.at_work(engine, inputs, targets) as models:
+        measuring = pairs.Scoring(models, inputs.encoded_examples, targets)
         for _ in measuring.base(cache):
             pass
         work = measuring.work

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import console
-from ..cache import Cache
-from ..inspection import utilities
-from ..partial import Partial
-from ..sparse_cache import SparseCache
+from ..budget.partial_block import Partial
+from ..cache.dense import Cache
+from ..cache.figures import utilities
+from ..cache.sparse import SparseCache
+from . import console
 from .measured import measured, measured_lines
 
 if TYPE_CHECKING:  # with llama.cpp in their train
-    from ..run import Engine, Forecast, Inputs
-    from ..scoring import Work
+    from ..scoring.job import Engine, Forecast, Inputs
+    from ..scoring.pairs import Work
 
 SOURCES = ("self", "neighbours", "random", "held out", "adaptive")  # by plan's codes
 STOPPED = {

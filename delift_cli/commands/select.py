@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import orjson
 import typer
 
-from .. import baselines, blocks, console, gains, output
 from ..amount import parse_amount, parse_share
-from ..blocks import AnyBlock, Estimates, KernelOptions, PartialBlock, Records, SelfUtility
-from ..cache import Cache, Stored
-from ..curve import curve_rows, plot, render_curve
+from ..cache.dense import Cache
+from ..cache.sparse import SparseCache, open_cache
+from ..cache.stored import Stored
+from ..data.limits import labels, named_indices, read_quotas
+from ..data.near_duplicates import near_duplicates
 from ..errors import InputError
-from ..kernel import Transform, Utility
-from ..limits import labels, named_indices, read_quotas
-from ..objectives import Objective, value
-from ..selection import Method as Greedy
-from ..selection import select as choose
-from ..similar import near_duplicates
-from ..sparse_cache import SparseCache, open_cache
+from ..selection import baselines, blocks, first_gains, output
+from ..selection.blocks import AnyBlock, Estimates, KernelOptions, PartialBlock, Records, SelfUtility
+from ..submodular.curve import curve_rows, plot, render_curve
+from ..submodular.kernel import Transform, Utility
+from ..submodular.objectives import Objective, value
+from ..submodular.select import Method as Greedy
+from ..submodular.select import select as choose
+from . import console
 from .select_summary import COVERING, summarize, summary_lines
 
 if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need it
-    from ..run import Engine
-    from ..template import ChatTemplate
+    from ..prompt.template import ChatTemplate
+    from ..scoring.job import Engine
 
 ObjectiveName = Literal["fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated"]
 Method = Literal["random", "length", "loss", "ifd", "embedding", "delift"]
@@ -132,7 +134,7 @@ def select(
         opened = _embedded(caches, asked_model) if method == "embedding" else _scored(caches)
         roles = {role: opened.get(role) for role in paths}
         goal, pool = blocks.objective_over(**roles, name=name, options=options, eta=eta, nu=nu, alpha=alpha)
-        kept_gains = gains.gains_file(
+        kept_gains = first_gains.gains_file(
             pool.cache,
             list(caches.values()),
             objective=name,
@@ -165,14 +167,14 @@ def select(
         epsilon=epsilon,
         parts=parts,
         seed=seed,
-        initial_gains=None if kept_gains is None else gains.read_gains(kept_gains, len(records)),
+        initial_gains=None if kept_gains is None else first_gains.read_gains(kept_gains, len(records)),
         per_token=method in COVERING,
     )
     if not len(selection.indices) and selection.stopped == "exhausted":
         smallest = f"; the smallest has {pool.cache.example_tokens.min():,} tokens" if amount.tokens else ""
         raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
     if kept_gains is not None:
-        gains.keep_gains(kept_gains, selection.initial_gains)
+        first_gains.keep_gains(kept_gains, selection.initial_gains)
     whole = value(goal)
     written = output.render(
         records,
@@ -230,8 +232,8 @@ class _Asked:
     quiet: bool
 
     def open(self, cache: Stored) -> tuple[Engine, ChatTemplate]:
-        from ..model import Settings
-        from ..run import engine_as_measured
+        from ..model.llama import Settings
+        from ..scoring.job import engine_as_measured
 
         return engine_as_measured(cache, self.model, Settings(self.gpu_layers, self.threads))
 
@@ -241,7 +243,7 @@ def _scored(caches: dict[str, Cache | SparseCache]) -> dict[str, AnyBlock]:
 
 
 def _embedded(caches: dict[str, Cache | SparseCache], asked: _Asked) -> dict[str, AnyBlock]:
-    from ..embeddings import embedded_blocks
+    from ..selection.embedded import embedded_blocks
 
     if not caches:
         return {}
@@ -258,7 +260,7 @@ def _per_record(
     baselines.check_pool(cache, method)
     alone = None
     if method == "ifd":
-        from ..without_prompt import logprob_without_prompt
+        from ..scoring.without_prompt import logprob_without_prompt
 
         with console.counting("responses without prompts", cache.shape[0], quiet=asked.quiet) as report:
             alone = logprob_without_prompt(cache, asked.open, report)

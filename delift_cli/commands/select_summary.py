@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ..amount import Amount
-from ..blocks import KernelOptions, PartialBlock, Records
-from ..selection import Selection
+from ..selection.blocks import KernelOptions, PartialBlock, Records
+from ..submodular.select import Selection
 from .measured import measured, measured_lines
 
 WHAT = {

@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 
-from delift_cli import estimate, lexical, plan
-from delift_cli.kernel import factored_kernel
-from delift_cli.proposals import Proposals, propose
-from delift_cli.quality import quality
-from delift_cli.scored import HELD_OUT, RANDOM, Scored, coverage, nothing_scored
-from delift_cli.selection import select
+from delift_cli.budget import estimate, plan
+from delift_cli.budget.measured import HELD_OUT, RANDOM, Scored, coverage, nothing_scored
+from delift_cli.budget.proposals import Proposals, propose
+from delift_cli.budget.trust import quality
+from delift_cli.data import ngrams
+from delift_cli.submodular.kernel import factored_kernel
+from delift_cli.submodular.select import select
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 BARS = {0.05: (0.93, 0.95, 0.95, 0.85), 0.1: (0.97, 0.98, 0.98, 0.92), 0.2: (0.99, 0.99, 0.99, 0.96)}
@@ -182,8 +183,8 @@ def trees(scored: Scored, similarity: np.ndarray, features: np.ndarray, seed: in
 
 
 def similarities(prompts: list[str], responses: list[str]) -> np.ndarray:
-    vectors = lexical.grams(prompts, responses)
-    indices, values = lexical.neighbours(vectors, vectors, len(prompts))
+    vectors = ngrams.grams(prompts, responses)
+    indices, values = ngrams.neighbours(vectors, vectors, len(prompts))
     out = np.zeros((len(prompts), len(prompts)))
     np.put_along_axis(out, np.maximum(indices, 0), np.where(indices >= 0, values, 0), 1)
     return out
@@ -191,12 +192,13 @@ def similarities(prompts: list[str], responses: list[str]) -> np.ndarray:
 
 def embed(prompts: list[str], responses: list[str]) -> np.ndarray:
     """Embeddings of the records by the small default model: the only thing here that runs a model."""
-    from delift_cli.embeddings import embed_texts
-    from delift_cli.encoding import encode_examples
-    from delift_cli.model import ModelFile, Settings, locate
-    from delift_cli.records import read_records
-    from delift_cli.run import Engine
-    from delift_cli.template import load_template
+    from delift_cli.data.reading import read_records
+    from delift_cli.model.gguf import ModelFile, locate
+    from delift_cli.model.llama import Settings
+    from delift_cli.prompt.encoding import encode_examples
+    from delift_cli.prompt.template import load_template
+    from delift_cli.scoring.embeddings import embed_texts
+    from delift_cli.scoring.job import Engine
 
     file = ModelFile(locate(None))
     with tempfile.TemporaryDirectory() as folder:

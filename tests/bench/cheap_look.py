@@ -22,16 +22,18 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
-from delift_cli import plan
-from delift_cli.cache import Cache
-from delift_cli.embeddings import embed
-from delift_cli.encoding import encode_examples, encode_targets
-from delift_cli.logprob import token_logprobs
-from delift_cli.model import Model, ModelFile, Settings, locate
-from delift_cli.proposals import propose
-from delift_cli.records import RecordSet, read_records
-from delift_cli.template import load_template
-from delift_cli.weights import converted
+from delift_cli.budget import plan
+from delift_cli.budget.proposals import propose
+from delift_cli.cache.dense import Cache
+from delift_cli.data.reading import read_records
+from delift_cli.data.record import RecordSet
+from delift_cli.model.converted import converted
+from delift_cli.model.gguf import ModelFile, locate
+from delift_cli.model.llama import Model, Settings
+from delift_cli.model.logprob import token_logprobs
+from delift_cli.prompt.encoding import encode_examples, encode_targets
+from delift_cli.prompt.template import load_template
+from delift_cli.scoring.embeddings import embed
 from tests.bench.budget import COLUMNS, Judge, dense, fill, score_with
 from tests.evidence.stats import rank_correlation
 

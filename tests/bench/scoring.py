@@ -30,13 +30,16 @@ from typing import Any
 
 import numpy as np
 
-from delift_cli import rates, run
-from delift_cli.encoding import EncodedExamples
-from delift_cli.model import Model, ModelFile, Settings, locate, quantize
-from delift_cli.records import Message, Record, RecordSet, read_records
-from delift_cli.scoring import RowScorer, TargetTokens, cells_needed, common_start
-from delift_cli.template import load_template
-from delift_cli.trie import Sequences, build_trie
+from delift_cli.data.reading import read_records
+from delift_cli.data.record import Message, Record, RecordSet
+from delift_cli.model import high_level
+from delift_cli.model.gguf import ModelFile, locate
+from delift_cli.model.llama import Model, Settings, quantize
+from delift_cli.prompt.encoding import EncodedExamples
+from delift_cli.prompt.template import load_template
+from delift_cli.prompt.trie import Sequences, build_trie
+from delift_cli.scoring import job, throughput
+from delift_cli.scoring.pairs import RowScorer, TargetTokens, cells_needed, common_start
 from tests.bench import baselines, shapes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,13 +52,13 @@ class Block:
     """A block ready to score, and its measured rows."""
 
     file: ModelFile
-    inputs: run.Inputs
+    inputs: job.Inputs
     targets: TargetTokens
 
 
 def block(file: ModelFile, examples: RecordSet, targets: RecordSet) -> Block:
     template = load_template(None, file.template, file.vocabulary)
-    inputs = run.prepare(examples, targets, template, context=file.context, truncate=False, skip_invalid=False)
+    inputs = job.prepare(examples, targets, template, context=file.context, truncate=False, skip_invalid=False)
     return Block(file, inputs, TargetTokens(inputs.encoded_targets))
 
 
@@ -94,7 +97,7 @@ def our_rows(made: Block, settings: Settings, between: Callable[[], object] = la
 
 
 def measure_raw(file: ModelFile, settings: Settings, found: list[float]) -> None:
-    found.append(rates.raw_rate(file, settings, seconds=2.0))
+    found.append(throughput.raw_rate(file, settings, seconds=2.0))
 
 
 def prefix_shared_tokens(made: Block) -> float:
@@ -112,15 +115,15 @@ def head(records: RecordSet, count: int) -> RecordSet:
     return replace(records, records=records.records[:count])
 
 
-def sample_pairs(made: Block, count: int) -> tuple[list[rates.Pair], list[tuple[int, int]]]:
+def sample_pairs(made: Block, count: int) -> tuple[list[high_level.Pair], list[tuple[int, int]]]:
     """`count` pairs spread over the block with their places."""
     n, m = made.inputs.shape
     picks = np.random.default_rng(0).choice(n * m, size=min(count, n * m), replace=False)
     places = [divmod(int(pick), m) for pick in picks]
-    return rates.some_pairs(made.inputs.encoded_examples, made.inputs.encoded_targets, count), places
+    return throughput.some_pairs(made.inputs.encoded_examples, made.inputs.encoded_targets, count), places
 
 
-def careful(made: Block, pairs: list[rates.Pair], settings: Settings) -> baselines.Result:
+def careful(made: Block, pairs: list[high_level.Pair], settings: Settings) -> baselines.Result:
     longest = max(len(pair.context) + len(pair.response) for pair in pairs)
     return baselines.careful_loop(
         made.file.path,
@@ -174,7 +177,7 @@ def roads(models: dict[str, ModelFile], pool: RecordSet, settings: Settings) -> 
     raw = float(np.mean(raws))
     pairs, places = sample_pairs(made, 60)
     one_by_one = careful(made, pairs, settings)
-    high = rates.high_level_loop(made.file, settings, pairs[:6])
+    high = high_level.high_level_loop(made.file, settings, pairs[:6])
     rows, columns = np.array(places).T
     return {
         "ours": speeds(ours),
@@ -201,7 +204,7 @@ def roads(models: dict[str, ModelFile], pool: RecordSet, settings: Settings) -> 
 def auto(models: dict[str, ModelFile], pool: RecordSet, settings: Settings) -> dict[str, Any]:
     """What a user gets by default, against loops on the file as it was shipped."""
     shipped = block(models["as-is"], head(pool, 10), pool)
-    engine = run.choose_engine(
+    engine = job.choose_engine(
         shipped.file,
         shipped.file.identity()["sha256"],
         "auto",
@@ -214,7 +217,7 @@ def auto(models: dict[str, ModelFile], pool: RecordSet, settings: Settings) -> d
     ours = our_rows(replace(shipped, file=engine.file), engine.settings)
     pairs, _ = sample_pairs(shipped, 40)
     one_by_one = careful(shipped, pairs, settings)
-    high = rates.high_level_loop(shipped.file, settings, pairs[:6])
+    high = high_level.high_level_loop(shipped.file, settings, pairs[:6])
     return {
         "weights": engine.weights,
         "batch": engine.settings.batch,
@@ -240,7 +243,7 @@ def tokens(models: dict[str, ModelFile], pool: RecordSet, settings: Settings) ->
     found = {}
     for name, records in sets.items():
         made = block(file, records, records)
-        evaluated, plain = run.expected_tokens(made.inputs, made.targets)
+        evaluated, plain = job.expected_tokens(made.inputs, made.targets)
         least = unique_tokens(made.inputs.encoded_examples, made.targets)
         found[name] = {
             "evaluated": evaluated,
@@ -252,7 +255,7 @@ def tokens(models: dict[str, ModelFile], pool: RecordSet, settings: Settings) ->
 
 
 def with_system(record: Record, text: str) -> Record:
-    return replace(record, prompt=(Message("system", text), *record.prompt))
+    return replace(record, turns=(Message("system", text), *record.turns))
 
 
 def unique_tokens(examples: EncodedExamples, targets: TargetTokens) -> int:

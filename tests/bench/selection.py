@@ -158,9 +158,9 @@ def _status(pid: int) -> dict[str, int]:
 
 def sweep_seconds(path: Path) -> float:
     """One plain parallel sweep over the file in the page cache: the second of two."""
-    from delift_cli.greedy import initial_gains
-    from delift_cli.kernel import dense_kernel
-    from delift_cli.objectives import fl
+    from delift_cli.submodular.greedy import initial_gains
+    from delift_cli.submodular.kernel import dense_kernel
+    from delift_cli.submodular.objectives import fl
 
     objective = fl(dense_kernel(np.load(path, mmap_mode="r")))
     initial_gains(objective)
@@ -170,8 +170,8 @@ def sweep_seconds(path: Path) -> float:
 
 
 def compare(path: Path, kind: str, n: int, args: argparse.Namespace, cache: str) -> dict[str, Any]:
-    from delift_cli.kernel import dense_kernel
-    from delift_cli.objectives import fl, value
+    from delift_cli.submodular.kernel import dense_kernel
+    from delift_cli.submodular.objectives import fl, value
 
     make_kernel(path, kind, n)
     k = round(args.share * n)

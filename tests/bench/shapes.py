@@ -19,7 +19,7 @@ import gguf
 import numpy as np
 from gguf import GGUFValueType, LlamaFileType, TokenType
 
-from delift_cli.model import quantize
+from delift_cli.model.llama import quantize
 from tests.bench.baselines import Session, Settings
 from tests.gguf_models import CHATML, LLAMA3_DATE, bpe_merges, byte_characters
 

@@ -23,16 +23,17 @@ from pathlib import Path
 
 import numpy as np
 
-from delift_cli import lexical
-from delift_cli.cache import Cache
-from delift_cli.records import copy_groups, read_records
-from delift_cli.selection import select
+from delift_cli.cache.dense import Cache
+from delift_cli.data import ngrams
+from delift_cli.data.reading import read_records
+from delift_cli.data.record import copy_groups
+from delift_cli.submodular.select import select
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "p3_6k.jsonl"
 RESAMPLES = 4000
 # The planner with nothing but random pairs, all in its first round.
 AT_RANDOM = """
-from delift_cli import plan
+from delift_cli.budget import plan
 plan.NEIGHBOUR_SHARE, plan.RANDOM_SHARE = 0.0, 1.0
 from delift_cli.cli import main
 main()
@@ -53,8 +54,8 @@ def delift(*arguments: object, program: tuple[str, ...] = ("-m", "delift_cli")) 
 def by_text(records: list[dict[str, str]], k: int) -> list[int]:
     """Facility location over the similarities that propose pairs, without a model."""
     n, key = len(records), np.arange(len(records))
-    vectors = lexical.grams([r["prompt"] for r in records], [r["response"] for r in records])
-    indices, values = lexical.neighbours(vectors, vectors, n - 1, key, key)
+    vectors = ngrams.grams([r["prompt"] for r in records], [r["response"] for r in records])
+    indices, values = ngrams.neighbours(vectors, vectors, n - 1, key, key)
     similarity = np.zeros((n, n), np.float32)
     found = indices >= 0
     similarity[indices[found], np.nonzero(found)[0]] = values[found]

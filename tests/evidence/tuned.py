@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from delift_cli.data.reading import read_records
 from delift_cli.errors import RunError
-from delift_cli.model import ModelFile
-from delift_cli.records import read_records
+from delift_cli.model.gguf import ModelFile
 from tests.evidence import scored
 from tests.evidence.lora import Tokens, Tuner, encode
 from tests.evidence.pools import Pool

@@ -1,0 +1,412 @@
+"""Estimates of the pairs that were not scored, from those that were.
+
+The model is a matrix factorisation smoothed over lexical neighbours: utility[j, i] = mean + a_j + b_i + l_j · r_i,
+where records with similar texts are drawn towards similar factors (they act alike as examples, and are helped alike
+as targets). It is the minimum over L, R of
+
+    Σ_scored (u - mean - L_j·R_i)² + pseudo Σ_all (L_j·R_i)² + λ (|L|² + |R|²)
+        + γ Σ_neighbours w (|L_j - L_j'|² + |R_i - R_i'|²)
+
+found by alternating ridge regressions. The second term, some pseudo-observations of the mean per row, works against
+the bias of a sample in which good pairs are over-represented; the mean is that of the random pairs. Several fits from
+different random starts are averaged; their spread and the residuals of each target give a standard deviation.
+
+What features of the records (lengths, losses without an example, the utility of a record before itself) say of the
+effects a_j and b_i is found first, on the random pairs alone, and taken off the utilities u; it comes back at the end.
+
+Each of these fits leaves other random pairs out. What it says of them shows how far the estimates go astray where pairs
+were not chosen for being good: by the slope and level of a line through all of them they are drawn back to the mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.ngrams import sift_worst
+
+RANK = 8
+MEMBERS = 4
+SWEEPS = 10
+RIDGE = 0.1  # λ, for utilities of unit standard deviation
+SMOOTHING = 3.0  # γ, same unit
+EFFECT_RIDGE, EFFECT_SMOOTHING = 0.5, 2.0  # the same for the additive effects
+PSEUDO, PSEUDO_SHARE = 2.0, 0.1  # pseudo-observations of the mean per row: at least, and per scored pair
+SHRINK_PAIRS = 3.0  # a target's residual variance counts as if seen on this many further average pairs
+CAUTION = 1.0  # standard deviations taken off an estimate that a selection chooses from
+SAMPLE = 2_000_000  # pairs that one member is trained on, at most
+MIN_MEAN, MIN_RANDOM = 5, 30  # random pairs that say something of a mean; of a slope
+TREND_RIDGE = 20.0  # for features and utilities of unit standard deviation
+LEFT_OUT = 0.05  # of all pairs, random ones that a member leaves out, at most
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Weighted neighbours of each record, symmetric, in CSR form."""
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    weights: NDArray[np.float32]
+
+
+def graph(indices: NDArray[np.int32], similarities: NDArray[np.float32], degree: int = 10) -> Graph:
+    """Symmetric graph of the first `degree` neighbours in lists as `lexical.neighbours` returns (records x k)."""
+    n = len(indices)
+    indices, similarities = indices[:, :degree], similarities[:, :degree]
+    row = np.repeat(np.arange(n, dtype=np.int64), indices.shape[1])
+    column, weight = indices.ravel().astype(np.int64), similarities.ravel()
+    keep = (column >= 0) & (weight > 0)
+    row, column, weight = row[keep], column[keep], weight[keep]
+    key, first = np.unique(
+        np.concatenate([row * n + column, column * n + row]), return_index=True
+    )  # an edge found from both ends counts once
+    return Graph(
+        np.searchsorted(key, np.arange(n + 1, dtype=np.int64) * n),
+        (key % max(n, 1)).astype(np.int32),
+        np.concatenate([weight, weight])[first].astype(np.float32),
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Fitted factors of the members, float32: left [members, n, r], right [members, m, r]; a pair's estimate is
+    mean + the members' average of left · right. `target_sd` float32 [m]: what the fit leaves unexplained."""
+
+    mean: float
+    left: NDArray[np.float32]
+    right: NDArray[np.float32]
+    target_sd: NDArray[np.float32]
+
+    def predict(self, example: NDArray[np.integer], target: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Estimated utilities of the given pairs."""
+        return self.predict_with_sd(example, target)[0]
+
+    def predict_with_sd(
+        self, example: NDArray[np.integer], target: NDArray[np.integer]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Estimated utilities of the given pairs and their standard deviations (members' spread and residual)."""
+        each = np.stack([_dots(lf, rt, example, target) for lf, rt in zip(self.left, self.right, strict=True)])
+        sd = np.sqrt(each.var(0) + self.target_sd[target] ** 2)
+        return each.mean(0) + np.float32(self.mean), sd
+
+    def factors(self, caution: float = CAUTION) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """left float32 [n, r'] and right float32 [m, r'] whose products estimate every pair.
+
+        `caution` subtracts that many target standard deviations: a choice among many estimates falls on those that
+        happen to be too high, so a selection does better with 1 or 2 than with 0 (the plain mean).
+        """
+        members, n, _ = self.left.shape
+        ones = np.ones((n, 1), np.float32)
+        shift = (self.mean - caution * self.target_sd)[:, None]
+        left = np.concatenate([*self.left, ones], axis=1)
+        right = np.concatenate([*(self.right / members), shift], axis=1)
+        return np.ascontiguousarray(left, np.float32), np.ascontiguousarray(right, np.float32)
+
+
+@nb.njit(cache=True, parallel=True)
+def _dots(
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    example: NDArray[np.integer],
+    target: NDArray[np.integer],
+) -> NDArray[np.float32]:
+    out = np.empty(len(example), np.float32)
+    for e in nb.prange(len(example)):
+        total = np.float32(0)
+        for p in range(left.shape[1]):
+            total += left[example[e], p] * right[target[e], p]
+        out[e] = total
+    return out
+
+
+@nb.njit(cache=True)
+def _solve(A: NDArray[np.float64], b: NDArray[np.float64]) -> None:
+    """Solve A x = b for a positive definite A (lower triangle read) by Cholesky; x replaces b, A is destroyed."""
+    r = len(b)
+    for p in range(r):
+        for q in range(p + 1):
+            total = A[p, q]
+            for t in range(q):
+                total -= A[p, t] * A[q, t]
+            A[p, q] = np.sqrt(total) if p == q else total / A[q, q]
+    for p in range(r):
+        for t in range(p):
+            b[p] -= A[p, t] * b[t]
+        b[p] /= A[p, p]
+    for p in range(r - 1, -1, -1):
+        for t in range(p + 1, r):
+            b[p] -= A[t, p] * b[t]
+        b[p] /= A[p, p]
+
+
+@nb.njit(cache=True, parallel=True)
+def _regress(
+    indptr: NDArray[np.int64],
+    other: NDArray[np.int32],
+    y: NDArray[np.float32],
+    graph_indptr: NDArray[np.int64],
+    graph_indices: NDArray[np.int32],
+    graph_weights: NDArray[np.float32],
+    old: NDArray[np.float64],
+    fixed: NDArray[np.float64],
+    one: int,
+    ridge: NDArray[np.float64],
+    smoothing: NDArray[np.float64],
+    gram: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Each record's factors given the other side's (`fixed`); its column `one` is the constant 1. `gram`: the
+    pseudo-observations' weight times fixedᵀ fixed.
+
+    Neighbours enter with their `old` factors, so that the result does not depend on the order of the rows.
+    """
+    n, r = old.shape
+    new = np.empty_like(old)
+    blocks = 64
+    for block in nb.prange(blocks):
+        A = np.empty((r, r))
+        b = np.empty(r)
+        for j in range(n * block // blocks, n * (block + 1) // blocks):
+            degree = 0.0
+            for p in range(r):
+                b[p] = -gram[p, one]
+                for q in range(p + 1):
+                    A[p, q] = gram[p, q]
+            for e in range(graph_indptr[j], graph_indptr[j + 1]):
+                weight = graph_weights[e]
+                degree += weight
+                for p in range(r):
+                    b[p] += smoothing[p] * weight * old[graph_indices[e], p]
+            for p in range(r):
+                A[p, p] += ridge[p] + smoothing[p] * degree
+            for e in range(indptr[j], indptr[j + 1]):
+                i = other[e]
+                rest = y[e] - fixed[i, one]
+                for p in range(r):
+                    value = fixed[i, p]
+                    b[p] += value * rest
+                    for q in range(p + 1):
+                        A[p, q] += value * fixed[i, q]
+            for p in range(r):
+                A[one, p] = 0.0
+                A[p, one] = 0.0
+            A[one, one] = 1.0
+            b[one] = 1.0
+            _solve(A, b)
+            new[j] = b
+    return new
+
+
+def _gram(factors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """factorsᵀ factors, summed in one order whatever the number of threads (einsum does not call a BLAS)."""
+    return np.asarray(np.einsum("ip,iq->pq", factors, factors))
+
+
+def _by_row(row: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    order = np.argsort(row, kind="stable")
+    return order, np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n))]).astype(np.int64)
+
+
+def fit(
+    example: NDArray[np.int32],
+    target: NDArray[np.int32],
+    utility: NDArray[np.float32],
+    example_graph: Graph,
+    target_graph: Graph,
+    *,
+    random: NDArray[np.bool_] | None = None,
+    features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+    seed: int = 0,
+) -> Estimate:
+    """Fit the model of this module to scored pairs (three arrays of one length; self-pairs do not belong here).
+
+    `random`: which of them were drawn at random; of fewer than MIN_RANDOM (None: none) no line is made, and features
+    are not used. `features`: of examples [n, f] and targets [m, g], on any scale.
+    Deterministic for a seed, whatever the number of threads; seconds for a million pairs.
+    """
+    n, m = len(example_graph.indptr) - 1, len(target_graph.indptr) - 1
+    if len(utility) == 0:
+        return Estimate(0.0, np.zeros((1, n, 1), np.float32), np.zeros((1, m, 1), np.float32), np.ones(m, np.float32))
+    drawn = np.empty(0, np.int64) if random is None else np.flatnonzero(random)
+    mean = float((utility[drawn] if len(drawn) >= MIN_MEAN else utility).mean(dtype=np.float64))
+    if len(drawn) < MIN_RANDOM:
+        drawn = drawn[:0]
+    left_out = np.random.default_rng(seed).permutation(drawn)[: int(MEMBERS * LEFT_OUT * len(utility))]
+    scale = max(float(utility.std(dtype=np.float64)), 1e-9)
+    y = ((utility - mean) / scale).astype(np.float32)
+    known = [np.zeros((count, 0)) for count in (n, m)] if features is None else [_standardized(f) for f in features]
+    r = RANK + 2
+    base_ridge, base_smoothing = np.full(r, RIDGE), np.full(r, SMOOTHING)
+    lefts, rights, said = [], [], []
+    for member in range(MEMBERS):
+        rng = np.random.default_rng([seed, member])
+        unseen = left_out[member::MEMBERS]
+        chosen = np.delete(np.arange(len(y)), unseen)
+        if len(chosen) > SAMPLE:
+            chosen = np.sort(rng.choice(chosen, SAMPLE, replace=False))
+        rows, columns = example[chosen], target[chosen]
+        seen = np.setdiff1d(drawn, unseen)
+        trend_l, trend_r = _trend(known[0], known[1], example[seen], target[seen], y[seen])
+        v = (y[chosen] - trend_l[rows] - trend_r[columns]).astype(np.float32)
+        order_l, ptr_l = _by_row(rows, n)
+        order_r, ptr_r = _by_row(columns, m)
+        # Column 0 is 1 on the left and the target's effect on the right; column 1 the other way round.
+        left, right = 0.3 * rng.standard_normal((n, r)), 0.3 * rng.standard_normal((m, r))
+        left[:, 0], left[:, 1], right[:, 0], right[:, 1] = 1.0, 0.0, 0.0, 1.0
+        side_l = (
+            ptr_l,
+            columns[order_l],
+            v[order_l],
+            example_graph.indptr,
+            example_graph.indices,
+            example_graph.weights,
+        )
+        side_r = (ptr_r, rows[order_r], v[order_r], target_graph.indptr, target_graph.indices, target_graph.weights)
+        ridge_l, smooth_l, ridge_r, smooth_r = (
+            base_ridge.copy(), base_smoothing.copy(), base_ridge.copy(), base_smoothing.copy()
+        )  # fmt: skip
+        ridge_l[1] = ridge_r[0] = EFFECT_RIDGE
+        smooth_l[1] = smooth_r[0] = EFFECT_SMOOTHING
+        pseudo_l = max(PSEUDO, PSEUDO_SHARE * len(v) / n) / m
+        pseudo_r = max(PSEUDO, PSEUDO_SHARE * len(v) / m) / n
+        for _ in range(SWEEPS):
+            left = _regress(*side_l, left, right, 0, ridge_l, smooth_l, pseudo_l * _gram(right))
+            right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, pseudo_r * _gram(left))
+        left[:, 1] += trend_l
+        right[:, 0] += trend_r
+        lefts.append(left.astype(np.float32))
+        rights.append((scale * right).astype(np.float32))
+        said.append(np.stack([_dots(lefts[-1], rights[-1], example[unseen], target[unseen]), utility[unseen] - mean]))
+    slope, level = _line(*np.concatenate(said, axis=1).astype(np.float64))
+    fitted = Estimate(mean + level, np.stack(lefts), np.float32(slope) * np.stack(rights), np.zeros(m, np.float32))
+    residual = (utility - fitted.predict(example, target)).astype(np.float64)
+    overall = float((residual**2).mean())
+    squares = np.bincount(target, residual**2, m) + SHRINK_PAIRS * overall
+    sd = np.sqrt(squares / (np.bincount(target, minlength=m) + SHRINK_PAIRS))
+    return replace(fitted, target_sd=sd.astype(np.float32))
+
+
+def _trend(
+    left: NDArray[np.float64],
+    right: NDArray[np.float64],
+    example: NDArray[np.int32],
+    target: NDArray[np.int32],
+    y: NDArray[np.float32],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What features say of each example's and each target's effect: a ridge regression on pairs drawn at random.
+
+    Pairs that were chosen for being good would mislead it: how much those gain depends on other things. The regression
+    is drawn back to the mean by what it says of pairs that it has not seen. Sums do not call a BLAS, as in `_gram`.
+    """
+    columns = np.concatenate([np.ones((len(y), 1)), left[example], right[target]], axis=1)
+    gram = np.einsum("ep,eq->pq", columns, columns) + np.diag(np.full(columns.shape[1], TREND_RIDGE))
+    inverse = np.linalg.inv(gram)
+    weights = np.einsum("pq,eq,e->p", inverse, columns, y)
+    leverage = np.einsum("ep,pq,eq->e", columns, inverse, columns)
+    error = (y - np.einsum("ep,p->e", columns, weights)) / (1 - leverage)  # by the regression on all other pairs
+    weights = weights[1:] * _line(y - error, y.astype(np.float64))[0]
+    split = left.shape[1]
+    return np.einsum("jp,p->j", left, weights[:split]), np.einsum("ip,p->i", right, weights[split:])
+
+
+def _standardized(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Columns of mean 0 and standard deviation 1 (0 where they do not vary), cut at three deviations."""
+    centred = values - values.mean(axis=0, dtype=np.float64)
+    return np.asarray((centred / centred.std(axis=0).clip(1e-9)).clip(-3, 3))
+
+
+def _line(said: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[float, float]:
+    """Slope (0 to 1) and level of the line that takes what was said to what was found; 1 and 0 for too few pairs."""
+    if len(said) < MIN_RANDOM:
+        return 1.0, 0.0
+    x, y = said - said.mean(), found - found.mean()
+    slope = min(max(float(x @ y) / max(float(x @ x), np.finfo(np.float64).tiny), 0.0), 1.0)
+    return slope, float(found.mean() - slope * said.mean())
+
+
+@nb.njit(cache=True, parallel=True)
+def best_unscored(
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    base: float,
+    target_sd: NDArray[np.float32],
+    indptr: NDArray[np.int64],
+    scored_examples: NDArray[np.int32],
+    example_key: NDArray[np.int64],
+    target_key: NDArray[np.int64],
+    width: int,
+    optimism: float,
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+    """Of each target the `width` unscored examples with the highest optimistic estimate: example (-1: none), mean, sd.
+
+    Visits every pair once, with memory for one block of targets per thread; `scored_examples` are by target,
+    ascending.
+    """
+    members, n, r = left.shape
+    m = right.shape[1]
+    size = 64
+    out_example = np.full((m, width), -1, np.int32)
+    out_score = np.full((m, width), -np.inf, np.float32)
+    out_mean = np.zeros((m, width), np.float32)
+    out_sd = np.zeros((m, width), np.float32)
+    for block in nb.prange((m + size - 1) // size):
+        first = block * size
+        held = min(size, m - first)
+        columns = np.zeros((members, r, size), np.float32)
+        for e in range(members):
+            for p in range(r):
+                for b in range(held):
+                    columns[e, p, b] = right[e, first + b, p]
+        total = np.empty(size, np.float32)
+        square = np.empty(size, np.float32)
+        value = np.empty(size, np.float32)
+        noise = np.zeros(size, np.float32)
+        for b in range(held):
+            noise[b] = target_sd[first + b] ** 2
+        at = indptr[first : first + held].copy()
+        for j in range(n):
+            total[:] = 0.0
+            square[:] = 0.0
+            for e in range(members):
+                value[:] = 0.0
+                for p in range(r):
+                    factor = left[e, j, p]
+                    for b in range(size):
+                        value[b] += factor * columns[e, p, b]
+                for b in range(size):
+                    total[b] += value[b]
+                    square[b] += value[b] * value[b]
+            for b in range(size):
+                mean = total[b] / members
+                variance = max(square[b] / members - mean * mean, np.float32(0)) + noise[b]
+                total[b] = mean + np.float32(base)
+                square[b] = np.sqrt(variance)
+                value[b] = total[b] + np.float32(optimism) * square[b]
+            for b in range(held):
+                i = first + b
+                if at[b] < indptr[i + 1] and scored_examples[at[b]] == j:
+                    at[b] += 1
+                elif value[b] > out_score[i, 0] and example_key[j] != target_key[i]:
+                    out_score[i, 0] = value[b]
+                    out_example[i, 0] = j
+                    sift_worst(out_score[i], out_example[i], width)
+        for b in range(held):
+            i = first + b
+            for c in range(width):
+                j = out_example[i, c]
+                if j < 0:
+                    continue
+                mean_sum = np.float32(0)
+                square_sum = np.float32(0)
+                for e in range(members):
+                    dot = np.float32(0)
+                    for p in range(r):
+                        dot += left[e, j, p] * right[e, i, p]
+                    mean_sum += dot
+                    square_sum += dot * dot
+                mean = mean_sum / members
+                out_mean[i, c] = mean + np.float32(base)
+                out_sd[i, c] = np.sqrt(max(square_sum / members - mean * mean, np.float32(0)) + noise[b])
+    return out_example, out_mean, out_sd

@@ -1,0 +1,168 @@
+"""A block of which some pairs are scored: estimates of the others, and how far these can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cache.sparse import SparseCache
+from ..data.record import Record, copy_groups
+from ..submodular.kernel import Utility
+from . import plan
+from .estimate import Estimate
+from .measured import HELD_OUT, Scored, coverage, expected_change
+from .proposals import Proposals, propose
+from .trust import Quality, SubsetValue, quality, subset_value
+
+
+def proposals(
+    examples: Sequence[Record],
+    targets: Sequence[Record] | None,
+    budget: int = 0,
+    embeddings: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None,
+    base: npt.NDArray[np.float32] | None = None,
+    *,
+    for_examples: bool = False,
+) -> Proposals:
+    """What is known of a block before a pair is scored, for a budget of so many; `targets` None: a pool against itself.
+
+    Copies, equal up to case and white space, count as one record on both sides. The rest: see `propose`;
+    embeddings have a say in which pairs to score first, and none in the estimates.
+    """
+    label = copy_groups([*examples, *(targets or ())]).astype(np.int64)
+    n = len(examples)
+    return propose(
+        _texts(examples),
+        None if targets is None else _texts(targets),
+        budget,
+        label[:n],
+        label if targets is None else label[n:],
+        embeddings,
+        base,
+        for_examples=for_examples,
+    )
+
+
+def said_without(cache: SparseCache) -> npt.NDArray[np.float32]:
+    """What the model said of the targets without an example, as `propose` takes it: distance, log-probability."""
+    return np.column_stack([cache.base_distance, cache.base_logprob])
+
+
+def scored(cache: SparseCache, utility: Utility = "euclidean") -> Scored:
+    """The scored pairs of a cache with their utilities."""
+    pairs = cache.pairs()
+    if utility == "euclidean":
+        values = cache.base_distance[pairs.target] - pairs.distance
+    else:
+        values = pairs.logprob - cache.base_logprob[pairs.target]
+    return Scored(pairs.example, pairs.target, values.astype(np.float32), pairs.source)
+
+
+class Partial:
+    """The scored pairs of one cache under one utility, and what follows from them.
+
+    `examples`, `targets`: its records; targets None for a pool against itself.
+    """
+
+    def __init__(
+        self,
+        cache: SparseCache,
+        examples: Sequence[Record],
+        targets: Sequence[Record] | None,
+        utility: Utility = "euclidean",
+        seed: int = 0,
+    ) -> None:
+        self.cache = cache
+        self.seed = seed
+        self._records = examples, targets
+        self.scored = scored(cache, utility)
+
+    @cached_property
+    def proposals(self) -> Proposals:
+        for_examples = any(part.asked.for_examples for part in self.cache.rounds)
+        return proposals(*self._records, base=said_without(self.cache), for_examples=for_examples)
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        return plan.fit_scored(self.proposals, self.scored, self.seed)
+
+    @property
+    def share(self) -> float:
+        """Of all pairs, those scored."""
+        n, m = self.cache.shape
+        return len(self.scored) / (n * m)
+
+    def rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """The scored utilities by example, as compressed rows: indptr, targets, values."""
+        order = np.lexsort((self.scored.target, self.scored.example))
+        indptr = np.searchsorted(self.scored.example[order], np.arange(self.cache.shape[0] + 1))
+        return indptr.astype(np.int64), self.scored.target[order], self.scored.utility[order]
+
+    @cached_property
+    def quality(self) -> Quality:
+        """How well the estimates predict the pairs that were held out of every fit."""
+        held = self._held_out
+        return quality(self.estimate.predict(*held[:2]), held[2])
+
+    def course(self) -> Course:
+        """What the scored pairs alone cover, after each round."""
+        pairs, coverages = [], []
+        for stop in np.cumsum([part.pairs_done for part in self.cache.rounds]).tolist():
+            pairs.append(stop)
+            coverages.append(coverage(self.proposals, Scored(*(array[:stop] for array in self._arrays))))
+        return Course(pairs, coverages)
+
+    def subset_value(self, chosen: npt.NDArray[np.int64], *, own: bool) -> SubsetValue:
+        """What chosen examples cover (facility location, clip); `own`: a record may cover itself or a copy."""
+        n, m = self.cache.shape
+        keys = self.proposals.example_key, self.proposals.target_key
+        if own:
+            keys = np.arange(n), n + np.arange(m)
+        example, target, utility, _ = self._arrays
+        taken = np.zeros(n, bool)
+        taken[chosen] = True
+        counted = taken[example] & (keys[0][example] != keys[1][target])
+        covered = np.zeros(m, np.float32)
+        np.maximum.at(covered, target[counted], utility[counted])
+        return subset_value(
+            covered,
+            chosen,
+            (example, target),
+            self.estimate,
+            self._held_out,
+            example_key=keys[0],
+            target_key=keys[1],
+            seed=self.seed,
+        )
+
+    @property
+    def _arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        return self.scored.example, self.scored.target, self.scored.utility, self.scored.source
+
+    @property
+    def _held_out(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        held = self.scored.source == HELD_OUT
+        return self.scored.example[held], self.scored.target[held], self.scored.utility[held]
+
+
+@dataclass(frozen=True)
+class Course:
+    """Pairs scored after each round, and the facility location that greedy reaches on them alone."""
+
+    pairs: list[int]
+    coverages: list[float]
+
+    def expected_change(self, more: int) -> float | None:
+        """By which share so many more pairs would raise it; None where one round says nothing of that."""
+        change = expected_change(self.pairs, self.coverages, more)
+        return None if np.isnan(change) else change
+
+
+def _texts(records: Sequence[Record]) -> tuple[list[str], list[str]]:
+    prompts = [" ".join(message.content for message in record.prompt) for record in records]
+    return prompts, [record.response for record in records]

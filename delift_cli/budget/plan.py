@@ -1,0 +1,359 @@
+"""Which pairs to score next: rounds of (example, target) pairs within a budget.
+
+The first round holds every record's own pair, each target's nearest examples, and a stratified random sample;
+a fifth of that sample is held out of every fit. Each later round fits the model of `estimate` to what is scored and
+spends its share half on the pairs expected to improve a target's best few (expected improvement over the fourth
+best), half on the pairs that greedy selections over an optimistic kernel rely on. Planning is for the clip kernel
+without self-pairs, which serves the other kernel too.
+
+A pool before a target set (proposals `for_examples`) is planned with the roles exchanged: there each example is to find
+its best targets, for that is what it counts for.
+
+A round is a function of the seed, the budget and the set of scored pairs: nothing else is remembered.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .estimate import Estimate, best_unscored, fit
+from .measured import ADAPTIVE, HELD_OUT, KEEP_SHARES, NEIGHBOUR, RANDOM, SELF, Scored, coverers, sparse_greedy
+from .proposals import NEIGHBOUR_SHARE, Proposals, self_pairs
+
+ROUNDS = 5
+RANDOM_SHARE, HELD_OUT_SHARE = 0.07, 0.2  # of the budget without self-pairs; of the random
+OPTIMISM = 2.0  # standard deviations
+NTH_BEST = 4
+GREEDY_SHARE = 0.5
+DRAWS = 8
+
+
+@dataclass(frozen=True)
+class Round:
+    """Pairs to score, by example: targets[indptr[j]:indptr[j+1]] (ascending) for example j, with their source."""
+
+    indptr: NDArray[np.int64]
+    targets: NDArray[np.int32]
+    source: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def turned(self, n: int) -> Round:
+        """The same pairs with the roles of examples and targets exchanged; `n`: how many examples there are then."""
+        m = len(self.indptr) - 1
+        target = np.repeat(np.arange(m, dtype=np.int64), np.diff(self.indptr))
+        return _round(self.targets * np.int64(m) + target, self.source, n, m)
+
+
+def fit_scored(proposals: Proposals, scored: Scored, seed: int) -> Estimate:
+    """The model fitted to all scored pairs except self-pairs and those held out."""
+    own = proposals.example_key[scored.example] == proposals.target_key[scored.target]
+    train = ~own & (scored.source != HELD_OUT)
+    return fit(
+        scored.example[train],
+        scored.target[train],
+        scored.utility[train],
+        proposals.example_graph,
+        proposals.target_graph,
+        random=scored.source[train] == RANDOM,
+        features=_features(proposals, scored, own),
+        seed=seed,
+    )
+
+
+def _features(
+    proposals: Proposals, scored: Scored, own: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Features of examples and targets, with the utility of each record before itself (the mean where unknown)."""
+    of_key = dict(zip(proposals.example_key[scored.example[own]].tolist(), scored.utility[own].tolist(), strict=True))
+    mean = float(np.mean([*of_key.values()])) if of_key else 0.0
+    sides = (proposals.example_key, proposals.example_features), (proposals.target_key, proposals.target_features)
+    return tuple(  # type: ignore[return-value]
+        np.column_stack([features, np.array([of_key.get(k, mean) for k in key.tolist()], np.float32)])
+        for key, features in sides
+    )
+
+
+def next_round(
+    proposals: Proposals,
+    scored: Scored,
+    budget: int,
+    *,
+    rounds_left: int = ROUNDS,
+    seed: int = 0,
+    planned_for: tuple[int, int] | None = None,
+) -> Round:
+    """The pairs to score now; empty when the budget is spent.
+
+    `budget`: pairs in all, those already scored included; it may change from call to call. `rounds_left`: how many
+    rounds, this one included, the rest should be divided into. `planned_for`: how many examples and targets there were
+    when earlier rounds were planned; the others are new, and this round begins with them (None: none is). Raises
+    InputError when a first budget does not even reach each record twice.
+    """
+    n, m = proposals.shape
+    if proposals.for_examples:
+        turned = next_round(
+            proposals.turned(),
+            scored.turned(),
+            budget,
+            rounds_left=rounds_left,
+            seed=seed,
+            planned_for=planned_for and planned_for[::-1],
+        )
+        return turned.turned(n)
+    keys = scored.example.astype(np.int64) * m + scored.target
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    scored = Scored(scored.example[order], scored.target[order], scored.utility[order], scored.source[order])
+    budget = min(budget, n * m)
+    left = budget - len(keys)
+    if left <= 0:
+        return _round(np.empty(0, np.int64), np.empty(0, np.uint8), n, m)
+    if len(keys) == 0 and budget < min(2 * (n + m), n * m):
+        raise InputError(
+            f"a budget of {budget:,} pairs is too small for {n:,} examples and {m:,} targets: "
+            f"give at least {2 * (n + m):,} pairs ({100 * 2 * (n + m) / (n * m):.2g} %)"
+        )
+    rng = np.random.default_rng([seed, len(keys), left])
+    count = np.bincount(scored.source, minlength=5)
+    own_left, own_right = self_pairs(proposals.example_key, proposals.target_key)
+    own = own_left * m + own_right
+    unscored_own = own[~_contains(keys, own)][:left]
+    grown = len(keys) > 0 and planned_for not in (None, (n, m))
+    if grown:  # what is left is divided as a first budget is
+        count[:] = 0
+    free = left - len(unscored_own) if grown else budget - len(own)
+    want_near = int(NEIGHBOUR_SHARE * free) - int(count[NEIGHBOUR])
+    if len(keys) == 0 or grown or (want_near > 0.1 * budget and rounds_left > 1) or left == n * m - len(keys):
+        own = unscored_own
+        want_random = max(0, int(RANDOM_SHARE * free) - int(count[RANDOM] + count[HELD_OUT]))
+        everything = left == n * m - len(keys)
+        near = _near_pairs(proposals, _merge(keys, own), max(0, min(want_near, left - len(own))), rng)
+        taken = _merge(keys, own, near)
+        rest = left - len(own) - len(near)
+        missing = max(0, min(want_near, left - len(own)) - len(near))  # lists too short: at random
+        wanted = rest if everything else min(rest, want_random + missing)
+        if grown and planned_for and not everything:
+            random = _random_new_pairs(taken, wanted, planned_for, n, m, rng)
+        else:
+            random = _random_pairs(taken, wanted, range(n), range(m), m, rng)
+        held = np.zeros(len(random), bool)
+        held[: int(HELD_OUT_SHARE * min(want_random, len(random)))] = True
+        rng.shuffle(held)
+        pairs = np.concatenate([own, near, random])
+        source = np.repeat(np.array([SELF, NEIGHBOUR, RANDOM], np.uint8), [len(own), len(near), len(random)])
+        source[len(own) + len(near) :][held] = HELD_OUT
+        return _round(pairs, source, n, m)
+    quota = left if rounds_left <= 1 else math.ceil(left / rounds_left)
+    pairs = _adaptive_pairs(proposals, scored, keys, quota, rng, seed)
+    source = np.full(len(pairs), ADAPTIVE, np.uint8)
+    if len(pairs) < quota:
+        more = _random_pairs(_merge(keys, pairs), quota - len(pairs), range(n), range(m), m, rng)
+        pairs = np.concatenate([pairs, more])
+        source = np.concatenate([source, np.full(len(more), RANDOM, np.uint8)])
+    return _round(pairs, source, n, m)
+
+
+def _round(pairs: NDArray[np.int64], source: NDArray[np.uint8], n: int, m: int) -> Round:
+    order = np.argsort(pairs, kind="stable")
+    pairs = pairs[order]
+    indptr = np.searchsorted(pairs, np.arange(n + 1, dtype=np.int64) * m)
+    return Round(indptr.astype(np.int64), (pairs % m).astype(np.int32), source[order])
+
+
+def _contains(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of `wanted` are in the ascending `keys`."""
+    if len(keys) == 0:
+        return np.zeros(len(wanted), bool)
+    at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+    return np.asarray(keys[at] == wanted)
+
+
+def _merge(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
+    merged = np.concatenate(parts)
+    merged.sort(kind="stable")
+    return merged
+
+
+def _near_pairs(
+    proposals: Proposals, taken: NDArray[np.int64], count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The first `count` unscored neighbour pairs: all targets' nearest, then all targets' second nearest, ..."""
+    _, m = proposals.shape
+    target = rng.permutation(m)  # so that a last rank that is not taken whole falls on any of the targets
+    found, total = [], 0
+    for examples in proposals.nearest.T:
+        if total >= count:
+            break
+        example = examples[target].astype(np.int64)
+        pairs = example[example >= 0] * m + target[example >= 0]
+        pairs = pairs[~_contains(taken, pairs)][: count - total]
+        found.append(pairs)
+        total += len(pairs)
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _random_pairs(
+    taken: NDArray[np.int64], count: int, examples: range, targets: range, m: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """`count` pairs of these examples and targets (of m) not yet taken, each record drawn equally often."""
+    rows, columns = len(examples), len(targets)
+    row, column = taken // m - examples.start, taken % m - targets.start
+    here = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+    occupied = int(here.sum())
+    count = min(count, rows * columns - occupied)
+    if count <= 0:
+        return np.empty(0, np.int64)
+    if 2 * (occupied + count) > rows * columns:
+        mask = np.ones((rows, columns), bool)
+        mask[row[here], column[here]] = False
+        row, column = np.divmod(rng.choice(np.flatnonzero(mask), count, replace=False), columns)
+        return (row + examples.start) * m + column + targets.start
+    found = np.empty(0, np.int64)
+    while len(found) < count:
+        missing = count - len(found)
+        row = np.concatenate([rng.permutation(rows) for _ in range(-(-missing // rows))])[:missing]
+        column = np.concatenate([rng.permutation(columns) for _ in range(-(-missing // columns))])[:missing]
+        pairs = np.concatenate([found, (row + examples.start) * m + column + targets.start])
+        _, first = np.unique(pairs, return_index=True)
+        pairs = pairs[np.sort(first)]
+        found = pairs[~_contains(taken, pairs)]
+    return found
+
+
+def _random_new_pairs(
+    taken: NDArray[np.int64], count: int, known: tuple[int, int], n: int, m: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """`count` pairs of new examples with any target and of known examples with new targets, as dense in both: together
+    with what was drawn of the known ones they are a sample of all pairs."""
+    old, new = range(known[0]), range(known[0], n)
+    share = len(new) * m / (n * m - known[0] * known[1])
+    of_new = round(count * share)
+    below = _random_pairs(taken, of_new, new, range(m), m, rng)
+    right = _random_pairs(taken, count - of_new, old, range(known[1], m), m, rng)
+    return np.concatenate([below, right])
+
+
+def _adaptive_pairs(
+    proposals: Proposals,
+    scored: Scored,
+    keys: NDArray[np.int64],
+    quota: int,
+    rng: np.random.Generator,
+    seed: int,
+) -> NDArray[np.int64]:
+    """`quota` unscored pairs (fewer when candidates run out), the greedy's first, then by expected improvement."""
+    n, m = proposals.shape
+    model = fit_scored(proposals, scored, seed)
+    width = min(n, max(32, 3 * math.ceil(quota / m)))
+    by_target = np.argsort(scored.target, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(scored.target, minlength=m))]).astype(np.int64)
+    example, mean, sd = best_unscored(
+        model.left, model.right, model.mean, model.target_sd, indptr, scored.example[by_target],
+        proposals.example_key, proposals.target_key, width, OPTIMISM,
+    )  # fmt: skip
+    target = np.repeat(np.arange(m, dtype=np.int32), width)
+    example, mean, sd = example.ravel(), mean.ravel(), sd.ravel()
+    real = example >= 0
+    example, target, mean, sd = example[real], target[real], mean[real], sd[real]
+    best = _nth_best(
+        indptr, scored.example[by_target], scored.utility[by_target], proposals.example_key,
+        proposals.target_key, NTH_BEST,
+    )  # fmt: skip
+    wanted = _relied_on(proposals, scored, example, target, mean, sd, int(GREEDY_SHARE * quota), rng)
+    improvement = _expected_improvement(mean, sd, best[target])
+    improvement[wanted] = np.inf
+    chosen = np.argsort(-improvement, kind="stable")[:quota]
+    return example[chosen].astype(np.int64) * m + target[chosen]
+
+
+@nb.njit(cache=True)
+def _nth_best(
+    indptr: NDArray[np.int64],
+    examples: NDArray[np.int32],
+    utility: NDArray[np.float32],
+    example_key: NDArray[np.int64],
+    target_key: NDArray[np.int64],
+    nth: int,
+) -> NDArray[np.float32]:
+    """Each target's nth best scored utility without self-pairs, at least 0."""
+    out = np.zeros(len(target_key), np.float32)
+    best = np.empty(nth, np.float32)
+    for i in range(len(target_key)):
+        best[:] = 0.0  # ascending
+        for e in range(indptr[i], indptr[i + 1]):
+            if utility[e] > best[0] and example_key[examples[e]] != target_key[i]:
+                p = 0
+                while p + 1 < nth and best[p + 1] < utility[e]:
+                    best[p] = best[p + 1]
+                    p += 1
+                best[p] = utility[e]
+        out[i] = best[0]
+    return out
+
+
+@nb.njit(cache=True)
+def _expected_improvement(
+    mean: NDArray[np.float32], sd: NDArray[np.float32], best: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """E[max(0, U - best)] of a normal U."""
+    out = np.empty(len(mean), np.float32)
+    for e in range(len(mean)):
+        s = max(sd[e], 1e-12)
+        z = (mean[e] - best[e]) / s
+        density = math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+        out[e] = (mean[e] - best[e]) * 0.5 * math.erfc(-z / math.sqrt(2.0)) + s * density
+    return out
+
+
+def _relied_on(
+    proposals: Proposals,
+    scored: Scored,
+    example: NDArray[np.int32],
+    target: NDArray[np.int32],
+    mean: NDArray[np.float32],
+    sd: NDArray[np.float32],
+    quota: int,
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Up to `quota` candidates (positions) that greedy selections use to cover a target.
+
+    The kernel holds scored pairs at their utility and candidates at an optimistic one: first all at the upper bound,
+    then at random heights above the estimate. A candidate once chosen stands at its estimate from then on.
+    """
+    n, m = proposals.shape
+    use = (scored.utility > 0) & (proposals.example_key[scored.example] != proposals.target_key[scored.target])
+    rows = np.concatenate([scored.example[use], example])
+    order = np.argsort(rows, kind="stable")
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int64)
+    columns = np.concatenate([scored.target[use], target])[order]
+    known = int(use.sum())
+    asked = np.zeros(len(example), bool)
+    found: list[NDArray[np.int64]] = []
+    total = 0
+    for draw in range(DRAWS):
+        height = np.ones(len(example), np.float32)
+        if draw:
+            height = np.abs(rng.standard_normal(len(example), np.float32))
+        optimistic = np.where(asked, mean, mean + OPTIMISM * sd * height)
+        values = np.concatenate([scored.utility[use], optimistic.astype(np.float32)])[order].clip(0)
+        for share in KEEP_SHARES:
+            chosen, _ = sparse_greedy(indptr, columns, values, max(1, round(share * n)), m)
+            cover = coverers(indptr, columns, values, chosen, m)
+            at = order[cover[cover >= 0]] - known
+            at = at[at >= 0]
+            at = at[~asked[at]]
+            at = at[np.argsort(-optimistic[at], kind="stable")][: quota - total]
+            asked[at] = True
+            found.append(at)
+            total += len(at)
+            if total >= quota:
+                return np.concatenate(found)
+    return np.concatenate(found)

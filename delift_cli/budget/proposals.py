@@ -1,0 +1,176 @@
+"""What is known of a block before a pair is scored: which examples are near to which targets, which records alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.ngrams import grams, neighbours
+from .estimate import Graph, graph
+
+NEIGHBOUR_SHARE = 0.5  # of a budget without self-pairs, for the nearest examples
+DEGREE = 10
+EMBEDDED_WEIGHT = 0.5  # of the cosine of two embeddings beside that of two texts
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What is known of a block of n examples x m targets before anything is scored.
+
+    `for_examples`: it is for finding each example's best targets (a pool to be chosen from, before a target set), not
+    each target's best examples.
+    `nearest` int32 [m, q]: examples by falling similarity to the target, -1 where there are none left; `for_examples`
+    [n, q]: the targets of each example.
+    `example_key` int64 [n], `target_key` int64 [m]: equal keys mark a record and its copies (self-pairs).
+    """
+
+    nearest: NDArray[np.int32]
+    example_graph: Graph
+    target_graph: Graph
+    example_key: NDArray[np.int64]
+    target_key: NDArray[np.int64]
+    example_features: NDArray[np.float32]
+    target_features: NDArray[np.float32]
+    for_examples: bool = False
+
+    def turned(self) -> Proposals:
+        """The same with the roles of examples and targets exchanged."""
+        return Proposals(
+            self.nearest,
+            self.target_graph,
+            self.example_graph,
+            self.target_key,
+            self.example_key,
+            self.target_features,
+            self.example_features,
+            not self.for_examples,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.example_key), len(self.target_key)
+
+
+def propose(
+    examples: tuple[Sequence[str], Sequence[str]],
+    targets: tuple[Sequence[str], Sequence[str]] | None,
+    budget: int,
+    example_key: NDArray[np.int64],
+    target_key: NDArray[np.int64],
+    embeddings: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+    base: NDArray[np.floating] | None = None,
+    *,
+    for_examples: bool = False,
+) -> Proposals:
+    """Neighbours by text and embedding. `examples`, `targets`: (prompts, responses); targets None: the same records.
+
+    `budget` (pairs) decides how many neighbours are looked up. With several embeddings of a record there is a list by
+    text and each of them, and the lists take turns: what one does not see, another may. The graphs, along which
+    estimates are smoothed, are by text alone: with embeddings in them the estimates were worse.
+
+    Args:
+        embeddings: of examples and targets, float32 [e, n, d] and [e, m, d], rows of length 1; None: text alone.
+        base: what the model said of the targets without an example, a column each [m, c]; None: not known.
+    """
+    n, m = len(example_key), len(target_key)
+    served, found = (n, m) if for_examples else (m, n)
+    width = min(found, math.ceil(1.5 * NEIGHBOUR_SHARE * budget / max(served, 1)) + DEGREE)
+    features = (
+        _features(examples, example_key, target_key, base),
+        _features(targets or examples, target_key, target_key, base),
+    )
+    if targets is None:
+        ours = theirs = grams(*examples)
+    else:
+        vectors = grams([*examples[0], *targets[0]], [*examples[1], *targets[1]])
+        ours, theirs = vectors.rows(0, n), vectors.rows(n, n + m)
+    turn = 1 if for_examples else -1  # (examples, targets) to (asking, found)
+    asking, among = (ours, theirs)[::turn]
+    asking_key, among_key = (example_key, target_key)[::turn]
+    points: list[tuple[NDArray[np.float32], NDArray[np.float32]] | None] = [None]
+    if embeddings is not None:
+        points = [_points(*both) for both in zip(*embeddings[::turn], strict=True)]
+    near = [neighbours(asking, among, width, asking_key, among_key, points=at) for at in points]
+    nearest = _in_turn(np.stack([records for records, _ in near]), found)
+    by_text = embeddings is None and targets is None
+    alike = near[0] if by_text else neighbours(ours, ours, DEGREE, example_key, example_key)
+    example_graph = target_graph = graph(*alike, DEGREE)
+    if targets is not None:
+        target_graph = graph(*neighbours(theirs, theirs, DEGREE, target_key, target_key), DEGREE)
+    return Proposals(nearest, example_graph, target_graph, example_key, target_key, *features, for_examples)
+
+
+@nb.njit(cache=True)
+def _in_turn(lists: NDArray[np.int32], n: int) -> NDArray[np.int32]:
+    """Lists of records (of n; -1: no more) for each of m others, int32 [list, m, q], as one of the first q: the first
+    of each list, then the second of each, and so on, none twice."""
+    count, m, q = lists.shape
+    merged = np.full((m, q), -1, np.int32)
+    seen_for = np.full(n, -1, np.int64)
+    for i in range(m):
+        taken = 0
+        for rank in range(q):
+            for each in range(count):
+                j = lists[each, i, rank]
+                if j >= 0 and seen_for[j] != i and taken < q:
+                    seen_for[j] = i
+                    merged[i, taken] = j
+                    taken += 1
+    return merged
+
+
+def _features(
+    texts: tuple[Sequence[str], Sequence[str]],
+    key: NDArray[np.int64],
+    target_key: NDArray[np.int64],
+    base: NDArray[np.floating] | None,
+) -> NDArray[np.float32]:
+    """What a record's utilities may depend on, float32 [records, 2 + c]: the lengths of its texts, and what the model
+    said of it without an example (the targets' mean for a record that is no target)."""
+    lengths = np.log1p([[len(text) for text in side] for side in texts]).T
+    if base is None:
+        return lengths.astype(np.float32)
+    order = np.argsort(target_key, kind="stable")
+    at = order[np.searchsorted(target_key[order], key).clip(max=len(order) - 1)]
+    said = np.where((target_key[at] == key)[:, None], base[at], base.mean(axis=0))
+    return np.concatenate([lengths, said], axis=1, dtype=np.float32)
+
+
+def _points(asking: NDArray[np.float32], among: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Vectors whose products are weighted cosines of what is not common to all records."""
+    common = np.concatenate([asking, among]).mean(axis=0, dtype=np.float64)
+
+    def scaled(embeddings: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+        own = embeddings - common
+        return np.asarray(own * (factor / np.linalg.norm(own, axis=1, keepdims=True).clip(1e-12)), np.float32)
+
+    return scaled(asking, EMBEDDED_WEIGHT), scaled(among, 1.0)
+
+
+def self_pairs(
+    example_key: NDArray[np.int64], target_key: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One pair for each record that is on both sides: the r-th example of a key with the r-th target of that key."""
+
+    def occurrence(key: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        order = np.argsort(key, kind="stable")
+        ordered = key[order]
+        return order, np.arange(len(key)) - np.searchsorted(ordered, ordered)
+
+    left, left_rank = occurrence(example_key)
+    right, right_rank = occurrence(target_key)
+    ranked = {
+        (int(key), int(rank)): int(at) for key, rank, at in zip(target_key[right], right_rank, right, strict=True)
+    }
+    found = [
+        (int(at), ranked[int(key), int(rank)])
+        for key, rank, at in zip(example_key[left], left_rank, left, strict=True)
+        if (int(key), int(rank)) in ranked
+    ]
+    pairs = np.array(sorted(found), np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]

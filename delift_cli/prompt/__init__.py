@@ -1,0 +1,19 @@
+"""Records and a vocabulary in, token ids out: the chat template, prefixes and targets, tries of what targets share."""
+
+from .encoding import EncodedExamples, EncodedTargets, encode_examples, encode_targets
+from .template import ChatTemplate, Target, Tokens, load_template
+from .trie import Trie, batches, build_trie
+
+__all__ = [
+    "ChatTemplate",
+    "EncodedExamples",
+    "EncodedTargets",
+    "Target",
+    "Tokens",
+    "Trie",
+    "batches",
+    "build_trie",
+    "encode_examples",
+    "encode_targets",
+    "load_template",
+]

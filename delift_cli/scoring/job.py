@@ -1,0 +1,290 @@
+"""One scoring run, step by step: records to tokens, how to run the model, what it will take, into the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..cache.dense import CacheWriter, open_for_scoring
+from ..cache.manifest import read_manifest
+from ..cache.sparse import SparseWriter, open_sparse_for_scoring
+from ..cache.stored import Stored
+from ..data.record import RecordSet
+from ..errors import InputError
+from ..model.converted import converted
+from ..model.gguf import ModelFile, locate
+from ..model.llama import Model, Settings, open_models
+from ..prompt.encoding import (
+    EncodedExamples,
+    EncodedTargets,
+    encode_examples,
+    encode_targets,
+    too_long,
+    without,
+    without_refused,
+)
+from ..prompt.template import TEMPLATE_DATE, ChatTemplate
+from .pairs import Probe, TargetTokens, Work, cells_needed, common_start, score
+from .tuning import tune
+
+METRIC = {
+    "distance": "||1 - p||_2 / sqrt(L) over the response's tokens and its end of turn",
+    "logprob": "mean ln p over the same tokens",
+}
+BYTES_PER_PAIR = 8  # two float32 matrices
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Records of one block with their tokens; `targets` is None when the pool is scored against itself."""
+
+    examples: RecordSet
+    targets: RecordSet | None
+    encoded_examples: EncodedExamples
+    encoded_targets: EncodedTargets
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(examples, targets)."""
+        return len(self.encoded_examples.prefixes), len(self.encoded_targets.targets)
+
+    @cached_property
+    def target_tokens(self) -> TargetTokens:
+        """The targets joined and sorted for scoring, which takes seconds for a large set: once is enough."""
+        return TargetTokens(self.encoded_targets)
+
+
+def prepare(
+    examples: RecordSet,
+    targets: RecordSet | None,
+    template: ChatTemplate,
+    *,
+    context: int,
+    truncate: bool,
+    skip_invalid: bool,
+    response_tokens: int | None = None,
+) -> Inputs:
+    """Tokens for both roles; of a target's response the first `response_tokens` count (default: all of them).
+
+    With `truncate` each record gets half the context, so that what a record becomes never depends on the others.
+
+    Raises:
+        InputError: pairs exceed the context; the records are named.
+    """
+    example_limit, target_limit = (context // 2, context - context // 2) if truncate else (None, None)
+    if skip_invalid:
+        examples = without_refused(examples, lambda record: template.example(record, limit=example_limit))
+        if targets is None:
+            examples = without_refused(examples, lambda record: template.target(record, limit=target_limit))
+        else:
+            targets = without_refused(targets, lambda record: template.target(record, limit=target_limit))
+    while True:
+        as_examples = encode_examples(examples, template, limit=example_limit)
+        as_targets = encode_targets(targets or examples, template, limit=target_limit, response_tokens=response_tokens)
+        long = too_long(examples, targets or examples, as_examples.prefixes, as_targets.lengths(), context)
+        if not any(long):
+            return Inputs(examples, targets, as_examples, as_targets)
+        every = [*long.examples, *long.targets]
+        if not skip_invalid:
+            names = ", ".join(f"{record.id} (line {record.line}, {record.reason})" for record in every[:5])
+            more = f" and {len(every) - 5} more" if len(every) > 5 else ""
+            raise InputError(
+                f"pairs with these records exceed the context of {context:,} tokens: {names}{more}; "
+                "use --truncate, a larger --ctx, or --skip-invalid to leave them out"
+            )
+        if targets is None:
+            examples = without(examples, every)
+        else:
+            examples, targets = without(examples, long.examples), without(targets, long.targets)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the model is run: which file, which weights in it, which settings."""
+
+    file: ModelFile
+    weights: str
+    deviation: dict[str, float] | None
+    settings: Settings
+
+
+OpenModel = Callable[[Stored], tuple[Engine, ChatTemplate]]  # such as `engine_as_measured` with its last arguments
+
+
+def choose_engine(
+    file: ModelFile,
+    sha256: str,
+    weights: str,
+    settings: Settings,
+    *,
+    batch: int | None,
+    inputs: Inputs,
+    cache: Path | None,
+    say: Callable[[str], None],
+) -> Engine:
+    """Weights and settings for this run.
+
+    What the user set stays as it is. An existing cache goes on with the weights, the attention and the batches that
+    it was begun with; for a new one `auto` asks the tuning of this model on this machine.
+    """
+    deviation = None
+    begun = read_manifest(cache) if cache is not None and (cache / "manifest.json").exists() else None
+    if begun is not None and begun["model"]["sha256"] != sha256:
+        begun = None  # another model's; opening it will say so
+    if begun is not None:
+        batch = batch or begun["run"]["batch"]  # the same batches give the same bytes
+        if settings.flash_attention == "auto":
+            settings = replace(settings, flash_attention=begun["settings"]["flash_attention"])
+        if weights in ("auto", begun["weights"]["type"]):
+            weights, deviation = begun["weights"]["type"], begun["weights"]["deviation"]
+    settings = replace(settings, batch=batch or settings.batch)
+    if weights == "auto":
+        tuning = tune(file, sha256, settings, inputs.encoded_examples, inputs.target_tokens, say=say)
+        weights, deviation = tuning.weights, tuning.deviation
+        settings = replace(
+            settings,
+            batch=batch or tuning.batch,
+            threads=settings.threads or tuning.threads,
+            flash_attention=tuning.flash_attention if settings.flash_attention == "auto" else settings.flash_attention,
+        )
+    run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
+    return Engine(run_file, weights, deviation, settings)
+
+
+def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> tuple[Engine, ChatTemplate]:
+    """The model that a cache was measured with, run as it was then, and the template of its records.
+
+    Args:
+        model: what `-m` says (see `model.locate`).
+        settings: GPU layers and threads; the rest is as in the manifest.
+
+    Raises:
+        InputError: it is another model.
+    """
+    file, manifest = ModelFile(locate(model)), cache.manifest
+    sha256, wanted = file.identity()["sha256"], manifest["model"]
+    if sha256 != wanted["sha256"]:
+        raise InputError(
+            f"{cache.path} was scored with {wanted['name']} (SHA-256 {wanted['sha256'][:12]}…), and {file.path} is "
+            f"another model ({sha256[:12]}…); give the same GGUF file with -m"
+        )
+    settings = replace(
+        settings,
+        batch=manifest["run"]["batch"],
+        kv_type=manifest["settings"]["kv_type"],
+        flash_attention=manifest["settings"]["flash_attention"],
+    )
+    weights = manifest["weights"]["type"]
+    run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
+    template = ChatTemplate(manifest["template"]["text"], file.vocabulary, manifest["template"]["name"])
+    return Engine(run_file, weights, manifest["weights"]["deviation"], settings), template
+
+
+def describe(
+    file: ModelFile,
+    identity: dict[str, Any],
+    template: ChatTemplate,
+    engine: Engine,
+    fields: dict[str, str | None],
+    *,
+    truncate_to: int | None,
+    response_tokens: int | None = None,
+) -> dict[str, Any]:
+    """The part of a cache's manifest that its numbers depend on."""
+    first = {} if response_tokens is None else {"max_response_tokens": response_tokens}
+    return {
+        "model": identity,
+        "weights": {"type": engine.weights, "deviation": engine.deviation},
+        "run": {"batch": engine.settings.batch},
+        "template": {
+            "name": template.name,
+            "text": template.source,
+            "date": TEMPLATE_DATE.date().isoformat(),
+            "add_bos": file.vocabulary.add_bos,
+        },
+        "metric": METRIC,
+        "settings": {
+            "truncate": truncate_to,
+            "kv_type": engine.settings.kv_type,
+            "flash_attention": engine.settings.flash_attention,
+            **first,
+        },
+        "fields": fields,
+    }
+
+
+def open_cache(path: Path, description: dict[str, Any], inputs: Inputs) -> CacheWriter:
+    """The run's cache of all pairs, new or to be gone on with; see `cache.open_for_scoring`."""
+    return open_for_scoring(path, description, inputs.examples, inputs.targets, **_lengths(inputs))
+
+
+def open_sparse_cache(path: Path, description: dict[str, Any], inputs: Inputs) -> SparseWriter:
+    """The same for some of the pairs; see `sparse_cache.open_sparse_for_scoring`."""
+    return open_sparse_for_scoring(path, description, inputs.examples, inputs.targets, **_lengths(inputs))
+
+
+def _lengths(inputs: Inputs) -> dict[str, list[int]]:
+    return {
+        "example_tokens": [len(prefix) for prefix in inputs.encoded_examples.prefixes],
+        "response_tokens": [len(target.response) for target in inputs.encoded_targets.targets],
+    }
+
+
+def execute(engine: Engine, inputs: Inputs, cache: CacheWriter) -> Iterator[Work]:
+    """Score what the cache lacks of all pairs; see `scoring.score`."""
+    if cache.complete:
+        return
+    targets = inputs.target_tokens
+    with at_work(engine, inputs, targets) as models:
+        yield from score(models, inputs.encoded_examples, targets, cache)
+
+
+@contextmanager
+def at_work(engine: Engine, inputs: Inputs, targets: TargetTokens) -> Iterator[list[Model]]:
+    """The loaded models that score together."""
+    cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
+    with ExitStack() as stack:
+        yield [stack.enter_context(model) for model in open_models(engine.file, engine.settings, cells=cells)]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take: see `forecast`."""
+
+    pairs: int
+    tokens: int
+    plain_tokens: int
+    tokens_per_second: float
+    seconds: float
+    disk_bytes: int
+    memory_bytes: int
+
+
+def forecast(engine: Engine, inputs: Inputs) -> Forecast:
+    """Tokens counted exactly from the tries, speed from a few timed batches."""
+    n, m = inputs.shape
+    targets = inputs.target_tokens
+    tokens, plain = expected_tokens(inputs, targets)
+    cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
+    with Model(engine.file, engine.settings, cells=cells) as model:
+        rate, _ = Probe(model, inputs.encoded_examples, targets).time()
+        memory = model.memory_bytes()
+    return Forecast(n * m, tokens, plain, rate, tokens / rate, n * m * BYTES_PER_PAIR, memory)
+
+
+def expected_tokens(inputs: Inputs, targets: TargetTokens) -> tuple[int, int]:
+    """Tokens that scoring all pairs evaluates, and those that evaluating each pair alone would."""
+    prefixes, systems = inputs.encoded_examples.prefixes, inputs.encoded_examples.systems
+    head = len(common_start(prefixes))
+    shared = head + sum(
+        len(prefix) - head + len(targets.behind(system, targets.all)[0].tokens)
+        for prefix, system in zip(prefixes, systems, strict=True)
+    )
+    lengths = np.array([len(prefix) for prefix in prefixes], np.int64)
+    return shared, int(lengths.sum() * targets.count + len(prefixes) * (targets.lengths - 1).sum())

@@ -1,0 +1,354 @@
+"""Tokens × model to distances and mean log-probabilities, an example's targets at a time."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cache.dense import CacheWriter
+from ..cache.stored import Writing
+from ..errors import RunError
+from ..model.llama import MAX_SEQUENCES, Model
+from ..model.logprob import token_logprobs
+from ..prompt.encoding import EncodedExamples, EncodedTargets
+from ..prompt.template import Tokens
+from ..prompt.trie import Sequences, Trie, batches, build_trie
+
+HEAD, PATH, FIRST_BRANCH = 0, 1, 2  # sequence numbers: what all examples share, the path so far, branches
+PROBE_TOKENS = 1024  # what a probe evaluates: enough to time, little enough to wait for
+KEPT_TRIES = 4  # one for each system message in turn; pools rarely mix more
+_NO_SYSTEM = 0
+_reducing = threading.Lock()  # Numba's parallel loops may not be entered by two threads at once
+BASE_CHUNK = 256  # targets measured together without an example; fixed, so that a resumed run agrees
+
+
+class Measures(NamedTuple):
+    """What the model said of some targets: float32 [targets].
+
+    With p the probabilities of a response's L tokens (the end of turn among them), distance is ‖1 − p‖₂ / √L
+    (DELIFT, arXiv 2411.04425, section 3) and logprob the mean of ln p, in nats per token.
+    """
+
+    distance: npt.NDArray[np.float32]
+    logprob: npt.NDArray[np.float32]
+
+
+class Unit(NamedTuple):
+    """One example and the targets, int64 ascending, that it is shown to: its prefix is evaluated once for them."""
+
+    example: int
+    targets: npt.NDArray[np.int64]
+
+
+@dataclass
+class Work:
+    """What a run has done so far.
+
+    Attributes:
+        pairs: (example, target) pairs scored, not counting targets without an example.
+        rows: units of work that are done; of a dense block, examples whose row is complete.
+        tokens: tokens evaluated; plain_tokens: those that evaluating every pair alone would take.
+        seconds: since the run began; decode_seconds, reduce_seconds: of them in llama.cpp and in log-softmax, the
+            threads' time added up.
+    """
+
+    pairs: int = 0
+    rows: int = 0
+    tokens: int = 0
+    plain_tokens: int = 0
+    seconds: float = 0.0
+    decode_seconds: float = 0.0
+    reduce_seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter, repr=False)
+
+    def plus(self, scorers: Sequence[RowScorer]) -> Work:
+        """The same with what the scorers have done until now."""
+        return replace(
+            self,
+            tokens=sum(scorer.tokens for scorer in scorers),
+            seconds=time.perf_counter() - self.started,
+            decode_seconds=sum(scorer.decode_seconds for scorer in scorers),
+            reduce_seconds=sum(scorer.reduce_seconds for scorer in scorers),
+        )
+
+
+class TargetTokens:
+    """Targets prepared for scoring behind any example.
+
+    A target's tokens depend on the example in one thing alone: whether its own system message must be repeated
+    because the example brought another one.
+    """
+
+    def __init__(self, encoded: EncodedTargets) -> None:
+        targets = encoded.targets
+        self.count = len(targets)
+        self.alone = Sequences.join([(target.alone, target.response) for target in targets])
+        self._behind = Sequences.join(
+            [(target.after, target.response) for target in targets]
+            + [(target.after_system, target.response) for target in targets]
+        )
+        self._codes: dict[str | None, int] = {None: _NO_SYSTEM}
+        self._systems = np.array([self._codes.setdefault(s, len(self._codes)) for s in encoded.systems], np.int64)
+        self._sorted_place = np.empty(2 * self.count, np.int64)
+        self._sorted_place[self._behind.sorted_order()] = np.arange(2 * self.count)
+        self.lengths = encoded.lengths()
+        self.all = np.arange(self.count)
+        self._tries: dict[tuple[int, int], tuple[Trie, npt.NDArray[np.int64]]] = {}
+
+    def behind(self, system: str | None, targets: npt.NDArray[np.int64]) -> tuple[Trie, npt.NDArray[np.int64]]:
+        """The trie of some targets (ascending) behind an example with this system message, and their order in it.
+
+        That of all the last ones is kept, for it is what every row of a dense block asks for.
+        """
+        code = self._codes.get(system, -1)
+        if len(targets) == 0 or len(targets) < self.count - targets[0]:
+            return self._build(code, targets)
+        first = int(targets[0])
+        known = self._tries.get((code, first))
+        if known is not None:
+            return known
+        made = self._build(code, targets)
+        if len(self._tries) >= KEPT_TRIES:
+            self._tries.clear()
+        self._tries[code, first] = made
+        return made
+
+    def first(self, system: str | None, tokens: int) -> tuple[Trie, npt.NDArray[np.int64]]:
+        """The same for the first targets that come to about so many tokens."""
+        count = int(np.searchsorted(np.cumsum(self.lengths), tokens)) + 1
+        return self._build(self._codes.get(system, -1), np.arange(min(count, self.count)))
+
+    def _build(self, code: int, targets: npt.NDArray[np.int64]) -> tuple[Trie, npt.NDArray[np.int64]]:
+        repeated = (self._systems[targets] != _NO_SYSTEM) & (self._systems[targets] != code)
+        sequences = targets + self.count * repeated
+        order = np.argsort(self._sorted_place[sequences], kind="stable")
+        return build_trie(self._behind, sequences[order]), targets[order]
+
+
+def cells_needed(prefixes: Sequence[Tokens], targets: TargetTokens, batch: int) -> int:
+    """KV cells that scoring holds at most: one whole path and one batch beside the shared head."""
+    alone = int(np.diff(targets.alone.bounds).max(initial=0))
+    prefix = max((len(tokens) for tokens in prefixes), default=0)
+    return max(alone, prefix + int(targets.lengths.max(initial=0))) + prefix + batch
+
+
+def score(
+    models: Sequence[Model],
+    examples: EncodedExamples,
+    targets: TargetTokens,
+    cache: CacheWriter,
+) -> Iterator[Work]:
+    """Score what `cache` lacks of all pairs, row by row; see `Scoring`."""
+    scoring = Scoring(models, examples, targets)
+    yield from scoring.base(cache)
+    rows = np.flatnonzero(cache.rows["done"] < targets.count).tolist()
+    units = (Unit(example, targets.all[int(cache.rows["done"][example]) :]) for example in rows)
+    yield from scoring.units(units, lambda unit, measured: cache.write_row(unit.example, *measured))
+
+
+class Scoring:
+    """Models at work on one block. Every step yields what was done so far, after it is safely on disk.
+
+    Each model works on units of its own in a thread of its own: two contexts over one GPU keep it busy while the
+    logits of the other are reduced, and contexts on several GPUs share the units out. A unit is computed from the
+    same state whatever was computed before it, so that neither the number of models nor an interruption shows
+    in the result.
+
+    Raises:
+        RunError: llama.cpp fails, the model gives no finite probability, or the disk is full.
+    """
+
+    def __init__(self, models: Sequence[Model], examples: EncodedExamples, targets: TargetTokens) -> None:
+        self._examples = examples
+        self._targets = targets
+        self._stop = threading.Event()
+        self._scorers = [RowScorer(model, self._stop) for model in models]
+        self._head = common_start(examples.prefixes)
+        self._total = Work()
+
+    @property
+    def work(self) -> Work:
+        """What was done so far."""
+        return self._total.plus(self._scorers)
+
+    def alone(self) -> Iterator[Measures]:
+        """Measure all targets without an example, a part at a time."""
+        for start in range(0, self._targets.count, BASE_CHUNK):
+            yield self._scorers[0].alone(self._targets.alone, self._targets.all[start : start + BASE_CHUNK])
+
+    def base(self, cache: Writing) -> Iterator[Work]:
+        """Measure the targets that `cache` lacks without an example."""
+        targets = self._targets
+        for start in range(0, targets.count, BASE_CHUNK):
+            chunk = np.arange(start, min(start + BASE_CHUNK, targets.count))
+            missing = chunk[np.isnan(cache.base_distance[chunk])]
+            if len(missing):
+                distance, logprob = cache.base_distance[chunk].copy(), cache.base_logprob[chunk].copy()
+                measured = self._scorers[0].alone(targets.alone, missing)
+                distance[missing - start], logprob[missing - start] = measured
+                cache.write_base(start, distance, logprob)
+                yield self.work
+        cache.sync()
+
+    def units(self, units: Iterable[Unit], write: Callable[[Unit, Measures], None]) -> Generator[Work, None, None]:
+        """Measure `units`; each one's results, in the order of its targets, go to `write` in this thread."""
+        self._stop.clear()
+        for scorer in self._scorers:
+            scorer.keep_head(self._head)
+        waiting = iter(units)
+        running: dict[Future[Measures], tuple[RowScorer, Unit]] = {}
+        with ThreadPoolExecutor(len(self._scorers)) as threads:
+
+            def start_next(scorer: RowScorer) -> None:
+                for unit in itertools.islice(waiting, 1):
+                    running[threads.submit(self._measure, scorer, unit)] = scorer, unit
+
+            try:
+                for scorer in self._scorers:
+                    start_next(scorer)
+                while running:
+                    finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        scorer, unit = running.pop(future)
+                        measured = future.result()
+                        start_next(scorer)
+                        write(unit, measured)
+                        self._total.rows += 1
+                        self._total.pairs += len(unit.targets)
+                        lengths = self._targets.lengths[unit.targets]
+                        prefix = len(self._examples.prefixes[unit.example])
+                        self._total.plain_tokens += int((lengths + prefix - 1).sum())
+                        yield self.work
+            finally:
+                self._stop.set()
+
+    def _measure(self, scorer: RowScorer, unit: Unit) -> Measures:
+        trie, order = self._targets.behind(self._examples.systems[unit.example], unit.targets)
+        measured = scorer.row(self._examples.prefixes[unit.example], trie)
+        place = np.argsort(order)
+        return Measures(measured.distance[place], measured.logprob[place])
+
+
+class RowScorer:
+    """Runs tries through a model behind a prefix."""
+
+    def __init__(self, model: Model, stop: threading.Event) -> None:
+        self._model = model
+        self._stop = stop
+        self._head = np.empty(0, np.int32)
+        self.tokens = 0
+        self.decode_seconds = self.reduce_seconds = 0.0
+
+    def keep_head(self, head: Tokens) -> None:
+        """Evaluate `head` once, for all prefixes begin with it."""
+        model, size = self._model, self._model.settings.batch
+        model.clear()
+        self._head = head
+        for start in range(0, len(head), size):
+            tokens = head[start : start + size]
+            one = np.ones(len(tokens), np.int32)
+            positions = np.arange(start, start + len(tokens), dtype=np.int32)
+            model.decode(tokens, positions, HEAD * one, one, np.zeros(len(tokens), np.bool_))
+        self.tokens += len(head)
+
+    def alone(self, sequences: Sequences, chosen: npt.NDArray[np.int64]) -> Measures:
+        """Measure targets without an example, in the order of `chosen`."""
+        self._model.clear()
+        self._head = np.empty(0, np.int32)
+        place = np.argsort(sequences.sorted_order())
+        order = np.argsort(place[chosen], kind="stable")
+        measured = self.row(self._head, build_trie(sequences, chosen[order]))
+        back = np.argsort(order)
+        return Measures(measured.distance[back], measured.logprob[back])
+
+    def row(self, prefix: Tokens, trie: Trie) -> Measures:
+        """Measure every sequence of `trie` behind `prefix`, in the trie's order."""
+        model = self._model
+        answers = np.empty(len(trie.edge_token), np.float64)
+        model.drop_sequence(PATH)
+        model.copy_sequence(HEAD, PATH, len(self._head))
+        for batch in batches(
+            trie,
+            prefix,
+            len(self._head),
+            size=model.settings.batch,
+            first_slot=FIRST_BRANCH,
+            slots=MAX_SEQUENCES - FIRST_BRANCH,
+        ):
+            if self._stop.is_set():
+                raise RunError("stopped")
+            begun = time.perf_counter()
+            branches = range(FIRST_BRANCH, FIRST_BRANCH + len(batch.kept))
+            for branch, kept in zip(branches, batch.kept.tolist(), strict=True):
+                if kept:
+                    model.copy_sequence(PATH, branch, kept)
+            logits = model.decode(batch.tokens, batch.positions, batch.slot, batch.slots, batch.outputs)
+            decoded = time.perf_counter()
+            with _reducing:
+                answers[batch.edges] = token_logprobs(logits, batch.edge_row, trie.edge_token[batch.edges])
+            reduced = time.perf_counter()
+            model.drop_sequence(PATH)
+            model.copy_sequence(branches[-1], PATH, -1)
+            for branch in branches:
+                model.drop_sequence(branch)
+            self.tokens += len(batch.tokens)
+            self.decode_seconds += decoded - begun
+            self.reduce_seconds += reduced - decoded
+        model.drop_sequence(PATH)
+        return _measures(answers[trie.response_edge], trie.response_bounds)
+
+
+class Probe:
+    """A few batches of real pairs, to see how fast and how exact a way of running the model is.
+
+    The first targets, up to `PROBE_TOKENS` tokens of them, stand behind the first example.
+    """
+
+    def __init__(self, model: Model, examples: EncodedExamples, targets: TargetTokens) -> None:
+        self._scorer = RowScorer(model, threading.Event())
+        self._prefix = examples.prefixes[0]
+        self._trie, _ = targets.first(examples.systems[0], PROBE_TOKENS)
+
+    def time(self) -> tuple[float, Measures]:
+        """Tokens/s of the better of two runs, behind one that warms up, and what was measured."""
+        best = 0.0
+        self._scorer.row(self._prefix, self._trie)
+        for _ in range(2):
+            tokens, started = self._scorer.tokens, time.perf_counter()
+            measured = self._scorer.row(self._prefix, self._trie)
+            best = max(best, (self._scorer.tokens - tokens) / (time.perf_counter() - started))
+        return best, measured
+
+
+def _measures(logprobs: npt.NDArray[np.float64], bounds: npt.NDArray[np.int64]) -> Measures:
+    """Distance and mean log-probability of responses laid end to end."""
+    if not np.isfinite(logprobs).all():
+        raise RunError(
+            "the model gave a probability that is not a number; try --flash-attn off or --weights f32, "
+            "and check the model file"
+        )
+    lengths = np.diff(bounds)
+    squared = np.add.reduceat(np.square(-np.expm1(logprobs)), bounds[:-1])
+    total = np.add.reduceat(logprobs, bounds[:-1])
+    return Measures(np.sqrt(squared / lengths).astype(np.float32), (total / lengths).astype(np.float32))
+
+
+def common_start(prefixes: Sequence[Tokens]) -> Tokens:
+    """The tokens that all prefixes begin with, short of the whole of any."""
+    if not prefixes:
+        return np.empty(0, np.int32)
+    first = prefixes[0]
+    length = min(len(prefix) for prefix in prefixes) - 1
+    for prefix in prefixes[1:]:
+        different = np.flatnonzero(first[:length] != prefix[:length])
+        if len(different):
+            length = int(different[0])
+    return first[:length]

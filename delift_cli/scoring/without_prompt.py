@@ -1,0 +1,61 @@
+"""What the model thinks of each response when it does not see the prompt: one more pass over the records of a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cache.sidecar import keep, kept_file, read_kept
+from ..cache.stored import Stored
+from ..data.record import Message, RecordSet
+from ..model.llama import Model
+from ..prompt.encoding import EncodedExamples, encode_targets
+from .job import OpenModel
+from .pairs import Scoring, TargetTokens, cells_needed
+
+EMPTY_PROMPT = (Message("user", ""),)
+
+
+def logprob_without_prompt(
+    cache: Stored, open_model: OpenModel, report: Callable[[int], None]
+) -> npt.NDArray[np.float32]:
+    """float32 [records]: mean log-probability (nats) of each response behind an empty prompt.
+
+    The empty prompt stands for all of it, a system message too. Everything else is as in the cache's base_logprob: the
+    template with what it prints around a prompt, the same response tokens and end of turn. Kept beside the cache, so
+    that the model is run once.
+
+    Args:
+        cache: a pool scored against itself.
+        report: is told now and then how many records are done.
+    """
+    file = kept_file(cache, "examples", "logprob without prompt")
+    kept = read_kept(file, (cache.shape[0],), np.float32)
+    if kept is not None:
+        return kept
+    engine, template = open_model(cache)
+    targets = TargetTokens(
+        encode_targets(
+            _without_prompts(cache.examples()),
+            template,
+            limit=None,
+            response_tokens=cache.manifest["settings"].get("max_response_tokens"),
+        )
+    )
+    parts: list[npt.NDArray[np.float32]] = []
+    with Model(engine.file, engine.settings, cells=cells_needed([], targets, engine.settings.batch)) as model:
+        for measured in Scoring([model], EncodedExamples([], []), targets).alone():
+            parts.append(measured.logprob)
+            report(sum(map(len, parts)))
+    found = np.concatenate(parts)
+    keep(file, found)
+    return found
+
+
+def _without_prompts(records: RecordSet) -> RecordSet:
+    return replace(
+        records, records=[replace(record, turns=(*EMPTY_PROMPT, record.turns[-1])) for record in records.records]
+    )

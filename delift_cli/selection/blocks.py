@@ -1,0 +1,294 @@
+"""Caches to the kernels of one objective: which block is which, and whether they belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..budget.partial_block import Partial
+from ..cache.dense import Cache
+from ..cache.manifest import field
+from ..cache.sparse import SparseCache
+from ..cache.stored import Stored
+from ..data.record import Record, copy_groups
+from ..errors import InputError
+from ..submodular.kernel import Kernel, Transform, Utility, factored_kernel, utility_kernel, utility_range
+from ..submodular.objectives import Objective, make_objective
+
+SelfUtility = Literal["exclude", "include"]
+Estimates = Literal["auto", "on", "off"]
+CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool
+SWEEP_TARGET = ("flvmi", "sqrt", "log1p", "saturated")  # with a target set they cover it alone
+
+
+@dataclass(frozen=True)
+class KernelOptions:
+    """How measurements become similarities: see `kernel.utility_kernel` and DESIGN's self-utility.
+
+    estimates: do pairs that were not scored count as estimated, or as zero? `auto`: as estimated where the estimates
+        predict held-out pairs better than their mean does. seed: of the estimate.
+    """
+
+    utility: Utility = "euclidean"
+    transform: Transform = "clip"
+    self_utility: SelfUtility = "exclude"
+    estimates: Estimates = "auto"
+    seed: int = 0
+
+
+class Records:
+    """A cache whose records are read once."""
+
+    def __init__(self, cache: Cache | SparseCache) -> None:
+        self.cache = cache
+
+    @cached_property
+    def examples(self) -> list[Record]:
+        return self.cache.examples().records
+
+    @cached_property
+    def targets(self) -> list[Record]:
+        return self.examples if self.cache.square else self.cache.targets().records
+
+    @property
+    def example_key(self) -> str:
+        return str(self.cache.manifest["examples"]["sha256"])
+
+    @property
+    def target_key(self) -> str:
+        return str(self.cache.manifest["targets"]["sha256"])
+
+
+class Block(Records):
+    """One complete cache of all pairs.
+
+    Raises:
+        InputError: the cache is not complete; how to finish it.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        if not cache.complete:
+            done = int((cache.rows["done"] == cache.shape[1]).sum())
+            raise InputError(
+                f"{cache.path} is not complete: {done} of {cache.shape[0]} rows are scored; "
+                "run the same delift score command again, it goes on from there"
+            )
+        cache.check_rows()
+        self._measured = {
+            "euclidean": (cache.distance, cache.base_distance),
+            "pmi": (cache.logprob, cache.base_logprob),
+        }
+
+    def utility_range(self, options: KernelOptions) -> tuple[float, float]:
+        """Smallest and largest utility."""
+        return utility_range(*self._measured[options.utility], options.utility)
+
+    def kernel(self, options: KernelOptions, **shared: Any) -> Kernel:
+        """Its kernel; `shared` is what `kernels` finds out for all blocks."""
+        return utility_kernel(*self._measured[options.utility], options.utility, options.transform, **shared)
+
+
+class PartialBlock(Records):
+    """One cache of some of the pairs; unfinished rounds count as far as they are scored.
+
+    Raises:
+        InputError: no pair is scored yet.
+    """
+
+    def __init__(self, cache: SparseCache) -> None:
+        self.cache: SparseCache = cache
+        if not (cache.base_complete and cache.pairs_done):
+            lacks = "does not know what its new records are without an example" if cache.pairs_done else "holds no pair"
+            raise InputError(
+                f"{cache.path} {lacks} yet; run the same delift score command again, it goes on from there"
+            )
+        cache.check_rows()
+        self._partial: dict[tuple[Utility, int], Partial] = {}
+
+    def partial(self, options: KernelOptions) -> Partial:
+        """Its scored pairs under this utility."""
+        key = options.utility, options.seed
+        if key not in self._partial:
+            targets = None if self.cache.square else self.targets
+            self._partial[key] = Partial(self.cache, self.examples, targets, *key)
+        return self._partial[key]
+
+    def estimated(self, options: KernelOptions) -> bool:
+        """Do its unscored pairs count as estimated?"""
+        return options.estimates == "on" or (options.estimates == "auto" and self.partial(options).quality.r2 > 0)
+
+    def utility_range(self, options: KernelOptions) -> tuple[float, float]:
+        """Smallest and largest measured utility."""
+        utility = self.partial(options).scored.utility
+        return float(utility.min()), float(utility.max())
+
+    def kernel(self, options: KernelOptions, **shared: Any) -> Kernel:
+        """Its kernel, of measured utilities and, for the other pairs, estimates or nothing."""
+        partial = self.partial(options)
+        left, right = (np.zeros((size, 0), np.float32) for size in self.cache.shape)
+        if self.estimated(options):
+            left, right = partial.estimate.factors()
+        return factored_kernel(*partial.rows(), left, right, options.transform, **shared)
+
+
+class EmbeddedBlock(Records):
+    """The records of one cache by their embeddings: a similarity is a cosine, and no pair need be scored.
+
+    Args:
+        examples, targets: float32 [records, width], rows of length 1.
+    """
+
+    def __init__(
+        self, cache: Cache | SparseCache, examples: npt.NDArray[np.float32], targets: npt.NDArray[np.float32]
+    ) -> None:
+        super().__init__(cache)
+        self._embeddings = examples, targets
+
+    def utility_range(self, options: KernelOptions) -> tuple[float, float]:
+        """What cosines lie between."""
+        return -1.0, 1.0
+
+    def kernel(self, options: KernelOptions, **shared: Any) -> Kernel:
+        """Its kernel: the cosines are the product of its embeddings, so that no matrix of all pairs is ever held."""
+        measured = np.zeros(self.cache.shape[0] + 1, np.int64), np.empty(0, np.int32), np.empty(0, np.float32)
+        return factored_kernel(*measured, *self._embeddings, options.transform, **shared)
+
+
+AnyBlock = Block | PartialBlock | EmbeddedBlock
+
+
+def as_block(cache: Cache | SparseCache) -> AnyBlock:
+    """The block that a cache holds."""
+    return PartialBlock(cache) if isinstance(cache, SparseCache) else Block(cache)
+
+
+def kernels(blocks: Sequence[AnyBlock], options: KernelOptions) -> list[Kernel]:
+    """One kernel for each block; `minmax` scales all of them by their common range.
+
+    With self_utility `exclude`, a record covers neither itself nor a copy of itself, in any block.
+    """
+    value_range = None
+    if options.transform == "minmax":
+        ranges = [block.utility_range(options) for block in blocks]
+        value_range = (min(low for low, _ in ranges), max(high for _, high in ranges))
+    made = []
+    for block in blocks:
+        groups: dict[str, Any] = {}
+        if options.self_utility == "exclude":
+            if block.cache.square:
+                same = copy_groups(block.examples)
+                groups = {"example_group": same, "target_group": same}
+            else:
+                same = copy_groups([*block.examples, *block.targets])
+                groups = {
+                    "example_group": same[: len(block.examples)],
+                    "target_group": same[len(block.examples) :],
+                }
+        made.append(block.kernel(options, value_range=value_range, **groups))
+    return made
+
+
+def check_same_measure(caches: Sequence[Stored]) -> None:
+    """Caches compare only when the same model measured them in the same way.
+
+    Raises:
+        InputError: the first field that differs.
+    """
+    first = caches[0]
+    for cache in caches[1:]:
+        for name in ("model.sha256", "weights.type", "template.text", "metric", "settings"):
+            here, there = (field(c.manifest, name) for c in (first, cache))
+            if here != there:
+                raise InputError(
+                    f"{first.path} and {cache.path} were not measured alike: {name} differs; score one of them again"
+                )
+
+
+def default_objective(pool: bool, target: bool, existing: bool) -> str:
+    """The objective of a stage: DESIGN's defaults for what is given."""
+    if target and existing:
+        return "flcmi"
+    if existing:
+        return "flcg"
+    if target:
+        return "flmi" if pool else "flvmi"
+    return "fl"
+
+
+def objective_over(
+    pool: Cache | AnyBlock | None,
+    target: Cache | AnyBlock | None,
+    existing: Cache | AnyBlock | None,
+    name: str,
+    options: KernelOptions,
+    *,
+    eta: float | None = None,
+    nu: float = 1.0,
+    alpha: float = 0.3,
+) -> tuple[Objective, AnyBlock]:
+    """The objective `name` over the caches or their blocks, and the block whose examples are chosen from.
+
+    Args:
+        pool: pool × pool; None for an objective that needs only pool × target set.
+        target: pool × target set, or target set × pool for `fl1mi` and `flcmi`.
+        existing: existing data × pool (× target set where that is what the objective covers).
+
+    Raises:
+        InputError: a cache is incomplete, was measured otherwise, or holds other records than the objective
+            needs; with the command that makes the right one.
+    """
+    given = {"pool": pool, "target": target, "existing": existing}
+    blocks = {
+        role: Block(block) if isinstance(block, Cache) else block for role, block in given.items() if block is not None
+    }
+    if not blocks:
+        raise InputError("give a cache to select from: delift select train.delift -k 30%")
+    chosen = blocks.get("pool") or blocks.get("target")
+    if chosen is None:
+        raise InputError("--existing alone has nothing to select from; give the pool's cache too")
+    check_same_measure([block.cache for block in blocks.values()])
+    swept = blocks["target"] if "pool" not in blocks or (name in SWEEP_TARGET and target) else blocks["pool"]
+    if "pool" in blocks and not blocks["pool"].cache.square:
+        raise InputError(
+            f"{blocks['pool'].cache.path} is not a pool scored against itself; give it with --target or --existing"
+        )
+    if "pool" in blocks and "target" in blocks:
+        _check_target(blocks["pool"], blocks["target"], name)
+    if "existing" in blocks and blocks["existing"].target_key != swept.target_key:
+        raise InputError(
+            f"{blocks['existing'].cache.path} does not have the records to cover as its targets; make it with: "
+            f"delift score --examples EXISTING --targets {swept.cache.manifest['targets']['source']}"
+        )
+    made = dict(zip(blocks, kernels(list(blocks.values()), options), strict=True))
+    objective = make_objective(
+        name,
+        made.get("pool"),
+        target=made.get("target"),
+        existing=made.get("existing"),
+        eta=eta,
+        nu=nu,
+        alpha=alpha,
+    )
+    return objective, chosen
+
+
+def _check_target(pool: AnyBlock, target: AnyBlock, name: str) -> None:
+    """The pool must be the rows of the target block or, for the capped objectives, its columns."""
+    source = pool.cache.manifest["examples"]["source"]
+    if name in CAPPED:
+        if target.target_key != pool.example_key:
+            raise InputError(
+                f"{target.cache.path} does not have the pool as its targets, which objective {name} needs; "
+                f"make it with: delift score --examples TARGET_SET --targets {source}"
+            )
+    elif target.example_key != pool.example_key:
+        raise InputError(
+            f"{target.cache.path} does not have the pool as its examples; "
+            f"make it with: delift score {source} --targets TARGET_SET"
+        )

@@ -1,0 +1,36 @@
+"""First gains of a cache and an objective, kept beside the cache so that the next selection skips the first sweep."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from ..cache.dense import Cache
+from ..cache.sidecar import keep, read_kept
+from ..cache.sparse import SparseCache
+
+
+def gains_file(home: Cache | SparseCache, caches: Sequence[Cache | SparseCache], **choices: Any) -> Path:
+    """Where the first gains for these choices are kept: named by all that they depend on."""
+    digest = hashlib.sha256(orjson.dumps(choices, option=orjson.OPT_SORT_KEYS))
+    for cache in caches:
+        digest.update(f"{cache.manifest['examples']['sha256']} {cache.manifest['targets']['sha256']}".encode())
+        for content in (cache.state, cache.base_distance.tobytes(), cache.base_logprob.tobytes()):
+            digest.update(content)
+    return home.path / "gains" / f"{digest.hexdigest()[:24]}.bin"
+
+
+def read_gains(file: Path, n: int) -> npt.NDArray[np.float64] | None:
+    """float64 [n], or None where they are not kept or do not match their checksum."""
+    return read_kept(file, (n,), np.float64)
+
+
+def keep_gains(file: Path, gains: npt.NDArray[np.float64]) -> None:
+    """Keep them; a cache that cannot be written to is no reason to fail."""
+    keep(file, gains.astype(np.float64))

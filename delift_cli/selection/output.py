@@ -1,0 +1,93 @@
+"""Selected records out: the very lines that came in, or what a pipeline wants to know of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from ..data.record import Record
+from ..errors import RunError
+from ..submodular.select import Selection
+
+
+def render(
+    records: Sequence[Record],
+    selection: Selection,
+    *,
+    form: str,
+    whole: float,
+    input_order: bool = False,
+    with_scores: bool = False,
+    ids_only: bool = False,
+) -> bytes:
+    """The selected records as bytes.
+
+    Args:
+        form: `jsonl` gives one line each, `array` a JSON array.
+        whole: what the whole pool is worth; the coverage of a record is the share of it that the selection
+            reached with that record.
+        with_scores: adds to each record a field `delift` of id, rank (from 1), gain and coverage.
+    """
+    reached = selection.curve / whole if whole > 0 else selection.curve * 0
+    order = range(len(selection.indices))
+    if input_order:
+        order = sorted(order, key=lambda rank: selection.indices[rank])  # type: ignore[assignment]
+    if ids_only:
+        return b"".join(records[selection.indices[rank]].id.encode() + b"\n" for rank in order)
+    lines = []
+    for rank in order:
+        record = records[selection.indices[rank]]
+        line = record.raw
+        if with_scores:
+            scores = {
+                "id": record.id,
+                "rank": rank + 1,
+                "gain": float(selection.gains[rank]),
+                "coverage": float(reached[rank]),
+            }
+            line = _with_field(line, b"delift", scores)
+        lines.append(line)
+    if form == "array":
+        return b"[\n" + b",\n".join(lines) + b"\n]\n"
+    return b"".join(line + b"\n" for line in lines)
+
+
+def _with_field(line: bytes, name: bytes, value: dict[str, Any]) -> bytes:
+    """A record's JSON with one more field; what was there keeps its bytes (numbers of any size, spacing)."""
+    fields = orjson.loads(line)
+    if name.decode() in fields:
+        return orjson.dumps({**fields, name.decode(): value})
+    return b'%s, "%s": %s}' % (line.rstrip().removesuffix(b"}").rstrip(), name, orjson.dumps(value))
+
+
+def write(data: bytes, destination: Path | None) -> None:
+    """To a file, whole or not at all, or to stdout.
+
+    What is there and is no file, /dev/null or a pipe say, is written to and stays what it is.
+    """
+    if destination is None:
+        left = memoryview(data)
+        while left:  # an unbuffered stdout (PYTHONUNBUFFERED) may take a part
+            left = left[sys.stdout.buffer.write(left) :]
+        sys.stdout.buffer.flush()
+        return
+    try:
+        if destination.exists() and not destination.is_file():
+            destination.write_bytes(data)
+            return
+        final = destination.resolve()  # a link stays, what it points to is replaced
+        draft = final.with_name(f".{final.name}.{os.getpid()}")
+        try:
+            draft.write_bytes(data)
+            draft.replace(final)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+    except OSError as error:
+        raise RunError(f"cannot write {destination}: {error.strerror}") from None

@@ -1,0 +1,135 @@
+"""Why this record? Who covers which target, what a record adds to a subset, who made it redundant, whom it harms.
+
+Pure functions of kernels and index arrays; all values are similarities in the kernel's units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import ArrayLike
+
+from ..errors import InputError
+from .kernel import (
+    Array,
+    Kernel,
+    as_float,
+    load_row,
+    new_scratch,
+    segment,
+    segment_count,
+    similarities,
+)
+
+
+@dataclass(frozen=True)
+class Coverers:
+    """For each target the best and the second best of a subset, -1 and 0.0 where there is none above zero."""
+
+    best: Array  # int64[m], example
+    best_value: Array  # float64[m]
+    next: Array  # int64[m]
+    next_value: Array  # float64[m]
+
+
+@dataclass(frozen=True)
+class Covered:
+    """What a chosen record is there for. One entry per target that it covers best, largest margin first.
+
+    value: its similarity to the target; otherwise: the record of the subset that would cover the target without
+    it (-1: none), at otherwise_value. margin: sum of value - otherwise_value over all these targets, what the
+    subset's facility-location value would lose without the record.
+    """
+
+    targets: Array
+    value: Array
+    otherwise: Array
+    otherwise_value: Array
+    margin: float
+
+
+@dataclass(frozen=True)
+class Redundant:
+    """Why a record was left out. One entry per chosen record that covers targets it could have covered.
+
+    by: chosen records, the largest share first; targets: how many of the record's targets each covers at least
+    as well; share: the part of the record's total similarity (sum of positive similarities) that each stands for.
+    gain: what the record would still add to facility location; total: its sum of positive similarities.
+    """
+
+    by: Array
+    targets: Array
+    share: Array
+    gain: float
+    total: float
+
+
+@dataclass(frozen=True)
+class Harmed:
+    """Targets whose answers become less likely with the record in context, worst first, and their utilities."""
+
+    targets: Array
+    utility: Array
+    count: int  # all targets with a negative utility
+
+
+@njit(cache=True)
+def _best_two(kernel: Kernel, rows: Array, best: Array, values: Array, scratch: Array) -> None:
+    for position in range(rows.size):
+        j = rows[position]
+        raw = load_row(kernel, j, scratch[0])
+        for q in range(segment_count(kernel, j)):
+            begin, end = segment(kernel, j, q)
+            for i in range(begin, end):
+                s = kernel.slope * as_float(raw[i]) + kernel.offset[i]
+                if s > values[1, i]:
+                    if s > values[0, i]:
+                        values[1, i], best[1, i] = values[0, i], best[0, i]
+                        values[0, i], best[0, i] = s, j
+                    else:
+                        values[1, i], best[1, i] = s, j
+
+
+def coverers(kernel: Kernel, subset: ArrayLike) -> Coverers:
+    """Best and second best of `subset` for every target; among equals the earlier in `subset`. One sweep."""
+    rows = np.asarray(subset, dtype=np.int32).reshape(-1)
+    m = kernel.offset.size
+    best, values = np.full((2, m), -1, np.int64), np.zeros((2, m))
+    _best_two(kernel, rows, best, values, new_scratch(kernel, 1))
+    return Coverers(best[0], values[0], best[1], values[1])
+
+
+def explain_chosen(kernel: Kernel, subset: ArrayLike, j: int, top: int | None = None) -> Covered:
+    """What record j of the subset is there for (the `top` targets; default: all). Raises InputError if not in it."""
+    if j not in np.asarray(subset):
+        raise InputError(f"record {j} is not in the subset")
+    who = coverers(kernel, subset)
+    mine = np.flatnonzero(who.best == j)
+    margin = who.best_value[mine] - who.next_value[mine]
+    first = mine[np.argsort(-margin, kind="stable")][:top]
+    return Covered(first, who.best_value[first], who.next[first], who.next_value[first], float(margin.sum()))
+
+
+def explain_left_out(kernel: Kernel, subset: ArrayLike, j: int, top: int | None = None) -> Redundant:
+    """Which chosen records made record j redundant (the `top` of them). Raises InputError if j is in the subset."""
+    if j in np.asarray(subset):
+        raise InputError(f"record {j} is in the subset")
+    own = np.maximum(0.0, similarities(kernel, [j])[0])
+    who = coverers(kernel, subset)
+    total, gain = float(own.sum()), float(np.maximum(0.0, own - who.best_value).sum())
+    taken = (own > 0.0) & (who.best_value >= own)
+    by, group = np.unique(who.best[taken], return_inverse=True)
+    count = np.bincount(group, minlength=by.size)
+    share = np.bincount(group, weights=own[taken], minlength=by.size) / (total or 1.0)
+    first = np.argsort(-share, kind="stable")[:top]
+    return Redundant(by[first], count[first], share[first], gain, total)
+
+
+def harmed(utilities: Kernel, j: int, top: int | None = None) -> Harmed:
+    """Whom record j harms. utilities: a kernel made with transform `raw`, so that its values are signed."""
+    row = similarities(utilities, [j])[0]
+    order = np.argsort(row, kind="stable")
+    negative = order[: int((row < 0.0).sum())]
+    return Harmed(negative[:top], row[negative[:top]], negative.size)

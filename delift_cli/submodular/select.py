@@ -1,0 +1,307 @@
+"""`select`: the public selector over plain arrays, memory maps or kernels.
+
+Chooses the method (exact, stochastic, partitioned; gain or gain per token under a token budget), runs the greedy
+selector, and says in the result what was done, why it stopped, and how good it is bound to be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import InputError
+from .constraints import Constraints, Rules, make_rules
+from .greedy import BELOW, EXHAUSTED, FULL, SATURATED, Run, gains_given, greedy
+from .greedy import initial_gains as singleton_gains
+from .kernel import Array, DenseKernel, FactoredKernel, Kernel, dense_kernel
+from .objectives import Objective, make_objective
+
+KernelLike: TypeAlias = Kernel | ArrayLike
+Method = Literal["exact", "stochastic", "partitioned"]
+
+STOPPED = {FULL: "full", SATURATED: "saturated", BELOW: "until", EXHAUSTED: "exhausted"}
+
+
+@dataclass(frozen=True)
+class Selection:
+    """An ordered subset and how it came about.
+
+    indices: int64[k], examples in the order of choice; gains: float64[k], what each added when it was chosen, so
+        that `gains.cumsum()` is the value of each prefix. value: their sum.
+    filled_from: indices[filled_from:] came by the fill rule (singleton gain, largest first) after gains had
+        fallen to zero; equal to len(indices) where nothing was filled.
+    saturated_at: number of records after which nothing gained any more, or None.
+    stopped: `full` (k reached), `saturated`, `until`, or `exhausted` (no admissible record left; under a token
+        budget: nothing left that fits).
+    method: `exact`, `stochastic` or `partitioned`; rule: `gain`, or `gain per token` where that was the better
+        of the two under a token budget; value_other_rule: what the worse of the two reached.
+    guarantee: the share of the optimum that the method is proven to reach (0.0: none); guarantee_note: in words.
+    optimum_bound: no subset within k or the budget is worth more than this (None: not computed).
+    evaluations: gains computed after the first sweep. initial_gains: float64[n], the value of each example
+        alone; pass it to another `select` with the same objective to save the sweep.
+    """
+
+    indices: Array
+    gains: Array
+    value: float
+    objective: str
+    parameters: dict[str, float]
+    method: Method
+    rule: str
+    seed: int | None
+    stopped: str
+    saturated_at: int | None
+    filled_from: int
+    guarantee: float
+    guarantee_note: str
+    optimum_bound: float | None
+    value_other_rule: float | None
+    evaluations: int
+    initial_gains: Array
+
+    @property
+    def curve(self) -> Array:
+        """float64[k]: the value of each prefix."""
+        return np.cumsum(self.gains)
+
+
+def select(
+    kernel: KernelLike | Objective | None,
+    k: int | None = None,
+    *,
+    objective: str = "fl",
+    target: KernelLike | None = None,
+    existing: KernelLike | None = None,
+    eta: float | None = None,
+    nu: float = 1.0,
+    alpha: float = 0.3,
+    cost: ArrayLike | None = None,
+    budget: int | None = None,
+    always: Sequence[int] = (),
+    never: Sequence[int] = (),
+    group: Sequence[Any] | None = None,
+    at_least: Mapping[Any, int] | None = None,
+    at_most: Mapping[Any, int] | None = None,
+    near_duplicates: tuple[ArrayLike, ArrayLike] | None = None,
+    until: float = 0.0,
+    stop_at_zero: bool = False,
+    method: Method = "exact",
+    epsilon: float = 0.01,
+    parts: int = 2,
+    seed: int = 0,
+    initial_gains: ArrayLike | None = None,
+    per_token: bool = True,
+    bound: bool = True,
+) -> Selection:
+    """Choose examples greedily so that an objective grows as fast as possible.
+
+    kernel: similarities [example, target] (array or memory map, used in place; or a `DenseKernel` or
+        `FactoredKernel`), or a ready-made `Objective`; None for an objective that only needs `target`.
+        A plain array is taken as it is: for leave-one-out coverage use `dense_kernel(S, example_group=range(n),
+        target_group=range(n))`, or `utility_kernel` for what a cache holds.
+    k: how many; with cost (int[n], tokens) and budget the subset costs at most that many tokens, k is optional.
+    objective, target, existing, eta, nu, alpha: see `objectives.make_objective`.
+    always, never, group, at_least, at_most, near_duplicates: see `constraints.Constraints`.
+    until, stop_at_zero: see `greedy.greedy`.
+    method: `exact`; `stochastic` (each step looks at a random sample of n / k ln(1 / epsilon) records);
+        `partitioned` (two rounds: every one of `parts` random parts of the pool is selected from on its own,
+        then their union; for matrices larger than memory. k, always and never only).
+    seed: of the random methods. initial_gains: from an earlier Selection with the same objective.
+    per_token: under a budget choose by gain per token too, and keep the better of the two.
+    bound: also compute `optimum_bound` (one more sweep).
+
+    Deterministic, whatever the number of threads. Raises InputError on contradictory arguments.
+    """
+    if isinstance(kernel, Objective):
+        goal = kernel
+    else:
+        goal = make_objective(
+            objective,
+            as_kernel(kernel),
+            target=as_kernel(target),
+            existing=as_kernel(existing),
+            eta=eta,
+            nu=nu,
+            alpha=alpha,
+        )
+    if not 0.0 <= until < 1.0:
+        raise InputError(f"until is a share of the first gain, 0 <= until < 1, not {until}")
+    n = goal.kernel.group.size
+    limits = Constraints(k, cost, budget, always, never, group, at_least or {}, at_most or {}, near_duplicates)
+    rules = make_rules(limits, n)
+    if method == "partitioned":
+        _refuse_beyond_count(limits, "partitioned")
+        singletons = np.zeros(n) if initial_gains is None else _given_gains(initial_gains, n)
+        run = _partitioned(goal, limits, singletons, initial_gains is None, parts, seed, until, stop_at_zero)
+    else:
+        singletons = singleton_gains(goal) if initial_gains is None else _given_gains(initial_gains, n)
+        sample = 0
+        if method == "stochastic":
+            _refuse_beyond_count(limits, "stochastic")
+            assert k is not None
+            sample = _sample_size(n - len(never), k, epsilon)
+        elif method != "exact":
+            raise InputError(f"unknown method {method!r}: choose exact, stochastic or partitioned")
+        run = greedy(
+            goal,
+            rules,
+            singletons,
+            always=always,
+            until=until,
+            stop_at_zero=stop_at_zero,
+            sample=sample,
+            seed=seed,
+        )
+    rule, other = "gain", None
+    if budget is not None and per_token:
+        thrifty = greedy(
+            goal,
+            make_rules(limits, n),
+            singletons,
+            always=always,
+            per_token=True,
+            until=until,
+            stop_at_zero=stop_at_zero,
+        )
+        other = thrifty
+        if thrifty.gains.sum() > run.gains.sum():
+            rule, run, other = "gain per token", thrifty, run
+    share, note = _guarantee(limits, rules, method, epsilon, parts, per_token)
+    value = float(run.gains.sum())
+    return Selection(
+        indices=run.indices,
+        gains=run.gains,
+        value=value,
+        objective=goal.name,
+        parameters=goal.parameters,
+        method=method,
+        rule=rule,
+        seed=None if method == "exact" else seed,
+        stopped=STOPPED[FULL if run.filled_from < run.indices.size else run.why],
+        saturated_at=run.filled_from if run.why == SATURATED else None,
+        filled_from=run.filled_from,
+        guarantee=share,
+        guarantee_note=note,
+        optimum_bound=value + _most_to_come(goal, limits, run) if bound else None,
+        value_other_rule=None if other is None else float(other.gains.sum()),
+        evaluations=run.evaluations + (other.evaluations if other is not None else 0),
+        initial_gains=singletons,
+    )
+
+
+def as_kernel(kernel: KernelLike | None) -> Kernel | None:
+    """Kernels as they are, arrays as `dense_kernel`s."""
+    if kernel is None or isinstance(kernel, DenseKernel | FactoredKernel):
+        return kernel
+    return dense_kernel(kernel)
+
+
+def _given_gains(gains: ArrayLike, n: int) -> Array:
+    array = np.ascontiguousarray(gains, dtype=np.float64)
+    if array.shape != (n,):
+        raise InputError(f"initial_gains has shape {array.shape}, the kernel has {n} examples")
+    return array
+
+
+def _refuse_beyond_count(limits: Constraints, method: str) -> None:
+    if limits.budget is not None or limits.at_least or limits.at_most or limits.near_duplicates is not None:
+        raise InputError(f"the {method} method takes k, always and never, no budget, quotas or near-duplicates")
+
+
+def _sample_size(n: int, k: int, epsilon: float) -> int:
+    if not 0.0 < epsilon < 1.0:
+        raise InputError(f"epsilon lies between 0 and 1, not {epsilon}")
+    return max(1, math.ceil(n / max(1, k) * math.log(1.0 / epsilon)))
+
+
+def _partitioned(
+    goal: Objective,
+    limits: Constraints,
+    singletons: Array,
+    sweep: bool,
+    parts: int,
+    seed: int,
+    until: float,
+    stop_at_zero: bool,
+) -> Run:
+    """Two rounds (Barbosa et al., "The power of randomization", ICML 2015): every part, then the parts' choices.
+
+    Each part is swept and selected from while its rows are in the page cache; `singletons` is filled on the way.
+    A part contributes 2 k / parts records, k at most, so that the union's rows are no more than 2 k.
+    """
+    n = singletons.size
+    if not 1 < parts <= n:
+        raise InputError(f"parts must lie between 2 and {n}, not {parts}")
+    assert limits.k is not None
+    share = replace(limits, k=min(limits.k, len(limits.always) + math.ceil(2 * limits.k / parts)))
+    union, complete = [np.asarray(limits.always, np.int64)], []
+    for part in np.array_split(np.random.default_rng(seed).permutation(n), parts):
+        rows = np.sort(part)
+        if sweep:
+            singletons[rows] = singleton_gains(goal, rows)[rows]
+        smaller = replace(share, k=min(share.k or 0, rows.size))
+        run = greedy(goal, make_rules(smaller, n), singletons, always=limits.always, candidates=rows)
+        union.append(run.indices)
+        if run.indices.size == limits.k and until == 0.0 and not stop_at_zero:
+            complete.append(run)
+    together = greedy(
+        goal,
+        make_rules(limits, n),
+        singletons,
+        always=limits.always,
+        candidates=np.unique(np.concatenate(union)),
+        until=until,
+        stop_at_zero=stop_at_zero,
+    )
+    return max([together, *complete], key=lambda run: float(run.gains.sum()))
+
+
+def _guarantee(
+    limits: Constraints, rules: Rules, method: Method, epsilon: float, parts: int, per_token: bool
+) -> tuple[float, str]:
+    """The proven share of the best value, and the reason."""
+    greedy_share = 1.0 - 1.0 / math.e
+    if method == "stochastic":
+        return max(0.0, greedy_share - epsilon), f"1 - 1/e - {epsilon:g} of the optimum, in expectation"
+    if method == "partitioned":
+        if parts == 2:
+            return greedy_share / 2, "(1 - 1/e) / 2 of the optimum, in expectation"
+        return 0.0, "none that is proven: each part contributes fewer than k records"
+    quotas, degrees = rules.group.size > 0, np.diff(rules.neighbour_start)
+    conflicts = int(degrees.max()) if degrees.size else 0
+    if limits.budget is not None:
+        if quotas or conflicts or limits.k is not None:
+            return 0.0, "none that is proven for a token budget together with other limits"
+        if not per_token:
+            return 0.0, "none that is proven for a token budget and gains alone"
+        return greedy_share / 2, "(1 - 1/e) / 2 of the optimum: the better of gain and gain per token"
+    if conflicts:
+        return 1.0 / (1 + conflicts + quotas), f"1/{1 + conflicts + quotas} of the optimum: near-duplicates"
+    if quotas:
+        return 0.5, "1/2 of the optimum: quotas"
+    return greedy_share, "1 - 1/e of the optimum"
+
+
+def _most_to_come(goal: Objective, limits: Constraints, run: Run) -> float:
+    """An upper bound on what the best subset is worth beyond this one (Minoux 1978; Leskovec et al. 2007).
+
+    By submodularity no set of records can add more than the sum of their gains now.
+    """
+    gains = gains_given(goal, run.coverage)
+    gains[np.asarray(limits.never, dtype=np.int64)] = 0.0
+    bounds = []
+    if limits.k is not None:
+        more = limits.k - len(limits.always)
+        bounds.append(float(np.sort(gains)[gains.size - more :].sum()))
+    if limits.cost is not None and limits.budget is not None:
+        cost = np.asarray(limits.cost, dtype=np.int64)
+        order = np.argsort(-gains / cost, kind="stable")
+        room = limits.budget - int(cost[np.asarray(limits.always, dtype=np.int64)].sum())
+        paid = np.clip(room - (np.cumsum(cost[order]) - cost[order]), 0, cost[order])
+        bounds.append(float((gains[order] * paid / cost[order]).sum()))
+    return min(bounds)
