@@ -1,9 +1,47 @@
-"""delift: choose the training data that makes a language model better."""
+"""delift: choose the training data that makes a language model better.
+
+`score` measures a pool with a model into a cache, `select_records` chooses from it; `select` is the selector over plain
+arrays. What runs llama.cpp is imported when it is first asked for.
+"""
 
 from __future__ import annotations
 
-from .submodular.kernel import dense_kernel, utility_kernel
-from .submodular.select import Selection, select
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .cache import open_cache
+from .errors import DeliftError, InputError, RunError
+from .selection.blocks import KernelOptions
+from .selection.reasons import explain_record
+from .selection.subset import Subset, select_records
+from .submodular import Selection, dense_kernel, select, utility_kernel
+
+if TYPE_CHECKING:
+    from .budget.run import forecast, score
+    from .evaluation.evaluate import evaluate
 
 __version__ = "0.1.0"
-__all__ = ["Selection", "dense_kernel", "select", "utility_kernel"]
+__all__ = [
+    "DeliftError",
+    "InputError",
+    "KernelOptions",
+    "RunError",
+    "Selection",
+    "Subset",
+    "dense_kernel",
+    "evaluate",
+    "explain_record",
+    "forecast",
+    "open_cache",
+    "score",
+    "select",
+    "select_records",
+    "utility_kernel",
+]
+_RUN_THE_MODEL = {"evaluate": ".evaluation.evaluate", "forecast": ".budget.run", "score": ".budget.run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RUN_THE_MODEL:
+        return getattr(import_module(_RUN_THE_MODEL[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""How much to select or to score, as people write it: 500, 30%, 200ktok, 8h."""
+"""How much, as people write it and read it: 500, 30%, 200ktok, 8h; 3 min 20 s, 2 rounds."""
 
 from __future__ import annotations
 
@@ -133,3 +133,23 @@ def parse_budget(text: str) -> Budget:
     seconds = number * _SECONDS[unit] if unit in _SECONDS else None
     pairs = round(number * _FACTORS[unit.lower()]) if share is None and seconds is None else None
     return Budget(compact, share, pairs, seconds, found.group(1) == "+")
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 8 s, 3 min 20 s, 5 h 10 min, 2 d 3 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    for size, name, smaller, smaller_name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // smaller} {smaller_name}"
+    return f"{whole} s"
+
+
+def counted(number: int, thing: str) -> str:
+    """1 round, 2 rounds."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import typer
 
 from . import __version__
 from .errors import DeliftError
 
+# Typer brings a Click of its own and does not export this, the base of a bad parameter's class
+_ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 app = typer.Typer(
     name="delift",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -52,13 +54,14 @@ _register()
 def main() -> None:
     """Entry point: one line for the user on failure, no traceback (DELIFT_DEBUG=1 shows it)."""
     try:
-        app()
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except DeliftError as error:
         _fail(str(error), error.exit_code)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # what Typer makes of a KeyboardInterrupt
-            _fail("interrupted; what delift score has scored is safe, the same command goes on from there", INTERRUPTED)
-        raise
+    except _ClickError as error:
+        _fail_usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; what delift score has scored is safe, the same command goes on from there", INTERRUPTED)
     except BrokenPipeError:
         # the reader of stdout has gone; that is how pipelines end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,6 +70,14 @@ def main() -> None:
         _fail("out of memory", 1)
     except OSError as error:
         _fail(str(error), 1)
+
+
+def _fail_usage(error: Any) -> None:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    hint = "" if getattr(error, "ctx", None) is None else f"; see {error.ctx.command_path} --help"
+    _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
 
 
 def _fail(message: str, code: int) -> None:

@@ -20,7 +20,7 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("cache", "prompt"),
     ("data",),
     ("submodular", "model"),
-    ("amount",),
+    ("amount", "progress", "display"),
     ("errors",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

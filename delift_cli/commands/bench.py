@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
-import orjson
 import typer
 
-from . import console
-from .model_options import ModelChoice, Threads
+from ..amount import duration
+from . import console, options
+from .options import AsJson, Batch, ModelChoice, Quiet, Threads, WeightsChoice
 
 PLAIN_PAIRS = 8
 
 
 def bench(
-    data: Annotated[str, typer.Argument(help="Records to measure with: JSONL or a JSON array; - for stdin.")],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Records to measure with: JSONL or a JSON array; - for stdin.")
+    ],
     model: ModelChoice = None,
-    weights: Annotated[str, typer.Option(help="As for delift score.")] = "auto",
+    weights: WeightsChoice = "auto",
     threads: Threads = None,
-    batch: Annotated[int | None, typer.Option(min=16, help="Tokens in one llama.cpp call.")] = None,
-    seconds: Annotated[float, typer.Option(min=1, help="How long to measure our own rate.")] = 20.0,
-    plain: Annotated[bool, typer.Option(help="Also time the plain high-level loop.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    batch: Batch = None,
+    seconds: Annotated[float, options.how_much(metavar="S", min=1, help="How long to measure our own rate.")] = 20.0,
+    plain: Annotated[bool, options.how_much(help="Also time the plain high-level loop.")] = True,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure, side by side in one run: raw prompt processing, our scoring, a plain loop; and what DATA would take."""
+    """Measure this machine: raw prompt processing, our scoring, a plain loop, and what DATA would take.
+
+    Examples:
+
+        delift bench train.jsonl -m model.gguf
+    """
     from ..scoring.bench import measure
 
     result = measure(
@@ -36,10 +42,10 @@ def bench(
         batch=batch,
         seconds=seconds,
         plain_pairs=PLAIN_PAIRS if plain else 0,
-        say=(lambda text: None) if quiet else console.say,
+        say=console.sayer(quiet),
     )
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
+        console.write_json(result)
     elif not quiet:
         console.facts(_lines(result), console=console.stdout())
 
@@ -74,5 +80,5 @@ def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:
             "tokens",
             f"{forecast['tokens']:,} for all {forecast['pairs']:,} pairs; one by one {forecast['plain_tokens']:,}",
         ),
-        ("all pairs", console.duration(forecast["seconds"])),
+        ("all pairs", duration(forecast["seconds"])),
     ]

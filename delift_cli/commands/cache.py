@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
-import orjson
-import typer
-
-from . import console
+from . import console, options
+from .options import AsJson
 
 
 def cache(
     clear: Annotated[
-        bool, typer.Option("--clear", help="Remove the converted models and remembered settings.")
+        bool, options.output("--clear", help="Remove the converted models and remembered settings.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List the converted models that delift score keeps, or remove them."""
+    """List the converted models that delift score keeps, or remove them.
+
+    Examples:
+
+        delift cache
+        delift cache --clear
+    """
     from ..model.converted import cache_directory, clear_cache, kept_models
 
     kept = [{"file": path.name, "bytes": path.stat().st_size} for path in kept_models()]
@@ -25,7 +28,7 @@ def cache(
         clear_cache()
     if as_json:
         result = {"directory": str(cache_directory()), "models": kept, "cleared": clear}
-        sys.stdout.buffer.write(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
+        console.write_json(result)
         return
     total = sum(int(str(entry["bytes"])) for entry in kept)
     console.facts(

@@ -5,14 +5,27 @@ from __future__ import annotations
 import io
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol, TextIO
 
+import orjson
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from ..amount import duration
+from ..display import Lines
+from ..progress import Progress as Callback
+from ..progress import Say, Step, silent
 
 PLAIN_SECONDS = 30.0  # how often a run without a terminal says where it is
+
+
+class Result(Protocol):
+    """What a verb found: as data and as lines for people."""
+
+    def as_dict(self) -> dict[str, Any]: ...
+    def lines(self) -> Lines: ...
 
 
 def stdout() -> Console:
@@ -27,61 +40,83 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-class Report(Protocol):
-    """Shows how far a run is: `done` of its total, and a word on the speed."""
-
-    def __call__(self, done: int, speed: str, seconds_left: float | None) -> None: ...
-
-
 @contextmanager
-def progress(title: str, total: int, *, quiet: bool) -> Iterator[Report]:
-    """A bar on a terminal, a line now and then elsewhere, nothing when quiet."""
+def bars(*, quiet: bool) -> Iterator[Callback]:
+    """Shows the steps of a run: a bar on a terminal, a line now and then elsewhere, nothing when quiet."""
     console = stderr()
     if quiet:
-        yield lambda done, speed, seconds_left: None
+        yield silent
     elif console.is_terminal:
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[done]}/{task.total:.0f} rows  {task.fields[speed]}"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.fields[speed]}", markup=False),
         )
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(title, total=total, done=0, speed="")
+        with Progress(*columns, console=console, transient=True) as drawn:
+            tasks: dict[str, TaskID] = {}
 
-            def show(done: int, speed: str, seconds_left: float | None) -> None:
-                left = "" if seconds_left is None else f"  {duration(seconds_left)} left"
-                bar.update(task, completed=done, done=done, speed=speed + left)
+            def show(step: Step) -> None:
+                if step.stage not in tasks:
+                    for earlier in tasks.values():
+                        drawn.remove_task(earlier)
+                    tasks.clear()
+                    tasks[step.stage] = drawn.add_task(step.stage, total=step.total, speed="")
+                drawn.update(tasks[step.stage], completed=step.done, speed=f"{step.speed}{_left(step, '  ')}")
 
             yield show
     else:
         last = time.monotonic()
 
-        def line(done: int, speed: str, seconds_left: float | None) -> None:
+        def line(step: Step) -> None:
             nonlocal last
             if time.monotonic() - last >= PLAIN_SECONDS:
                 last = time.monotonic()
-                left = "" if seconds_left is None else f", {duration(seconds_left)} left"
-                print(f"{title}: {done}/{total} rows, {speed}{left}", file=sys.stderr, flush=True)
+                text = f"{step.stage}: {step.done}/{step.total}, {step.speed}{_left(step, ', ')}"
+                print(text, file=sys.stderr, flush=True)
 
         yield line
 
 
-@contextmanager
-def counting(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """`progress` for what says no more than how many of `total` are done."""
-    started = time.monotonic()
-    with progress(title, total, quiet=quiet) as show:
-
-        def report(done: int) -> None:
-            rate = done / max(time.monotonic() - started, 1e-9)
-            show(done, f"{rate:.1f} a second", (total - done) / rate if done else None)
-
-        yield report
+def _left(step: Step, before: str) -> str:
+    return "" if step.seconds_left is None else f"{before}{duration(step.seconds_left)} left"
 
 
 def say(text: str) -> None:
     """One line on what is going on."""
     stderr().print(text, style="dim", markup=False)
+
+
+def sayer(quiet: bool) -> Say:
+    """`say`, or nothing when quiet."""
+    return silent if quiet else say
+
+
+def write_json(found: dict[str, Any], stream: TextIO | None = None) -> None:
+    """A result as JSON, on stdout unless data have it."""
+    stream = stream or sys.stdout
+    stream.buffer.write(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
+    stream.buffer.flush()
+
+
+def show(
+    result: Result,
+    *,
+    as_json: bool,
+    quiet: bool = False,
+    also: Lines | None = None,
+    data: TextIO | None = None,
+    asked_for: bool = False,
+) -> None:
+    """A result as JSON or as lines for people.
+
+    Args:
+        also: said after it; in JSON, more fields. data: where JSON goes; default stdout.
+        asked_for: the lines are all that the verb is for, so that they go to stdout.
+    """
+    if as_json:
+        write_json({**result.as_dict(), **dict(also or [])}, data)
+    elif not quiet:
+        facts([*result.lines(), *(also or [])], console=stdout() if asked_for else None)
 
 
 def plot(lines: list[str], caption: str) -> None:
@@ -92,39 +127,19 @@ def plot(lines: list[str], caption: str) -> None:
     console.print(caption, style="dim", markup=False)
 
 
-def facts(rows: list[tuple[str, str]], *, console: Console | None = None) -> None:
+def facts(rows: Lines, *, console: Console | None = None) -> None:
     """A summary as aligned lines of name and value; on stderr unless it is what the user asked for."""
     console = console or stderr()
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        console.print(f"[dim]{name:>{width}}[/dim]  ", end="")
+        console.print(f"{name:>{width}}  ", end="", style="dim", markup=False)
         console.print(value, markup=False)
 
 
-def table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Aligned columns under their names, on stderr; the first column is text, the others are numbers."""
+def table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Aligned columns under their names, which come first, on stderr; the first column is text, the others numbers."""
     console = stderr()
-    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    for place, row in enumerate((names, *rows)):
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for place, row in enumerate(rows):
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         console.print("  ".join(cells), markup=False, style="dim" if place == 0 else None)
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 8 s, 3 min 20 s, 5 h 10 min, 2 d 3 h."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    for size, name, smaller, smaller_name in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "min"),
-        (60, "min", 1, "s"),
-    ):
-        if whole >= size:
-            return f"{whole // size} {name} {whole % size // smaller} {smaller_name}"
-    return f"{whole} s"
-
-
-def counted(number: int, thing: str) -> str:
-    """1 round, 2 rounds."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import orjson
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from ..amount import counted
 from ..cache.dense import Cache
 from ..cache.figures import utilities
 from ..cache.sparse import SparseCache, open_cache
-from . import console
+from . import console, options
+from .options import AsJson
 
 
 def inspect(
-    cache: Annotated[Path, typer.Argument(help="A cache made by delift score.")],
-    top: Annotated[int, typer.Option(min=0, help="How many of the most and least useful examples.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON on stdout.")] = False,
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A cache made by delift score.")],
+    top: Annotated[int, options.output(metavar="N", min=0, help="How many of the most and least useful examples.")] = 5,
+    as_json: AsJson = False,
 ) -> None:
-    """Say what a cache holds, and show its most and least useful examples."""
+    """Say what a cache holds, and show its most and least useful examples.
+
+    Examples:
+
+        delift inspect train.delift
+    """
     opened = open_cache(cache)
     opened.check_rows()
     found = utilities(opened)
@@ -56,7 +61,7 @@ def inspect(
         "least_useful": [row(example) for example in ranked[::-1][:top]],
     }
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(summary, option=orjson.OPT_INDENT_2) + b"\n")
+        console.write_json(summary)
         return
     manifest = opened.manifest
     model, settings = manifest["model"], manifest["settings"]
@@ -94,7 +99,7 @@ def _state(cache: Cache | SparseCache) -> str:
     share = cache.pairs_done / (n * m)
     return (
         f"{cache.pairs_done:,} of {n * m:,} pairs measured ({share:.2%}) in "
-        f"{console.counted(len(cache.rounds), 'round')}{rest}; "
+        f"{counted(len(cache.rounds), 'round')}{rest}; "
         "all figures are of these alone"
     )
 

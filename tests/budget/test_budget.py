@@ -18,11 +18,11 @@ from tiny_runs import QUICK, WORDS, delift, jsonl, model, score, start, tree
 
 from delift_cli.amount import Budget, parse_budget
 from delift_cli.budget import measured, partial_block, plan, rounds
+from delift_cli.budget import run as run_module
 from delift_cli.budget.measured import ADAPTIVE, HELD_OUT, NEIGHBOUR, RANDOM, SELF, Scored, settled
 from delift_cli.budget.trust import Quality
 from delift_cli.cache.dense import Cache
 from delift_cli.cache.sparse import SparseCache, open_cache
-from delift_cli.commands import score as score_command
 from delift_cli.errors import InputError, RunError
 from delift_cli.scoring import pairs
 from delift_cli.selection.blocks import KernelOptions, as_block, kernels
@@ -106,7 +106,7 @@ def test_too_little(folder: Path, tmp_path: Path) -> None:
 
 
 def test_all_pairs_beyond_the_limit(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(score_command, "ALL_PAIRS_SECONDS", 1e-3)
+    monkeypatch.setattr(run_module, "ALL_PAIRS_SECONDS", 1e-3)
     arguments = (folder / "pool.jsonl", "-o", tmp_path / "c")
     refused = score(*arguments).refusal()
     assert refused.startswith("all 576 pairs would take ")

@@ -1,0 +1,166 @@
+"""What a run of `score` did, or is expected to take: objects to look at, with their figures as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..amount import counted, duration
+from ..cache.dense import Cache
+from ..cache.figures import Utilities, utilities
+from ..cache.sparse import SparseCache
+from ..display import Facts
+from ..scoring.job import Engine, Forecast, Inputs
+from ..scoring.pairs import Work
+from .partial_block import Partial, measured, measured_lines
+
+SOURCES = ("self", "neighbours", "random", "held out", "adaptive")  # by plan's codes
+STOPPED = {
+    "time": "the time is up; --continue --budget +1h goes on from there",
+    "settled": "the last round left the selection as it was; --continue --budget +5% goes on all the same",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Expected(Facts):
+    """What a run is expected to take.
+
+    run: of the pairs that it scores; whole: of all pairs; rounds: at most, of a run within a budget, else None.
+    """
+
+    run: Forecast
+    whole: Forecast
+    rounds: int | None
+    engine: Engine
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as data."""
+        result = {**asdict(self.run), "weights": self.engine.weights, "batch": self.engine.settings.batch}
+        if self.rounds is not None:
+            share = self.run.pairs / self.whole.pairs
+            result |= {"pairs_all": self.whole.pairs, "share": share, "rounds": self.rounds}
+        return result
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The same for people, as rows of name and text."""
+        run, planned = self.run, ""
+        if self.rounds is not None:
+            rounds = counted(self.rounds, "round")
+            planned = f" of {self.whole.pairs:,} ({run.pairs / self.whole.pairs:.2%}), in at most {rounds}"
+        how = f"weights {self.engine.weights}, batch {self.engine.settings.batch}"
+        return [
+            ("pairs", f"{run.pairs:,}{planned}"),
+            ("tokens", _saved(run.tokens, run.plain_tokens, "to evaluate")),
+            ("time", f"{duration(run.seconds)} at {run.tokens_per_second:,.0f} tokens/s ({how})"),
+            ("disk", f"{run.disk_bytes / 1e6:,.1f} MB"),
+            ("memory", f"{run.memory_bytes / 1e6:,.0f} MB"),
+        ]
+
+
+@dataclass(frozen=True, repr=False)
+class Scores(Facts):
+    """What a run did and what its cache holds now.
+
+    cache: opened for reading. work: what this run did of it. stopped: see `rounds.Rounds`; None for all pairs.
+    """
+
+    cache: Cache | SparseCache
+    work: Work
+    inputs: Inputs
+    engine: Engine
+    model: str
+    stopped: str | None
+    seed: int
+
+    @property
+    def utility(self) -> Utilities:
+        """Mean utility, and the share of harmful pairs."""
+        return utilities(self.cache)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as data."""
+        cache, work, utility = self.cache, self.work, self.utility
+        sets = self._sets()
+        result = {
+            "cache": str(cache.path),
+            "examples": cache.shape[0],
+            "targets": cache.shape[1],
+            "layouts": [records.layouts for records in sets],
+            "duplicates": [records.duplicates for records in sets],
+            "left_out": [
+                {"line": record.line, "id": record.id, "reason": record.reason}
+                for records in sets
+                for record in records.rejected
+            ],
+            "model": self.model,
+            "template": cache.manifest["template"]["name"],
+            "weights": self.engine.weights,
+            "weights_deviation": self.engine.deviation,
+            "pairs_scored": work.pairs,
+            "seconds": round(work.seconds, 3),
+            "pairs_per_second": round(work.pairs / work.seconds, 2) if work.pairs else None,
+            "tokens_per_second": round(work.tokens / work.seconds, 1) if work.tokens else None,
+            "decode_share": round(work.decode_seconds / work.seconds, 4) if work.tokens else None,
+            "reduce_share": round(work.reduce_seconds / work.seconds, 4) if work.tokens else None,
+            "tokens_evaluated": work.tokens,
+            "tokens_one_by_one": work.plain_tokens,
+            "mean_utility": utility.mean,
+            "harmful_share": utility.harmful,
+        }
+        if isinstance(cache, SparseCache):
+            targets = None if self.inputs.targets is None else self.inputs.targets.records
+            partial = Partial(cache, self.inputs.examples.records, targets, seed=self.seed)
+            counts = np.bincount(partial.scored.source, minlength=len(SOURCES)).tolist()
+            sources = dict(zip(SOURCES, counts, strict=True))
+            result |= {**measured(partial), "sources": sources, "stopped": self.stopped}
+        return result
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The same for people, as rows of name and text."""
+        return summary_lines(self.as_dict())
+
+    def _sets(self) -> list[Any]:
+        return [self.inputs.examples] if self.inputs.targets is None else [self.inputs.examples, self.inputs.targets]
+
+
+def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """A run's figures as rows of name and text."""
+    layouts = " and ".join(
+        ", ".join(f"{name} ({count:,})" for name, count in layout.items()) for layout in summary["layouts"]
+    )
+    lines = [
+        ("records", f"{summary['examples']:,} examples by {summary['targets']:,} targets; layout {layouts}"),
+        ("model", f"{summary['model']}, weights {summary['weights']}; {summary['template']}"),
+    ]
+    if any(summary["duplicates"]):
+        lines.append(("duplicates", f"{sum(summary['duplicates']):,} exact copies (kept)"))
+    if summary["left_out"]:
+        first, count = summary["left_out"][0], len(summary["left_out"])
+        lines.append(("left out", f"{count:,} records, first: line {first['line']}: {first['reason']}"))
+    if summary["pairs_scored"]:
+        speed = f"{summary['pairs_per_second']:,.1f} pairs/s, {summary['tokens_per_second']:,.0f} tokens/s"
+        lines += [
+            ("scored", f"{summary['pairs_scored']:,} pairs in {duration(summary['seconds'])}: {speed}"),
+            ("tokens", _saved(summary["tokens_evaluated"], summary["tokens_one_by_one"], "evaluated")),
+            ("time in", f"llama.cpp {summary['decode_share']:.1%}, log-softmax {summary['reduce_share']:.1%}"),
+        ]
+    else:
+        lines.append(("scored", "nothing to do, the cache was complete"))
+    part = "share_measured" in summary
+    if part:
+        lines += measured_lines(summary)
+    if summary.get("stopped") in STOPPED:
+        lines.append(("stopped", STOPPED[summary["stopped"]]))
+    pairs = "measured pairs" if part else "pairs"
+    return [
+        *lines,
+        ("utility", f"mean {summary['mean_utility']:+.4f}, {summary['harmful_share']:.0%} of the {pairs} harmful"),
+        ("cache", summary["cache"]),
+    ]
+
+
+def _saved(tokens: int, one_by_one: int, what: str) -> str:
+    saved = 1 - tokens / max(1, one_by_one)
+    return f"{tokens:,} {what}, {abs(saved):.0%} {'fewer' if saved >= 0 else 'more'} than one by one"

@@ -1,0 +1,323 @@
+"""One `delift score` from end to end: records, model and cache made ready, then all pairs or rounds of some of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import orjson
+
+from ..amount import Budget, duration, parse_budget
+from ..cache.dense import Cache
+from ..cache.sparse import SparseCache, SparseWriter, layout_of, open_cache
+from ..data.reading import parse_records, read_records
+from ..data.record import RecordSet
+from ..errors import InputError
+from ..model.gguf import ModelFile, locate
+from ..model.llama import Settings
+from ..model.log import log_file
+from ..progress import Progress, Say, Step, counting, silent
+from ..prompt.template import ChatTemplate, load_template
+from ..scoring import job
+from ..scoring.embeddings import embeddings_of
+from ..scoring.pairs import Scoring, Work
+from . import rounds
+from .result import Expected, Scores
+
+ALL_PAIRS_SECONDS = 12 * 3600  # what a run may take that was not given a budget
+SLOWEST = 50.0  # tokens/s: below what that leaves time for, the forecast is not worth its seconds
+
+Source: TypeAlias = str | Path | Sequence[Mapping[str, Any]]  # a file, - for stdin, or the records themselves
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to begin: `forecast` says what it will take, `score` does it.
+
+    Made by `open_run`, whose arguments the fields are; `layout` is that of the cache that is there, None for a new one.
+    """
+
+    path: Path
+    layout: str | None
+    sparse: bool
+    inputs: job.Inputs
+    file: ModelFile
+    identity: dict[str, Any]
+    template: ChatTemplate
+    engine: job.Engine
+    description: dict[str, Any]
+    budget: Budget | None
+    seed: int
+    pool_before_targets: bool
+    keep_log: bool
+    started: float
+
+    def forecast(self) -> Expected:
+        """What this run is expected to take, from counted tokens and a few timed batches."""
+        whole = job.forecast(self.engine, self.inputs)
+        if not self.sparse:
+            return Expected(whole, whole, None, self.engine)
+        begun = SparseCache(self.path) if self.layout else None
+        run, count = rounds.forecast(whole, self.inputs, self.budget, begun)
+        return Expected(run, whole, count, self.engine)
+
+    def score(self, progress: Progress = silent) -> Scores:
+        """Score what the cache lacks, or what the budget is enough for.
+
+        Raises:
+            InputError: all pairs would take too long, the budget is too small, or the cache there is another one's.
+            RunError: llama.cpp or the disk failed; what was scored is safe.
+        """
+        return self._some_pairs(progress) if self.sparse else self._all_pairs(progress)
+
+    def _all_pairs(self, progress: Progress) -> Scores:
+        if self.layout is None and self.budget is None and self._long():
+            _check_all_pairs(job.forecast(self.engine, self.inputs))
+        with job.open_cache(self.path, self.description, self.inputs) as cache, self._log():
+            rows, already = cache.shape[0], int((cache.rows["done"] == cache.shape[1]).sum())
+            work = Work()
+            for work in job.execute(self.engine, self.inputs, cache):
+                speed = f"{work.pairs:,} pairs, {_rates(work.pairs, work.tokens, work.seconds)}"
+                left = work.seconds / work.rows * (rows - already - work.rows) if work.rows else None
+                progress(Step("scoring", already + work.rows, rows, speed, left))
+        return self._scores(work, None)
+
+    def _some_pairs(self, progress: Progress) -> Scores:
+        rate = 0.0
+        if self.budget and self.budget.seconds:
+            rate = job.forecast(self.engine, self.inputs).tokens_per_second
+        self._check_budget()
+        with job.open_sparse_cache(self.path, self.description, self.inputs) as cache, self._log():
+            work, stopped = self._rounds(cache, rate, progress)
+            if not cache.pairs_done:
+                text = self.budget.text if self.budget else ""
+                raise InputError(f"--budget {text} is over before the first pair was scored; give it more time")
+        return self._scores(work, stopped)
+
+    def _rounds(self, cache: SparseWriter, rate: float, progress: Progress) -> tuple[Work, str]:
+        """Round after round; what was done, and why it ended."""
+        timed = self.budget is not None and self.budget.seconds is not None
+        deadline = self.started + self.budget.seconds if self.budget and self.budget.seconds else None
+        goal, rounds_left, _ = rounds.pending(cache, self.budget, cache.shape)
+        if cache.complete and (rounds_left == 0 or (not timed and goal <= cache.planned)):
+            return Work(), "budget"  # nothing to do: the model need not be loaded
+        report = counting(progress, "embeddings", cache.shape[0])
+        embedded = embeddings_of(cache, lambda: (self.engine, self.template), report)
+        targets = self.inputs.target_tokens
+        with job.at_work(self.engine, self.inputs, targets) as models:
+            measuring = Scoring(models, self.inputs.encoded_examples, targets)
+            for _ in measuring.base(cache):
+                pass
+            going = rounds.Rounds(
+                measuring,
+                self.inputs,
+                targets,
+                cache,
+                self.budget,
+                self.seed,
+                embedded,
+                for_examples=self.pool_before_targets,
+                tokens_per_second=rate,
+                deadline=deadline,
+            )
+            for part in going.rounds():
+                title, before, todo = f"round {len(cache.rounds)}, {len(part):,} pairs", measuring.work, len(part.todo)
+                begun = time.monotonic()
+                for work in going.score(part):
+                    rows, seconds = work.rows - before.rows, time.monotonic() - begun
+                    speed = _rates(work.pairs - before.pairs, work.tokens - before.tokens, seconds)
+                    progress(Step(title, rows, todo, speed, seconds / rows * (todo - rows)))
+            return measuring.work, going.stopped
+
+    def _scores(self, work: Work, stopped: str | None) -> Scores:
+        name = f"{self.identity['name']} {self.identity['quantization']}"
+        return Scores(open_cache(self.path), work, self.inputs, self.engine, name, stopped, self.seed)
+
+    def _long(self) -> bool:
+        """Might all pairs take longer than the limit?"""
+        return job.expected_tokens(self.inputs, self.inputs.target_tokens)[0] > ALL_PAIRS_SECONDS * SLOWEST
+
+    def _check_budget(self) -> None:
+        """Before a cache is made, or made larger: is the budget enough for what is new?"""
+        if self.budget is None or not self.budget.seconds:
+            cache = SparseCache(self.path) if self.layout else None
+            goal, _, text = rounds.pending(cache, self.budget, self.inputs.shape)
+            rounds.check_budget(goal, self.inputs.shape, text, cache)
+
+    def _log(self) -> AbstractContextManager[None]:
+        return log_file(self.path / "llama.cpp.log") if self.keep_log else nullcontext()
+
+
+def open_run(
+    data: Source | None = None,
+    *,
+    examples: Source | None = None,
+    targets: Source | None = None,
+    output: str | Path | None = None,
+    model: str | None = None,
+    template: str | None = None,
+    prompt_field: str | None = None,
+    response_field: str | None = None,
+    skip_invalid: bool = False,
+    budget: str | None = None,
+    go_on: bool = False,
+    seed: int = 0,
+    max_response_tokens: int | None = None,
+    context: int | None = None,
+    truncate: bool = False,
+    weights: str = "auto",
+    settings: Settings | None = None,
+    batch: int | None = None,
+    keep_log: bool = True,
+    say: Say = silent,
+) -> Run:
+    """Read the records, open the model for its vocabulary, tokenize, and choose how to run it.
+
+    Args:
+        data: the pool, scored against itself, or against `targets`. examples: shown in place of the pool.
+        output: the cache's directory; default NAME.delift, after the set that makes it different from the pool's own.
+        budget: some pairs only, such as 5%, 2M or 8h; go_on: on top of what is there.
+        context: longest pair in tokens; default the model's. truncate: cut prompts so that everything fits.
+        weights, settings, batch: how to run the model; see `job.choose_engine`.
+        keep_log: llama.cpp's own log goes into the cache.
+        say: takes one line on what is going on.
+
+    Raises:
+        InputError: records, model or options that cannot be used, or do not go with the cache that is there.
+    """
+    started = time.monotonic()
+    if (data is None) == (examples is None):
+        raise InputError("give the pool, as in: delift score train.jsonl; or --examples and --targets")
+    if examples is not None and targets is None:
+        raise InputError("--examples needs --targets, the records that the examples are to help with")
+    source = data if data is not None else examples
+    assert source is not None
+    if source == "-" and targets == "-":
+        raise InputError("examples and targets cannot both come from stdin")
+    path = Path(output) if output is not None else default_cache(source, targets, as_existing=examples is not None)
+    wanted = None if budget is None else parse_budget(budget)
+    layout = layout_of(path)
+    sparse = _in_part(path, layout, wanted, go_on)
+    fields = {"prompt": prompt_field, "response": response_field}
+
+    def read(records: Source) -> RecordSet:
+        options: dict[str, Any] = {"prompt_field": prompt_field, "response_field": response_field}
+        options["skip_invalid"] = skip_invalid
+        if isinstance(records, str | Path):
+            return read_records(records, **options)
+        return parse_records(b"".join(orjson.dumps(record) + b"\n" for record in records), "<records>", **options)
+
+    example_records = read(source)
+    target_records = None if targets is None else read(targets)
+    file = ModelFile(locate(model))
+    context = context or file.context
+    if context > file.context:
+        say(f"--ctx {context:,} is more than the {file.context:,} tokens that the model was trained on")
+    chat = load_template(template, file.template, file.vocabulary)
+    inputs = job.prepare(
+        example_records,
+        target_records,
+        chat,
+        context=context,
+        truncate=truncate,
+        skip_invalid=skip_invalid,
+        response_tokens=max_response_tokens,
+    )
+    identity = file.identity()
+    engine = job.choose_engine(
+        file,
+        identity["sha256"],
+        weights,
+        settings or Settings(),
+        batch=batch,
+        inputs=inputs,
+        cache=path,
+        say=say,
+    )
+    description = job.describe(
+        file,
+        identity,
+        chat,
+        engine,
+        fields,
+        truncate_to=context if truncate else None,
+        response_tokens=max_response_tokens,
+    )
+    return Run(
+        path,
+        layout,
+        sparse,
+        inputs,
+        file,
+        identity,
+        chat,
+        engine,
+        description,
+        wanted,
+        seed,
+        pool_before_targets=targets is not None and examples is None,
+        keep_log=keep_log,
+        started=started,
+    )
+
+
+def score(data: Source | None = None, *, progress: Progress = silent, **options: Any) -> Scores:
+    """Measure how much each example, shown in context, helps the model with each target, into a cache.
+
+    `delift score` as a function: `open_run` with these options, then `Run.score`.
+
+        scores = delift_cli.score("train.jsonl", model="model.gguf", budget="5%")
+        subset = delift_cli.select_records(scores.cache, "30%")
+    """
+    return open_run(data, **options).score(progress)
+
+
+def forecast(data: Source | None = None, **options: Any) -> Expected:
+    """What `score` with the same options is expected to take."""
+    return open_run(data, **options).forecast()
+
+
+def default_cache(source: Source, targets: Source | None, *, as_existing: bool) -> Path:
+    """NAME.delift, after the set that makes this cache different from the pool's own."""
+    named = source if targets is None or as_existing else targets
+    if not isinstance(named, str | Path) or str(named) == "-":
+        raise InputError("records without a file need a name for the cache: -o NAME.delift")
+    return named_after(str(named))
+
+
+def named_after(source: str) -> Path:
+    """The cache of a file of records, where no other name is given."""
+    name = Path(source).name
+    for ending in (".gz", ".jsonl", ".json"):
+        name = name.removesuffix(ending)
+    return Path(f"{name}.delift")
+
+
+def _in_part(path: Path, layout: str | None, budget: Budget | None, go_on: bool) -> bool:
+    """Does this run score a part of the pairs? InputError where that does not go with what is there."""
+    if layout is None and go_on:
+        raise InputError(f"{path}: there is nothing to --continue; begin with --budget 5%")
+    if budget is not None and budget.more and not go_on:
+        raise InputError(f"--budget {budget.text} is on top of what is scored: add --continue")
+    if layout == Cache.layout and (go_on or (budget is not None and not budget.all)):
+        raise InputError(
+            f"{path} is a cache of all pairs: run without --budget to complete it, or give another directory with -o"
+        )
+    return layout == SparseCache.layout or (layout is None and budget is not None and not budget.all)
+
+
+def _check_all_pairs(whole: job.Forecast) -> None:
+    if whole.seconds > ALL_PAIRS_SECONDS:
+        raise InputError(
+            f"all {whole.pairs:,} pairs would take {duration(whole.seconds)}, more than "
+            f"{duration(ALL_PAIRS_SECONDS)}: score a part with --budget 5% (about "
+            f"{duration(0.05 * whole.seconds)}) or --budget 8h, or insist with --budget 100%"
+        )
+
+
+def _rates(pairs: int, tokens: int, seconds: float) -> str:
+    return f"{pairs / seconds:.1f} pairs/s, {tokens / seconds:,.0f} tokens/s"

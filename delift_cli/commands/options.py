@@ -1,0 +1,38 @@
+"""Options that several verbs take, each declared once, in the panels in which `--help` shows them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Literal
+
+import typer
+
+Weights = Literal["auto", "as-is", "f32", "f16", "bf16", "q8_0", "q4_0"]
+
+records = partial(typer.Option, rich_help_panel="Records")
+model = partial(typer.Option, rich_help_panel="Model")
+how_much = partial(typer.Option, rich_help_panel="How much")
+choosing = partial(typer.Option, rich_help_panel="Choosing")
+limits = partial(typer.Option, rich_help_panel="Limits")
+machine = partial(typer.Option, rich_help_panel="Machine")
+output = partial(typer.Option, rich_help_panel="Output")
+
+PromptField = Annotated[str | None, records(metavar="FIELD", help="Field that holds the prompt.")]
+ResponseField = Annotated[str | None, records(metavar="FIELD", help="Field that holds the response.")]
+SkipInvalid = Annotated[bool, records("--skip-invalid", help="Leave bad records out and say how many.")]
+Truncate = Annotated[bool, records("--truncate", help="Cut the middle of prompts so that everything fits the context.")]
+
+ModelChoice = Annotated[
+    str | None, model("--model", "-m", metavar="GGUF", help="A GGUF file, or smollm2; default $DELIFT_MODEL.")
+]
+TemplateChoice = Annotated[
+    str | None, model(metavar="NAME|FILE", help="'plain' or a Jinja2 file; default the model's own.")
+]
+WeightsChoice = Annotated[Weights, model(help="Run a converted copy; auto: the fastest that keeps the numbers.")]
+
+GpuLayers = Annotated[int | None, machine(metavar="N", min=0, help="Layers on the GPU; default all where possible.")]
+Threads = Annotated[int | None, machine(metavar="N", min=1, help="CPU threads; default all cores.")]
+Batch = Annotated[int | None, machine(metavar="TOKENS", min=16, help="Tokens in one llama.cpp call; default measured.")]
+
+Quiet = Annotated[bool, output("--quiet", "-q", help="Print nothing but data and errors.")]
+AsJson = Annotated[bool, output("--json", help="The result as JSON on stdout.")]

@@ -1,0 +1,150 @@
+"""One `delift evaluate` from end to end: subsets, held-out records, random subsets of the same size, intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..amount import counted
+from ..display import Facts, Lines
+from ..model.gguf import ModelFile, locate
+from ..model.llama import Settings
+from ..progress import Progress, Say, counting, silent
+from ..prompt.encoding import encode_examples
+from ..prompt.template import load_template
+from ..scoring import job
+from .in_context import HeldOut, join, read_set
+from .intervals import Interval, Outcome, outcomes, random_subsets
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation(Facts):
+    """What subsets are worth to the model as it is, shown in context to held-out records; one row each."""
+
+    rows: list[Outcome]
+    held_out: int
+    shots: int
+    random: int
+    seed: int
+    model_sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as data."""
+        return {
+            "held_out": self.held_out,
+            "shots": self.shots,
+            "random": self.random,
+            "seed": self.seed,
+            "model_sha256": self.model_sha256,
+            "rows": [_fields(row) for row in self.rows],
+        }
+
+    def lines(self) -> Lines:
+        """For people."""
+        behind = counted(self.shots, "example")
+        lines = [("", f"{self.held_out:,} held-out records behind {behind} each, with 95 % intervals")]
+        for row in self.rows:
+            told = f"{_with_interval(row.logprob)} nats per token, perplexity {row.perplexity:.2f}"
+            lines.append((row.shown, told if row.verdict is None else f"{told}; {row.verdict}"))
+        return lines
+
+    def table(self) -> list[tuple[str, ...]]:
+        """Rows of cells under their names, the names first."""
+        names = ("shown", "records", "nats per token", "distance", "perplexity")
+        cells = [
+            (row.shown, f"{row.records:,}", *map(_with_interval, (row.logprob, row.distance)), f"{row.perplexity:.2f}")
+            for row in self.rows
+        ]
+        return [names, *cells]
+
+
+def evaluate(
+    held_out: str,
+    subsets: Sequence[str],
+    *,
+    pool: str | None = None,
+    shots: int = 1,
+    random: int = 5,
+    seed: int = 0,
+    model: str | None = None,
+    template: str | None = None,
+    prompt_field: str | None = None,
+    response_field: str | None = None,
+    skip_invalid: bool = False,
+    truncate: bool = False,
+    weights: str = "auto",
+    settings: Settings | None = None,
+    progress: Progress = silent,
+    say: Say = silent,
+) -> Evaluation:
+    """Show each held-out record each subset's best matches, and measure what the model then says of its response.
+
+    Args:
+        held_out: records in none of the subsets. subsets: files of records, or caches.
+        pool: what random subsets are drawn from, `random` of them of each size; None: no comparison with them.
+        shots: examples in front of each held-out record.
+
+    Raises:
+        InputError: records that cannot be read or do not fit the model's context, or a pool that is too small.
+    """
+    read = partial(read_set, prompt_field=prompt_field, response_field=response_field, skip_invalid=skip_invalid)
+    targets, *sets = map(read, (held_out, *subsets, *([] if pool is None else [pool])))
+    for each in (targets, *sets):
+        if each.rejected:
+            first, left_out = each.rejected[0], counted(len(each.rejected), "record")
+            say(f"{each.source}: {left_out} left out, first: line {first.line}: {first.reason}")
+    joined = join(sets)
+    members = joined.members[: len(subsets)]
+    sizes = list(dict.fromkeys(map(len, members))) if pool is not None else []
+    drawn = {size: random_subsets(joined.members[-1], size, random, seed) for size in sizes}
+    file = ModelFile(locate(model))
+    sha256 = file.identity()["sha256"]
+    chat = load_template(template, file.template, file.vocabulary)
+    limit = file.context // (shots + 1) if truncate else None
+    test = HeldOut(targets, joined.records, chat, limit)
+    engine = job.choose_engine(
+        file,
+        sha256,
+        weights,
+        settings or Settings(),
+        batch=None,
+        inputs=job.Inputs(joined.records, targets, encode_examples(joined.records, chat, limit=limit), test.targets),
+        cache=None,
+        say=say,
+    )
+    test.embed_prompts(engine, counting(progress, "prompts", len(targets.records) + len(joined.records.records)))
+    shown = np.array(
+        [
+            *(test.nearest(each, shots, name) for name, each in zip(subsets, members, strict=True)),
+            *(test.nearest(each, shots, "a random subset") for size in sizes for each in drawn[size]),
+        ]
+    )
+    report = counting(progress, "examples", len(np.unique(shown.reshape(-1, shots), axis=0)))
+    measured = test.measure(engine, file.context, shown, report)
+    rows = outcomes(
+        measured[0],
+        list(zip(subsets, map(len, members), measured[1:], strict=False)),
+        {size: measured[1 + len(subsets) + at * random :][:random] for at, size in enumerate(sizes)},
+        seed,
+    )
+    return Evaluation(rows, len(targets.records), shots, random if sizes else 0, seed, sha256)
+
+
+def _fields(row: Outcome) -> dict[str, Any]:
+    better = None if row.better is None else {**row.better._asdict(), "verdict": row.verdict}
+    return {
+        "shown": row.shown,
+        "records": row.records,
+        "logprob": row.logprob._asdict(),
+        "distance": row.distance._asdict(),
+        "perplexity": row.perplexity,
+        "better_than_random": better,
+    }
+
+
+def _with_interval(interval: Interval) -> str:
+    return f"{interval.mean:.4f} ({interval.low:.4f} to {interval.high:.4f})"

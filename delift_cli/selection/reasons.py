@@ -1,0 +1,123 @@
+"""Why a record is in a selection, or who made it redundant, and whom it harms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.record import Record
+from ..display import Facts, Lines
+from ..errors import InputError
+from ..submodular.explain import explain_chosen, explain_left_out, harmed
+from .blocks import KernelOptions, as_block, objective_over
+from .subset import AnyCache, opened_cache, select_records
+
+
+@dataclass(frozen=True, repr=False)
+class Reasons(Facts):
+    """Why one record was chosen, or not: `figures` has what `delift explain --json` prints."""
+
+    record: Record
+    figures: dict[str, Any]
+    targets: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as data."""
+        return self.figures
+
+    def lines(self) -> Lines:
+        """The same for people."""
+        found = self.figures
+        shown = " ".join(self.record.prompt[-1].content.split())[:72]
+        lines = [("record", f"{found['id']} (line {self.record.line}): {shown}")]
+        where = f"of the {found['selected']:,} selected from {found['of']:,}"
+        if found["chosen"]:
+            lines.append(("chosen", f"number {found['rank']:,} {where}, gain {found['gain']:.4f}"))
+            lines.append(("without it", f"the others would cover {found['lost_without_it']:.4f} less"))
+            for entry in found["covers"]:
+                other = "nothing else"
+                if entry["otherwise"] is not None:
+                    other = f"{entry['otherwise']} with {entry['otherwise_similarity']:.4f}"
+                lines.append(("covers", f"{entry['id']} with {entry['similarity']:.4f}; otherwise {other}"))
+            if not found["covers"]:
+                lines.append(("covers", "no target best: it was taken to fill the selection"))
+        else:
+            lines.append(("left out", f"not one {where}; it could still add {found['could_still_add']:.4f}"))
+            lines.append(("alone", f"it is worth {found['worth_alone']:.4f} over all targets"))
+            for entry in found["made_redundant_by"]:
+                share = f"{entry['targets']:,} of its targets, {entry['share']:.0%} of its worth"
+                lines.append(("covered by", f"{entry['id']}: {share}"))
+        lines.append(("harms", f"{found['harms']['targets']:,} of {self.targets:,} targets"))
+        return lines + [("", f"{entry['id']} by {entry['utility']:+.4f}") for entry in found["harms"]["most"]]
+
+
+def explain_record(
+    cache: AnyCache,
+    record: str,
+    k: str | int = "30%",
+    *,
+    objective: str = "fl",
+    options: KernelOptions | None = None,
+    top: int = 5,
+) -> Reasons:
+    """Why the record with this id is in the selection of `k`, or what made it redundant; and whom it harms.
+
+    Args:
+        cache: the pool's, a path or opened. top: how many lines of each kind.
+
+    Raises:
+        InputError: no record has this id, or as for `select_records`.
+    """
+    opened, options = opened_cache(cache), options or KernelOptions()
+    goal, pool = objective_over(as_block(opened), None, None, objective, options)
+    records = pool.examples
+    place = next((place for place, candidate in enumerate(records) if candidate.id == record), None)
+    if place is None:
+        raise InputError(f"{opened.path} has no record with the id {record}; delift inspect {opened.path} shows some")
+    chosen = select_records(opened, k, objective=objective, options=options).selection
+    signed = pool.kernel(KernelOptions(options.utility, "raw", estimates="off"))  # harm is said of measured pairs alone
+    harm = harmed(signed, place, top)
+    indices = chosen.indices.tolist()
+    figures: dict[str, Any] = {
+        "id": record,
+        "chosen": place in indices,
+        "selected": len(indices),
+        "of": len(records),
+    }
+    if place in indices:
+        rank = indices.index(place)
+        found = explain_chosen(goal.kernel, chosen.indices, place, top)
+        covered = zip(
+            *(array.tolist() for array in (found.targets, found.value, found.otherwise, found.otherwise_value)),
+            strict=True,
+        )
+        figures |= {
+            "rank": rank + 1,
+            "gain": float(chosen.gains[rank]),
+            "lost_without_it": found.margin,
+            "covers": [
+                {
+                    "id": records[target].id,
+                    "similarity": value,
+                    "otherwise": None if other < 0 else records[other].id,
+                    "otherwise_similarity": other_value,
+                }
+                for target, value, other, other_value in covered
+            ],
+        }
+    else:
+        missed = explain_left_out(goal.kernel, chosen.indices, place, top)
+        by_whom = zip(missed.by.tolist(), missed.targets.tolist(), missed.share.tolist(), strict=True)
+        figures |= {
+            "could_still_add": missed.gain,
+            "worth_alone": missed.total,
+            "made_redundant_by": [
+                {"id": records[by].id, "targets": targets, "share": share} for by, targets, share in by_whom
+            ],
+        }
+    most = zip(harm.targets.tolist(), harm.utility.tolist(), strict=True)
+    figures["harms"] = {
+        "targets": harm.count,
+        "most": [{"id": pool.targets[target].id, "utility": utility} for target, utility in most],
+    }
+    return Reasons(records[place], figures, len(pool.targets))

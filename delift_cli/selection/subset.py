@@ -1,0 +1,332 @@
+"""One `delift select` from end to end: caches, an objective, limits, and the records that were chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from ..amount import Amount, parse_amount, parse_share
+from ..budget.partial_block import measured, measured_lines
+from ..cache.dense import Cache
+from ..cache.sparse import SparseCache, open_cache
+from ..cache.stored import Stored
+from ..data.limits import labels, named_indices, read_quotas
+from ..data.near_duplicates import near_duplicates
+from ..data.record import Record
+from ..display import Facts, Lines
+from ..errors import InputError
+from ..progress import Progress, counting, silent
+from ..submodular.curve import curve_rows
+from ..submodular.objectives import Objective, value
+from ..submodular.select import Method as Greedy
+from ..submodular.select import Selection, select
+from . import baselines, blocks, first_gains, output
+from .blocks import AnyBlock, KernelOptions, PartialBlock, Records
+
+if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need it
+    from ..prompt.template import ChatTemplate
+    from ..scoring.job import Engine
+
+Method = Literal["random", "length", "loss", "ifd", "embedding", "delift"]
+AnyCache: TypeAlias = str | Path | Cache | SparseCache
+COVERING = ("embedding", "delift")  # methods in which records cover one another
+WHAT = {
+    "random": "a random number for each record",
+    "length": "tokens of the response, the longest first",
+    "loss": "loss of the response without an example, nats per token, the highest first",
+    "ifd": "loss of the response with its prompt over that without, the highest first, above 1 last",
+    "embedding": "cosines of the model's mean hidden states",
+    "delift": "utilities of examples in context",
+}
+
+
+@dataclass(frozen=True, repr=False)
+class Subset(Facts):
+    """Chosen records in the order of their usefulness.
+
+    selection: their places in the pool, gains, and how it came about. pool: what they were chosen from. whole: the
+    value of the whole pool. amount: how much was asked for, `asked` in the user's words.
+    """
+
+    selection: Selection
+    pool: Records
+    whole: float
+    method: str
+    asked: str
+    amount: Amount
+    options: KernelOptions
+    seed: int
+    partial: Mapping[str, PartialBlock]
+
+    def __len__(self) -> int:
+        return len(self.selection.indices)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    @property
+    def records(self) -> list[Record]:
+        """The chosen records, the most useful first."""
+        return [self.pool.examples[place] for place in self.selection.indices.tolist()]
+
+    @property
+    def ids(self) -> list[str]:
+        """Their ids."""
+        return [record.id for record in self.records]
+
+    def render(self, *, input_order: bool = False, with_scores: bool = False, ids_only: bool = False) -> bytes:
+        """The records' lines as they came in; see `output.render`."""
+        return output.render(
+            self.pool.examples,
+            self.selection,
+            form=self.pool.cache.manifest["examples"]["form"],
+            whole=self.whole,
+            input_order=input_order,
+            with_scores=with_scores,
+            ids_only=ids_only,
+        )
+
+    def curve(self) -> list[dict[str, object]]:
+        """Value and gain against the number of records; see `curve_rows`."""
+        return curve_rows(self.selection, [record.id for record in self.pool.examples], self.whole)
+
+    def write(self, destination: str | Path, **form: bool) -> None:
+        """`render` into a file, whole or not at all."""
+        output.write(self.render(**form), Path(destination))
+
+    def as_dict(self) -> dict[str, Any]:
+        """What was chosen, by what, how good it is."""
+        selection, options, covering = self.selection, self.options, self.method in COVERING
+        return {
+            "selected": len(selection.indices),
+            "pool": len(self.pool.examples),
+            "tokens": int(self.pool.cache.example_tokens[selection.indices].sum()),
+            "asked": self.asked,
+            "method": self.method,
+            "objective": selection.objective,
+            "parameters": selection.parameters,
+            "utility": {"delift": options.utility, "embedding": "cosine"}.get(self.method),
+            "kernel": options.transform if covering else None,
+            "self": options.self_utility if covering else None,
+            "value": selection.value,
+            "whole_pool": self.whole,
+            "share": selection.value / self.whole if self.whole > 0 else None,
+            "saturated_at": selection.saturated_at,
+            "filled": len(selection.indices) - selection.filled_from,
+            "stopped": selection.stopped,
+            "greedy": selection.method,
+            "seed": self.seed if self.method == "random" else selection.seed,
+            "rule": selection.rule,
+            "guarantee": selection.guarantee_note,
+            "at_least_of_optimum": selection.value / selection.optimum_bound if selection.optimum_bound else None,
+            "model_sha256": self.pool.cache.manifest["model"]["sha256"],
+            "measured": {role: self._measured(block) for role, block in self.partial.items()},
+        }
+
+    def lines(self) -> Lines:
+        """The same for people, as rows of name and text."""
+        found, selection = self.as_dict(), self.selection
+        covering = self.method in COVERING
+        parameters = "".join(f", {name} {number:g}" for name, number in found["parameters"].items())
+        tokens = self.amount.tokens
+        budget = f", budget {tokens:,} tokens, by {selection.rule}" if tokens is not None else ""
+        share = "" if found["share"] is None else f", {found['share']:.1%} of what the whole pool reaches"
+        seed = f" (seed {found['seed']})" if self.method == "random" else ""
+        rows = [
+            ("selected", f"{found['selected']:,} of {found['pool']:,} records, {found['tokens']:,} tokens{budget}"),
+            ("method", f"{self.method}: {WHAT[self.method]}{seed}"),
+        ]
+        if covering:
+            how = f"{found['utility']}, {found['kernel']}, self-utilities {found['self']}d"
+            rows.append(("objective", f"{found['objective']}{parameters} ({how})"))
+        rows.append(("value" if covering else "scores", f"{found['value']:.4f}{share}"))
+        if covering and found["at_least_of_optimum"]:
+            proven = f"proven in general: {selection.guarantee_note}"
+            rows.append(("quality", f"at least {found['at_least_of_optimum']:.1%} of the best subset; {proven}"))
+        if selection.stopped == "until":
+            taken = found["selected"] / found["pool"]
+            rows.append(("stopped", f"gains fell under the limit: {taken:.1%} of the pool was enough"))
+        if selection.stopped == "exhausted":
+            rows.append(("stopped", "no other record is admissible under the limits given"))
+        if selection.saturated_at is not None:
+            rest = f"; the other {found['filled']:,} were taken by what each is worth alone" if found["filled"] else ""
+            if self.method == "ifd" and found["filled"]:
+                rest = f"; the other {found['filled']:,} have a ratio above 1"
+            rows.append(("saturated", f"nothing more to gain after {selection.saturated_at:,} records{rest}"))
+        for part in found["measured"].values():
+            others = "estimated" if part["estimates"] == "on" else "counted as 0"
+            rows += [("cache", f"{part['cache']}, unmeasured pairs {others}"), *measured_lines(part)]
+            if "covered" in part:
+                covered = part["covered"]
+                interval = f"95 % interval {covered['low']:.4f} to {covered['high']:.4f}"
+                alone = f"{covered['measured']:.4f} by measured pairs alone"
+                rows.append(("coverage", f"{covered['estimated']:.4f} estimated ({interval}), {alone}"))
+        return rows
+
+    def _measured(self, block: PartialBlock) -> dict[str, Any]:
+        """What of a block was measured and, where estimates count, what the choice covers by them."""
+        partial = block.partial(self.options)
+        estimated = block.estimated(self.options)
+        found = {"cache": str(block.cache.path), "estimates": "on" if estimated else "off", **measured(partial)}
+        if block is self.pool and estimated:
+            own = self.options.self_utility == "include"
+            found["covered"] = asdict(partial.subset_value(self.selection.indices, own=own))
+        return found
+
+
+def select_records(
+    cache: AnyCache | None = None,
+    k: str | int = "30%",
+    *,
+    target: AnyCache | None = None,
+    existing: AnyCache | None = None,
+    method: Method = "delift",
+    objective: str | None = None,
+    options: KernelOptions | None = None,
+    eta: float | None = None,
+    nu: float = 1.0,
+    alpha: float = 0.3,
+    always: str | Path | None = None,
+    never: str | Path | None = None,
+    per: str | None = None,
+    group: str | None = None,
+    at_least: Sequence[str] = (),
+    at_most: Sequence[str] = (),
+    distinct: str | None = None,
+    until: str | None = None,
+    stop_at_zero: bool = False,
+    greedy: Greedy = "exact",
+    epsilon: float = 0.01,
+    parts: int = 2,
+    seed: int = 0,
+    model: str | None = None,
+    gpu_layers: int | None = None,
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> Subset:
+    """Choose the records of a pool that are worth training on.
+
+    Args:
+        cache: the pool's, a path or opened; None with a target set alone. target, existing: see
+            `blocks.objective_over`.
+        k: a number of records, a share (30%) or a token budget (200ktok).
+        objective: None for that of the stage: fl; flmi with target, flcg with existing, flcmi with both.
+        options: how measurements become similarities.
+        always, never: files of ids. per, group, at_least, at_most: see `data.limits.read_quotas`.
+        distinct, until: shares, such as 90% and 1%.
+        model, gpu_layers, threads: for the methods ifd and embedding, which run the cache's model once.
+
+    Raises:
+        InputError: caches that do not fit each other or the objective, or limits that nothing satisfies.
+    """
+    options = options or KernelOptions(seed=seed)
+    given = {"pool": cache, "target": target, "existing": existing}
+    caches = {role: opened_cache(one) for role, one in given.items() if one is not None}
+    open_model = _OpenModel(model, gpu_layers, threads)
+    opened: dict[str, AnyBlock] = {}
+    pool: Records
+    kept_gains = None
+    if method in COVERING:
+        name = objective or blocks.default_objective(cache is not None, target is not None, existing is not None)
+        opened = _embedded(caches, open_model, progress) if method == "embedding" else _scored(caches)
+        roles = {role: opened.get(role) for role in given}
+        goal, pool = blocks.objective_over(**roles, name=name, options=options, eta=eta, nu=nu, alpha=alpha)
+        kept_gains = first_gains.gains_file(
+            pool.cache,
+            list(caches.values()),
+            objective=name,
+            options=asdict(options),
+            parameters=goal.parameters,
+            **({} if method == "delift" else {"method": method}),
+        )
+    else:
+        goal, pool = _per_record(method, caches.get("pool"), seed, open_model, progress)  # type: ignore[arg-type]
+    records = pool.examples
+    amount = parse_amount(str(k), len(records))
+    group_field, least, most = read_quotas(per, group, list(at_least), list(at_most), records, amount)
+    first, left_out = (named_indices(None if file is None else Path(file), records) for file in (always, never))
+    if both := {*first} & {*left_out}:
+        raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
+    selection = select(
+        goal,
+        amount.records,
+        cost=None if amount.tokens is None else pool.cache.example_tokens,
+        budget=amount.tokens,
+        always=first,
+        never=left_out,
+        group=None if group_field is None else labels(records, group_field),
+        at_least=least,
+        at_most=most,
+        near_duplicates=None if distinct is None else near_duplicates(records, parse_share(distinct, "--distinct")),
+        until=0.0 if until is None else parse_share(until, "--until"),
+        stop_at_zero=stop_at_zero,
+        method=greedy,
+        epsilon=epsilon,
+        parts=parts,
+        seed=seed,
+        initial_gains=None if kept_gains is None else first_gains.read_gains(kept_gains, len(records)),
+        per_token=method in COVERING,
+    )
+    if not len(selection.indices) and selection.stopped == "exhausted":
+        smallest = f"; the smallest has {pool.cache.example_tokens.min():,} tokens" if amount.tokens else ""
+        raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
+    if kept_gains is not None:
+        first_gains.keep_gains(kept_gains, selection.initial_gains)
+    partial = {role: block for role, block in opened.items() if isinstance(block, PartialBlock)}
+    return Subset(selection, pool, value(goal), method, str(k), amount, options, seed, partial)
+
+
+def opened_cache(cache: AnyCache) -> Cache | SparseCache:
+    """A cache by its path, or as it is."""
+    return open_cache(Path(cache)) if isinstance(cache, str | Path) else cache
+
+
+@dataclass(frozen=True)
+class _OpenModel:
+    """How the user wants the model run, where a method runs it at all."""
+
+    model: str | None
+    gpu_layers: int | None
+    threads: int | None
+
+    def __call__(self, cache: Stored) -> tuple[Engine, ChatTemplate]:
+        from ..model.llama import Settings
+        from ..scoring.job import engine_as_measured
+
+        return engine_as_measured(cache, self.model, Settings(self.gpu_layers, self.threads))
+
+
+def _scored(caches: dict[str, Cache | SparseCache]) -> dict[str, AnyBlock]:
+    return {role: blocks.as_block(cache) for role, cache in caches.items()}
+
+
+def _embedded(
+    caches: dict[str, Cache | SparseCache], open_model: _OpenModel, progress: Progress
+) -> dict[str, AnyBlock]:
+    from .embedded import embedded_blocks
+
+    if not caches:
+        return {}
+    report = counting(progress, "embeddings", next(iter(caches.values())).shape[0])
+    return dict(zip(caches, embedded_blocks(list(caches.values()), open_model, report), strict=True))
+
+
+def _per_record(
+    method: baselines.PerRecord,
+    cache: Cache | SparseCache | None,
+    seed: int,
+    open_model: _OpenModel,
+    progress: Progress,
+) -> tuple[Objective, Records]:
+    if cache is None:
+        raise InputError(f"give a cache to select from: delift select train.delift --method {method} -k 30%")
+    baselines.check_pool(cache, method)
+    alone = None
+    if method == "ifd":
+        from ..scoring.without_prompt import logprob_without_prompt
+
+        report = counting(progress, "responses without prompts", cache.shape[0])
+        alone = logprob_without_prompt(cache, open_model, report)
+    return baselines.modular(baselines.scores(cache, method, seed, alone)), Records(cache)
