@@ -20,7 +20,7 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("cache", "prompt"),
     ("data",),
     ("submodular", "model"),
-    ("amount", "progress", "display"),
+    ("amount", "progress", "display", "compiled"),
     ("errors",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -26,6 +26,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiled import jit
 from ..data.ngrams import sift_worst
 
 RANK = 8
@@ -106,7 +107,7 @@ class Estimate:
         return np.ascontiguousarray(left, np.float32), np.ascontiguousarray(right, np.float32)
 
 
-@nb.njit(cache=True, parallel=True)
+@jit(parallel=True)
 def _dots(
     left: NDArray[np.float32],
     right: NDArray[np.float32],
@@ -122,7 +123,7 @@ def _dots(
     return out
 
 
-@nb.njit(cache=True)
+@jit()
 def _solve(A: NDArray[np.float64], b: NDArray[np.float64]) -> None:
     """Solve A x = b for a positive definite A (lower triangle read) by Cholesky; x replaces b, A is destroyed."""
     r = len(b)
@@ -142,7 +143,7 @@ def _solve(A: NDArray[np.float64], b: NDArray[np.float64]) -> None:
         b[p] /= A[p, p]
 
 
-@nb.njit(cache=True, parallel=True)
+@jit(parallel=True)
 def _regress(
     indptr: NDArray[np.int64],
     other: NDArray[np.int32],
@@ -326,7 +327,7 @@ def _line(said: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[float,
     return slope, float(found.mean() - slope * said.mean())
 
 
-@nb.njit(cache=True, parallel=True)
+@jit(parallel=True)
 def best_unscored(
     left: NDArray[np.float32],
     right: NDArray[np.float32],

@@ -11,10 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiled import jit
 from .proposals import Proposals
 
 # Why a pair was scored.
@@ -46,7 +46,7 @@ def nothing_scored() -> Scored:
     return Scored(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.uint8))
 
 
-@nb.njit(cache=True)
+@jit()
 def _place(heap: NDArray[np.int64], bound: NDArray[np.float64], size: int, j: int) -> int:
     """Put row j in place of the heap's root (highest bound, then lowest row, first); where it came to stand."""
     at = 0
@@ -67,7 +67,7 @@ def _place(heap: NDArray[np.int64], bound: NDArray[np.float64], size: int, j: in
     return at
 
 
-@nb.njit(cache=True)
+@jit()
 def sparse_greedy(
     indptr: NDArray[np.int64],
     columns: NDArray[np.int32],
@@ -106,7 +106,7 @@ def sparse_greedy(
     return chosen[:taken].copy(), value
 
 
-@nb.njit(cache=True)
+@jit()
 def coverers(
     indptr: NDArray[np.int64],
     columns: NDArray[np.int32],

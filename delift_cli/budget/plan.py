@@ -17,10 +17,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiled import jit
 from ..errors import InputError
 from .estimate import Estimate, best_unscored, fit
 from .measured import ADAPTIVE, HELD_OUT, KEEP_SHARES, NEIGHBOUR, RANDOM, SELF, Scored, coverers, sparse_greedy
@@ -274,7 +274,7 @@ def _adaptive_pairs(
     return example[chosen].astype(np.int64) * m + target[chosen]
 
 
-@nb.njit(cache=True)
+@jit()
 def _nth_best(
     indptr: NDArray[np.int64],
     examples: NDArray[np.int32],
@@ -299,7 +299,7 @@ def _nth_best(
     return out
 
 
-@nb.njit(cache=True)
+@jit()
 def _expected_improvement(
     mean: NDArray[np.float32], sd: NDArray[np.float32], best: NDArray[np.float32]
 ) -> NDArray[np.float32]:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiled import jit
 from ..data.ngrams import grams, neighbours
 from .estimate import Graph, graph
 
@@ -105,7 +105,7 @@ def propose(
     return Proposals(nearest, example_graph, target_graph, example_key, target_key, *features, for_examples)
 
 
-@nb.njit(cache=True)
+@jit()
 def _in_turn(lists: NDArray[np.int32], n: int) -> NDArray[np.int32]:
     """Lists of records (of n; -1: no more) for each of m others, int32 [list, m, q], as one of the first q: the first
     of each list, then the second of each, and so on, none twice."""

@@ -18,6 +18,8 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compiled import jit
+
 GRAM = 4
 BITS = 18
 # A gram that more than this share of the records contain says little of which records are alike, and costs most.
@@ -42,7 +44,7 @@ class Grams:
         return Grams(self.indptr[start : stop + 1] - a, self.ids[a:b], self.weights[a:b])
 
 
-@nb.njit(cache=True)
+@jit()
 def _gram_hash(text: NDArray[np.uint8], at: int) -> int:
     word = np.uint64(0)
     for b in range(GRAM):
@@ -53,7 +55,7 @@ def _gram_hash(text: NDArray[np.uint8], at: int) -> int:
     return np.int64(word >> np.uint64(64 - BITS))  # type: ignore[return-value]
 
 
-@nb.njit(cache=True)
+@jit()
 def _count(
     text: NDArray[np.uint8], ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
@@ -115,12 +117,12 @@ def grams(prompts: Sequence[str], responses: Sequence[str]) -> Grams:
     return Grams(parts[0].indptr + parts[1].indptr, ids.astype(np.int32), weights)
 
 
-@nb.njit(cache=True, inline="always")
+@jit(inline="always")
 def _worse(value_a: float, index_a: int, value_b: float, index_b: int) -> bool:
     return value_a < value_b or (value_a == value_b and index_a > index_b)
 
 
-@nb.njit(cache=True)
+@jit()
 def sift_worst(values: NDArray[np.float32], indices: NDArray[np.int32], size: int) -> None:
     """Restore a heap whose root is its worst entry (lowest value, then highest index) after the root was replaced."""
     at = 0
@@ -137,7 +139,7 @@ def sift_worst(values: NDArray[np.float32], indices: NDArray[np.int32], size: in
         at = child
 
 
-@nb.njit(cache=True, parallel=True)
+@jit(parallel=True)
 def _search(
     query_indptr: NDArray[np.int64],
     query_ids: NDArray[np.int32],

@@ -12,6 +12,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from ..compiled import jit
+
 _POLYNOMIAL = np.polynomial.chebyshev.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5])
 _C0, _C1, _C2, _C3, _C4, _C5, _C6 = _POLYNOMIAL.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
 _LOG2_E = np.float32(math.log2(math.e))
@@ -58,7 +60,7 @@ def _power_of_two(t):  # type: ignore[no-untyped-def]
     return _float_of_bits(_bits_of_float(p) + (whole << np.int32(23)))  # type: ignore[call-arg]
 
 
-@numba.njit(parallel=True, fastmath=_FASTMATH, cache=True)
+@jit(parallel=True, fastmath=_FASTMATH)
 def _token_logprobs(logits, bounds, tokens, out):  # type: ignore[no-untyped-def]
     for row in numba.prange(len(bounds) - 1):
         values = logits[row]

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from ..compiled import jit
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
@@ -106,7 +107,7 @@ def build_trie(sequences: Sequences, order: Int64) -> Trie:
     )
 
 
-@numba.njit(cache=True)
+@jit()
 def _nodes(tokens, bounds, response, order):  # type: ignore[no-untyped-def]
     """Trie nodes in depth-first order, and for each response token the node that holds it."""
     room = 0
@@ -216,7 +217,7 @@ def batches(trie: Trie, prefix: Int32, known: int, *, size: int, first_slot: int
         start = stop
 
 
-@numba.njit(cache=True)
+@jit()
 def _sharers(positions, branch, attach, last):  # type: ignore[no-untyped-def]
     """How many branches, from a token's own one on, pass through it."""
     shared = np.empty(len(positions), np.int32)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
+from ..compiled import jit
 from ..errors import InputError
 from .kernel import Array
 
@@ -145,7 +145,7 @@ def _symmetric(indptr: ArrayLike, indices: ArrayLike, n: int) -> tuple[Array, Ar
     return both, (pairs % n).astype(np.int32)
 
 
-@njit(cache=True)
+@jit()
 def admissible(rules: Rules, j: int) -> bool:
     """Whether record j may be chosen now. Once it may not, it never may again."""
     if rules.out[j] or rules.left[SLOTS] <= 0:
@@ -162,7 +162,7 @@ def admissible(rules: Rules, j: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@jit()
 def take(rules: Rules, j: int) -> None:
     """Enter record j into the account."""
     rules.out[j] = True

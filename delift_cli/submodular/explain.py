@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
+from ..compiled import jit
 from ..errors import InputError
 from .kernel import (
     Array,
@@ -75,7 +75,7 @@ class Harmed:
     count: int  # all targets with a negative utility
 
 
-@njit(cache=True)
+@jit()
 def _best_two(kernel: Kernel, rows: Array, best: Array, values: Array, scratch: Array) -> None:
     for position in range(rows.size):
         j = rows[position]

@@ -14,9 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads, prange
 from numpy.typing import ArrayLike
 
+from ..compiled import jit
 from .constraints import SLOTS, Rules, admissible, take
 from .kernel import Array, Kernel, new_scratch
 from .objectives import Coverage, Objective, cover, row_gain
@@ -48,7 +49,7 @@ def gains_given(objective: Objective, coverage: Coverage, rows: Array | None = N
     return gains
 
 
-@njit(cache=True, parallel=True)
+@jit(parallel=True)
 def _evaluate(kernel: Kernel, coverage: Coverage, rows: Array, count: int, gains: Array, scratch: Array) -> None:
     """gains[j] for the first `count` rows j, shared out among as many threads as scratch has rows."""
     threads = scratch.shape[0]
@@ -58,12 +59,12 @@ def _evaluate(kernel: Kernel, coverage: Coverage, rows: Array, count: int, gains
             gains[j] = row_gain(kernel, coverage, j, scratch[thread])
 
 
-@njit(cache=True)
+@jit()
 def _before(bounds: Array, a: int, b: int) -> bool:
     return bounds[a] > bounds[b] or (bounds[a] == bounds[b] and a < b)
 
 
-@njit(cache=True)
+@jit()
 def _sift_down(heap: Array, size: int, bounds: Array, position: int) -> None:
     j = heap[position]
     child = 2 * position + 1
@@ -77,13 +78,13 @@ def _sift_down(heap: Array, size: int, bounds: Array, position: int) -> None:
     heap[position] = j
 
 
-@njit(cache=True)
+@jit()
 def _heapify(heap: Array, size: int, bounds: Array) -> None:
     for position in range(size // 2 - 1, -1, -1):
         _sift_down(heap, size, bounds, position)
 
 
-@njit(cache=True)
+@jit()
 def _push(heap: Array, size: int, bounds: Array, j: int) -> int:
     position = size
     while position > 0:
@@ -96,15 +97,15 @@ def _push(heap: Array, size: int, bounds: Array, j: int) -> int:
     return size + 1
 
 
-@njit(cache=True)
+@jit()
 def _pop(heap: Array, size: int, bounds: Array) -> int:
     """Remove the top; returns the new size."""
     heap[0] = heap[size - 1]
-    _sift_down(heap, size - 1, bounds, np.int64(0))  # type: ignore[arg-type]  # a literal compiles it twice
+    _sift_down(heap, size - 1, bounds, np.int64(0))  # a literal compiles it twice
     return size - 1
 
 
-@njit(cache=True)
+@jit()
 def _settle(
     kernel: Kernel,
     coverage: Coverage,
@@ -149,7 +150,7 @@ def _settle(
         wanted, count = min(2 * wanted, LARGEST_BATCH), 0
 
 
-@njit(cache=True)
+@jit()
 def _random(state: Array) -> np.int64:
     """The next number of splitmix64 (Steele, Lea, Flood 2014), as 53 random bits."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -159,7 +160,7 @@ def _random(state: Array) -> np.int64:
     return np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(11))
 
 
-@njit(cache=True)
+@jit()
 def _draw(pool: Array, size: int, wanted: int, rules: Rules, state: Array) -> tuple[int, int]:
     """Move up to `wanted` random admissible records to the pool's front, dropping inadmissible ones for good."""
     count = 0
@@ -176,7 +177,7 @@ def _draw(pool: Array, size: int, wanted: int, rules: Rules, state: Array) -> tu
     return count, size
 
 
-@njit(cache=True)
+@jit()
 def _run(
     kernel: Kernel,
     coverage: Coverage,
@@ -239,7 +240,7 @@ def _run(
     return taken, evaluations, FULL
 
 
-@njit(cache=True)
+@jit()
 def _fill(rules: Rules, order: Array, chosen: Array, taken: int) -> int:
     for j in order:
         if admissible(rules, j):

@@ -12,9 +12,6 @@ they part ways.
 
 No objective counts a similarity below zero. Sweeps therefore cut at zero, whatever the floor is; the floor
 matters to those who look at single values (`similarities`).
-
-Compiled functions are cached on disk by source file, and Numba does not see changes across files: after an
-edit to compiled code, delete `delift_cli/__pycache__`.
 """
 
 from __future__ import annotations
@@ -22,10 +19,11 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from numba import njit, prange, types
+from numba import prange, types
 from numba.extending import overload
 from numpy.typing import ArrayLike, NDArray
 
+from ..compiled import jit
 from ..errors import InputError
 
 Array: TypeAlias = NDArray[Any]
@@ -322,13 +320,13 @@ def new_scratch(kernel: Kernel, rows: int) -> Array:
 # Excluded targets cut a row into segments. Inner loops run over whole segments and never test for exclusion.
 
 
-@njit(cache=True)
+@jit()
 def segment_count(kernel: Kernel, j: int) -> int:
     g = kernel.group[j]
     return 1 if g < 0 else kernel.group_start[g + 1] - kernel.group_start[g] + 1
 
 
-@njit(cache=True)
+@jit()
 def segment(kernel: Kernel, j: int, q: int) -> tuple[int, int]:
     """The q-th run [begin, end) of targets that example j may cover."""
     g, m = kernel.group[j], kernel.offset.size
@@ -347,7 +345,7 @@ def segment(kernel: Kernel, j: int, q: int) -> tuple[int, int]:
 # and by lane where a row's own maximum is wanted.
 
 
-@njit(cache=True, parallel=True, fastmath=FASTMATH)
+@jit(parallel=True, fastmath=FASTMATH)
 def _range(matrix: Array, slope: float, offset: Array) -> tuple[float, float]:
     n, m = matrix.shape
     lowest, highest = np.full((RUNS, m), np.inf), np.full((RUNS, m), -np.inf)
@@ -362,7 +360,7 @@ def _range(matrix: Array, slope: float, offset: Array) -> tuple[float, float]:
     return lowest.min(), highest.max()
 
 
-@njit(cache=True, parallel=True, fastmath=FASTMATH)
+@jit(parallel=True, fastmath=FASTMATH)
 def _aggregate(kernel: Kernel, rows: Array, sums: bool, scratch: Array) -> Array:
     m = kernel.offset.size
     partial = np.zeros((RUNS, m))
@@ -395,7 +393,7 @@ def column_maxima(kernel: Kernel, rows: ArrayLike | None = None) -> Array:
     return best
 
 
-@njit(cache=True, parallel=True, fastmath=FASTMATH)
+@jit(parallel=True, fastmath=FASTMATH)
 def _row_maxima(kernel: Kernel, scratch: Array) -> Array:
     n = kernel.group.size
     best = np.zeros(n)
@@ -421,7 +419,7 @@ def row_maxima(kernel: Kernel) -> Array:
     return best
 
 
-@njit(cache=True)
+@jit()
 def _similarities(kernel: Kernel, rows: Array, out: Array, scratch: Array) -> None:
     out[:] = 0.0
     for position in range(rows.size):

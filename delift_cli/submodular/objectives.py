@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
+from ..compiled import jit
 from ..errors import InputError
 from .kernel import (
     FASTMATH,
@@ -289,7 +289,7 @@ def value(objective: Objective, subset: ArrayLike | None = None) -> float:
 # ---------------------------------------------------------------------------------------------- compiled code
 
 
-@njit(cache=True, fastmath=FASTMATH)
+@jit(fastmath=FASTMATH)
 def _segment_gain(curve: int, x: Array, slope: float, offset: Array, state: Array, cap: Array) -> float:
     gain = 0.0
     if curve == MAXIMUM:  # state >= 0: a negative similarity never gains, no need to cut it at zero first
@@ -319,7 +319,7 @@ def _segment_gain(curve: int, x: Array, slope: float, offset: Array, state: Arra
     return gain
 
 
-@njit(cache=True, fastmath=FASTMATH)
+@jit(fastmath=FASTMATH)
 def _segment_cover(curve: int, x: Array, slope: float, offset: Array, state: Array, cap: Array) -> None:
     if curve == MAXIMUM:
         for i in range(x.size):
@@ -340,7 +340,7 @@ def _segment_cover(curve: int, x: Array, slope: float, offset: Array, state: Arr
             state[i] = state[i] - min(max(0.0, slope * as_float(x[i]) + offset[i]), state[i])
 
 
-@njit(cache=True)
+@jit()
 def row_gain(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> float:
     """What example j would add to the objective now. scratch: one row of `new_scratch`."""
     raw = load_row(kernel, j, scratch)
@@ -361,7 +361,7 @@ def row_gain(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> floa
     return gain
 
 
-@njit(cache=True)
+@jit()
 def cover(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> None:
     """Choose example j: update the coverage in place."""
     raw = load_row(kernel, j, scratch)
