@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.venv/numba-cache
 
-.PHONY: demo test lint bench evidence clean
+.PHONY: demo test lint docs bench evidence clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,9 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed ## CLI.md, from the program
+	$(BIN)/python -m tests.cli_page
 
 bench: $(VENV)/bench-installed ## measure the claims of the README on this machine
 	$(BIN)/python -m tests.bench.scoring

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..display import Facts, Lines
 from ..errors import InputError
 from .constraints import Constraints, Rules, make_rules
 from .greedy import BELOW, EXHAUSTED, FULL, SATURATED, Run, gains_given, greedy
@@ -27,8 +28,8 @@ Method = Literal["exact", "stochastic", "partitioned"]
 STOPPED = {FULL: "full", SATURATED: "saturated", BELOW: "until", EXHAUSTED: "exhausted"}
 
 
-@dataclass(frozen=True)
-class Selection:
+@dataclass(frozen=True, repr=False)
+class Selection(Facts):
     """An ordered subset and how it came about.
 
     indices: int64[k], examples in the order of choice; gains: float64[k], what each added when it was chosen, so
@@ -68,6 +69,22 @@ class Selection:
     def curve(self) -> Array:
         """float64[k]: the value of each prefix."""
         return np.cumsum(self.gains)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def lines(self) -> Lines:
+        """What was chosen and how good it is, for people."""
+        head = ", ".join(map(str, self.indices[:8].tolist()))
+        rows = [
+            ("selected", f"{len(self):,} of {self.initial_gains.size:,}: {head}{', …' * (len(self) > 8)}"),
+            ("objective", f"{self.objective}{''.join(f', {k} {v:g}' for k, v in self.parameters.items())}"),
+            ("value", f"{self.value:.4f}, by {self.method} greedy"),
+            ("proven", self.guarantee_note),
+        ]
+        if self.optimum_bound:
+            rows.append(("quality", f"at least {self.value / self.optimum_bound:.1%} of the best subset"))
+        return rows
 
 
 def select(

@@ -1,0 +1,104 @@
+"""The whole job from Python: score, select, explain; results that show themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_runs import model, pair, pairs
+
+import delift_cli
+from delift_cli.model.llama import Settings
+from delift_cli.progress import Step
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("api")
+    (folder / "train.jsonl").write_bytes(pairs(*range(8)))
+    delift_cli.score(folder / "train.jsonl", output=folder / "c", **options())
+    return folder
+
+
+def options() -> dict[str, object]:
+    return {"model": str(model()), "weights": "as-is", "settings": Settings(threads=1)}
+
+
+def test_records_from_python_give_what_the_file_gives(scored: Path, tmp_path: Path) -> None:
+    steps: list[Step] = []
+    records = [pair(number) for number in range(8)]
+    scores = delift_cli.score(records, output=tmp_path / "c", progress=steps.append, **options())
+    assert scores.work.pairs == 64
+    assert (steps[-1].stage, steps[-1].done, steps[-1].total) == ("scoring", 8, 8)
+    there = delift_cli.open_cache(scored / "c")
+    np.testing.assert_array_equal(scores.cache.distance, there.distance)
+    assert delift_cli.score(records, output=tmp_path / "c", **options()).work.pairs == 0
+    with pytest.raises(delift_cli.InputError, match="need a name for the cache"):
+        delift_cli.score(records, **options())
+
+
+def test_a_budget_and_a_forecast(scored: Path, tmp_path: Path) -> None:
+    train, stages = scored / "train.jsonl", set()
+    expected = delift_cli.forecast(train, output=tmp_path / "c", budget="60%", **options())
+    assert expected.run.pairs < expected.whole.pairs == 64
+    scores = delift_cli.score(
+        train,
+        output=tmp_path / "c",
+        budget="60%",
+        progress=lambda step: stages.add(step.stage.split(",")[0]),
+        **options(),
+    )
+    assert {"embeddings", "round 1"} <= stages
+    assert scores.as_dict()["pairs_measured"] == scores.cache.pairs_done
+    for result in (expected, scores):
+        assert "pairs" in repr(result)
+        assert result._repr_html_().startswith("<table")
+
+
+def test_select_records(scored: Path, tmp_path: Path) -> None:
+    subset = delift_cli.select_records(scored / "c", 3)
+    assert len(subset) == len(subset.records) == 3
+    assert subset.ids == [record.id for record in subset]
+    kernel = delift_cli.utility_kernel(
+        subset.pool.cache.distance,
+        subset.pool.cache.base_distance,
+        "euclidean",
+        "clip",
+        example_group=range(8),
+        target_group=range(8),
+    )
+    assert delift_cli.select(kernel, 3).indices.tolist() == subset.selection.indices.tolist()
+    subset.write(tmp_path / "subset.jsonl")
+    assert (tmp_path / "subset.jsonl").read_bytes().splitlines() == [record.raw for record in subset]
+    assert "3 of 8 records" in repr(subset)
+    assert delift_cli.select_records(delift_cli.open_cache(scored / "c"), "50%").as_dict()["selected"] == 4
+
+
+def test_explain_record(scored: Path) -> None:
+    subset = delift_cli.select_records(scored / "c", 3)
+    assert delift_cli.explain_record(scored / "c", subset.ids[0], 3).as_dict()["rank"] == 1
+    left = next(f"r{number}" for number in range(8) if f"r{number}" not in subset.ids)
+    assert "left out" in repr(delift_cli.explain_record(scored / "c", left, 3))
+
+
+def test_texts_are_escaped_in_notebooks(tmp_path: Path) -> None:
+    records = [{**pair(number), "id": f"<b>{number}"} for number in range(4)]
+    delift_cli.score(records, output=tmp_path / "c", **options())
+    shown = delift_cli.explain_record(tmp_path / "c", "<b>1", 2)._repr_html_()
+    assert "&lt;b&gt;1" in shown
+    assert "<b>" not in shown
+
+
+def test_a_selection_of_arrays_shows_itself() -> None:
+    selection = delift_cli.select(np.eye(12, dtype=np.float32), 10)
+    assert len(selection) == 10
+    assert "10 of 12" in repr(selection)
+    assert "<td>" in selection._repr_html_()
+
+
+def test_what_is_public() -> None:
+    for name in delift_cli.__all__:
+        assert getattr(delift_cli, name).__doc__
+    with pytest.raises(AttributeError, match="nothing_such"):
+        delift_cli.nothing_such  # noqa: B018
