@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from . import __version__
+from .display import visible
 from .errors import DeliftError
 
 # Typer brings a Click of its own and does not export this, the base of a bad parameter's class
@@ -83,5 +84,5 @@ def _fail_usage(error: Any) -> None:
 def _fail(message: str, code: int) -> None:
     if os.environ.get("DELIFT_DEBUG"):
         raise
-    print(f"delift: {message}", file=sys.stderr)
+    print(f"delift: {visible(message)}", file=sys.stderr)
     sys.exit(code)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ..amount import duration
-from ..display import Lines
+from ..display import Lines, visible
 from ..progress import Progress as Callback
 from ..progress import Say, Step, silent
 
@@ -60,7 +60,7 @@ def bars(*, quiet: bool) -> Iterator[Callback]:
                     for earlier in tasks.values():
                         drawn.remove_task(earlier)
                     tasks.clear()
-                    tasks[step.stage] = drawn.add_task(step.stage, total=step.total, speed="")
+                    tasks[step.stage] = drawn.add_task(visible(step.stage), total=step.total, speed="")
                 drawn.update(tasks[step.stage], completed=step.done, speed=f"{step.speed}{_left(step, '  ')}")
 
             yield show
@@ -71,7 +71,7 @@ def bars(*, quiet: bool) -> Iterator[Callback]:
             nonlocal last
             if time.monotonic() - last >= PLAIN_SECONDS:
                 last = time.monotonic()
-                text = f"{step.stage}: {step.done}/{step.total}, {step.speed}{_left(step, ', ')}"
+                text = f"{visible(step.stage)}: {step.done}/{step.total}, {step.speed}{_left(step, ', ')}"
                 print(text, file=sys.stderr, flush=True)
 
         yield line
@@ -83,7 +83,7 @@ def _left(step: Step, before: str) -> str:
 
 def say(text: str) -> None:
     """One line on what is going on."""
-    stderr().print(text, style="dim", markup=False)
+    stderr().print(visible(text), style="dim", markup=False)
 
 
 def sayer(quiet: bool) -> Say:
@@ -124,7 +124,7 @@ def plot(lines: list[str], caption: str) -> None:
     console = stderr()
     for line in lines:
         console.print(line, markup=False)
-    console.print(caption, style="dim", markup=False)
+    console.print(visible(caption), style="dim", markup=False)
 
 
 def facts(rows: Lines, *, console: Console | None = None) -> None:
@@ -132,13 +132,14 @@ def facts(rows: Lines, *, console: Console | None = None) -> None:
     console = console or stderr()
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        console.print(f"{name:>{width}}  ", end="", style="dim", markup=False)
-        console.print(value, markup=False)
+        console.print(f"{visible(name):>{width}}  ", end="", style="dim", markup=False)
+        console.print(visible(value), markup=False)
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> None:
     """Aligned columns under their names, which come first, on stderr; the first column is text, the others numbers."""
     console = stderr()
+    rows = [tuple(map(visible, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for place, row in enumerate(rows):
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]

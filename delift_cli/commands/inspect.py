@@ -14,6 +14,7 @@ from ..amount import counted
 from ..cache.dense import Cache
 from ..cache.figures import utilities
 from ..cache.sparse import SparseCache, open_cache
+from ..display import visible
 from . import console, options
 from .options import AsJson
 
@@ -116,10 +117,10 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table.add_column("response", no_wrap=True)
     for row in rows:
         texts = (row["id"], f"{row['mean_utility']:+.4f}", _short(row["prompt"], 48), _short(row["response"], 32))
-        table.add_row(*map(Text, texts))  # as it is: brackets in a record are not markup
+        table.add_row(*(Text(visible(text)) for text in texts))  # as it is: brackets in a record are not markup
     return table
 
 
 def _short(text: str, length: int) -> str:
-    text = " ".join(text.split())
+    text = visible(" ".join(text.split()))
     return text if len(text) <= length else text[: length - 1] + "…"
