@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .errors import InputError
 
+_DIGITS = 15  # of the longest number that is read: more is a slip, and beyond what arrays count with
 _FACTORS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 
 
@@ -23,25 +24,37 @@ def parse_amount(text: str, n: int) -> Amount:
     Raises:
         InputError: none of these, or more records than there are.
     """
-    compact = re.sub(r"(?<=\d)[_,](?=\d{3}(?!\d))", "", text).strip().lower()  # 200,000 or 200_000
-    percent = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", compact)
+    compact = _without_separators(text).strip().lower()
+    _check_digits(compact, f"-k {text}")
+    percent = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*%", compact)
     if percent:
         share = float(percent.group(1))
         if not 0 < share <= 100:
             raise InputError(f"-k {text}: a percentage lies between 0 and 100")
         return Amount(max(1, round(n * share / 100)), None)
-    tokens = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)\s*(?:tok|tokens)", compact)
+    tokens = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]?)\s*(?:tok|tokens)", compact)
     if tokens:
         budget = round(float(tokens.group(1)) * _FACTORS[tokens.group(2)])
         if budget == 0:
             raise InputError(f"-k {text}: a budget of no tokens selects nothing")
         return Amount(None, budget)
-    if re.fullmatch(r"\d+", compact):
+    if re.fullmatch(r"[0-9]+", compact):
         records = int(compact)
         if not 0 < records <= n:
             raise InputError(f"-k {text}: there are {n:,} records to choose from")
         return Amount(records, None)
     raise InputError(f"-k {text}: give a number of records (500), a percentage (30%) or tokens (200ktok)")
+
+
+def _without_separators(text: str) -> str:
+    """200,000 and 200_000 as 200000."""
+    return re.sub(r"(?<=[0-9])[_,](?=[0-9]{3}(?![0-9]))", "", text)
+
+
+def _check_digits(text: str, named: str) -> None:
+    if re.search(rf"[0-9]{{{_DIGITS + 1},}}", text):
+        short = named if len(named) <= 40 else f"{named[:40]}…"
+        raise InputError(f"{short}: a number of more than {_DIGITS} digits")
 
 
 class Quota(NamedTuple):
@@ -65,7 +78,8 @@ def parse_share(text: str, option: str) -> float:
 def parse_quota(text: str) -> Quota:
     """`task:10%` or `task:50`: a field, and how much of the selection one of its values may take."""
     field, colon, limit = text.rpartition(":")
-    if not (field and colon and re.fullmatch(r"\d+(\.\d+)?%?", limit)):
+    _check_digits(limit, f"--per {text}")
+    if not (field and colon and re.fullmatch(r"[0-9]+(\.[0-9]+)?%?", limit)):
         raise InputError(f"--per {text}: give a field and a limit, such as task:10% or task:50")
     return Quota(field, limit)
 
@@ -84,7 +98,8 @@ def parse_counts(texts: list[str], option: str) -> dict[str, int]:
     counts = {}
     for text in texts:
         value, equals, count = text.rpartition("=")
-        if not (value and equals and count.isdigit()):
+        _check_digits(count, f"{option} {text}")
+        if not (value and equals and re.fullmatch(r"[0-9]+", count)):
             raise InputError(f"{option} {text}: give a value and a number, such as code=200")
         counts[value] = int(count)
     return counts
@@ -122,8 +137,9 @@ def parse_budget(text: str) -> Budget:
     Raises:
         InputError: none of these.
     """
-    compact = re.sub(r"(?<=\d)[_,](?=\d{3}(?!\d))", "", text).replace(" ", "")
-    found = re.fullmatch(r"(\+?)(\d+(?:\.\d+)?)(%|s|min|h|d|k|M|G|)", compact)
+    compact = _without_separators(text).replace(" ", "")
+    _check_digits(compact, f"--budget {text}")
+    found = re.fullmatch(r"(\+?)([0-9]+(?:\.[0-9]+)?)(%|s|min|h|d|k|M|G|)", compact)
     number, unit = (float(found.group(2)), found.group(3)) if found else (0.0, "")
     if not found or number == 0 or (unit == "%" and number > 100):
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from delift_cli.amount import Amount, parse_amount
+from delift_cli.amount import Amount, parse_amount, parse_budget, parse_counts, parse_quota, parse_share
 from delift_cli.errors import InputError
 
 
@@ -80,3 +80,25 @@ def test_refused_with_what_was_written(text: str) -> None:
 def test_too_many_says_how_many_there_are() -> None:
     with pytest.raises(InputError, match=r"^-k 1500: there are 1,200 records to choose from$"):
         parse_amount("1500", 1200)
+
+
+HUGE = "9" * 320
+
+
+@pytest.mark.parametrize("text", [HUGE, f"{HUGE}%", f"{HUGE}tok", f"0.{HUGE}%", "²", "٣", "5²%", "1e3", "nan", "inf%"])
+def test_numbers_that_are_none_or_too_long_are_refused(text: str) -> None:
+    for parse in (
+        lambda: parse_amount(text, 100),
+        lambda: parse_budget(text),
+        lambda: parse_counts([f"x={text}"], "-x"),
+    ):
+        with pytest.raises(InputError):
+            parse()
+    with pytest.raises(InputError):
+        parse_quota(f"task:{text}")
+
+
+@pytest.mark.parametrize("text", [HUGE, "²", "٣", "nan", "inf", "-1", "1e400"])
+def test_shares_that_are_none_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="give a share"):
+        parse_share(text, "--until")

@@ -37,7 +37,12 @@ def evaluate(
     ] = None,
     random: Annotated[int, options.how_much(metavar="N", min=2, help="Random subsets to compare each one with.")] = 5,
     shots: Annotated[int, options.how_much(metavar="N", min=1, help="Examples in front of each held-out record.")] = 1,
-    seed: Annotated[int, options.how_much(metavar="N", min=0, help="Of the random subsets and of the bootstrap.")] = 0,
+    seed: Annotated[
+        int,
+        options.how_much(
+            metavar="N", min=0, max=options.LARGEST_SEED, help="Of the random subsets and of the bootstrap."
+        ),
+    ] = 0,
     prompt_field: PromptField = None,
     response_field: ResponseField = None,
     skip_invalid: SkipInvalid = False,

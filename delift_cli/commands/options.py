@@ -17,6 +17,8 @@ limits = partial(typer.Option, rich_help_panel="Limits")
 machine = partial(typer.Option, rich_help_panel="Machine")
 output = partial(typer.Option, rich_help_panel="Output")
 
+LARGEST_SEED = 2**63 - 1  # what JSON and NumPy both take
+
 PromptField = Annotated[str | None, records(metavar="FIELD", help="Field that holds the prompt.")]
 ResponseField = Annotated[str | None, records(metavar="FIELD", help="Field that holds the response.")]
 SkipInvalid = Annotated[bool, records("--skip-invalid", help="Leave bad records out and say how many.")]

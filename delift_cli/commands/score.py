@@ -61,7 +61,9 @@ def score(
         bool,
         options.how_much("--continue", help="Spend more on a cache that has part of the pairs: --budget +5%."),
     ] = False,
-    seed: Annotated[int, options.how_much(metavar="N", min=0, help="Of the pairs that --budget chooses.")] = 0,
+    seed: Annotated[
+        int, options.how_much(metavar="N", min=0, max=options.LARGEST_SEED, help="Of the pairs that --budget chooses.")
+    ] = 0,
     dry_run: Annotated[bool, options.how_much("--dry-run", help="Say what it would take, and stop.")] = False,
     threads: Threads = None,
     batch: Batch = None,

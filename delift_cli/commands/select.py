@@ -103,7 +103,9 @@ def select(
     ] = "exact",
     epsilon: Annotated[float, options.machine(metavar="X", min=1e-6, max=0.99, help="Of --greedy stochastic.")] = 0.01,
     parts: Annotated[int, options.machine(metavar="N", min=2, help="Of --greedy partitioned.")] = 2,
-    seed: Annotated[int, options.machine(metavar="N", min=0, help="Of everything random.")] = 0,
+    seed: Annotated[
+        int, options.machine(metavar="N", min=0, max=options.LARGEST_SEED, help="Of everything random.")
+    ] = 0,
     model: ModelChoice = None,
     gpu_layers: GpuLayers = None,
     threads: Threads = None,
