@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ..amount import duration
 from . import console, options
 from .options import AsJson, Batch, ModelChoice, Quiet, Threads, WeightsChoice
 
@@ -44,41 +43,4 @@ def bench(
         plain_pairs=PLAIN_PAIRS if plain else 0,
         say=console.sayer(quiet),
     )
-    if as_json:
-        console.write_json(result)
-    elif not quiet:
-        console.facts(_lines(result), console=console.stdout())
-
-
-def _lines(result: dict[str, Any]) -> list[tuple[str, str]]:
-    ours, shares = result["scoring"], result["scoring"]["shares"]
-    lines = [
-        ("model", f"{result['model']}, weights {result['weights']}, batch {result['batch']}"),
-        ("raw", f"{result['raw_tokens_per_second']:,.0f} tokens/s of prompt processing"),
-        (
-            "scoring",
-            f"{ours['pairs_per_second']:,.1f} pairs/s, {ours['tokens_per_second']:,.0f} tokens/s, "
-            f"{ours['share_of_raw']:.2f} of raw",
-        ),
-        (
-            "time in",
-            f"decode {shares['decode']:.1%}, reduction {shares['reduction']:.1%}, other {shares['other']:.1%}",
-        ),
-    ]
-    if "plain_loop" in result:
-        loop = result["plain_loop"]
-        lines.append(
-            (
-                "plain loop",
-                f"{loop['pairs_per_second']:.2f} pairs/s as shipped, we are {loop['ratio']:.0f} times faster",
-            )
-        )
-    forecast = result["forecast"]
-    return [
-        *lines,
-        (
-            "tokens",
-            f"{forecast['tokens']:,} for all {forecast['pairs']:,} pairs; one by one {forecast['plain_tokens']:,}",
-        ),
-        ("all pairs", duration(forecast["seconds"])),
-    ]
+    console.show(result, as_json=as_json, quiet=quiet, asked_for=True)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from ..amount import counted
-from ..cache.dense import Cache
-from ..cache.figures import utilities
-from ..cache.sparse import SparseCache, open_cache
+from ..cache.contents import HEADINGS, contents
+from ..cache.sparse import open_cache
 from ..display import visible
 from . import console, options
 from .options import AsJson
+
+WIDTHS = (24, None, 48, 32)  # of the columns under HEADINGS, at most
 
 
 def inspect(
@@ -30,97 +29,25 @@ def inspect(
 
         delift inspect train.delift
     """
-    opened = open_cache(cache)
-    opened.check_rows()
-    found = utilities(opened)
-    records = opened.examples().records
-    scored = np.flatnonzero(~np.isnan(found.examples))
-    ranked = scored[np.argsort(-found.examples[scored], kind="stable")].tolist()
-
-    def row(example: int) -> dict[str, Any]:
-        record = records[example]
-        return {
-            "id": record.id,
-            "line": record.line,
-            "mean_utility": float(found.examples[example]),
-            "prompt": record.prompt[-1].content,
-            "response": record.response,
-        }
-
-    n, m = opened.shape
-    summary: dict[str, Any] = {
-        "cache": str(cache),
-        "examples": n,
-        "targets": m,
-        "square": opened.square,
-        **_extent(opened),
-        "complete": opened.complete,
-        "mean_utility": found.mean,
-        "harmful_share": found.harmful,
-        "manifest": opened.manifest,
-        "most_useful": [row(example) for example in ranked[:top]],
-        "least_useful": [row(example) for example in ranked[::-1][:top]],
-    }
-    if as_json:
-        console.write_json(summary)
-        return
-    manifest = opened.manifest
-    model, settings = manifest["model"], manifest["settings"]
-    block = "the pool against itself" if opened.square else f"targets from {manifest['targets']['source']}"
-    console.facts(
-        [
-            ("cache", f"{cache}, format {manifest['version']}"),
-            ("block", f"{opened.shape[0]:,} examples from {manifest['examples']['source']}, {block}"),
-            ("state", _state(opened)),
-            ("model", f"{model['name']} {model.get('quantization')}, sha256 {model['sha256'][:16]}…"),
-            ("weights", manifest["weights"]["type"]),
-            ("template", manifest["template"]["name"]),
-            ("settings", ", ".join(f"{name} {value}" for name, value in settings.items())),
-            ("utility", f"mean {found.mean:+.4f}, {found.harmful:.0%} of the {_pairs(opened)} harmful"),
-        ],
-        console=console.stdout(),
-    )
-    for title, rows in (("most useful", summary["most_useful"]), ("least useful", summary["least_useful"])):
-        console.stdout().print(_table(title, rows))
+    found = contents(open_cache(cache), top)
+    console.show(found, as_json=as_json, asked_for=True)
+    if not as_json:
+        for title, rows in found.tables():
+            console.stdout().print(_table(title, rows))
 
 
-def _extent(cache: Cache | SparseCache) -> dict[str, int]:
-    """How far it is scored."""
-    if isinstance(cache, SparseCache):
-        return {"rounds": len(cache.rounds), "pairs_planned": cache.planned, "pairs_measured": cache.pairs_done}
-    return {"rows_done": int((cache.rows["done"] == cache.shape[1]).sum())}
-
-
-def _state(cache: Cache | SparseCache) -> str:
-    n, m = cache.shape
-    if not isinstance(cache, SparseCache):
-        return "complete" if cache.complete else f"{_extent(cache)['rows_done']:,} of {n:,} rows scored"
-    open_ = cache.planned - cache.pairs_done
-    rest = f", {open_:,} more planned" if open_ else ""
-    share = cache.pairs_done / (n * m)
-    return (
-        f"{cache.pairs_done:,} of {n * m:,} pairs measured ({share:.2%}) in "
-        f"{counted(len(cache.rounds), 'round')}{rest}; "
-        "all figures are of these alone"
-    )
-
-
-def _pairs(cache: Cache | SparseCache) -> str:
-    return "measured pairs" if isinstance(cache, SparseCache) else "pairs"
-
-
-def _table(title: str, rows: list[dict[str, Any]]) -> Table:
+def _table(title: str, rows: list[tuple[str, ...]]) -> Table:
+    shown = [tuple(_short(cell, width) for cell, width in zip(row, WIDTHS, strict=True)) for row in rows]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("id", no_wrap=True, min_width=max((len(_short(row["id"], 24)) for row in rows), default=2))
-    table.add_column("mean utility", justify="right", no_wrap=True, min_width=12)
-    table.add_column("prompt", no_wrap=True)
-    table.add_column("response", no_wrap=True)
-    for row in rows:
-        texts = (row["id"], f"{row['mean_utility']:+.4f}", _short(row["prompt"], 48), _short(row["response"], 32))
-        table.add_row(*(Text(visible(text)) for text in texts))  # as it is: brackets in a record are not markup
+    table.add_column(HEADINGS[0], no_wrap=True, min_width=max((len(row[0]) for row in shown), default=2))
+    table.add_column(HEADINGS[1], justify="right", no_wrap=True, min_width=12)
+    for name in HEADINGS[2:]:
+        table.add_column(name, no_wrap=True)
+    for row in shown:
+        table.add_row(*map(Text, row))  # as it is: brackets in a record are not markup
     return table
 
 
-def _short(text: str, length: int) -> str:
+def _short(text: str, length: int | None) -> str:
     text = visible(" ".join(text.split()))
-    return text if len(text) <= length else text[: length - 1] + "…"
+    return text if length is None or len(text) <= length else text[: length - 1] + "…"

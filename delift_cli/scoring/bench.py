@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..amount import duration
 from ..data.reading import read_records
+from ..display import Facts, Lines
 from ..model.gguf import ModelFile, locate
 from ..model.high_level import high_level_loop
 from ..model.llama import Model, Settings
@@ -16,6 +18,52 @@ from ..prompt.template import load_template
 from .job import choose_engine, expected_tokens, prepare
 from .pairs import RowScorer, cells_needed, common_start
 from .throughput import raw_rate, some_pairs
+
+
+@dataclass(frozen=True, repr=False)
+class Benchmark(Facts):
+    """What `measure` found: `figures` has what `delift bench --json` prints."""
+
+    figures: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as data."""
+        return self.figures
+
+    def lines(self) -> Lines:
+        """The same for people."""
+        result = self.figures
+        ours, shares = result["scoring"], result["scoring"]["shares"]
+        lines = [
+            ("model", f"{result['model']}, weights {result['weights']}, batch {result['batch']}"),
+            ("raw", f"{result['raw_tokens_per_second']:,.0f} tokens/s of prompt processing"),
+            (
+                "scoring",
+                f"{ours['pairs_per_second']:,.1f} pairs/s, {ours['tokens_per_second']:,.0f} tokens/s, "
+                f"{ours['share_of_raw']:.2f} of raw",
+            ),
+            (
+                "time in",
+                f"decode {shares['decode']:.1%}, reduction {shares['reduction']:.1%}, other {shares['other']:.1%}",
+            ),
+        ]
+        if "plain_loop" in result:
+            loop = result["plain_loop"]
+            lines.append(
+                (
+                    "plain loop",
+                    f"{loop['pairs_per_second']:.2f} pairs/s as shipped, we are {loop['ratio']:.0f} times faster",
+                )
+            )
+        forecast = result["forecast"]
+        return [
+            *lines,
+            (
+                "tokens",
+                f"{forecast['tokens']:,} for all {forecast['pairs']:,} pairs; one by one {forecast['plain_tokens']:,}",
+            ),
+            ("all pairs", duration(forecast["seconds"])),
+        ]
 
 
 def measure(
@@ -28,7 +76,7 @@ def measure(
     seconds: float,
     plain_pairs: int,
     say: Callable[[str], None],
-) -> dict[str, Any]:
+) -> Benchmark:
     """Raw rate, our rate and its parts, the plain loop's rate, and what all pairs of `data` would take."""
     records = read_records(data)
     file = ModelFile(locate(model))
@@ -106,4 +154,4 @@ def measure(
             "pairs_per_second": loop.pairs_per_second,
             "ratio": pairs / elapsed / loop.pairs_per_second,
         }
-    return result
+    return Benchmark(result)
