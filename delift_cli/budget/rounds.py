@@ -147,8 +147,9 @@ class Rounds:
     def rounds(self) -> Iterator[StoredRound]:
         """The round that was interrupted, if one was, then new ones, each planned when it is asked for."""
         cache = self._cache
-        if cache.rounds and not cache.complete:
-            yield cache.rounds[-1]
+        for part in list(cache.rounds):  # what was interrupted, and what an earlier one lost
+            if len(part.todo):
+                yield part
         n, m = cache.shape
         goal, left, budget = pending(cache, self._budget, cache.shape)
         texts, planning = None, 0.0
@@ -171,7 +172,8 @@ class Rounds:
             if goal < n * m and rounds_left <= ROUNDS - 2 and settled(texts, self._before_last_round(known), known):
                 self.stopped = "settled"
                 return
-            new = plan.next_round(texts, known, goal, rounds_left=rounds_left, seed=self._seed, planned_for=cache.known)
+            later = cache.later if cache.rounds else None
+            new = plan.next_round(texts, known, goal, rounds_left=rounds_left, seed=self._seed, later=later)
             planning = time.monotonic() - started
             if not len(new):
                 if self._deadline is not None and cache.planned < n * m:
@@ -233,7 +235,8 @@ def pending(cache: SparseCache | None, budget: Budget | None, shape: tuple[int, 
             raise InputError(f"there are new records for {cache.path}: say how many pairs to score, as in --budget 5%")
     elif cache and last and (budget is None or budget.text == last.budget):
         unfinished = last.rounds_left > 1 and cache.planned < last.goal
-        if unfinished or budget is None or not budget.more:
+        interrupted = unfinished or not cache.rounds[-1].ended  # by then `+5%` had not come to its end
+        if interrupted or budget is None or not budget.more:
             return last.goal, last.rounds_left - 1 if unfinished else 0, last.budget
     if budget is None:
         raise InputError(f"{cache.path if cache else 'the cache'} has no round that was begun: give a --budget")
