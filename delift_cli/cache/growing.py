@@ -26,6 +26,7 @@ from ..data.record import Record, RecordSet
 from ..errors import InputError, RunError
 from .files import Content, disk, is_folder, link, sync_directory, take_lock, write_files
 from .manifest import HERE, VERSION, ids, lines, read_manifest, record_files, write_manifest
+from .sidecar import BASELINES, GAINS
 from .stored import Stored, compare, other_cache
 
 Contents = Mapping[str, Content | Path]  # of new files, by name; a path: that file gets this second name
@@ -248,7 +249,7 @@ def _tidy(path: Path, manifest: dict[str, Any]) -> None:
         }
         if old or draft or grown or debris.name == "manifest.json.new":
             _remove(debris)
-    for kept in (path / "gains", path / "baselines"):
+    for kept in (path / GAINS, path / BASELINES):
         if is_folder(kept):
             for unfinished in kept.glob(".*.draft"):
                 _remove(unfinished)
