@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from signal import SIGINT
 from typing import Any
 
 import typer
 
-from . import __version__
+from . import __version__, signals
 from .display import visible
 from .errors import DeliftError
 
 # Typer brings a Click of its own and does not export this, the base of a bad parameter's class
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
-INTERRUPTED = 130  # the shell's exit code for Ctrl-C
 
 app = typer.Typer(
     name="delift",
@@ -54,6 +54,11 @@ _register()
 
 def main() -> None:
     """Entry point: one line for the user on failure, no traceback (DELIFT_DEBUG=1 shows it)."""
+    with signals.ending_promptly():
+        _run()
+
+
+def _run() -> None:
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -62,7 +67,9 @@ def main() -> None:
     except _ClickError as error:
         _fail_usage(error)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; what delift score has scored is safe, the same command goes on from there", INTERRUPTED)
+        _fail(signals.words(SIGINT), signals.exit_code(SIGINT))
+    except signals.Ended as ended:
+        _fail(signals.words(ended.number), signals.exit_code(ended.number))
     except BrokenPipeError:
         # the reader of stdout has gone; that is how pipelines end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

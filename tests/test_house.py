@@ -20,7 +20,7 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("cache", "prompt"),
     ("data",),
     ("submodular", "model"),
-    ("amount", "progress", "display", "compiled"),
+    ("amount", "progress", "display", "compiled", "signals"),
     ("errors",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -104,6 +104,7 @@ ARRAYS = (
     "logprob",
     "base_distance",
     "base_logprob",
+    "base_crc",
     "example_tokens",
     "response_tokens",
     "rows",
@@ -169,14 +170,13 @@ def said(example: int, targets: npt.NDArray[np.int64], seed: int = 0) -> tuple[n
 def fill(cache: CacheWriter, rows: Sequence[int] | None = None, seed: int = 0) -> None:
     """Write what is missing of the base and of `rows`, as scoring does."""
     n, m = cache.shape
-    missing = np.flatnonzero(np.isnan(cache.base_distance))
-    if len(missing):
-        cache.write_base(int(missing[0]), *said(-1, missing, seed))
+    if np.isnan(cache.base_distance).any():
+        cache.write_base(0, *said(-1, np.arange(m), seed))
     cache.sync()
     for example in range(n) if rows is None else rows:
-        done = int(cache.rows["done"][example])
-        if done < m:
-            cache.write_row(example, *said(example, np.arange(done, m), seed))
+        missing = cache.missing(example)
+        if len(missing):
+            cache.write_row(example, *said(example, missing, seed))
 
 
 def make_cache(path: Path, examples: bytes, targets: bytes | None = None, seed: int = 0) -> Path:

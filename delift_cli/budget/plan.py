@@ -88,14 +88,14 @@ def next_round(
     *,
     rounds_left: int = ROUNDS,
     seed: int = 0,
-    planned_for: tuple[int, int] | None = None,
+    later: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> Round:
     """The pairs to score now; empty when the budget is spent.
 
     `budget`: pairs in all, those already scored included; it may change from call to call. `rounds_left`: how many
-    rounds, this one included, the rest should be divided into. `planned_for`: how many examples and targets there were
-    when earlier rounds were planned; the others are new, and this round begins with them (None: none is). Raises
-    InputError when a first budget does not even reach each record twice.
+    rounds, this one included, the rest should be divided into. `later`: examples and targets that came after earlier
+    rounds were planned; this round begins with them (None: there are none). Raises InputError when a first budget does
+    not even reach each record twice.
     """
     n, m = proposals.shape
     if proposals.for_examples:
@@ -105,7 +105,7 @@ def next_round(
             budget,
             rounds_left=rounds_left,
             seed=seed,
-            planned_for=planned_for and planned_for[::-1],
+            later=later and later[::-1],
         )
         return turned.turned(n)
     keys = scored.example.astype(np.int64) * m + scored.target
@@ -126,7 +126,7 @@ def next_round(
     own_left, own_right = self_pairs(proposals.example_key, proposals.target_key)
     own = own_left * m + own_right
     unscored_own = own[~_contains(keys, own)][:left]
-    grown = len(keys) > 0 and planned_for not in (None, (n, m))
+    grown = len(keys) > 0 and later is not None and any(map(len, later))
     if grown:  # what is left is divided as a first budget is
         count[:] = 0
     free = left - len(unscored_own) if grown else budget - len(own)
@@ -140,8 +140,8 @@ def next_round(
         rest = left - len(own) - len(near)
         missing = max(0, min(want_near, left - len(own)) - len(near))  # lists too short: at random
         wanted = rest if everything else min(rest, want_random + missing)
-        if grown and planned_for and not everything:
-            random = _random_new_pairs(taken, wanted, planned_for, n, m, rng)
+        if grown and later and not everything:
+            random = _random_new_pairs(taken, wanted, later, n, m, rng)
         else:
             random = _random_pairs(taken, wanted, range(n), range(m), m, rng)
         held = np.zeros(len(random), bool)
@@ -229,16 +229,28 @@ def _random_pairs(
 
 
 def _random_new_pairs(
-    taken: NDArray[np.int64], count: int, known: tuple[int, int], n: int, m: int, rng: np.random.Generator
+    taken: NDArray[np.int64],
+    count: int,
+    later: tuple[NDArray[np.int64], NDArray[np.int64]],
+    n: int,
+    m: int,
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """`count` pairs of new examples with any target and of known examples with new targets, as dense in both: together
     with what was drawn of the known ones they are a sample of all pairs."""
+    by_age = [
+        np.concatenate([np.setdiff1d(np.arange(size), new), new]) for size, new in zip((n, m), later, strict=True)
+    ]
+    rank = [np.argsort(order) for order in by_age]
+    taken = np.sort(rank[0][taken // m] * m + rank[1][taken % m])
+    known = n - len(later[0]), m - len(later[1])
     old, new = range(known[0]), range(known[0], n)
     share = len(new) * m / (n * m - known[0] * known[1])
     of_new = round(count * share)
     below = _random_pairs(taken, of_new, new, range(m), m, rng)
     right = _random_pairs(taken, count - of_new, old, range(known[1], m), m, rng)
-    return np.concatenate([below, right])
+    drawn = np.concatenate([below, right])
+    return by_age[0][drawn // m] * m + by_age[1][drawn % m]
 
 
 def _adaptive_pairs(

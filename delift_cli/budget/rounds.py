@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from typing import NamedTuple
@@ -115,7 +115,8 @@ class Rounds:
         for_examples: is it for finding each example's best targets, or each target's best examples?
         embeddings: of examples and targets, as `embeddings_of` gives them; near ones are scored first.
         tokens_per_second: the expected rate, until there is a measured one. For a time only.
-        deadline: by `time.monotonic()`; None for a budget that is not a time.
+        deadline: by `clock`; None for a budget that is not a time.
+        clock: seconds; see `clock.working_time`.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class Rounds:
         for_examples: bool = False,
         tokens_per_second: float = 0.0,
         deadline: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stopped = "budget"
         self._scoring = scoring
@@ -143,19 +145,21 @@ class Rounds:
         self._for_examples = for_examples
         self._rate = tokens_per_second
         self._deadline = deadline
+        self._clock = clock
 
     def rounds(self) -> Iterator[StoredRound]:
         """The round that was interrupted, if one was, then new ones, each planned when it is asked for."""
         cache = self._cache
-        if cache.rounds and not cache.complete:
-            yield cache.rounds[-1]
+        for part in list(cache.rounds):  # what was interrupted, and what an earlier one lost
+            if len(part.todo):
+                yield part
         n, m = cache.shape
         goal, left, budget = pending(cache, self._budget, cache.shape)
         texts, planning = None, 0.0
         for rounds_left in range(left, 0, -1):
             if self._late():
                 return
-            started = time.monotonic()
+            started = self._clock()
             if self._deadline is not None:
                 goal = self._affordable(rounds_left, planning)
                 check_budget(goal, cache.shape, budget, cache)
@@ -171,8 +175,9 @@ class Rounds:
             if goal < n * m and rounds_left <= ROUNDS - 2 and settled(texts, self._before_last_round(known), known):
                 self.stopped = "settled"
                 return
-            new = plan.next_round(texts, known, goal, rounds_left=rounds_left, seed=self._seed, planned_for=cache.known)
-            planning = time.monotonic() - started
+            later = cache.later if cache.rounds else None
+            new = plan.next_round(texts, known, goal, rounds_left=rounds_left, seed=self._seed, later=later)
+            planning = self._clock() - started
             if not len(new):
                 if self._deadline is not None and cache.planned < n * m:
                     self.stopped = "time"
@@ -187,7 +192,7 @@ class Rounds:
         """
         todo = np.random.default_rng(self._seed).permutation(part.todo).tolist()
         units = (Unit(example, part.targets[part.pairs_of(example)].astype(np.int64)) for example in todo)
-        before, started = self._scoring.work.tokens, time.monotonic()
+        before, started = self._scoring.work.tokens, self._clock()
 
         def write(unit: Unit, measured: Measures) -> None:
             self._cache.write_pairs(part, unit.example, *measured)
@@ -198,7 +203,7 @@ class Rounds:
                 if self._late():
                     return
         if self._deadline is not None and todo:
-            self._rate = (self._scoring.work.tokens - before) / (time.monotonic() - started)
+            self._rate = (self._scoring.work.tokens - before) / (self._clock() - started)
 
     def _before_last_round(self, known: Scored) -> Scored:
         """Scored pairs stand in the order of rounds."""
@@ -206,7 +211,7 @@ class Rounds:
         return Scored(known.example[:count], known.target[:count], known.utility[:count], known.source[:count])
 
     def _late(self) -> bool:
-        late = self._deadline is not None and time.monotonic() > self._deadline
+        late = self._deadline is not None and self._clock() > self._deadline
         if late:
             self.stopped = "time"
         return late
@@ -214,7 +219,7 @@ class Rounds:
     def _affordable(self, rounds_left: int, planning: float) -> int:
         """Pairs in all that the time left is enough for."""
         assert self._deadline is not None
-        seconds = MARGIN * (self._deadline - time.monotonic()) - rounds_left * planning
+        seconds = MARGIN * (self._deadline - self._clock()) - rounds_left * planning
         return self._cache.planned + cost(self._inputs, self._targets).pairs(seconds * self._rate, rounds_left)
 
 
@@ -233,7 +238,8 @@ def pending(cache: SparseCache | None, budget: Budget | None, shape: tuple[int, 
             raise InputError(f"there are new records for {cache.path}: say how many pairs to score, as in --budget 5%")
     elif cache and last and (budget is None or budget.text == last.budget):
         unfinished = last.rounds_left > 1 and cache.planned < last.goal
-        if unfinished or budget is None or not budget.more:
+        interrupted = unfinished or not cache.rounds[-1].ended  # by then `+5%` had not come to its end
+        if interrupted or budget is None or not budget.more:
             return last.goal, last.rounds_left - 1 if unfinished else 0, last.budget
     if budget is None:
         raise InputError(f"{cache.path if cache else 'the cache'} has no round that was begun: give a --budget")

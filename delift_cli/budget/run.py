@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,9 @@ import orjson
 
 from ..amount import Budget, duration, parse_budget
 from ..cache.dense import Cache
+from ..cache.files import network_file_system
 from ..cache.sparse import SparseCache, SparseWriter, layout_of, open_cache
+from ..cache.stored import Writing
 from ..data.reading import parse_records, read_records
 from ..data.record import RecordSet
 from ..errors import InputError
@@ -26,6 +28,7 @@ from ..scoring import job
 from ..scoring.embeddings import embeddings_of
 from ..scoring.pairs import Scoring, Work
 from . import rounds
+from .clock import working_time
 from .result import Expected, Scores
 
 ALL_PAIRS_SECONDS = 12 * 3600  # what a run may take that was not given a budget
@@ -55,6 +58,7 @@ class Run:
     pool_before_targets: bool
     keep_log: bool
     started: float
+    say: Say = silent
 
     def forecast(self) -> Expected:
         """What this run is expected to take, from counted tokens and a few timed batches."""
@@ -78,6 +82,7 @@ class Run:
         if self.layout is None and self.budget is None and self._long():
             _check_all_pairs(job.forecast(self.engine, self.inputs))
         with job.open_cache(self.path, self.description, self.inputs) as cache, self._log():
+            self._say_first(cache)
             rows, already = cache.shape[0], int((cache.rows["done"] == cache.shape[1]).sum())
             work = Work()
             for work in job.execute(self.engine, self.inputs, cache):
@@ -91,14 +96,28 @@ class Run:
         if self.budget and self.budget.seconds:
             rate = job.forecast(self.engine, self.inputs).tokens_per_second
         self._check_budget()
-        with job.open_sparse_cache(self.path, self.description, self.inputs) as cache, self._log():
-            work, stopped = self._rounds(cache, rate, progress)
+        with (
+            job.open_sparse_cache(self.path, self.description, self.inputs) as cache,
+            self._log(),
+            working_time() as clock,
+        ):
+            self._say_first(cache)
+            work, stopped = self._rounds(cache, rate, progress, clock)
             if not cache.pairs_done:
                 text = self.budget.text if self.budget else ""
                 raise InputError(f"--budget {text} is over before the first pair was scored; give it more time")
         return self._scores(work, stopped)
 
-    def _rounds(self, cache: SparseWriter, rate: float, progress: Progress) -> tuple[Work, str]:
+    def _say_first(self, cache: Writing) -> None:
+        """What the user should know before it begins."""
+        if cache.reused:
+            self.say(cache.reused)
+        if network := network_file_system(cache.path):
+            self.say(f"{cache.path} is on a network file system ({network}): let no other machine score into it too")
+
+    def _rounds(
+        self, cache: SparseWriter, rate: float, progress: Progress, clock: Callable[[], float]
+    ) -> tuple[Work, str]:
         """Round after round; what was done, and why it ended."""
         timed = self.budget is not None and self.budget.seconds is not None
         deadline = self.started + self.budget.seconds if self.budget and self.budget.seconds else None
@@ -123,6 +142,7 @@ class Run:
                 for_examples=self.pool_before_targets,
                 tokens_per_second=rate,
                 deadline=deadline,
+                clock=clock,
             )
             for part in going.rounds():
                 title, before, todo = f"round {len(cache.rounds)}, {len(part):,} pairs", measuring.work, len(part.todo)
@@ -262,6 +282,7 @@ def open_run(
         pool_before_targets=targets is not None and examples is None,
         keep_log=keep_log,
         started=started,
+        say=say,
     )
 
 

@@ -1,6 +1,6 @@
 """A cache directory: one rectangular block of measurements, examples × targets, and what they were measured with.
 
-    manifest.json          what the numbers are: format, layout, model, template, settings, records
+    manifest.json          what the numbers are: format, layout, model, template, settings, records, checksums
     examples.jsonl         the example records as they came in, one a line
     examples.ids.json      their ids and line numbers in the source
     targets.jsonl, targets.ids.json    the same for targets; absent when the pool is scored against itself
@@ -8,17 +8,21 @@
     logprob.npy            float32 [example, target], NaN where not scored
     base_distance.npy      float32 [target], without an example
     base_logprob.npy       float32 [target]
+    base_crc.npy           {distance: uint32, logprob: uint32} [target]: checksums of the two, 0: not measured
     example_tokens.npy     int32 [example], tokens of the record in the chat template
     response_tokens.npy    int32 [target], scored tokens of the response
-    rows.npy               {done: int32, crc: uint32} [example]: leading targets scored, and their checksum
+    rows.npy               {done: int32, crc: uint32} [example]: how many targets are scored, and their checksum
+    known.npy              uint8 [example, ⌈target / 8⌉], only where records were inserted, moved or removed: bits of
+                           the targets that a row which is not complete has; without it they are its first `done`
 
-This is the layout `dense`. A cache of some of the pairs has another one in place of the two matrices and rows.npy: see
-`sparse_cache`. A row is written, synced, and only then counted in rows.npy.
+This is the layout `dense`. A cache of some of the pairs has another one in place of the matrices and rows.npy: see
+`sparse`. A row is written, synced, and only then counted in rows.npy.
 """
 
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,28 +32,39 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.record import RecordSet
-from ..errors import InputError
-from .files import checksum, disk, sync
-from .manifest import BASES, DENSE, describe, empty_arrays
-from .stored import Stored, Writing, claim, compare, drop_grown, grow
+from ..errors import RunError
+from .files import Content, array_size, checksum, disk, header
+from .growing import Contents, Reuse, claim, record_contents, renew, reuse, said, scattered
+from .manifest import BASES, DENSE, TOKENS, describe, empty_arrays
+from .stored import Stored, Writing, base_crc
 
 ROW = np.dtype([("done", "<i4"), ("crc", "<u4")])
+SYNC_SECONDS = 1.0  # how often the count of finished rows is synced, beside the rows themselves
 _MATRICES = ("distance", "logprob")
+_FLOAT = np.dtype(np.float32)
 
 
 class Cache(Stored):
-    """A cache of all pairs, opened for reading; see `Stored` for what is raised."""
+    """A cache of all pairs, opened for reading; see `Stored` for what is raised.
+
+    Attributes:
+        rows: ROW [example], as it was when the cache was opened; of `distance` and `logprob` only what it counts is
+            to be used.
+    """
 
     layout = DENSE
 
-    def __init__(self, path: str | Path) -> None:
-        super().__init__(path)
+    def _open(self) -> None:
+        super()._open()
         n, m = self.shape
+        self.rows = np.array(self._array("rows", (n,), ROW))
         self.distance = self._array("distance", (n, m), np.float32)
         self.logprob = self._array("logprob", (n, m), np.float32)
-        self.rows = self._array("rows", (n,), ROW)
+        self._known = None
+        if "known" in self.manifest.get("checksums", {}):
+            self._known = self._array("known", (n, -(-m // 8)), np.uint8)
         if n and not (self.rows["done"].min() >= 0 and self.rows["done"].max() <= m):
-            raise InputError(f"{self.path} is damaged: rows.npy counts more targets than there are")
+            raise self._damaged("rows.npy counts more targets than there are")
 
     @property
     def complete(self) -> bool:
@@ -61,10 +76,24 @@ class Cache(Stored):
         """Changes with what is scored."""
         return self.rows.tobytes()
 
+    def scored(self, example: int) -> npt.NDArray[np.int64]:
+        """int64, ascending: the targets that an example's row has."""
+        done, m = int(self.rows["done"][example]), self.shape[1]
+        if self._known is None or done in (0, m):
+            return np.arange(done)
+        return np.flatnonzero(np.unpackbits(self._known[example], count=m))
+
+    def missing(self, example: int) -> npt.NDArray[np.int64]:
+        """int64, ascending: the targets that an example's row lacks."""
+        lacks = np.ones(self.shape[1], bool)
+        lacks[self.scored(example)] = False
+        return np.flatnonzero(lacks)
+
     def measured(self) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
         """Of each example its scored targets and their distances."""
-        for example, done in enumerate(self.rows["done"].tolist()):
-            yield example, np.arange(done), self.distance[example, :done]
+        for example in range(self.shape[0]):
+            targets = self.scored(example)
+            yield example, targets, self.distance[example, targets]
 
     def check_rows(self) -> None:
         """Compare every finished row, and the arrays that all rows share, with their checksums.
@@ -73,44 +102,74 @@ class Cache(Stored):
             InputError: something does not hold what was written to it.
         """
         self.check_shared()
+        for example in self.damaged_rows():
+            raise self._damaged(f"row {example} of distance.npy or logprob.npy does not match its checksum")
 
-        def intact(example: int) -> bool:
-            done = int(self.rows["done"][example])
-            rows = [self.distance[example, :done], self.logprob[example, :done]]
-            return checksum(rows) == self.rows["crc"][example]
+    def damaged_shared(self) -> list[str]:
+        found = super().damaged_shared()
+        if self._known is not None and checksum([self._known]) != self.manifest["checksums"]["known"]:
+            found.append("known")
+        return found
 
+    def damaged_rows(self) -> Iterator[int]:
+        """Examples whose row is not what was written, or not a number."""
         with ThreadPoolExecutor() as threads:
-            for example, good in enumerate(threads.map(intact, range(self.shape[0]), chunksize=64)):
+            for example, good in enumerate(threads.map(self._intact, range(self.shape[0]), chunksize=64)):
                 if not good:
-                    raise InputError(
-                        f"{self.path} is damaged: row {example} of distance.npy or logprob.npy does not match "
-                        "its checksum; score into a new directory"
-                    )
+                    yield example
+
+    def _intact(self, example: int) -> bool:
+        done, crc = (int(self.rows[name][example]) for name in ("done", "crc"))
+        targets = self.scored(example)
+        if not done or len(targets) != done:
+            return not done and not crc
+        whole = done == targets[-1] + 1
+        rows = [
+            matrix[example, :done] if whole else matrix[example, targets] for matrix in (self.distance, self.logprob)
+        ]
+        return checksum(rows) == crc and all(np.isfinite(row).all() for row in rows)
 
 
 class CacheWriter(Cache, Writing):
     """A cache of all pairs, opened for scoring."""
 
     def __init__(self, path: Path, lock: io.BufferedRandom) -> None:
-        super().__init__(path)
-        self._hold(lock, (*_MATRICES, *BASES, "rows"))
+        super().__init__(path, lock)
+        n, m = self.shape
+        self._files |= {name: self._for_writing(name, (n, m), np.float32) for name in _MATRICES}
+        self._files["rows"] = self._for_writing("rows", (n,), ROW)
+        self._synced = time.monotonic()
 
     def write_row(self, example: int, distance: npt.NDArray[np.float32], logprob: npt.NDArray[np.float32]) -> None:
-        """Store what is missing of one example's row: the targets from rows.done on to the last.
+        """Store what is missing of one example's row.
 
         Args:
             example: the row.
-            distance, logprob: float32 [targets - rows["done"][example]].
+            distance, logprob: float32 [targets that `missing` names].
+
+        Raises:
+            RunError: one of them is not a number, or the disk is full.
         """
-        n_targets = self.shape[1]
-        done = int(self.rows["done"][example])
+        m, missing = self.shape[1], self.missing(example)
+        whole = []
         with disk(self.path):
             for name, values in zip(_MATRICES, (distance, logprob), strict=True):
-                self._write(name, example * n_targets + done, values)
+                if not np.isfinite(values).all():
+                    wrong = int(missing[np.flatnonzero(~np.isfinite(values))[0]])
+                    raise RunError(f"{self.path}: {name} of example {example} before target {wrong} is not a number")
+                row = np.array(getattr(self, name)[example])
+                row[missing] = values
+                whole.append(row)
+                first, last = int(missing[0]), int(missing[-1]) + 1
+                self._files[name].write(example * m + first, row[first:last])
             for name in _MATRICES:
-                sync(self._files[name])
-            crc = checksum([self.distance[example], self.logprob[example]])
-            self._write("rows", example, np.array([(n_targets, crc)], ROW))
+                self._files[name].sync()
+            counted = np.array([(m, checksum(whole))], ROW)
+            self._files["rows"].write(example, counted)
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                self._files["rows"].sync()
+                self._synced = time.monotonic()
+        self.rows[example] = counted[0]
 
 
 def open_for_scoring(
@@ -124,8 +183,9 @@ def open_for_scoring(
 ) -> CacheWriter:
     """Create the cache at `path`, or go on with the one that is there.
 
-    An existing cache must have been made with the same `description`; its records must be the first of the ones
-    given now. Records that are new get their rows and columns.
+    An existing cache must have been made with the same `description`. Its records are recognised among those given
+    now, wherever they stand; the others get rows and columns of their own, and rows and columns of records that are no
+    longer there go.
 
     Args:
         description: model, template, metric, settings and the records' field names: all that a number
@@ -137,13 +197,120 @@ def open_for_scoring(
         InputError: something else is at `path`, or it was made with something else; the fields are named.
         RunError: another process writes to it, or the disk is full.
     """
-    arrays = {**empty_arrays(example_tokens, response_tokens), "rows": np.zeros(len(example_tokens), ROW)}
+    arrays = empty_arrays(example_tokens, response_tokens)
     manifest = describe(Cache.layout, description, examples, targets, arrays)
-    with claim(path, manifest, examples, targets, arrays, _MATRICES) as lock:
+    shape = len(example_tokens), len(response_tokens)
+
+    def contents() -> Contents:
+        new = {**arrays, "rows": np.zeros(shape[0], ROW)}
+        return {
+            **record_contents(examples, targets),
+            **{f"{name}.npy": _matrix(shape, lambda example: None) for name in _MATRICES},
+            **{f"{name}.npy": Content.of_array(array) for name, array in new.items()},
+        }
+
+    with claim(path, manifest, contents) as lock:
         present = Cache(path)
-        drop_grown(path)
-        compare(present, manifest, examples, targets)
+        found = reuse(present, manifest, examples, targets, arrays)
         present.check_rows()
-        if present.shape != (len(examples.records), len(targets.records if targets else examples.records)):
-            grow(present, manifest, examples, targets, arrays, _MATRICES)
-        return CacheWriter(path, lock)
+        line = None
+        if found is not None:
+            changed = _Changed(present, found)
+            if changed.known is not None:
+                manifest["checksums"]["known"] = checksum([changed.known])
+            renew(present, manifest, {**record_contents(examples, targets), **changed.contents(arrays)})
+            line = said(path, present, found, int(changed.rows["done"].sum()), int(present.rows["done"].sum()))
+        writer = CacheWriter(path, lock)
+        writer.reused = line
+        return writer
+
+
+class _Changed:
+    """The rows and columns of a cache that still apply, in the places of the records given now.
+
+    Attributes:
+        rows: ROW [example].
+        known: as known.npy, None where every row has its first targets.
+    """
+
+    def __init__(self, present: Cache, found: Reuse) -> None:
+        self._present, self._found = present, found
+        self.rows = np.zeros(len(found.examples), ROW)
+        m = len(found.targets)
+        known = np.zeros((len(found.examples), -(-m // 8)), np.uint8)
+        leading = True
+        for example in np.flatnonzero(found.examples >= 0).tolist():
+            targets = self._targets(example)
+            if len(targets):
+                values = [self._values(name, example, targets) for name in _MATRICES]
+                self.rows[example] = len(targets), checksum(values)
+                leading = leading and int(targets[-1]) == len(targets) - 1
+                known[example] = np.packbits(np.isin(np.arange(m), targets))
+        self.known = None if leading else known
+
+    def contents(self, arrays: dict[str, npt.NDArray[Any]]) -> Contents:
+        """The new files; `arrays` are those of a cache with nothing scored."""
+        present, found = self._present, self._found
+        same = found.extends(present.shape) and (len(found.examples), len(found.targets)) == present.shape
+        made = {
+            "rows": self.rows,
+            **({} if self.known is None else {"known": self.known}),
+            **bases(present, found, arrays),
+        }
+        contents: dict[str, Content | Path] = {f"{name}.npy": Content.of_array(array) for name, array in made.items()}
+        for name in _MATRICES:
+            contents[f"{name}.npy"] = (
+                present.folder / f"{name}.npy" if same and self._plain(name) else self._matrix(name)
+            )
+        return contents
+
+    def _plain(self, name: str) -> bool:
+        """Are the old file's bytes those of the new one? Not while format 1 waits for a larger file."""
+        return not self._present.manifest.get("pending")
+
+    def _targets(self, example: int) -> npt.NDArray[np.int64]:
+        """New places of the targets that a new row has."""
+        old = self._present.scored(int(self._found.examples[example]))
+        has = np.zeros(self._present.shape[1] + 1, bool)  # the last for targets that are new
+        has[old] = True
+        return np.flatnonzero(has[self._found.targets])
+
+    def _values(self, name: str, example: int, targets: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        matrix: npt.NDArray[np.float32] = getattr(self._present, name)
+        return matrix[self._found.examples[example], self._found.targets[targets]]
+
+    def _matrix(self, name: str) -> Content:
+        def row(example: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]] | None:
+            if not self.rows["done"][example]:
+                return None
+            targets = self._targets(example)
+            return targets, self._values(name, example, targets)
+
+        return _matrix((len(self._found.examples), len(self._found.targets)), row)
+
+
+def bases(present: Stored, found: Reuse, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Tokens, and what was measured without an example, in the places of the records given now."""
+    made = {name: arrays[name] for name in TOKENS}
+    for name in BASES:
+        made[name] = scattered(getattr(present, name), found.targets, arrays[name].copy())
+    made["base_crc"] = base_crc(made["base_distance"], made["base_logprob"])
+    return made
+
+
+def _matrix(shape: tuple[int, int], row_of: Any) -> Content:
+    """A float32 matrix, NaN but for what `row_of` gives of a row: the places of some targets and their values."""
+
+    def chunks() -> Iterator[bytes]:
+        yield header(shape, _FLOAT)
+        nothing = np.full(shape[1], np.nan, np.float32)
+        for example in range(shape[0]):
+            filled = row_of(example)
+            if filled is None:
+                yield nothing.tobytes()
+            else:
+                row = nothing.copy()
+                row[filled[0]] = filled[1]
+                yield row.tobytes()
+
+    return Content(array_size(shape, _FLOAT), chunks())

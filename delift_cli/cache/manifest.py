@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,104 @@ import orjson
 
 from ..data.record import RecordSet
 from ..errors import InputError
-from .files import checksum, sync_directory, write_file
+from .files import Content, checksum, read_bytes, replace_file
 
 FORMAT = "delift-cache"
-VERSION = 1
+VERSION = 2  # since when everything has a checksum, and records may change anywhere
+READ = (1, 2)
 DENSE = "dense"  # the layout of caches from before there were two, which do not name theirs
+HERE = "."  # where the files of a cache are, unless they were made anew and have not taken their places yet
 BASES = ("base_distance", "base_logprob")
 TOKENS = ("example_tokens", "response_tokens")
-_FIELDS: dict[str, Any] = {  # what every manifest has, and what kind of value
-    **{f"{role}.{name}": str for role in ("examples", "targets") for name in ("source", "form", "sha256")},
-    **{f"{role}.count": int for role in ("examples", "targets")},
-    **{f"model.{name}": str for name in ("name", "sha256")},
-    **{f"template.{name}": str for name in ("name", "text")},
-    **{f"fields.{name}": (str, type(None)) for name in ("prompt", "response")},
-    "targets.same_as_examples": bool,
-    "weights.type": str,
-    "run.batch": int,
-    "settings": dict,
-    "fields": dict,
-    "pending": list,
+BASE_CRC = np.dtype([("distance", "<u4"), ("logprob", "<u4")])  # of one target's measurements, 0: not measured
+MAX_RECORDS = 2**31 - 1  # targets are counted in int32
+_GENERATION = re.compile(r"generation-[1-9]\d{0,8}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _optional_text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _whole(value: Any, least: int = 1) -> bool:
+    return type(value) is int and least <= value <= MAX_RECORDS
+
+
+def _optional_whole(value: Any) -> bool:
+    return value is None or _whole(value)
+
+
+def _sha256(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _name(value: Any) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def _checksums(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(crc) is int and 0 <= crc < 2**32 for crc in value.values())
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(count) is int for count in value.values())
+
+
+def _numbers(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(type(number) in (int, float) for number in value.values()))
+
+
+def _file_names(value: Any) -> bool:
+    return isinstance(value, list) and all(_name(name) for name in value)
+
+
+def _files(value: Any) -> bool:
+    return isinstance(value, str) and (value == HERE or _GENERATION.fullmatch(value) is not None)
+
+
+_ROLES = ("examples", "targets")
+_FIELDS: dict[str, Callable[[Any], bool]] = {  # what every manifest has, and which values are right
+    **{f"{role}.{name}": _text for role in _ROLES for name in ("source", "form")},
+    **{f"{role}.sha256": _sha256 for role in _ROLES},
+    **{f"{role}.count": _whole for role in _ROLES},
+    "model.name": _text,
+    "model.sha256": _sha256,
+    "model.quantization": _optional_text,
+    "model.architecture": _optional_text,
+    **{f"template.{name}": _text for name in ("name", "text")},
+    **{f"fields.{name}": _optional_text for name in ("prompt", "response")},
+    "targets.same_as_examples": lambda value: isinstance(value, bool),
+    "weights.type": _name,
+    "weights.deviation": _numbers,
+    "run.batch": _whole,
+    "metric": _object,
+    "settings": _object,
+    "settings.kv_type": _name,
+    "settings.flash_attention": _name,
+    "settings.truncate": _optional_whole,
+    "settings.max_response_tokens": _optional_whole,
+    "fields": _object,
+}
+_FIELDS_OF_VERSION: dict[int, dict[str, Callable[[Any], bool]]] = {
+    1: {"pending": _file_names},
+    2: {
+        "layout": _name,
+        "files": _files,
+        "checksums": _checksums,
+        "checksum": _sha256,
+        **{f"{role}.ids": _sha256 for role in _ROLES},
+        **{f"{role}.layouts": _counts for role in _ROLES},
+        **{f"checksums.{name}": lambda value: type(value) is int for name in TOKENS},
+    },
 }
 
 
@@ -51,12 +131,14 @@ def describe(
         **description,
         "examples": _describe_records(examples),
         "targets": {**_describe_records(targets or examples), "same_as_examples": targets is None},
-        "pending": [],
+        "files": HERE,
         "checksums": {name: checksum([arrays[name]]) for name in TOKENS},
     }
 
 
-_NOT_COMPARED = {"run", "examples", "targets", "pending", "checksums", "file", "name", "deviation"}
+_NOT_COMPARED = {
+    "version", "run", "examples", "targets", "pending", "files", "checksums", "checksum", "file", "name", "deviation",
+}  # fmt: skip
 
 
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
@@ -69,20 +151,8 @@ def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
 
 
 def _brief(value: Any) -> str:
-    text = " ".join((value if isinstance(value, str) else orjson.dumps(value).decode()).split())
+    text = " ".join((value if isinstance(value, str) else orjson.dumps(value, default=str).decode()).split())
     return text if len(text) <= 40 else f"{text[:18]}…{text[-18:]}"
-
-
-def changed_records(data: bytes, role: str, records: RecordSet) -> Iterator[str]:
-    """What a cache keeps of its records against those of now: nothing where these only add to its end."""
-    there = data.split(b"\n")[:-1]
-    if len(there) > len(records.records):
-        yield f"{role} (there {len(there)} records, now {len(records.records)})"
-        return
-    for at, (line, record) in enumerate(zip(there, records.records, strict=False)):
-        if line != record.raw:
-            yield f"{role} (record {at + 1}, now {record.id}, was another one)"
-            return
 
 
 def _describe_records(records: RecordSet) -> dict[str, Any]:
@@ -91,6 +161,7 @@ def _describe_records(records: RecordSet) -> dict[str, Any]:
         "form": records.form,
         "count": len(records.records),
         "sha256": hashlib.sha256(lines(records)).hexdigest(),
+        "ids": hashlib.sha256(ids(records)).hexdigest(),
         "layouts": records.layouts,
     }
 
@@ -101,8 +172,13 @@ def record_files(examples: RecordSet, targets: RecordSet | None) -> dict[str, by
     files = {}
     for role, records in sets.items():
         files[f"{role}.jsonl"] = lines(records)
-        files[f"{role}.ids.json"] = orjson.dumps([(record.id, record.line) for record in records.records])
+        files[f"{role}.ids.json"] = ids(records)
     return files
+
+
+def ids(records: RecordSet) -> bytes:
+    """The records' ids and line numbers in their source, as JSON."""
+    return orjson.dumps([(record.id, record.line) for record in records.records])
 
 
 def lines(records: RecordSet) -> bytes:
@@ -116,43 +192,58 @@ def empty_arrays(example_tokens: Sequence[int], response_tokens: Sequence[int]) 
     return {
         "base_distance": nothing,
         "base_logprob": nothing.copy(),
+        "base_crc": np.zeros(len(response_tokens), BASE_CRC),
         "example_tokens": np.asarray(example_tokens, np.int32),
         "response_tokens": np.asarray(response_tokens, np.int32),
     }
 
 
 def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    """Put a manifest in place in one step."""
-    draft = path / "manifest.json.new"
-    write_file(draft, [orjson.dumps(manifest, option=orjson.OPT_INDENT_2), b"\n"])
-    draft.replace(path / "manifest.json")
-    sync_directory(path)
+    """Put a manifest in place in one step, with its checksum."""
+    manifest = {**manifest, "checksum": _digest(manifest)}
+    replace_file(path / "manifest.json", Content.of(orjson.dumps(manifest, option=orjson.OPT_INDENT_2) + b"\n"))
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of everything that a manifest says."""
+    said = {name: value for name, value in manifest.items() if name != "checksum"}
+    return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the cache at `path`; InputError where there is none, or not one of this version."""
+    """The manifest of the cache at `path`; InputError where there is none, or not one that this version reads."""
     if path.is_file():
         raise InputError(f"{path} is a file, not a cache; make one with: delift score {path}")
     if not path.is_dir():
         raise InputError(f"{path}: no such cache; make it with: delift score … -o {path}")
     file = path / "manifest.json"
-    if not file.exists():
+    if not os.path.lexists(file):
         raise InputError(f"{path} is not a delift cache (it has no manifest.json); nothing was touched")
     try:
-        manifest = orjson.loads(file.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
+        manifest = orjson.loads(read_bytes(file))
+    except orjson.JSONDecodeError as error:
         raise InputError(f"{path} is damaged: manifest.json: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{path} is not a delift cache (manifest.json is something else's)")
-    if manifest.get("version") != VERSION:
+    version = manifest.get("version")
+    if type(version) is not int or version not in READ:
         raise InputError(
-            f"{path} has cache format {manifest.get('version')}, this delift reads {VERSION}; "
+            f"{path} has cache format {_brief(version)}, this delift reads {' and '.join(map(str, READ))}; "
             "update delift or score again"
         )
-    lacking = next((name for name, kind in _FIELDS.items() if not isinstance(field(manifest, name), kind)), None)
-    if lacking:
-        raise InputError(f"{path} is damaged: manifest.json has no proper {lacking}")
-    return {"layout": DENSE, **manifest}  # caches from before there were two layouts do not name theirs
+    wanted = {**_FIELDS, **_FIELDS_OF_VERSION[version]}
+    wrong = next((name for name, right in wanted.items() if not right(field(manifest, name))), None)
+    if wrong:
+        raise InputError(f"{path} is damaged: manifest.json has no proper {wrong}")
+    if version == 1:  # caches from before there were two layouts do not name theirs
+        manifest = {"layout": DENSE, "files": HERE, **manifest}
+        if not (_name(manifest["layout"]) and manifest["files"] == HERE and _checksums(manifest.get("checksums", {}))):
+            raise InputError(f"{path} is damaged: manifest.json says what no cache of format 1 does")
+    elif manifest["checksum"] != _digest(manifest):
+        raise InputError(f"{path} is damaged: manifest.json does not match its checksum; score into a new directory")
+    if manifest["targets"]["same_as_examples"] and manifest["targets"]["sha256"] != manifest["examples"]["sha256"]:
+        raise InputError(f"{path} is damaged: manifest.json gives a pool two hashes")
+    return manifest
 
 
 def field(manifest: Any, name: str) -> Any:

@@ -14,7 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from .files import Content, create_file, is_folder, read_file
 from .stored import Stored
+
+GAINS, BASELINES = "gains", "baselines"  # folders
 
 
 def kept_file(cache: Stored, role: str, what: str) -> Path:
@@ -30,28 +33,51 @@ def kept_file(cache: Stored, role: str, what: str) -> Path:
         manifest["settings"],
     ]
     digest = hashlib.sha256(orjson.dumps(depends, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return cache.path / "baselines" / f"{digest[:24]}.bin"
+    return cache.path / BASELINES / f"{digest[:24]}.bin"
 
 
 def read_kept(file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
     """The array of this shape (one length may be -1) and type, or None where it is not kept or is damaged."""
+    if not is_folder(file.parent):
+        return None
     with suppress(OSError):
-        kept = file.read_bytes()
+        kept = read_file(file)
         row = math.prod(length for length in shape if length >= 0) * np.dtype(dtype).itemsize
         size = len(kept) - 4
         fits = size == row if -1 not in shape else size > 0 and size % row == 0
-        if fits and kept[:4] == _checksum(kept[4:]):
-            return np.frombuffer(kept, dtype, offset=4).reshape(shape).copy()
+        if fits and intact(kept):
+            array = np.frombuffer(kept, dtype, offset=4).reshape(shape).copy()
+            return array if np.isfinite(array).all() else None
     return None
 
 
 def keep(file: Path, array: npt.NDArray[Any]) -> None:
     """Keep it; a cache that cannot be written to is no reason to fail."""
-    draft, data = file.with_suffix(f".{os.getpid()}"), array.tobytes()
+    draft, data = file.with_name(f".{file.stem}.{os.getpid()}.draft"), array.tobytes()
     with suppress(OSError):
-        file.parent.mkdir(exist_ok=True)
-        draft.write_bytes(_checksum(data) + data)
-        draft.replace(file)
+        with suppress(FileExistsError):
+            os.mkdir(file.parent)
+        if not is_folder(file.parent):
+            return  # a link leads out of the cache
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
+        try:
+            create_file(draft, Content.of(_checksum(data) + data))
+            os.replace(draft, file)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(draft)
+
+
+def kept_arrays(cache: Path) -> list[Path]:
+    """Every array that is kept beside a cache."""
+    folders = [cache / name for name in (GAINS, BASELINES) if is_folder(cache / name)]
+    return sorted(file for folder in folders for file in folder.glob("*.bin"))
+
+
+def intact(kept: bytes) -> bool:
+    """Does the content of a kept file match its checksum?"""
+    return len(kept) > 4 and kept[:4] == _checksum(kept[4:])
 
 
 def _checksum(data: bytes) -> bytes:

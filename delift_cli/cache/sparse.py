@@ -1,29 +1,32 @@
 """A cache of some of the pairs: rounds of pairs, each written down as a plan first and scored then.
 
-Manifest, records and the measurements without an example are those of every cache (see `cache`). Beside them:
+Manifest, records and the measurements without an example are those of every cache (see `dense`). Beside them:
 
-    round-1/plan.json       what was asked for: budget, pairs in all to reach, rounds to come, seed, records then
+    round-1/plan.json       what was asked for: budget, pairs in all to reach, rounds to come, seed, records then; and
+                            checksums of itself and of the three arrays that follow
     round-1/indptr.npy      int64 [example + 1]: example j is shown to targets[indptr[j]:indptr[j + 1]]
     round-1/targets.npy     int32 [pair], ascending for each example
-    round-1/source.npy      uint8 [pair], why the pair was chosen: scored.SELF, NEIGHBOUR, RANDOM, HELD_OUT, …
+    round-1/source.npy      uint8 [pair], why the pair was chosen: measured.SELF, NEIGHBOUR, RANDOM, HELD_OUT, …
     round-1/distance.npy    float32 [pair], NaN where not scored
     round-1/logprob.npy     float32 [pair]
     round-1/rows.npy        {done: int32, crc: uint32} [example]: pairs scored, all or none, and a checksum over them
+    round-1/ended           there once the run that planned the round came to its end
     round-2/…
 
 A round appears whole, with room for its results, in one rename. An example's pairs are written, synced, and only then
 counted. What is written once is never changed: a later budget adds rounds. Rounds that were planned before records
-were appended know nothing of these.
+were added know nothing of these.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-import itertools
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,20 +35,35 @@ import numpy.typing as npt
 import orjson
 
 from ..data.record import RecordSet
-from ..errors import InputError
-from .dense import ROW, Cache
-from .files import array_file, checksum, disk, open_array, read_bytes, sync, sync_directory, write_file
-from .manifest import BASES, describe, empty_arrays, read_manifest
-from .stored import Stored, Writing, claim, compare, drop_grown, grow, write_values
+from ..errors import InputError, RunError
+from .dense import ROW, SYNC_SECONDS, Cache, bases
+from .files import (
+    ArrayFile,
+    Content,
+    checksum,
+    disk,
+    is_folder,
+    open_array,
+    read_bytes,
+    replace_file,
+    sync_directory,
+    write_files,
+)
+from .growing import Contents, Reuse, claim, record_contents, renew, reuse, said
+from .manifest import MAX_RECORDS, VERSION, describe, empty_arrays, read_manifest
+from .stored import Stored, Writing
 
 _RESULTS = ("distance", "logprob")
+_PLANNED = ("indptr", "targets", "source")
+_ENDED = b"the run that planned this round came to its end\n"
 
 
 @dataclass(frozen=True)
 class Asked:
     """What a round was planned for: the budget as it was written, the pairs in all that it comes to, how many rounds
-    (this one included) were to spend it, the seed, how many records there were (None: as many as now), and whether it
-    was to find each example's best targets or each target's best examples."""
+    (this one included) were to spend it, the seed, how many records there were (None: as many as now), whether it
+    was to find each example's best targets or each target's best examples, and which of the records, by their places
+    now, came after it all the same (a file that was edited in its middle)."""
 
     budget: str
     goal: int
@@ -54,6 +72,31 @@ class Asked:
     examples: int | None = None
     targets: int | None = None
     for_examples: bool = False
+    later_examples: tuple[int, ...] = ()
+    later_targets: tuple[int, ...] = ()
+
+    @classmethod
+    def read(cls, plan: dict[str, Any]) -> Asked:
+        """From a plan's fields; ValueError where one lacks or is not what it must be."""
+        fields = {**plan}
+        for name in ("later_examples", "later_targets"):
+            fields[name] = tuple(fields.get(name, ()))
+        unknown = set(fields) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise ValueError(f"it has the unknown field {min(unknown)[:40]!r}")
+        for name in ("budget", "goal", "rounds_left", "seed"):
+            if name not in fields:
+                raise ValueError(f"it has no {name}")
+        asked = cls(**fields)
+        if not isinstance(asked.budget, str) or not isinstance(asked.for_examples, bool):
+            raise ValueError("it has no proper budget or for_examples")
+        numbers = [asked.goal, asked.rounds_left, asked.seed, *asked.later_examples, *asked.later_targets]
+        numbers += [count for count in (asked.examples, asked.targets) if count is not None]
+        if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+            raise ValueError("one of its numbers is none, or out of range")
+        if not all(count is None or 0 < count <= MAX_RECORDS for count in (asked.examples, asked.targets)):
+            raise ValueError("it is for no proper number of records")
+        return asked
 
 
 class Pairs(NamedTuple):
@@ -68,23 +111,27 @@ class Pairs(NamedTuple):
 
 class StoredRound:
     """One round of a cache, opened for reading. `len` is how many pairs it plans, `shape` the block it was planned for:
-    records may have come since."""
+    records may have come since.
 
-    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+    Attributes:
+        rows: ROW [example], as it was when the round was opened; only what it counts is to be used of the results.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, int], version: int = VERSION) -> None:
         self.path = path
-        self.asked = self._asked()
+        self.asked, self._sums = self._plan(version)
         n, m = self.shape = self.asked.examples or shape[0], self.asked.targets or shape[1]
         if n > shape[0] or m > shape[1]:
             raise self._damaged("plan.json", "it is for more records than the cache has")
         self.indptr = self._array("indptr", n + 1, np.int64)
         count = int(self.indptr[-1])
-        if self.indptr[0] != 0 or (np.diff(self.indptr) < 0).any():
+        if self.indptr[0] != 0 or (np.diff(self.indptr) < 0).any() or np.diff(self.indptr).max() > m:
             raise self._damaged("indptr.npy", "it does not divide the pairs among the examples")
         self.targets = self._array("targets", count, np.int32)
         self.source = self._array("source", count, np.uint8)
+        self.rows = np.array(self._array("rows", n, ROW))
         self.distance = self._array("distance", count, np.float32)
         self.logprob = self._array("logprob", count, np.float32)
-        self.rows = self._array("rows", n, ROW)
         if count and not (self.targets.min() >= 0 and self.targets.max() < m):
             raise self._damaged("targets.npy", "it names a target that there is not")
         if ((self.rows["done"] != 0) & (self.rows["done"] != np.diff(self.indptr))).any():
@@ -101,6 +148,24 @@ class StoredRound:
     @property
     def pairs_done(self) -> int:
         return int(self.rows["done"].sum())
+
+    @property
+    def ended(self) -> bool:
+        """Did the run that planned it come to its end?"""
+        file = self.path / "ended"
+        if not os.path.lexists(file):
+            return False
+        if read_bytes(file) != _ENDED:
+            raise self._damaged("ended", "it does not hold what was written")
+        return True
+
+    def later(self, shape: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Places of the examples and targets, in a block of this shape, that came after it was planned."""
+        examples, targets = self.asked.later_examples, self.asked.later_targets
+        return (
+            np.concatenate([np.array(sorted(examples), np.int64), np.arange(self.shape[0], shape[0])]),
+            np.concatenate([np.array(sorted(targets), np.int64), np.arange(self.shape[1], shape[1])]),
+        )
 
     def pairs_of(self, example: int) -> slice:
         """Where an example's pairs stand in the arrays."""
@@ -119,22 +184,70 @@ class StoredRound:
         return Pairs(*(array[scored] for array in (example, self.targets, self.distance, self.logprob, self.source)))
 
     def check(self) -> None:
-        """InputError where an example's pairs do not match their checksum."""
-        for example in np.flatnonzero(self.rows["done"]).tolist():
-            if self.checksum(example) != self.rows["crc"][example]:
-                raise self._damaged("arrays", f"the pairs of example {example} do not match their checksum")
+        """InputError where the plan or an example's pairs do not match their checksum."""
+        for name in self.damaged_plan():
+            raise self._damaged(f"{name}.npy", "it does not match its checksum")
+        for example in self.damaged_examples():
+            raise self._damaged("arrays", f"the pairs of example {example} do not match their checksum")
 
-    def _asked(self) -> Asked:
+    def damaged_plan(self) -> list[str]:
+        """Names of the planned arrays that do not match their checksums."""
+        return [name for name, crc in self._sums.items() if checksum([getattr(self, name)]) != crc]
+
+    def damaged_examples(self) -> list[int]:
+        """Examples whose pairs are not what was written, or no numbers."""
+        found = []
+        for example, (done, crc) in enumerate(self.rows.tolist()):
+            at = self.pairs_of(example)
+            good = not crc
+            if done:
+                numbers = np.isfinite(self.distance[at]).all() and np.isfinite(self.logprob[at]).all()
+                good = numbers and self.checksum(example) == crc
+            if not good:
+                found.append(example)
+        return found
+
+    def _plan(self, version: int) -> tuple[Asked, dict[str, int]]:
         try:
-            return Asked(**orjson.loads(read_bytes(self.path / "plan.json")))
-        except (orjson.JSONDecodeError, TypeError) as error:
+            plan = orjson.loads(read_bytes(self.path / "plan.json"))
+            if not isinstance(plan, dict):
+                raise ValueError("it is no object")
+            if version == 1:
+                return Asked.read(plan), {}
+            written = plan.pop("checksum", None)
+            if written != _digest(plan):
+                raise ValueError("it does not match its checksum")
+            sums = plan.pop("arrays")
+            return Asked.read(plan), {name: sums[name] for name in _PLANNED}
+        except (ValueError, TypeError, KeyError) as error:
             raise self._damaged("plan.json", str(error)) from None
 
     def _array(self, name: str, count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        if count < 0 or count > 2**48:
+            raise self._damaged(f"{name}.npy", f"it cannot hold {count:,} pairs")
         return open_array(self.path / f"{name}.npy", (count,), np.dtype(dtype))
 
     def _damaged(self, name: str, reason: str) -> InputError:
-        return InputError(f"{self.path} is damaged: {name}: {reason}; score into a new directory")
+        return InputError(f"{self.path} is damaged: {name}: {reason}; see delift verify {self.path.parent}")
+
+
+def _digest(plan: dict[str, Any]) -> str:
+    return hashlib.sha256(orjson.dumps(plan, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def round_contents(asked: Asked, planned: dict[str, npt.NDArray[Any]]) -> dict[str, Content]:
+    """The files of a round with nothing scored; `planned`: indptr, targets and source."""
+    count = len(planned["targets"])
+    plan: dict[str, Any] = asdict(asked) | {"arrays": {name: checksum([planned[name]]) for name in _PLANNED}}
+    arrays = {
+        **planned,
+        **dict.fromkeys(_RESULTS, np.full(count, np.nan, np.float32)),
+        "rows": np.zeros(len(planned["indptr"]) - 1, ROW),
+    }
+    return {
+        "plan.json": Content.of(orjson.dumps(plan | {"checksum": _digest(plan)}) + b"\n"),
+        **{f"{name}.npy": Content.of_array(array) for name, array in arrays.items()},
+    }
 
 
 class SparseCache(Stored):
@@ -142,15 +255,29 @@ class SparseCache(Stored):
 
     layout = "sparse"
 
-    def __init__(self, path: str | Path) -> None:
-        super().__init__(path)
-        numbers = itertools.takewhile(lambda number: self._folder(number).exists(), itertools.count(1))
-        self.rounds = [StoredRound(self._folder(number), self.shape) for number in numbers]
+    def _open(self) -> None:
+        super()._open()
+        names = [name for name in os.listdir(self.folder) if name.startswith("round-")]
+        numbers = sorted(int(name[6:]) for name in names if name[6:].isdecimal() and len(name) < 16)
+        for place, number in enumerate(numbers, start=1):
+            if number != place or not is_folder(self._folder(number)):
+                raise self._damaged(f"round-{place} is missing")
+        self.rounds = [StoredRound(self._folder(number), self.shape, self.version) for number in numbers]
+
+    @property
+    def later(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Places of the examples and targets that came after the last round was planned; they are in no pair."""
+        if not self.rounds:
+            n, m = self.shape
+            return np.arange(n), np.arange(m)
+        return self.rounds[-1].later(self.shape)
 
     @property
     def known(self) -> tuple[int, int]:
-        """Examples and targets when the last round was planned; later ones are in no pair."""
-        return self.rounds[-1].shape if self.rounds else (0, 0)
+        """How many of the examples and targets there were when the last round was planned."""
+        n, m = self.shape
+        examples, targets = self.later
+        return n - len(examples), m - len(targets)
 
     @property
     def planned(self) -> int:
@@ -189,26 +316,46 @@ class SparseCache(Stored):
             yield example, pairs.target[own].astype(np.int64), pairs.distance[own]
 
     def check_rows(self) -> None:
-        """Compare everything that is scored with its checksum; InputError where it differs."""
+        """Compare everything that is scored with its checksum.
+
+        Raises:
+            InputError: something does not hold what was written to it, or an earlier round lost pairs.
+        """
+        self.check_scored()
+        for number, part in enumerate(self.rounds[:-1], start=1):
+            if lost := len(part) - part.pairs_done:
+                raise InputError(
+                    f"{self.path} lost {lost:,} pairs of round {number}, perhaps in a power cut; run the same delift "
+                    "score command again, it scores them again"
+                )
+
+    def check_scored(self) -> None:
+        """`check_rows` for a writer, which scores again what an earlier round lost."""
         self.check_shared()
         for part in self.rounds:
             part.check()
 
     def _folder(self, number: int) -> Path:
-        return self.path / f"round-{number}"
+        return self.folder / f"round-{number}"
 
 
 class SparseWriter(SparseCache, Writing):
     """A cache of some of the pairs, opened for scoring."""
 
     def __init__(self, path: Path, lock: io.BufferedRandom) -> None:
-        super().__init__(path)
-        self._hold(lock, BASES)
-        self._open: tuple[StoredRound, dict[str, int]] | None = None
+        super().__init__(path, lock)
+        self._open_round: tuple[StoredRound, dict[str, ArrayFile]] | None = None
+        self._synced = time.monotonic()
 
-    def __exit__(self, *exception: object) -> None:
-        self._close_round()
-        super().__exit__(*exception)
+    def finish(self, *, normally: bool) -> None:
+        """A run that ends normally has done what it was asked for: its last round says so."""
+        try:
+            super().finish(normally=normally)
+            if normally and self.rounds and not self.rounds[-1].ended:
+                with disk(self.path):
+                    replace_file(self.rounds[-1].path / "ended", Content.of(_ENDED))
+        finally:
+            self._close_round()
 
     def begin_round(
         self,
@@ -218,20 +365,15 @@ class SparseWriter(SparseCache, Writing):
         source: npt.NDArray[np.uint8],
     ) -> StoredRound:
         """Write down a plan, with room for its results, as the next round."""
+        self.sync()  # what was scored is on disk before anything is planned from it
         folder = self._folder(len(self.rounds) + 1)
-        draft = self.path / f".{folder.name}"
-        nothing = np.full(len(targets), np.nan, np.float32)
-        arrays: dict[str, npt.NDArray[Any]] = {"indptr": indptr, "targets": targets, "source": source}
-        arrays |= {**dict.fromkeys(_RESULTS, nothing), "rows": np.zeros(len(indptr) - 1, ROW)}
+        draft = self.folder / f".{folder.name}"
         try:
             with disk(self.path):
-                draft.mkdir()
-                write_file(draft / "plan.json", [orjson.dumps(asdict(asked)), b"\n"])
-                for name, array in arrays.items():
-                    write_file(draft / f"{name}.npy", array_file(array))
-                sync_directory(draft)
-                draft.rename(folder)
-                sync_directory(self.path)
+                os.mkdir(draft)
+                write_files(draft, round_contents(asked, {"indptr": indptr, "targets": targets, "source": source}))
+                os.rename(draft, folder)
+                sync_directory(self.folder)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -245,36 +387,53 @@ class SparseWriter(SparseCache, Writing):
         distance: npt.NDArray[np.float32],
         logprob: npt.NDArray[np.float32],
     ) -> None:
-        """Store an example's results of one round, in the order of its targets there."""
+        """Store an example's results of one round, in the order of its targets there.
+
+        Raises:
+            RunError: one of them is not a number, or the disk is full.
+        """
         files = self._files_of(part)
         at = part.pairs_of(example)
         with disk(self.path):
             for name, values in zip(_RESULTS, (distance, logprob), strict=True):
-                write_values(files[name], getattr(part, name), at.start, values)
+                if not np.isfinite(values).all():
+                    wrong = int(part.targets[at][~np.isfinite(values)][0])
+                    raise RunError(f"{self.path}: {name} of example {example} before target {wrong} is not a number")
+                files[name].write(at.start, values)
             for name in _RESULTS:
-                sync(files[name])
-            row = np.array([(at.stop - at.start, part.checksum(example))], ROW)
-            write_values(files["rows"], part.rows, example, row)
+                files[name].sync()
+            results = [np.ascontiguousarray(values, np.float32) for values in (distance, logprob)]
+            row = np.array([(at.stop - at.start, checksum([part.targets[at], part.source[at], *results]))], ROW)
+            files["rows"].write(example, row)
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                files["rows"].sync()
+                self._synced = time.monotonic()
+        part.rows[example] = row[0]
 
     def sync(self) -> None:
         super().sync()
-        if self._open is not None:
+        if self._open_round is not None:
             with disk(self.path):
-                for file in self._open[1].values():
-                    sync(file)
+                for file in self._open_round[1].values():
+                    file.sync()
 
-    def _files_of(self, part: StoredRound) -> dict[str, int]:
+    def _files_of(self, part: StoredRound) -> dict[str, ArrayFile]:
         """One round at a time is open for writing."""
-        if self._open is None or self._open[0] is not part:
+        if self._open_round is None or self._open_round[0] is not part:
+            self.sync()
             self._close_round()
-            self._open = part, {name: os.open(part.path / f"{name}.npy", os.O_RDWR) for name in (*_RESULTS, "rows")}
-        return self._open[1]
+            kinds = {**dict.fromkeys(_RESULTS, (len(part), np.dtype(np.float32))), "rows": (part.shape[0], ROW)}
+            self._open_round = (
+                part,
+                {name: ArrayFile(part.path / f"{name}.npy", (count,), dtype) for name, (count, dtype) in kinds.items()},
+            )
+        return self._open_round[1]
 
     def _close_round(self) -> None:
-        if self._open is not None:
-            for file in self._open[1].values():
-                os.close(file)
-            self._open = None
+        if self._open_round is not None:
+            for file in self._open_round[1].values():
+                file.close()
+            self._open_round = None
 
 
 def open_sparse_for_scoring(
@@ -288,20 +447,88 @@ def open_sparse_for_scoring(
 ) -> SparseWriter:
     """Create the sparse cache at `path`, or go on with the one that is there.
 
-    Arguments and errors as for `cache.open_for_scoring`; new records have no pairs until a round is planned for them.
+    Arguments and errors as for `dense.open_for_scoring`; new records have no pairs until a round is planned for them,
+    and pairs of records that are no longer there go.
     """
     arrays = empty_arrays(example_tokens, response_tokens)
     manifest = describe(SparseCache.layout, description, examples, targets, arrays)
-    with claim(path, manifest, examples, targets, arrays) as lock:
+
+    def contents() -> Contents:
+        new = {f"{name}.npy": Content.of_array(array) for name, array in arrays.items()}
+        return {**record_contents(examples, targets), **new}
+
+    with claim(path, manifest, contents) as lock:
         present = SparseCache(path)
-        drop_grown(path)
-        compare(present, manifest, examples, targets)
-        present.check_rows()
-        if present.shape != (len(example_tokens), len(response_tokens)):
-            grow(present, manifest, examples, targets, arrays)
-        for debris in path.glob(".round-*"):
-            shutil.rmtree(debris)
-        return SparseWriter(path, lock)
+        found = reuse(present, manifest, examples, targets, arrays)
+        present.check_scored()
+        line = None
+        if found is not None:
+            rounds, kept = _changed_rounds(present, found)
+            measured = {f"{name}.npy": Content.of_array(a) for name, a in bases(present, found, arrays).items()}
+            renew(present, manifest, {**record_contents(examples, targets), **measured, **rounds})
+            line = said(path, present, found, kept, present.pairs_done)
+        writer = SparseWriter(path, lock)
+        writer.reused = line
+        return writer
+
+
+def _changed_rounds(present: SparseCache, found: Reuse) -> tuple[dict[str, Content], int]:
+    """The files of all rounds for the records given now, and how many scored pairs are left.
+
+    A record that was only added at the end changes nothing in them.
+    """
+    contents: dict[str, Content] = {}
+    extended, kept = found.extends(present.shape), 0
+    places = [_places(old, count) for old, count in zip(found, present.shape, strict=True)]
+    for part in present.rounds:
+        planned: dict[str, npt.NDArray[Any]] = {name: np.array(getattr(part, name)) for name in _PLANNED}
+        results = {name: np.array(getattr(part, name)) for name in _RESULTS}
+        asked, rows = part.asked, part.rows
+        if extended:
+            asked = replace(asked, examples=part.shape[0], targets=part.shape[1])
+        else:
+            degree = np.diff(part.indptr)
+            example = places[0][np.repeat(np.arange(part.shape[0]), degree)]
+            target = places[1][part.targets]
+            order = np.lexsort((target, example))
+            order = order[(example[order] >= 0) & (target[order] >= 0)]
+            done = np.repeat(rows["done"] > 0, degree)[order]
+            n = len(found.examples)
+            planned = {
+                "indptr": np.searchsorted(example[order], np.arange(n + 1)).astype(np.int64),
+                "targets": target[order].astype(np.int32),
+                "source": part.source[order],
+            }
+            results = {name: np.where(done, values[order], np.float32(np.nan)) for name, values in results.items()}
+            later = [
+                tuple(np.flatnonzero((old < 0) | np.isin(old, before)).tolist())
+                for old, before in zip(found, part.later(present.shape), strict=True)
+            ]
+            asked = replace(
+                asked, examples=n, targets=len(found.targets), later_examples=later[0], later_targets=later[1]
+            )
+            rows = np.zeros(n, ROW)
+            rows["done"] = np.bincount(example[order][done], minlength=n)
+        for row in np.flatnonzero(rows["done"]).tolist():
+            at = slice(int(planned["indptr"][row]), int(planned["indptr"][row + 1]))
+            values = [planned["targets"], planned["source"], *results.values()]
+            rows["crc"][row] = checksum([array[at] for array in values])
+        kept += int(rows["done"].sum())
+        files = round_contents(asked, planned)
+        arrays = {**results, "rows": rows}
+        files |= {f"{name}.npy": Content.of_array(array) for name, array in arrays.items()}
+        if part.ended or (present.version == 1 and not len(part.todo)):
+            files["ended"] = Content.of(_ENDED)
+        contents |= {f"{part.path.name}/{name}": content for name, content in files.items()}
+    return contents, kept
+
+
+def _places(old: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """int64 [count]: where each of the cache's records stands now, -1 for none."""
+    places = np.full(count, -1, np.int64)
+    known = np.flatnonzero(old >= 0)
+    places[old[known]] = known
+    return places
 
 
 def layout_of(path: Path) -> str | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import mmap
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -18,27 +18,24 @@ import orjson
 
 from ..data.reading import parse_records
 from ..data.record import RecordSet
-from ..errors import InputError
-from .files import (
-    array_file,
-    checksum,
-    disk,
-    header,
-    open_array,
-    read_bytes,
-    sync,
-    sync_directory,
-    take_lock,
-    write_all,
-    write_file,
-)
-from .manifest import BASES, TOKENS, changed_records, differences, read_manifest, record_files, write_manifest
+from ..errors import InputError, RunError
+from .files import ArrayFile, checksum, disk, is_folder, open_array, open_file
+from .manifest import BASE_CRC, BASES, HERE, TOKENS, differences, read_manifest
 
 Held = TypeVar("Held", bound="Writing")
 
 
 class Stored:
     """What a cache holds in any layout: its manifest, its records, and the measurements without an example.
+
+    Opening takes the state of that moment: what counts as scored, and the measurements without an example, are copied,
+    and what a writer adds later does not show. A writer that makes the cache larger meanwhile is no harm: the manifest
+    names the files, and they are opened again if it has changed. Nothing is ever written.
+
+    Attributes:
+        folder: where the files are, by the manifest.
+        base_distance, base_logprob: float32 [target], NaN where not measured.
+        example_tokens, response_tokens: int32 [example], [target].
 
     Raises:
         InputError: there is no cache of this layout at `path`, or it is damaged, of a newer version, or not delift's.
@@ -48,15 +45,44 @@ class Stored:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.manifest = read_manifest(self.path)
+        while True:
+            self.manifest = read_manifest(self.path)
+            try:
+                self._open()
+            except InputError:
+                if read_manifest(self.path) == self.manifest:
+                    raise
+            else:
+                if read_manifest(self.path) == self.manifest:
+                    return
+
+    def _open(self) -> None:
+        """Open the files that the manifest names."""
         if self.manifest["layout"] != self.layout:
             raise InputError(f"{self.path} has the layout {self.manifest['layout']}, not {self.layout}")
-        finish_growing(self.path, self.manifest)
+        self.folder = self.path / self.manifest["files"]
+        if self.manifest["files"] != HERE and not is_folder(self.folder):
+            raise InputError(f"{self.path} is damaged: {self.folder.name} is missing")
         n, m = self.shape
-        self.base_distance = self._array("base_distance", (m,), np.float32)
-        self.base_logprob = self._array("base_logprob", (m,), np.float32)
-        self.example_tokens = self._array("example_tokens", (n,), np.int32)
-        self.response_tokens = self._array("response_tokens", (m,), np.int32)
+        self._texts = {
+            f"{role}.{kind}": self._map(f"{role}.{kind}")
+            for role in (("examples",) if self.square else ("examples", "targets"))
+            for kind in ("jsonl", "ids.json")
+        }
+        self._base_crc = None if self.version == 1 else np.array(self._array("base_crc", (m,), BASE_CRC))
+        self.base_distance = np.array(self._array("base_distance", (m,), np.float32))
+        self.base_logprob = np.array(self._array("base_logprob", (m,), np.float32))
+        unknown = np.isnan(self.base_distance) | np.isnan(self.base_logprob)
+        if self._base_crc is not None:  # what was not counted as measured may be half of it
+            unknown = (self._base_crc["distance"] == 0) | (self._base_crc["logprob"] == 0)
+        self.base_distance[unknown] = self.base_logprob[unknown] = np.nan
+        self.example_tokens = np.array(self._array("example_tokens", (n,), np.int32))
+        self.response_tokens = np.array(self._array("response_tokens", (m,), np.int32))
+
+    @property
+    def version(self) -> int:
+        """Of the format."""
+        return int(self.manifest["version"])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,216 +113,170 @@ class Stored:
         Raises:
             InputError: one does not hold what was written to it.
         """
-        for name, crc in self.manifest.get("checksums", {}).items():
-            if name in (*TOKENS, *BASES) and checksum([getattr(self, name)]) != crc:
-                raise InputError(
-                    f"{self.path} is damaged: {name}.npy does not match its checksum; score into a new directory"
-                )
+        for name in self.damaged_shared():
+            raise self._damaged(f"{name}.npy does not match its checksum")
 
-    def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        return open_array(self.path / f"{name}.npy", shape, np.dtype(dtype))
+    def damaged_shared(self) -> list[str]:
+        """Names of the arrays that all rows share and that do not match their checksums."""
+        sums = self.manifest.get("checksums", {})
+        found = [name for name in TOKENS if name in sums and checksum([getattr(self, name)]) != sums[name]]
+        return found + [name for name in BASES if self.damaged_bases(name).any()]
+
+    def damaged_bases(self, name: str) -> npt.NDArray[np.bool_]:
+        """bool [target]: is a measurement (`base_distance` or `base_logprob`) not what was written?"""
+        values: npt.NDArray[np.float32] = getattr(self, name)
+        if self._base_crc is None:
+            crc = self.manifest.get("checksums", {}).get(name)
+            return np.full(len(values), crc is not None and checksum([values]) != crc)
+        written = self._base_crc[name.removeprefix("base_")]
+        return ~np.isnan(values) & (fingerprints(values) != written) | (written != 0) & np.isnan(values)
 
     def record_bytes(self, role: str) -> bytes:
         """What the cache keeps of the `examples` or `targets`, one a line."""
-        data = read_bytes(self.path / f"{role}.jsonl")
-        if hashlib.sha256(data).hexdigest() != self.manifest[role]["sha256"]:
-            raise InputError(f"{self.path} is damaged: {role}.jsonl is not what was scored")
-        return data
+        return self._text(f"{role}.jsonl", self.manifest[role]["sha256"], "is not what was scored")
+
+    def id_bytes(self, role: str) -> bytes:
+        """Their ids and line numbers, as JSON."""
+        return self._text(f"{role}.ids.json", self.manifest[role].get("ids"), "does not match its checksum")
 
     def _records(self, role: str) -> RecordSet:
         entry, fields = self.manifest[role], self.manifest["fields"]
         data = self.record_bytes(role)
         read = parse_records(data, entry["source"], prompt_field=fields["prompt"], response_field=fields["response"])
         try:
-            origins = orjson.loads(read_bytes(self.path / f"{role}.ids.json"))
+            origins = orjson.loads(self.id_bytes(role))
             records = [
                 replace(record, id=str(id_), line=int(line))
                 for record, (id_, line) in zip(read.records, origins, strict=True)
             ]
-        except (ValueError, TypeError):
-            raise InputError(f"{self.path} is damaged: {role}.ids.json does not name each record") from None
+        except (ValueError, TypeError, OverflowError):
+            raise self._damaged(f"{role}.ids.json does not name each record") from None
+        if len(records) != entry["count"]:
+            raise self._damaged(f"{role}.jsonl does not hold the {entry['count']:,} records that manifest.json says")
         return replace(read, records=records, form=entry["form"])
+
+    def _text(self, name: str, sha256: str | None, wrong: str) -> bytes:
+        data = bytes(self._texts[name])
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise self._damaged(f"{name} {wrong}")
+        return data
+
+    def _map(self, name: str) -> mmap.mmap | bytes:
+        """A file's bytes, of this moment's file even if another takes its place."""
+        try:
+            file = open_file(self._file(name))
+        except OSError as error:
+            raise self._damaged(f"{name}: {error.strerror}") from None
+        try:
+            return mmap.mmap(file, 0, access=mmap.ACCESS_READ) if os.fstat(file).st_size else b""
+        finally:
+            os.close(file)
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        return open_array(self._file(f"{name}.npy"), shape, np.dtype(dtype))
+
+    def _file(self, name: str) -> Path:
+        """Where a file is. Format 1 made larger files take their places one by one; its manifest says which."""
+        grown = self.folder / f"{name}.grown"
+        return grown if name in self.manifest.get("pending", ()) and os.path.lexists(grown) else self.folder / name
+
+    def _damaged(self, what: str) -> InputError:
+        return InputError(f"{self.path} is damaged: {what}; see delift verify {self.path}")
 
 
 class Writing(Stored):
-    """What a cache opened for scoring does in any layout: it is locked against every other process until closed."""
+    """What a cache opened for scoring does in any layout: it is locked against every other process until closed.
 
-    def _hold(self, lock: io.BufferedRandom, names: Sequence[str]) -> None:
-        """Keep the lock, and these arrays' files open for writing."""
+    Attributes:
+        reused: what of an edited file's scores still applies, in one line; None where nothing was edited.
+    """
+
+    reused: str | None = None
+
+    def __init__(self, path: Path, lock: io.BufferedRandom) -> None:
+        super().__init__(path)
         self._lock = lock
-        self._files = {name: os.open(self.path / f"{name}.npy", os.O_RDWR) for name in names}
+        m = self.shape[1]
+        self._files = {
+            **{name: self._for_writing(name, (m,), np.float32) for name in BASES},
+            "base_crc": self._for_writing("base_crc", (m,), BASE_CRC),
+        }
 
     def __enter__(self: Held) -> Held:
         return self
 
-    def __exit__(self, *_exception: object) -> None:
-        for file in self._files.values():
-            os.close(file)
-        self._lock.close()
+    def __exit__(self, kind: object, *_exception: object) -> None:
+        try:
+            with contextlib.suppress(*((RunError,) if kind else ())):  # a full disk has been told already
+                self.finish(normally=kind is None)
+        finally:
+            for file in self._files.values():
+                file.close()
+            self._lock.close()
+
+    def finish(self, *, normally: bool) -> None:
+        """The last of the work, before the files are closed; `normally`: without an exception."""
+        self.sync()
 
     def write_base(self, first: int, distance: npt.NDArray[np.float32], logprob: npt.NDArray[np.float32]) -> None:
-        """Store the measurements without an example for targets `first`, `first` + 1, …"""
+        """Store the measurements without an example for targets `first`, `first` + 1, …; NaN where there is none."""
         with disk(self.path):
-            # the distance last: it is what says that a target was measured
-            for name, values in zip(reversed(BASES), (logprob, distance), strict=True):
-                self._write(name, first, values)
+            for name, values in zip(BASES, (distance, logprob), strict=True):
+                self._files[name].write(first, values)
+            for name in BASES:
+                self._files[name].sync()
+            # the checksums last: they are what says that a target was measured
+            known = ~(np.isnan(distance) | np.isnan(logprob))
+            self._files["base_crc"].write(first, base_crc(distance, logprob, known, first))
+            self._files["base_crc"].sync()
+        at = slice(first, first + len(distance))
+        self.base_distance[at] = np.where(known, distance, np.nan)
+        self.base_logprob[at] = np.where(known, logprob, np.nan)
 
     def sync(self) -> None:
-        """Wait until everything written is on disk; a complete base gets its checksums in the manifest."""
+        """Wait until everything written is on disk."""
         with disk(self.path):
             for file in self._files.values():
-                sync(file)
-            if self.base_complete:
-                kept = self.manifest.get("checksums", {})
-                sums = {**kept, **{name: checksum([getattr(self, name)]) for name in BASES}}
-                if sums != kept:
-                    self.manifest["checksums"] = sums
-                    write_manifest(self.path, self.manifest)
+                file.sync()
 
-    def _write(self, name: str, element: int, values: npt.NDArray[Any]) -> None:
-        write_values(self._files[name], getattr(self, name), element, values)
+    def _for_writing(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> ArrayFile:
+        return ArrayFile(self.folder / f"{name}.npy", shape, dtype)
 
 
-def write_values(file: int, array: npt.NDArray[Any], element: int, values: npt.NDArray[Any]) -> None:
-    """Write `values` into an open .npy file from the array's element `element` (in C order) on."""
-    data = np.ascontiguousarray(values, array.dtype).tobytes()
-    write_all(file, data, array.offset + element * array.itemsize)  # type: ignore[attr-defined]
+def base_crc(
+    distance: npt.NDArray[np.float32],
+    logprob: npt.NDArray[np.float32],
+    known: npt.NDArray[np.bool_] | None = None,
+    first: int = 0,
+) -> npt.NDArray[Any]:
+    """BASE_CRC [target] of measurements without an example; 0 where they are not `known` (default: not NaN)."""
+    if known is None:
+        known = ~(np.isnan(distance) | np.isnan(logprob))
+    sums = np.zeros(len(distance), BASE_CRC)
+    for name, values in (("distance", distance), ("logprob", logprob)):
+        sums[name] = np.where(known, fingerprints(values, first), 0)
+    return sums
 
 
-@contextlib.contextmanager
-def claim(
-    path: Path,
-    manifest: dict[str, Any],
-    examples: RecordSet,
-    targets: RecordSet | None,
-    arrays: dict[str, npt.NDArray[Any]],
-    matrices: Sequence[str] = (),
-) -> Iterator[io.BufferedRandom]:
-    """The lock of the cache at `path`, which is made if there is none; an error inside gives the lock back.
-
-    Args:
-        arrays: what the new cache begins with; the names in `matrices` are float32 [example, target] beside them.
-    """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        _create(path, manifest, examples, targets, arrays, matrices)
-    elif not path.is_dir():
-        raise InputError(f"{path} is a file; give a directory for the cache with -o")
-    read_manifest(path)  # a directory that is not a cache does not even get a lock file
-    lock = take_lock(path)
-    try:
-        yield lock
-    except BaseException:
-        lock.close()
-        raise
+def fingerprints(values: npt.NDArray[np.float32], first: int = 0) -> npt.NDArray[np.uint32]:
+    """uint32, never 0, for each of the values at places `first`, `first` + 1, …: another one for another value."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    place = np.arange(first, first + len(bits), dtype=np.uint32)
+    mixed = (bits ^ (place * np.uint32(0x9E3779B1))) * np.uint32(0x85EBCA6B)
+    return np.maximum(mixed ^ (mixed >> np.uint32(15)), np.uint32(1))
 
 
-def _create(
-    path: Path,
-    manifest: dict[str, Any],
-    examples: RecordSet,
-    targets: RecordSet | None,
-    arrays: dict[str, npt.NDArray[Any]],
-    matrices: Sequence[str],
-) -> None:
-    """Make the whole directory under another name first, so that there is never half a cache at `path`."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with disk(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.mkdir()
-            for name, content in record_files(examples, targets).items():
-                write_file(draft / name, [content])
-            shape = (len(arrays["example_tokens"]), len(arrays["response_tokens"]))
-            for name in matrices:
-                _write_matrix(draft / f"{name}.npy", shape, np.empty((0, 0), np.float32))
-            for name, array in arrays.items():
-                write_file(draft / f"{name}.npy", array_file(array))
-            write_manifest(draft, manifest)
-            draft.rename(path)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-
-
-def compare(present: Stored, manifest: dict[str, Any], examples: RecordSet, targets: RecordSet | None) -> None:
-    """Refuse a cache that was made with something else, naming the fields that differ."""
-    different = list(differences(present.manifest, manifest))
-    if present.square != (targets is None):
-        different.append("targets: the pool itself in one, a set of its own in the other")
-    pairs = [("examples", examples)] + ([("targets", targets)] if targets is not None else [])
-    if not different:
-        for role, records in pairs:
-            different += changed_records(present.record_bytes(role), role, records)
+def compare(present: Stored, manifest: dict[str, Any]) -> None:
+    """Refuse a cache that was made with something else than `manifest` says, naming the fields that differ."""
+    different: Sequence[str] = list(differences(present.manifest, manifest))
+    if present.square != manifest["targets"]["same_as_examples"]:
+        different = [*different, "targets: the pool itself in one, a set of its own in the other"]
     if different:
-        raise InputError(
-            f"{present.path} was made with something else: {'; '.join(different)}. "
-            "Score into another directory with -o, or remove this one"
-        )
+        raise other_cache(present.path, "; ".join(different))
 
 
-def grow(
-    present: Stored,
-    manifest: dict[str, Any],
-    examples: RecordSet,
-    targets: RecordSet | None,
-    arrays: dict[str, npt.NDArray[Any]],
-    matrices: Sequence[str] = (),
-) -> None:
-    """Make room for new records. Arguments as for `claim`; `manifest` and `arrays` are those of the larger cache.
-
-    The larger files are written beside the old ones; the manifest, replaced in one step, then says that they are
-    to take their places, and whoever opens the cache next does what is left of that.
-    """
-    path = present.path
-    with disk(path):
-        shape = (len(arrays["example_tokens"]), len(arrays["response_tokens"]))
-        try:
-            for name in matrices:
-                _write_matrix(path / f"{name}.npy.grown", shape, getattr(present, name))
-            for name, array in arrays.items():
-                old = getattr(present, name)
-                array[: len(old)] = old
-                write_file(path / f"{name}.npy.grown", array_file(array))
-            for name, content in record_files(examples, targets).items():
-                write_file(path / f"{name}.grown", [content])
-        except BaseException:
-            drop_grown(path)
-            raise
-        manifest = {**manifest, "pending": sorted(file.name[:-6] for file in path.glob("*.grown"))}
-        write_manifest(path, manifest)
-        finish_growing(path, manifest)
-
-
-def drop_grown(path: Path) -> None:
-    """Remove larger files that never took their places."""
-    for file in path.glob("*.grown"):
-        file.unlink()
-
-
-def finish_growing(path: Path, manifest: dict[str, Any]) -> None:
-    """Let larger files take the places that the manifest says."""
-    if not manifest["pending"]:
-        return
-    for name in manifest["pending"]:
-        with contextlib.suppress(FileNotFoundError):
-            (path / f"{name}.grown").replace(path / name)
-    sync_directory(path)
-    manifest["pending"] = []
-    write_manifest(path, manifest)
-
-
-def _write_matrix(path: Path, shape: tuple[int, int], old: npt.NDArray[np.float32]) -> None:
-    """A float32 matrix of NaN with `old` in its first rows and columns: the disk space is taken now."""
-
-    def rows() -> Iterator[bytes]:
-        yield header(shape, np.dtype(np.float32))
-        nothing = np.full(shape[1], np.nan, np.float32)
-        for example in range(shape[0]):
-            if example < old.shape[0]:
-                row = nothing.copy()
-                row[: old.shape[1]] = old[example]
-                yield row.tobytes()
-            else:
-                yield nothing.tobytes()
-
-    write_file(path, rows())
+def other_cache(path: Path, different: str) -> InputError:
+    """That the cache was made with something else."""
+    return InputError(
+        f"{path} was made with something else: {different}. Score into another directory with -o, or remove this one"
+    )

@@ -150,7 +150,7 @@ def score(
     scoring = Scoring(models, examples, targets)
     yield from scoring.base(cache)
     rows = np.flatnonzero(cache.rows["done"] < targets.count).tolist()
-    units = (Unit(example, targets.all[int(cache.rows["done"][example]) :]) for example in rows)
+    units = (Unit(example, cache.missing(example)) for example in rows)
     yield from scoring.units(units, lambda unit, measured: cache.write_row(unit.example, *measured))
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import orjson
 
 from ..cache.dense import Cache
-from ..cache.sidecar import keep, read_kept
+from ..cache.sidecar import GAINS, keep, read_kept
 from ..cache.sparse import SparseCache
 
 
@@ -23,7 +23,7 @@ def gains_file(home: Cache | SparseCache, caches: Sequence[Cache | SparseCache],
         digest.update(f"{cache.manifest['examples']['sha256']} {cache.manifest['targets']['sha256']}".encode())
         for content in (cache.state, cache.base_distance.tobytes(), cache.base_logprob.tobytes()):
             digest.update(content)
-    return home.path / "gains" / f"{digest.hexdigest()[:24]}.bin"
+    return home.path / GAINS / f"{digest.hexdigest()[:24]}.bin"
 
 
 def read_gains(file: Path, n: int) -> npt.NDArray[np.float64] | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dying import died
 from tiny_runs import (
     ARRAYS,
     DESCRIPTION,
@@ -29,14 +30,16 @@ from tiny_runs import (
     model,
     open_cache,
     pairs,
+    records,
     said,
     score,
     start,
     tree,
 )
 
-from delift_cli.cache import dense, manifest, stored
-from delift_cli.cache.dense import ROW, Cache
+from delift_cli.cache import files
+from delift_cli.cache.dense import ROW, Cache, open_for_scoring
+from delift_cli.cache.manifest import BASE_CRC
 from delift_cli.errors import InputError, RunError
 from delift_cli.model import log
 
@@ -71,6 +74,7 @@ def test_numpy_alone_reads_every_array(tmp_path: Path) -> None:
         "logprob": ((6, 3), "float32", True),
         "base_distance": ((3,), "float32", True),
         "base_logprob": ((3,), "float32", True),
+        "base_crc": ((3,), str(BASE_CRC), True),
         "example_tokens": ((6,), "int32", True),
         "response_tokens": ((3,), "int32", True),
         "rows": ((6,), str(ROW), True),
@@ -110,19 +114,21 @@ def test_new_cache_says_what_is_not_scored(tmp_path: Path) -> None:
     assert not cache.complete
 
 
-def test_base_without_logprob_is_not_complete(tmp_path: Path) -> None:
-    """A kill between the two writes of `write_base` must not leave NaN that nobody computes again."""
-    with open_cache(tmp_path / "c", POOL, DEV) as cache:
-        order: list[str] = []
-        write = cache._write
-        cache._write = lambda name, *rest: (order.append(name), write(name, *rest))[1]  # type: ignore[method-assign]
-        cache.write_base(0, *said(-1, np.arange(3)))
-        # `missing` is decided by the distance, so it must come last
-        assert order == ["base_logprob", "base_distance"]
-        fill(cache)
-        assert cache.complete
-        cache._write("base_logprob", 1, np.array([np.nan], np.float32))
+@pytest.mark.parametrize("name", ["base_distance", "base_logprob", "base_crc"])
+def test_half_a_base_is_not_complete(tmp_path: Path, name: str) -> None:
+    """Whatever of a target's measurements is lost, both count as missing, and are measured again."""
+    path = make_cache(tmp_path / "c", POOL, DEV)
+    whole = array_bytes(path)
+    lost = np.load(path / f"{name}.npy", mmap_mode="r+")
+    lost[1] = 0 if name == "base_crc" else np.nan
+    np.load(path / "base_crc.npy", mmap_mode="r+")[1] = 0  # it is written last
+    for cache in (Cache(path), open_cache(path, POOL, DEV)):
         assert not cache.complete
+        assert np.isnan(cache.base_distance[1])
+        assert np.isnan(cache.base_logprob[1])
+    with cache:
+        cache.write_base(0, *said(-1, np.arange(3)))
+    assert array_bytes(path) == whole
 
 
 def test_ids_and_lines_survive(tmp_path: Path) -> None:
@@ -151,7 +157,7 @@ def test_half_written_row_is_not_counted(tmp_path: Path) -> None:
     path = tmp_path / "c"
     with open_cache(path, POOL, DEV) as cache:
         fill(cache, [0, 1])
-        cache._write("distance", 2 * 3, np.array([0.5, 0.5], np.float32))
+        cache._files["distance"].write(2 * 3, np.array([0.5, 0.5], np.float32))
     assert (Cache(path).rows["done"] == [3, 3, 0, 0, 0, 0]).all()
     with open_cache(path, POOL, DEV) as cache:
         fill(cache)
@@ -160,19 +166,23 @@ def test_half_written_row_is_not_counted(tmp_path: Path) -> None:
 
 def test_rows_counts_only_after_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_cache(tmp_path / "c", POOL, DEV) as cache:
-        names = {file: name for name, file in cache._files.items()}
+        names = {file.file: name for name, file in cache._files.items()}
         events: list[tuple[str, str]] = []
-        sync, write = dense.sync, stored.write_all
-        monkeypatch.setattr(dense, "sync", lambda f: (events.append(("sync", names[f])), sync(f))[1])
-        monkeypatch.setattr(stored, "write_all", lambda f, *r: (events.append(("write", names[f])), write(f, *r))[1])
+        sync, write = files.sync, files.write_all
+        monkeypatch.setattr(files, "sync", lambda f: (events.append(("sync", names[f])), sync(f))[1])
+        monkeypatch.setattr(files, "write_all", lambda f, *r: (events.append(("write", names[f])), write(f, *r))[1])
         cache.write_row(1, *said(1, np.arange(3)))
-    assert events == [
-        ("write", "distance"),
-        ("write", "logprob"),
-        ("sync", "distance"),
-        ("sync", "logprob"),
-        ("write", "rows"),
-    ]
+        assert events == [
+            ("write", "distance"),
+            ("write", "logprob"),
+            ("sync", "distance"),
+            ("sync", "logprob"),
+            ("write", "rows"),
+        ]
+        cache.write_base(0, *said(-1, np.arange(3)))
+        assert events[-2:] == [("write", "base_crc"), ("sync", "base_crc")]
+        assert {("sync", "base_distance"), ("sync", "base_logprob")} <= {*events[:-2]}
+    assert ("sync", "rows") in events  # the count is on disk when the run is over
 
 
 def test_complete_cache_is_left_as_it_is(tmp_path: Path) -> None:
@@ -301,9 +311,7 @@ def test_growing_keeps_every_old_value(tmp_path: Path) -> None:
         cache.check_rows()  # checksums of the part that is there still hold
         fill(cache)
     # `said` depends on nothing but the pair, so a fresh cache must have the same bytes
-    assert array_bytes(path) == array_bytes(make_cache(tmp_path / "fresh", MORE))
-    assert Cache(path).manifest["examples"] == Cache(tmp_path / "fresh").manifest["examples"]
-    assert not list(path.glob("*.grown"))
+    assert tree(path) == tree(make_cache(tmp_path / "fresh", MORE))
 
 
 @pytest.mark.parametrize(
@@ -329,76 +337,177 @@ def test_growing_an_unfinished_cache_twice(tmp_path: Path) -> None:
     assert array_bytes(path) == array_bytes(make_cache(tmp_path / "fresh", MORE))
 
 
-def test_checksums_follow_growing(tmp_path: Path) -> None:
+EDITS = {
+    "appended": (MORE, [*range(6)]),
+    "inserted": (pairs(0, 1, 7, 2, 3, 4, 5), [0, 1, -1, 2, 3, 4, 5]),
+    "removed": (pairs(0, 2, 3, 5), [0, 2, 3, 5]),
+    "reordered": (pairs(5, 3, 0, 1, 4, 2), [5, 3, 0, 1, 4, 2]),
+    "a label edited": (pairs(0, 1, 9, 3, 4, 5), [0, 1, -1, 3, 4, 5]),
+    "all at once": (pairs(9, 5, 4, 8, 1, 0, 7), [-1, 5, 4, -1, 1, 0, -1]),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edited_files_keep_what_applies(tmp_path: Path, name: str) -> None:
+    edited, places = EDITS[name]
     path = make_cache(tmp_path / "c", POOL)
-    with open_cache(path, MORE) as cache:
-        assert set(cache.manifest["checksums"]) == {"example_tokens", "response_tokens"}
-    Cache(path).check_rows()  # between growing and scoring
-    with open_cache(path, MORE) as cache:
+    before = {name: np.array(array) for name, array in arrays(path).items()}
+    n = len(edited.splitlines())
+    old = np.array([*places, *[-1] * (n - len(places))])
+    with open_cache(path, edited) as cache:
+        kept = np.flatnonzero(old >= 0)
+        for name_ in ("distance", "logprob"):
+            np.testing.assert_array_equal(
+                getattr(cache, name_)[np.ix_(kept, kept)], before[name_][old[kept]][:, old[kept]]
+            )
+        for example in range(n):
+            want = np.flatnonzero(old < 0) if old[example] >= 0 else np.arange(n)
+            np.testing.assert_array_equal(cache.missing(example), want)
+        cache.check_rows()
+        np.testing.assert_array_equal(np.isnan(cache.base_distance), old < 0)
+        assert (cache.reused is None) == (name == "appended")
+    again = open_cache(path, edited)
+    with again:
+        again.check_rows()
+    # what a model says depends on the pair alone, so the numbers are those of the records, wherever they stand now
+    assert Cache(path).record_bytes("examples") == edited
+    assert [r.id for r in Cache(path).examples().records] == [json.loads(line)["id"] for line in edited.splitlines()]
+
+
+def test_a_cache_is_edited_again_before_it_is_finished(tmp_path: Path) -> None:
+    """Rows with holes in other places, a kill in one of them, another edit: nothing that was scored is lost."""
+    path = make_cache(tmp_path / "c", POOL)
+    with open_cache(path, pairs(0, 7, 1, 2, 3, 4, 5)) as cache:
+        cache.write_base(0, *said(-1, np.arange(7)))
+        cache.write_row(2, *said(2, cache.missing(2)))
+        cache._files["distance"].write(3 * 7 + 1, np.array([0.25], np.float32))  # killed within a row
+    with open_cache(path, pairs(0, 7, 8, 1, 2, 3, 4, 5)) as cache:
+        cache.check_rows()
+        assert [len(cache.missing(example)) for example in range(8)] == [2, 8, 8, 1, 2, 2, 2, 2]
+        assert cache.missing(3).tolist() == [2]
         fill(cache)
-    Cache(path).check_rows()
-    want = Cache(make_cache(tmp_path / "fresh", MORE)).manifest["checksums"]
-    assert Cache(path).manifest["checksums"] == want
-    assert set(want) == {"example_tokens", "response_tokens", "base_distance", "base_logprob"}
+    cache = Cache(path)
+    assert cache.complete
+    cache.check_rows()
+    assert cache.distance[3, 1] == said(2, np.array([1]))[0][0]
+    assert cache.distance[0, 1] == said(0, np.array([1]))[0][0]
 
 
-def test_kill_at_every_step_of_growing(tmp_path: Path) -> None:
-    """A process dies (no clean-up runs) before each write, sync and rename of growing, one after the other."""
+def test_copies_keep_their_order(tmp_path: Path) -> None:
+    twice = jsonl([{"prompt": "p", "response": "r"}] * 2 + [{"prompt": "q", "response": "s"}])
+    path = make_cache(tmp_path / "c", twice)
+    before = np.array(Cache(path).distance)
+    lines = twice.splitlines(keepends=True)
+    with open_cache(path, b"".join([lines[2], *lines[:2]])) as cache:
+        np.testing.assert_array_equal(cache.distance, before[[2, 0, 1]][:, [2, 0, 1]])
+        assert cache.complete
+
+
+def test_a_record_with_another_number_of_tokens_is_new(tmp_path: Path) -> None:
+    """The same text in another template would be another number: what was measured is told by its length too."""
+    path = make_cache(tmp_path / "c", POOL)
+    tokens_there = np.load(path / "example_tokens.npy")
+    sets = records(POOL), None
+    lengths = {"example_tokens": [*tokens_there[:5], 99], "response_tokens": [t - 8 for t in tokens_there]}
+    with open_for_scoring(path, DESCRIPTION, *sets, **lengths) as cache:
+        assert len(cache.missing(5)) == 6
+        assert not len(cache.missing(4))
+
+
+@pytest.mark.parametrize(("name", "step"), [("appended", 0), ("all at once", 1)])
+def test_kill_while_a_cache_changes(tmp_path: Path, name: str, step: int) -> None:
+    """A process dies (no clean-up runs) before some file operation of a change: every one in tests/bench/kills.py."""
+    edited, _ = EDITS[name]
     old = make_cache(tmp_path / "old", POOL)
-    want = array_bytes(make_cache(tmp_path / "fresh", MORE))
-    step, killed = 0, True
+    with open_cache(shutil.copytree(old, tmp_path / "fresh"), edited) as cache:
+        fill(cache)
+    n, want = len(edited.splitlines()), tree(tmp_path / "fresh")
+    killed = True
+    seen: set[bool] = set()
     while killed:
-        path = tmp_path / f"step{step}"
+        path = tmp_path / "c"
         shutil.copytree(old, path)
-        killed = _grow_and_die(path, step)
-        manifest = json.loads((path / "manifest.json").read_bytes())
-        took_place = manifest["examples"]["count"] == 9
-        n = 9 if took_place else 6
+        killed = died(step, lambda: open_cache(path, edited).__exit__(None))  # noqa: B023
+        before = tree(path)
         reader = Cache(path)  # a reader may be the next one to open it
-        assert reader.shape == (n, n)
+        assert tree(path) == before
         reader.check_rows()
-        assert len(reader.examples().records) == n
-        np.testing.assert_array_equal(reader.distance[:6, :6], arrays(old)["distance"])
-        if not took_place:
+        changed = reader.record_bytes("examples") == edited
+        assert reader.shape == ((n, n) if changed else (6, 6))
+        assert len(reader.examples().records) == reader.shape[0]
+        if not changed and step % 3 == 0:
             with open_cache(path, POOL) as cache:  # the old data still fit, and no debris is left
                 assert cache.complete
-            assert not list(path.glob("*.grown"))
-        with open_cache(path, MORE) as cache:
+            assert not list(path.glob("generation-*"))
+        with open_cache(path, edited) as cache:
             fill(cache)
-        assert array_bytes(path) == want
-        assert not list(path.glob("*.grown"))
-        step += 1
-    assert step > 15  # each of nine files, the manifest twice, the renames
+        assert {**tree(path), "lock": b""} == {**want, "lock": b""}
+        shutil.rmtree(path)
+        seen.add(changed)
+        step += 5
+    assert seen == {False, True}
+    assert step > 40
 
 
-def _grow_and_die(path: Path, step: int) -> bool:
-    """Grow in a child that is gone at the given step; whether it got that far."""
+def test_reading_while_the_cache_changes(tmp_path: Path) -> None:
+    """Readers in a loop beside a writer that edits to and fro: always one state or the other, and no help needed."""
+    path = make_cache(tmp_path / "c", POOL)
+    states = {pairs(*range(6)): 6, MORE: 9, pairs(8, 1, 2, 7, 4): 5}
     child = os.fork()
     if child == 0:
-        left = step
-
-        def before(call: Any) -> Any:
-            def counted(*args: Any, **kwargs: Any) -> Any:
-                nonlocal left
-                if left == 0:
-                    os._exit(9)
-                left -= 1
-                return call(*args, **kwargs)
-
-            return counted
-
         try:
-            stored.write_file = before(stored.write_file)  # type: ignore[assignment]
-            manifest.write_file = before(manifest.write_file)  # type: ignore[assignment]
-            os.fsync = before(os.fsync)  # type: ignore[assignment]
-            Path.replace = before(Path.replace)  # type: ignore[method-assign]
-            open_cache(path, MORE)
+            for turn in range(60):
+                open_cache(path, [MORE, pairs(8, 1, 2, 7, 4), MORE, POOL][turn % 4]).__exit__(None)
             os._exit(0)
         finally:
             os._exit(1)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, 9)
-    return code == 9
+    read = 0
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        cache = Cache(path)
+        cache.check_rows()
+        assert states[cache.record_bytes("examples")] == cache.shape[0]
+        read += 1
+    assert read > 20
+    assert os.waitstatus_to_exitcode(0) == 0
+
+
+@pytest.mark.parametrize("step", range(0, 60, 9))
+def test_kill_while_a_cache_is_made(tmp_path: Path, step: int) -> None:
+    path = tmp_path / "c"
+    died(step, lambda: make_cache(path, POOL, DEV))
+    make_cache(path, POOL, DEV)
+    assert array_bytes(path) == array_bytes(make_cache(tmp_path / "fresh", POOL, DEV))
+    assert sorted(os.listdir(tmp_path)) == ["c", "fresh"]
+
+
+def test_caches_of_format_1_are_read_and_made_anew(tmp_path: Path) -> None:
+    for edited in (POOL, MORE):
+        path = make_cache(tmp_path / f"c{len(edited)}", POOL)
+        want = {name: np.array(array) for name, array in arrays(path).items()}
+        as_format_1(path)
+        old = Cache(path)
+        assert old.complete
+        old.check_rows()
+        before = tree(path)
+        assert delift("select", path, "-k", "2", "--ids-only").code == 0
+        assert {name: data for name, data in tree(path).items() if not name.startswith("gains")} == before
+        with open_cache(path, edited) as cache:
+            fill(cache)
+        new = Cache(path)
+        new.check_rows()
+        assert new.version == 2
+        np.testing.assert_array_equal(new.distance[:6, :6], want["distance"])
+        assert new.complete
+
+
+def as_format_1(path: Path) -> None:
+    """What a cache looked like before everything had a checksum."""
+    manifest = json.loads((path / "manifest.json").read_bytes())
+    for name in ("base_distance", "base_logprob"):
+        manifest["checksums"][name] = files.checksum([np.load(path / f"{name}.npy")])
+    del manifest["checksum"], manifest["files"], manifest["examples"]["ids"], manifest["targets"]["ids"]
+    (path / "manifest.json").write_text(json.dumps({**manifest, "version": 1, "pending": []}))
+    (path / "base_crc.npy").unlink()
 
 
 def test_growing_with_the_model_scores_only_what_is_new(tmp_path: Path) -> None:
@@ -483,7 +592,7 @@ def test_full_disk_when_a_cache_grows(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert array_bytes(path) == before
-    assert not list(path.glob("*.grown"))  # what was begun gives its room back
+    assert not list(path.glob("generation-*"))  # what was begun gives its room back
     with open_cache(path, POOL) as cache:
         assert cache.complete
     with open_cache(path, MORE) as cache:
@@ -576,7 +685,11 @@ DAMAGE = {
     "manifest of something else": (_write("manifest.json", b'{"name": "app"}'), "not a delift cache"),
     "manifest is a list": (_write("manifest.json", b"[]"), "not a delift cache"),
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "not a delift cache"),
-    "newer version": (_manifest(version=2), r"cache format 2, this delift reads 1"),
+    "newer version": (_manifest(version=3), r"cache format 3, this delift reads 1 and 2"),
+    "version is true": (_manifest(version=True), r"cache format true, this delift reads 1 and 2"),
+    "another name in the manifest": (_manifest(model={"name": "x", "sha256": "0" * 64}), r"match its checksum"),
+    "files elsewhere": (_manifest(files="../../etc"), r"manifest\.json has no proper files"),
+    "files in a missing folder": (_manifest(files="generation-2"), r"damaged: manifest\.json does not match"),
     "no records in the manifest": (_without("examples"), r"damaged: manifest\.json has no proper examples"),
     "no hash": (_without("targets", "sha256"), r"damaged: manifest\.json has no proper targets\.sha256"),
     "no model": (_without("model"), r"damaged: manifest\.json has no proper model"),
@@ -588,6 +701,8 @@ DAMAGE = {
     "flipped bit in a distance": (_flip("distance.npy", 128 + 4 * 8), r"damaged: row 1 of distance\.npy or logprob"),
     "flipped bit in a logprob": (_flip("logprob.npy", -1), r"damaged: row 5 of distance\.npy or logprob"),
     "flipped bit in a checksum": (_flip("rows.npy", -1), "damaged: row 5"),
+    "flipped bit in a base's checksum": (_flip("base_crc.npy", -1), r"damaged: base_logprob\.npy does not match"),
+    "flipped bit in an id": (_flip("examples.ids.json", 4), r"damaged: examples\.ids\.json does not match"),
     "flipped bit in a base": (_flip("base_distance.npy", -1), r"damaged: base_distance\.npy does not match"),
     "flipped bit in the other base": (_flip("base_logprob.npy", 128), r"damaged: base_logprob\.npy does not match"),
     "flipped bit in a token count": (_flip("example_tokens.npy", 128), r"damaged: example_tokens\.npy does not match"),
@@ -698,12 +813,10 @@ def test_another_name_of_the_same_model_is_no_mismatch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("examples", "targets", "message"),
     [
-        (pairs(0, 1, 7, 3, 4, 5), DEV, r"examples \(record 3, now r7, was another one\)"),
-        (pairs(0, 1, 2), DEV, r"examples \(there 6 records, now 3\)"),
-        (POOL, pairs(20, 21), r"targets \(there 3 records, now 2\)"),
-        (POOL, pairs(20, 23, 22), r"targets \(record 2, now r23"),
+        (pairs(7, 1, 8, 3, 9, 10), DEV, r"examples \(only 2 of its 6 examples are among the 6 given now\)"),
+        (pairs(0, 1), DEV, r"examples \(only 2 of its 6 examples are among the 2 given now\)"),
+        (POOL, pairs(20, 23, 24), r"targets \(only 1 of its 3 targets are among the 3 given now\)"),
         (POOL, None, "targets: the pool itself in one"),
-        (pairs(5, 4, 3, 2, 1, 0), pairs(22, 21, 20), r"examples \(record 1.*targets \(record 1"),
     ],
 )
 def test_mismatching_records_are_named(tmp_path: Path, examples: bytes, targets: bytes | None, message: str) -> None:
