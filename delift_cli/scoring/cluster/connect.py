@@ -54,8 +54,8 @@ def connect(where: str, *, threads: int | None = None) -> Iterator[Connection]:
     if where.startswith("local:"):
         if count and int(count[1]) > 0:
             number = int(count[1])
-            environments: list[dict[str, str]] = [{}] * number
             threads = threads or max(1, Settings().resolved_threads() // number)
+            environments = [{"NUMBA_NUM_THREADS": str(threads)}] * number
         elif where == "local:cuda":
             environments = [{VISIBLE: device} for device in cuda_devices()]
         else:

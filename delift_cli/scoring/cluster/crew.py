@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import hashlib
 import pickle
 import queue
@@ -9,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -76,10 +78,10 @@ class Left(NamedTuple):
 
 
 class Returned(NamedTuple):
-    """A group came back: `future` holds what it came to."""
+    """A group came back: `answer` holds what it came to, or what went wrong."""
 
     group: Group
-    future: Future
+    answer: concurrent.futures.Future[remote.Answer | None]
 
 
 class Broken(NamedTuple):
@@ -91,6 +93,13 @@ class Broken(NamedTuple):
 Event: TypeAlias = "Joined | Left | Returned | Broken"
 
 
+class Sent(NamedTuple):
+    """What was asked of a worker: the task there, and what arrives here when it is done."""
+
+    task: Future
+    arrives: concurrent.futures.Future[Any]
+
+
 @dataclass
 class _Known:
     """A worker that was seen: `state` is joining, in, or out for good; `waiting` is what it was asked meanwhile."""
@@ -98,7 +107,7 @@ class _Known:
     address: str
     name: str
     state: str = "joining"
-    waiting: set[Future] = field(default_factory=set)
+    waiting: set[Sent] = field(default_factory=set)
 
 
 class Crew:
@@ -109,7 +118,8 @@ class Crew:
 
     Args:
         client: connected to the scheduler.
-        content, job: see `worker`; the records of `job` are `records`, pickled.
+        content: the model; its files here are `files`.
+        make_job: from the SHA-256 of the pickled records; see `worker.Job`.
         cost: about how many tokens a unit takes.
         say: is told who comes and goes.
     """
@@ -118,6 +128,7 @@ class Crew:
         self,
         client: Client,
         content: remote.Content,
+        files: Sequence[Path],
         make_job: Callable[[str], remote.Job],
         records: tuple[EncodedExamples, EncodedTargets],
         check: Check,
@@ -129,6 +140,7 @@ class Crew:
         self.members: dict[str, Member] = {}
         self._client = client
         self._content = content
+        self._files = files
         self._records = pickle.dumps(records, protocol=5)
         self._job = make_job(hashlib.sha256(self._records).hexdigest())
         self._job_key = uuid.uuid4().hex
@@ -157,17 +169,19 @@ class Crew:
         """Workers that are getting ready."""
         return sum(known.state == "joining" for known in list(self._known.values()))
 
-    def send(self, group: Group) -> Future:
+    def send(self, group: Group) -> Sent:
         """Have a group measured; `events` will tell."""
         member = self.members[group.worker]
-        future = self._submit(member.address, remote.measure, self._job_key, [item.unit for item in group.items])
-        future.add_done_callback(lambda done: self.events.put(Returned(group, done)))
-        return future
+        sent = self._submit(member.address, remote.measure, self._job_key, [item.unit for item in group.items])
+        sent.arrives.add_done_callback(lambda answer: self.events.put(Returned(group, answer)))
+        return sent
 
-    def drop(self, futures: Iterable[Future]) -> None:
+    def drop(self, sent: Iterable[Sent]) -> None:
         """Nobody waits for these any more; what has not begun never will."""
-        with suppress(Exception):
-            self._client.cancel(list(futures))
+        tasks = [one.task for one in sent]
+        if tasks:
+            with suppress(Exception):
+                self._client.cancel(tasks)
 
     def put_aside(self, key: str, reason: str) -> None:
         """Send nothing more to a worker."""
@@ -189,8 +203,10 @@ class Crew:
         self._known.pop(key, None)
         self.events.put(Left(key, died=False))
 
-    def _submit(self, address: str, function: Callable[..., Any], *arguments: Any) -> Future:
-        return self._client.submit(function, *arguments, workers=[address], pure=False)
+    def _submit(self, address: str, function: Callable[..., Any], *arguments: Any) -> Sent:
+        task = self._client.submit(function, *arguments, workers=[address], pure=False)
+        gathering = self._client.gather(task, asynchronous=True)
+        return Sent(task, asyncio.run_coroutine_threadsafe(gathering, self._client.loop.asyncio_loop))
 
     def _watch(self) -> None:
         seen = time.monotonic()
@@ -214,7 +230,7 @@ class Crew:
         now = {f"{address} {about['id']}": (address, about) for address, about in present.items()}
         for key in self._known.keys() - now.keys():
             known = self._known.pop(key)
-            self._client.cancel(list(known.waiting))
+            self.drop(list(known.waiting))
             if known.state == "in":
                 self._say(f"worker {known.name} is gone")
             self.events.put(Left(key, died=True))
@@ -240,7 +256,7 @@ class Crew:
         """Everything that a worker must have and show, or an error that says what it lacks."""
 
         def ask(function: Callable[..., Any], *arguments: Any) -> Any:
-            return self._ask(known, function, *arguments).result()
+            return self._ask(key, known, function, *arguments).arrives.result()
 
         greeting: remote.Greeting = ask(remote.greet, self._content)
         known.name = f"{known.name} on {greeting.host}"
@@ -248,9 +264,9 @@ class Crew:
             raise RunError(f"it has delift {greeting.version}, this is {__version__}")
         with self._host_locks[greeting.host]:  # the workers of a host share what is sent to one
             if greeting.path is None and ask(remote.greet, self._content).path is None:
-                self._send_model(known)
+                self._send_model(key, known)
         records = (self._job.records, len(self._records))
-        self._send_parts(known, self._records, partial(remote.take_records, *records))
+        self._send_parts(key, known, self._records, partial(remote.take_records, *records))
         contexts = ask(remote.open_job, self._job_key, self._job)
         ask(remote.measure, self._job_key, self._check.units)  # warms up
         answer: remote.Answer = ask(remote.measure, self._job_key, self._check.units)
@@ -273,29 +289,31 @@ class Crew:
             )
         return float(off.max())
 
-    def _send_model(self, known: _Known) -> None:
-        files = self._content.files
-        self._say(f"worker {known.name} does not have the model: sending {sum(size for _, size in files) / 1e9:.2f} GB")
-        for number, (name, _) in enumerate(files):
-            data = np.memmap(Path(self._content.path).with_name(name), np.uint8, "r")
-            self._send_parts(known, data, partial(remote.take_model, self._content, number))
-        self._ask(known, remote.keep_model, self._content).result()
+    def _send_model(self, key: str, known: _Known) -> None:
+        size = sum(size for _, size in self._content.files)
+        self._say(f"worker {known.name} does not have the model: sending {size / 1e9:.2f} GB")
+        for number, file in enumerate(self._files):
+            data = np.memmap(file, np.uint8, "r")
+            self._send_parts(key, known, data, partial(remote.take_model, self._content, number))
+        self._ask(key, known, remote.keep_model, self._content).arrives.result()
 
-    def _send_parts(self, known: _Known, data: Any, take: Callable[[int, bytes], None]) -> None:
+    def _send_parts(self, key: str, known: _Known, data: Any, take: Callable[[int, bytes], None]) -> None:
         """`take` is called there with the offset and the bytes of every part, a few of them at a time."""
-        underway: deque[Future] = deque()
+        underway: deque[Sent] = deque()
         for start in range(0, len(data), PART):
-            underway.append(self._ask(known, take, start, bytes(data[start : start + PART])))
+            underway.append(self._ask(key, known, take, start, bytes(data[start : start + PART])))
             if len(underway) >= WINDOW:
-                underway.popleft().result()
-        for future in underway:
-            future.result()
+                underway.popleft().arrives.result()
+        for sent in underway:
+            sent.arrives.result()
 
-    def _ask(self, known: _Known, function: Callable[..., Any], *arguments: Any) -> Future:
-        future = self._submit(known.address, function, *arguments)
-        known.waiting.add(future)
-        future.add_done_callback(known.waiting.discard)
-        return future
+    def _ask(self, key: str, known: _Known, function: Callable[..., Any], *arguments: Any) -> Sent:
+        sent = self._submit(known.address, function, *arguments)
+        known.waiting.add(sent)
+        sent.arrives.add_done_callback(lambda _: known.waiting.discard(sent))
+        if self._known.get(key) is not known or self._closed.is_set():
+            self.drop([sent])
+        return sent
 
 
 def _brief(error: BaseException) -> str:

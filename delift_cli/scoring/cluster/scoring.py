@@ -5,12 +5,12 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
-from distributed import Client, Future
+from distributed import Client
 
 from ...cache.stored import Writing
 from ...errors import RunError
@@ -19,9 +19,9 @@ from ...prompt.encoding import EncodedExamples
 from ..job import Engine, Inputs
 from ..pairs import Measures, TargetTokens, Unit, Work, lacking_base, write_base
 from ..tuning import TOLERANCE
-from .crew import Broken, Check, Crew, Joined, Left, Returned
+from .crew import Broken, Check, Crew, Joined, Left, Returned, Sent
 from .dispatch import Dispatch, Group
-from .worker import ALONE, Content, Job, open_scorings
+from .worker import ALONE, Answer, Content, Job, OpenScorings, open_scorings
 
 CHECK_EXAMPLES, CHECK_TARGETS = 2, 8  # pairs that every worker measures to be let in
 EXACT_TOLERANCE = 2e-3  # contract of unquantized weights: mean |difference of distances|; of others `TOLERANCE`
@@ -86,7 +86,7 @@ class ClusterScoring:
 
     def _measured(self, units: Iterable[Unit]) -> Generator[tuple[Unit, Measures], None, None]:
         crew, dispatch = self._crew, Dispatch((unit, self._cost(unit)) for unit in units)
-        out: dict[Group, Future] = {}
+        out: dict[Group, Sent] = {}
         for member in list(crew.members.values()):
             dispatch.join(member.key, member.name, member.rate, member.contexts, time.monotonic())
         last_worker = time.monotonic()
@@ -107,7 +107,7 @@ class ClusterScoring:
         finally:
             crew.drop(out.values())
 
-    def _next_event(self, dispatch: Dispatch, out: dict[Group, Future]) -> Generator[tuple[Unit, Measures], None, None]:
+    def _next_event(self, dispatch: Dispatch, out: dict[Group, Sent]) -> Generator[tuple[Unit, Measures], None, None]:
         crew = self._crew
         try:
             event = crew.events.get(timeout=TICK_SECONDS)
@@ -122,8 +122,8 @@ class ClusterScoring:
                 crew.members.pop(key, None)
                 crew.drop([out.pop(group) for group in list(out) if group.worker == key])
                 dispatch.lose(key, died=died)
-            case Returned(group, future) if out.pop(group, None) is not None:
-                yield from self._returned(dispatch, group, future)
+            case Returned(group, answer) if out.pop(group, None) is not None:
+                yield from self._returned(dispatch, group, answer)
                 if dispatch.failing(group.worker):
                     crew.put_aside(group.worker, "one unit after the other fails on it")
                 crew.drop([out.pop(other) for other in dispatch.useless() if other in out])
@@ -131,10 +131,10 @@ class ClusterScoring:
                 raise RunError(f"{reason}; what was scored is safe, the same command goes on from there")
 
     def _returned(
-        self, dispatch: Dispatch, group: Group, future: Future
+        self, dispatch: Dispatch, group: Group, arrived: Future[Answer | None]
     ) -> Generator[tuple[Unit, Measures], None, None]:
         try:
-            answer = future.result()
+            answer = arrived.result()
         except CancelledError:
             dispatch.give_up(group)
             return
@@ -198,6 +198,7 @@ def at_work_on(
     threads: int | None,
     took_part: Callable[[str, float], None],
     say: Callable[[str], None],
+    opening: OpenScorings = open_scorings,
 ) -> Iterator[ClusterScoring]:
     """The workers of a cluster, ready to score; what `job.at_work` is for this machine alone.
 
@@ -205,6 +206,7 @@ def at_work_on(
         source, sha256: the model as it is; `engine.weights` says what workers make of it.
         threads: of a worker; None for all cores that it may use.
         took_part, say: see `ClusterScoring`.
+        opening: makes what measures on a worker.
     """
     content = Content(
         sha256, str(source.path.absolute()), tuple((part.name, part.stat().st_size) for part in source.parts)
@@ -214,7 +216,8 @@ def at_work_on(
     crew = Crew(
         client,
         content,
-        lambda records: Job(content, engine.weights, settings, records, open_scorings),
+        source.parts,
+        lambda records: Job(content, engine.weights, settings, records, opening),
         (examples, inputs.encoded_targets),
         check_pairs(engine, inputs),
         cost=lambda unit: unit_tokens(examples, targets, unit),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import sys
+import time
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ import pytest
 from one_by_one import TEXTS, Block, MemoryCache, pool
 
 pytest.importorskip("distributed")
+sys.path.insert(0, str(Path(__file__).parent))  # the workers import what is wrong with them from here
+import faulty
 
 from delift_cli.errors import InputError, RunError
 from delift_cli.model.llama import Settings
@@ -95,3 +100,33 @@ def test_two_processes_give_the_same_bytes(run: Run, two: Any, expected: MemoryC
     assert work.rows == len(cache.distance)
     assert work.tokens > 0
     assert list(run.kinds.values()) == [0.0]
+
+
+def test_a_worker_killed_at_a_random_unit(run: Run, two: Any, expected: MemoryCache) -> None:
+    rng = random.Random(20)
+    for _ in range(10):
+        cache = MemoryCache(*run.block.shape)
+        dies_at = rng.randrange(1, len(cache.distance) - 5)
+
+        def kill(rows: int, dies_at: int = dies_at) -> None:
+            if rows == dies_at:
+                pids = two.client.run(os.getpid, on_error="ignore")
+                os.kill(rng.choice(sorted(pids.values())), signal.SIGKILL)
+
+        with run.on(two, opening=partial(faulty.opening, faults={"*": "brief"})) as scoring:
+            run.all_pairs(scoring, cache, kill)
+            assert scoring.work.pairs == cache.distance.size
+        assert_same_bits(cache, expected)
+        assert sorted(cache.written) == list(range(len(cache.distance)))
+
+
+def test_a_slow_worker_does_not_hold_the_others_back(run: Run, two: Any, expected: MemoryCache) -> None:
+    cache = MemoryCache(*run.block.shape)
+    two.client.wait_for_workers(2, timeout=30)
+    with run.on(two, opening=partial(faulty.opening, faults={"0": "slow", "1": "brief"})) as scoring:
+        while len(scoring.crew.members) < 2:
+            scoring.crew.wait(0.1)
+        started = time.monotonic()
+        run.all_pairs(scoring, cache)
+        assert time.monotonic() - started < 2.5  # one unit of the slow one takes 3 s
+    assert_same_bits(cache, expected)
