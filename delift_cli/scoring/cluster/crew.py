@@ -32,6 +32,7 @@ from .dispatch import Group
 PART = 4 << 20  # bytes of a model or of records sent at a time
 WINDOW = 4  # parts on their way to a worker at one time
 POLL_SECONDS = 0.5
+TELL_SECONDS = 2.0
 RECONNECT_SECONDS = 60.0  # how long the scheduler may be away
 
 
@@ -144,6 +145,7 @@ class Crew:
         self._records = pickle.dumps(records, protocol=5)
         self._job = make_job(hashlib.sha256(self._records).hexdigest())
         self._job_key = uuid.uuid4().hex
+        self._run = 0
         self._check = check
         self._cost = cost
         self._say = say
@@ -161,8 +163,8 @@ class Crew:
         self._closed.set()
         self._watching.join(5)
         self._letting_in.shutdown(wait=False, cancel_futures=True)
-        with suppress(Exception):  # the workers forget it anyway when another job comes
-            self._client.run(remote.close_job, self._job_key, workers=[m.address for m in self.members.values()])
+        with suppress(Exception):  # a worker that does not hear it forgets the job when another one comes
+            self._tell(remote.close_job, self._job_key).result(timeout=TELL_SECONDS)
 
     @property
     def joining(self) -> int:
@@ -172,7 +174,9 @@ class Crew:
     def send(self, group: Group) -> Sent:
         """Have a group measured; `events` will tell."""
         member = self.members[group.worker]
-        sent = self._submit(member.address, remote.measure, self._job_key, [item.unit for item in group.items])
+        sent = self._submit(
+            member.address, remote.measure, self._job_key, self._run, [item.unit for item in group.items]
+        )
         sent.arrives.add_done_callback(lambda answer: self.events.put(Returned(group, answer)))
         return sent
 
@@ -182,6 +186,11 @@ class Crew:
         if tasks:
             with suppress(Exception):
                 self._client.cancel(tasks)
+
+    def end_run(self) -> None:
+        """What is still measured is of no use: the workers leave it."""
+        self._tell(remote.end_run, self._job_key, self._run)
+        self._run += 1
 
     def put_aside(self, key: str, reason: str) -> None:
         """Send nothing more to a worker."""
@@ -202,6 +211,12 @@ class Crew:
         """A worker has lost the job: let it in once more."""
         self._known.pop(key, None)
         self.events.put(Left(key, died=False))
+
+    def _tell(self, function: Callable[..., None], *arguments: Any) -> concurrent.futures.Future[Any]:
+        """Call a function on all members now, whatever they are at."""
+        addresses = [member.address for member in self.members.values()]
+        telling = self._client.run(function, *arguments, workers=addresses, on_error="ignore", asynchronous=True)
+        return asyncio.run_coroutine_threadsafe(telling, self._client.loop.asyncio_loop)
 
     def _submit(self, address: str, function: Callable[..., Any], *arguments: Any) -> Sent:
         task = self._client.submit(function, *arguments, workers=[address], pure=False)
@@ -268,8 +283,8 @@ class Crew:
         records = (self._job.records, len(self._records))
         self._send_parts(key, known, self._records, partial(remote.take_records, *records))
         contexts = ask(remote.open_job, self._job_key, self._job)
-        ask(remote.measure, self._job_key, self._check.units)  # warms up
-        answer: remote.Answer = ask(remote.measure, self._job_key, self._check.units)
+        ask(remote.measure, self._job_key, self._run, self._check.units)  # warms up
+        answer: remote.Answer = ask(remote.measure, self._job_key, self._run, self._check.units)
         deviation = self._compare_numbers(answer)
         tokens = sum(map(self._cost, self._check.units))
         rate = contexts * tokens / max(answer.work.seconds, 1e-6)

@@ -224,7 +224,8 @@ class Dispatch:
                 for item in group.items:
                     if item.done or len(item.sent_to) > 1 or worker in item.failed_on:
                         continue
-                    saved = max(now, ready) - (now + item.tokens / here.rate)
+                    expected = ready if ready > now else 2 * now - ready  # who is late will be as late again
+                    saved = expected - (now + item.tokens / here.rate)
                     if saved > gain:
                         best, gain = [item], saved
         return best

@@ -65,6 +65,13 @@ class ClusterScoring:
         """What was done so far."""
         return replace(self._total, seconds=time.perf_counter() - self._total.started)
 
+    def wait_for(self, workers: int) -> None:
+        """Until so many workers are let in."""
+        nothing = Dispatch()
+        while len(self._crew.members) < workers:
+            for _ in self._next_event(nothing, {}):
+                pass
+
     def base(self, cache: Writing) -> Iterator[Work]:
         """Measure the targets that `cache` lacks without an example."""
         chunks = (Unit(ALONE, missing) for missing in lacking_base(cache, self._targets.count))
@@ -105,7 +112,9 @@ class ClusterScoring:
                     last_worker = time.monotonic()
                     self._say(f"waiting for workers ({crew.joining} getting ready)")
         finally:
-            crew.drop(out.values())
+            if out:
+                crew.drop(out.values())
+                crew.end_run()
 
     def _next_event(self, dispatch: Dispatch, out: dict[Group, Sent]) -> Generator[tuple[Unit, Measures], None, None]:
         crew = self._crew

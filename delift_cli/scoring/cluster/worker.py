@@ -9,6 +9,7 @@ import pickle
 import queue
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -93,11 +94,12 @@ def open_scorings(
 
 @dataclass
 class _Opened:
-    """A job with its model loaded; `free` holds what is not measuring."""
+    """A job with its model loaded; `free` holds what is not measuring, of `count`. Runs before `run` are over."""
 
     stack: ExitStack
     free: queue.SimpleQueue[Scoring]
     count: int
+    run: int = 0
     used: float = field(default_factory=time.monotonic)
 
 
@@ -181,15 +183,28 @@ def open_job(key: str, job: Job) -> int:
 
 
 def close_job(key: str) -> None:
-    """Free what a job holds."""
+    """Free what a job holds, as soon as nothing is measured with it."""
     opened = _opened.pop(key, None)
-    if opened is not None:
-        for _ in range(opened.count):  # what is measuring ends first
+    if opened is None:
+        return
+    opened.run = sys.maxsize
+
+    def close() -> None:
+        for _ in range(opened.count):
             opened.free.get()
         opened.stack.close()
 
+    threading.Thread(target=close, daemon=True).start()
 
-def measure(key: str, units: Sequence[Unit]) -> Answer | None:
+
+def end_run(key: str, run: int) -> None:
+    """Nobody waits any more for what belongs to this run or to an earlier one."""
+    opened = _opened.get(key)
+    if opened is not None:
+        opened.run = max(opened.run, run + 1)
+
+
+def measure(key: str, run: int, units: Sequence[Unit]) -> Answer | None:
     """Measure units one after the other; None where the job is not open, as in a process that was started again."""
     opened = _opened.get(key)
     if opened is None:
@@ -198,9 +213,11 @@ def measure(key: str, units: Sequence[Unit]) -> Answer | None:
     try:
         before, started = scoring.work, time.perf_counter()
         measured: list[Measures | str] = []
-        while len(measured) < len(units):
+        while len(measured) < len(units) and run >= opened.run:
             try:
-                _measure(scoring, units[len(measured) :], measured)
+                for _ in _measure(scoring, units[len(measured) :], measured):
+                    if run < opened.run:
+                        break
             except DeliftError as error:
                 measured.append(str(error))
             except Exception as error:  # whatever it is, the client decides what becomes of the unit
@@ -220,14 +237,14 @@ def measure(key: str, units: Sequence[Unit]) -> Answer | None:
         opened.free.put(scoring)
 
 
-def _measure(scoring: Scoring, units: Sequence[Unit], measured: list[Measures | str]) -> None:
-    """Append what is measured to `measured`, until all of it is or something fails. Units are of one kind."""
+def _measure(scoring: Scoring, units: Sequence[Unit], measured: list[Measures | str]) -> Iterator[None]:
+    """Append what is measured to `measured`, a unit at each step. Units are of one kind."""
     if units[0].example == ALONE:
         measured.append(scoring.without_example(units[0].targets))
         return
     with closing(scoring.units(units, lambda _, results: measured.append(results))) as steps:
         for _ in steps:
-            pass
+            yield
 
 
 def _find(content: Content) -> Path | None:

@@ -15,6 +15,7 @@ from delift_cli.scoring.cluster.worker import open_scorings
 from delift_cli.scoring.pairs import Measures, Scoring, Unit
 
 CHECKED = 4  # units that a worker measures to be let in: twice two
+SLOW_SECONDS = 8.0  # of a unit on a slow worker
 
 
 class Faulty:
@@ -69,7 +70,7 @@ def _refuse(unit: Unit, count: int, measured: Measures) -> Measures:
 
 FAULTS = {
     "brief": _delayed(0.02),
-    "slow": _delayed(3.0),
+    "slow": _delayed(SLOW_SECONDS),
     "nan": _nan,
     "other numbers": _other,
     "one unit": _refuse,
