@@ -140,6 +140,24 @@ def cells_needed(prefixes: Sequence[Tokens], targets: TargetTokens, batch: int) 
     return max(alone, prefix + int(targets.lengths.max(initial=0))) + prefix + batch
 
 
+def lacking_base(cache: Writing, count: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Of each chunk of the `count` targets those that `cache` lacks without an example, int64, ascending."""
+    for start in range(0, count, BASE_CHUNK):
+        chunk = np.arange(start, min(start + BASE_CHUNK, count))
+        missing = chunk[np.isnan(cache.base_distance[chunk])]
+        if len(missing):
+            yield missing
+
+
+def write_base(cache: Writing, missing: npt.NDArray[np.int64], measured: Measures) -> None:
+    """Store what `lacking_base` said was missing of a chunk."""
+    start = int(missing[0]) // BASE_CHUNK * BASE_CHUNK
+    chunk = slice(start, start + BASE_CHUNK)
+    distance, logprob = cache.base_distance[chunk].copy(), cache.base_logprob[chunk].copy()
+    distance[missing - start], logprob[missing - start] = measured
+    cache.write_base(start, distance, logprob)
+
+
 def score(
     models: Sequence[Model],
     examples: EncodedExamples,
@@ -182,21 +200,19 @@ class Scoring:
     def alone(self) -> Iterator[Measures]:
         """Measure all targets without an example, a part at a time."""
         for start in range(0, self._targets.count, BASE_CHUNK):
-            yield self._scorers[0].alone(self._targets.alone, self._targets.all[start : start + BASE_CHUNK])
+            yield self.without_example(self._targets.all[start : start + BASE_CHUNK])
 
     def base(self, cache: Writing) -> Iterator[Work]:
         """Measure the targets that `cache` lacks without an example."""
-        targets = self._targets
-        for start in range(0, targets.count, BASE_CHUNK):
-            chunk = np.arange(start, min(start + BASE_CHUNK, targets.count))
-            missing = chunk[np.isnan(cache.base_distance[chunk])]
-            if len(missing):
-                distance, logprob = cache.base_distance[chunk].copy(), cache.base_logprob[chunk].copy()
-                measured = self._scorers[0].alone(targets.alone, missing)
-                distance[missing - start], logprob[missing - start] = measured
-                cache.write_base(start, distance, logprob)
-                yield self.work
+        for missing in lacking_base(cache, self._targets.count):
+            write_base(cache, missing, self.without_example(missing))
+            yield self.work
         cache.sync()
+
+    def without_example(self, chosen: npt.NDArray[np.int64]) -> Measures:
+        """Measure some targets, int64 [chosen], without an example, in their order."""
+        self._stop.clear()
+        return self._scorers[0].alone(self._targets.alone, chosen)
 
     def units(self, units: Iterable[Unit], write: Callable[[Unit, Measures], None]) -> Generator[Work, None, None]:
         """Measure `units`; each one's results, in the order of its targets, go to `write` in this thread."""

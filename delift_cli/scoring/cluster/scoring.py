@@ -1,0 +1,236 @@
+"""What `pairs.Scoring` does on one machine, done by the workers of a cluster: the same units, the same results."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+from distributed import Client
+
+from ...cache.stored import Writing
+from ...errors import RunError
+from ...model.gguf import ModelFile
+from ...prompt.encoding import EncodedExamples
+from ..job import Engine, Inputs
+from ..pairs import Measures, TargetTokens, Unit, Work, lacking_base, write_base
+from ..tuning import TOLERANCE
+from .crew import Broken, Check, Crew, Joined, Left, Returned, Sent
+from .dispatch import Dispatch, Group
+from .worker import ALONE, Answer, Content, Job, OpenScorings, open_scorings
+
+CHECK_EXAMPLES, CHECK_TARGETS = 2, 8  # pairs that every worker measures to be let in
+EXACT_TOLERANCE = 2e-3  # contract of unquantized weights: mean |difference of distances|; of others `TOLERANCE`
+UNQUANTIZED = ("F32", "F16", "BF16")
+TICK_SECONDS = 0.5
+WAITING_SECONDS = 60.0  # how often a run without workers says so
+
+
+class ClusterScoring:
+    """`pairs.Scoring` on the workers of a crew.
+
+    Args:
+        crew: the workers.
+        targets, examples: as for `pairs.Scoring`, here to count tokens.
+        took_part: is told the kind of each machine, and how far its distances are off the client's at most, before
+            anything that it measured is written.
+        say: is told what goes on.
+
+    Raises:
+        RunError: a unit failed for the last time, the scheduler is gone, or the disk is full.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        examples: EncodedExamples,
+        targets: TargetTokens,
+        *,
+        took_part: Callable[[str, float], None],
+        say: Callable[[str], None],
+    ) -> None:
+        self._crew = crew
+        self._examples = examples
+        self._targets = targets
+        self._took_part = took_part
+        self._say = say
+        self._total = Work()
+
+    @property
+    def work(self) -> Work:
+        """What was done so far."""
+        return replace(self._total, seconds=time.perf_counter() - self._total.started)
+
+    def wait_for(self, workers: int) -> None:
+        """Until so many workers are let in."""
+        nothing = Dispatch()
+        while len(self._crew.members) < workers:
+            for _ in self._next_event(nothing, {}):
+                pass
+
+    def base(self, cache: Writing) -> Iterator[Work]:
+        """Measure the targets that `cache` lacks without an example."""
+        chunks = (Unit(ALONE, missing) for missing in lacking_base(cache, self._targets.count))
+        for unit, measured in self._measured(list(chunks)):
+            write_base(cache, unit.targets, measured)
+            yield self.work
+        cache.sync()
+
+    def units(self, units: Iterable[Unit], write: Callable[[Unit, Measures], None]) -> Generator[Work, None, None]:
+        """Measure `units`; each one's results, in the order of its targets, go to `write` in this thread."""
+        for unit, measured in self._measured(units):
+            write(unit, measured)
+            self._total.rows += 1
+            self._total.pairs += len(unit.targets)
+            lengths = self._targets.lengths[unit.targets]
+            prefix = len(self._examples.prefixes[unit.example])
+            self._total.plain_tokens += int((lengths + prefix - 1).sum())
+            yield self.work
+
+    def _measured(self, units: Iterable[Unit]) -> Generator[tuple[Unit, Measures], None, None]:
+        crew, dispatch = self._crew, Dispatch((unit, self._cost(unit)) for unit in units)
+        out: dict[Group, Sent] = {}
+        for member in list(crew.members.values()):
+            dispatch.join(member.key, member.name, member.rate, member.contexts, time.monotonic())
+        last_worker = time.monotonic()
+        try:
+            while not dispatch.finished:
+                dispatch.expecting = crew.joining > 0
+                for key in crew.members:
+                    last_worker = time.monotonic()
+                    while (group := dispatch.next_group(key, time.monotonic())) is not None:
+                        out[group] = crew.send(group)
+                yield from self._next_event(dispatch, out)
+                for key in dispatch.overdue(time.monotonic()):
+                    self._say(f"worker {crew.members[key].name} does not answer; its units go to others")
+                    crew.start_again(key)
+                if time.monotonic() - last_worker > WAITING_SECONDS:
+                    last_worker = time.monotonic()
+                    self._say(f"waiting for workers ({crew.joining} getting ready)")
+        finally:
+            if out:
+                crew.drop(out.values())
+                crew.end_run()
+
+    def _next_event(self, dispatch: Dispatch, out: dict[Group, Sent]) -> Generator[tuple[Unit, Measures], None, None]:
+        crew = self._crew
+        try:
+            event = crew.events.get(timeout=TICK_SECONDS)
+        except queue.Empty:
+            return
+        match event:
+            case Joined(member):
+                self._took_part(member.machine, member.deviation)
+                crew.members[member.key] = member
+                dispatch.join(member.key, member.name, member.rate, member.contexts, time.monotonic())
+            case Left(key, died):
+                crew.members.pop(key, None)
+                crew.drop([out.pop(group) for group in list(out) if group.worker == key])
+                dispatch.lose(key, died=died)
+            case Returned(group, answer) if out.pop(group, None) is not None:
+                yield from self._returned(dispatch, group, answer)
+                if dispatch.failing(group.worker):
+                    crew.put_aside(group.worker, "one unit after the other fails on it")
+                crew.drop([out.pop(other) for other in dispatch.useless() if other in out])
+            case Broken(reason):
+                raise RunError(f"{reason}; what was scored is safe, the same command goes on from there")
+
+    def _returned(
+        self, dispatch: Dispatch, group: Group, arrived: Future[Answer | None]
+    ) -> Generator[tuple[Unit, Measures], None, None]:
+        try:
+            answer = arrived.result()
+        except CancelledError:
+            dispatch.give_up(group)
+            return
+        except Exception as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            yield from dispatch.answer(group, [reason] * len(group.items), 0.0, time.monotonic())
+            return
+        if answer is None:  # the process is another one than was let in
+            dispatch.give_up(group)
+            self._crew.forget(group.worker)
+            return
+        self._total.tokens += answer.work.tokens
+        self._total.decode_seconds += answer.work.decode_seconds
+        self._total.reduce_seconds += answer.work.reduce_seconds
+        measured = [_sound(item.unit, given) for item, given in zip(group.items, answer.measured, strict=True)]
+        yield from dispatch.answer(group, measured, answer.work.seconds, time.monotonic())
+
+    def _cost(self, unit: Unit) -> int:
+        return unit_tokens(self._examples, self._targets, unit)
+
+
+def unit_tokens(examples: EncodedExamples, targets: TargetTokens, unit: Unit) -> int:
+    """About how many tokens a unit takes: what targets share is counted for each."""
+    prefix = 0 if unit.example == ALONE else len(examples.prefixes[unit.example])
+    return prefix + int(targets.lengths[unit.targets].sum())
+
+
+def _sound(unit: Unit, given: Measures | str) -> Measures | str:
+    """What came over the network, or why it cannot be what was measured."""
+    if isinstance(given, str):
+        return given
+    if any(array.shape != unit.targets.shape or not np.isfinite(array).all() for array in given):
+        return "the worker gave something that is not a number for each target"
+    return given
+
+
+def check_pairs(engine: Engine, inputs: Inputs) -> Check:
+    """A few pairs spread over the block, measured here."""
+    n, m = inputs.shape
+    targets = np.unique(np.linspace(0, m - 1, CHECK_TARGETS).astype(np.int64))
+    units = [
+        Unit(int(example), targets) for example in np.unique(np.linspace(0, n - 1, CHECK_EXAMPLES).astype(np.int64))
+    ]
+    expected: list[Measures] = []
+    with open_scorings(engine.file, engine.settings, inputs.encoded_examples, inputs.encoded_targets) as scorings:
+        for _ in scorings[0].units(units, lambda _, measured: expected.append(measured)):
+            pass
+    exact = engine.file.quantization() in UNQUANTIZED
+    return Check(units, expected, EXACT_TOLERANCE if exact else TOLERANCE)
+
+
+@contextmanager
+def at_work_on(
+    client: Client,
+    source: ModelFile,
+    sha256: str,
+    engine: Engine,
+    inputs: Inputs,
+    targets: TargetTokens,
+    *,
+    threads: int | None,
+    took_part: Callable[[str, float], None],
+    say: Callable[[str], None],
+    opening: OpenScorings = open_scorings,
+) -> Iterator[ClusterScoring]:
+    """The workers of a cluster, ready to score; what `job.at_work` is for this machine alone.
+
+    Args:
+        source, sha256: the model as it is; `engine.weights` says what workers make of it.
+        threads: of a worker; None for all cores that it may use.
+        took_part, say: see `ClusterScoring`.
+        opening: makes what measures on a worker.
+    """
+    content = Content(
+        sha256, str(source.path.absolute()), tuple((part.name, part.stat().st_size) for part in source.parts)
+    )
+    examples = inputs.encoded_examples
+    settings = replace(engine.settings, threads=threads)
+    crew = Crew(
+        client,
+        content,
+        source.parts,
+        lambda records: Job(content, engine.weights, settings, records, opening),
+        (examples, inputs.encoded_targets),
+        check_pairs(engine, inputs),
+        cost=lambda unit: unit_tokens(examples, targets, unit),
+        say=say,
+    )
+    with crew:
+        yield ClusterScoring(crew, examples, targets, took_part=took_part, say=say)

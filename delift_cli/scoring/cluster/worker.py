@@ -1,0 +1,285 @@
+"""What runs on a worker: find or take in the model, open it once, measure units. dask calls these functions by name."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pickle
+import queue
+import shutil
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from ... import __version__
+from ...cache.files import write_all
+from ...errors import DeliftError, RunError
+from ...model.converted import cache_directory, converted
+from ...model.gguf import ModelFile, locate
+from ...model.llama import Settings, open_models
+from ...prompt.encoding import EncodedExamples, EncodedTargets
+from ..pairs import Measures, Scoring, TargetTokens, Unit, Work, cells_needed
+from ..tuning import machine
+
+ALONE = -1  # in place of a unit's example: its targets are measured without one
+IDLE_SECONDS = 60.0  # a model that another client left open stays so long
+
+
+class Content(NamedTuple):
+    """A model by its content: SHA-256 over its files end to end, where the client has it, their names and sizes."""
+
+    sha256: str
+    path: str
+    files: tuple[tuple[str, int], ...]
+
+
+class Greeting(NamedTuple):
+    """What a worker says of itself: delift's version, its kind (processor, GPUs, build of llama.cpp), host and model.
+
+    `path` is the model's first file there, None where the host does not have it.
+    """
+
+    version: str
+    machine: str
+    host: str
+    path: str | None
+
+
+class Job(NamedTuple):
+    """What a worker needs besides the model's file to score: see `Engine` for weights and settings.
+
+    `records` is the SHA-256 of the pickled `EncodedExamples` and `EncodedTargets`, sent before. `open_scorings` makes
+    what measures, one for each context.
+    """
+
+    content: Content
+    weights: str
+    settings: Settings
+    records: str
+    open_scorings: Callable[
+        [ModelFile, Settings, EncodedExamples, EncodedTargets], AbstractContextManager[list[Scoring]]
+    ]
+
+
+OpenScorings: TypeAlias = Callable[
+    [ModelFile, Settings, EncodedExamples, EncodedTargets], AbstractContextManager[list[Scoring]]
+]
+
+
+class Answer(NamedTuple):
+    """Of each unit what was measured, or why it was not; and the work that it took, of which `seconds` at work."""
+
+    measured: list[Measures | str]
+    work: Work
+
+
+@contextmanager
+def open_scorings(
+    file: ModelFile, settings: Settings, examples: EncodedExamples, targets: EncodedTargets
+) -> Iterator[list[Scoring]]:
+    """One `Scoring` for each context of this process: two for a GPU, so that none waits for the host."""
+    tokens = TargetTokens(targets)
+    cells = cells_needed(examples.prefixes, tokens, settings.batch)
+    with ExitStack() as stack:
+        models = [stack.enter_context(model) for model in open_models(file, settings, cells=cells)]
+        yield [Scoring([model], examples, tokens) for model in models]
+
+
+@dataclass
+class _Opened:
+    """A job with its model loaded; `free` holds what is not measuring, of `count`. Runs before `run` are over."""
+
+    stack: ExitStack
+    free: queue.SimpleQueue[Scoring]
+    count: int
+    run: int = 0
+    used: float = field(default_factory=time.monotonic)
+
+
+_opened: dict[str, _Opened] = {}
+_arriving: dict[str, bytearray] = {}
+_one_at_a_time = threading.Lock()
+
+
+def greet(content: Content) -> Greeting:
+    """Who this worker is, and whether it has the model."""
+    found = _find(content)
+    return Greeting(__version__, machine(), socket.gethostname(), None if found is None else str(found))
+
+
+def take_model(content: Content, number: int, offset: int, part: bytes) -> None:
+    """A part of one of the model's files, in any order; see `keep_model`.
+
+    Raises:
+        RunError: there is no room.
+    """
+    draft = _draft(_received(content)[number])
+    name, size = content.files[number]
+    try:
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        if offset == 0 and shutil.disk_usage(draft.parent).free < size:
+            raise RunError(f"no space for {name} ({size / 1e9:.1f} GB) in {draft.parent}")
+        file = os.open(draft, os.O_CREAT | os.O_WRONLY, 0o600)
+        try:
+            write_all(file, part, offset)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise RunError(f"cannot keep the model in {draft.parent}: {error.strerror}") from None
+
+
+def keep_model(content: Content) -> None:
+    """The model has arrived: keep it with the converted ones if it is what was announced, else RunError."""
+    for place in _received(content):
+        _draft(place).replace(place)
+    if _find(content) is None:
+        for place in _received(content):
+            place.unlink(missing_ok=True)
+        raise RunError("the model arrived damaged: its SHA-256 is not the announced one")
+
+
+def take_records(sha256: str, size: int, offset: int, part: bytes) -> None:
+    """A part of a job's encoded records, kept in memory until the job is opened."""
+    data = _arriving.setdefault(sha256, bytearray(size))
+    data[offset : offset + len(part)] = part
+
+
+def open_job(key: str, job: Job) -> int:
+    """Load the model, converted if need be, and get ready to measure; how many units at a time this worker can.
+
+    Raises:
+        DeliftError: the model is not there or cannot be loaded, or the records did not arrive.
+    """
+    with _one_at_a_time:
+        data = bytes(_arriving.pop(job.records, b""))
+        for other, opened in list(_opened.items()):
+            if other == key:
+                return opened.count
+            if time.monotonic() - opened.used > IDLE_SECONDS:
+                close_job(other)
+        if hashlib.sha256(data).hexdigest() != job.records:
+            raise RunError("the records arrived damaged")
+        examples, targets = pickle.loads(data)
+        path = _find(job.content)
+        if path is None:
+            raise RunError("the model is not there")
+        with _host_lock():
+            threads = job.settings.resolved_threads()
+            file = converted(ModelFile(path), job.content.sha256, job.weights, threads=threads)
+        stack = ExitStack()
+        scorings = stack.enter_context(job.open_scorings(file, job.settings, examples, targets))
+        free: queue.SimpleQueue[Scoring] = queue.SimpleQueue()
+        for scoring in scorings:
+            free.put(scoring)
+        _opened[key] = _Opened(stack, free, len(scorings))
+        return len(scorings)
+
+
+def close_job(key: str) -> None:
+    """Free what a job holds, as soon as nothing is measured with it."""
+    opened = _opened.pop(key, None)
+    if opened is None:
+        return
+    opened.run = sys.maxsize
+
+    def close() -> None:
+        for _ in range(opened.count):
+            opened.free.get()
+        opened.stack.close()
+
+    threading.Thread(target=close, daemon=True).start()
+
+
+def end_run(key: str, run: int) -> None:
+    """Nobody waits any more for what belongs to this run or to an earlier one."""
+    opened = _opened.get(key)
+    if opened is not None:
+        opened.run = max(opened.run, run + 1)
+
+
+def measure(key: str, run: int, units: Sequence[Unit]) -> Answer | None:
+    """Measure units one after the other; None where the job is not open, as in a process that was started again."""
+    opened = _opened.get(key)
+    if opened is None:
+        return None
+    scoring = opened.free.get()
+    try:
+        before, started = scoring.work, time.perf_counter()
+        measured: list[Measures | str] = []
+        while len(measured) < len(units) and run >= opened.run:
+            try:
+                for _ in _measure(scoring, units[len(measured) :], measured):
+                    if run < opened.run:
+                        break
+            except DeliftError as error:
+                measured.append(str(error))
+            except Exception as error:  # whatever it is, the client decides what becomes of the unit
+                measured.append(f"{type(error).__name__}: {error}")
+        after = scoring.work
+        return Answer(
+            measured,
+            Work(
+                tokens=after.tokens - before.tokens,
+                seconds=time.perf_counter() - started,
+                decode_seconds=after.decode_seconds - before.decode_seconds,
+                reduce_seconds=after.reduce_seconds - before.reduce_seconds,
+            ),
+        )
+    finally:
+        opened.used = time.monotonic()
+        opened.free.put(scoring)
+
+
+def _measure(scoring: Scoring, units: Sequence[Unit], measured: list[Measures | str]) -> Iterator[None]:
+    """Append what is measured to `measured`, a unit at each step. Units are of one kind."""
+    if units[0].example == ALONE:
+        measured.append(scoring.without_example(units[0].targets))
+        return
+    with closing(scoring.units(units, lambda _, results: measured.append(results))) as steps:
+        for _ in steps:
+            yield
+
+
+def _find(content: Content) -> Path | None:
+    """The model where the client has it, where $DELIFT_MODEL says, or where it was received; by its SHA-256."""
+    own: list[Path] = []
+    with suppress(DeliftError):
+        own = [locate(None)]
+    for path in (Path(content.path), *own, _received(content)[0]):
+        if not path.is_file():
+            continue
+        with suppress(DeliftError, OSError):
+            file = ModelFile(path)
+            sizes = tuple(part.stat().st_size for part in file.parts)
+            if sizes == tuple(size for _, size in content.files) and file.identity()["sha256"] == content.sha256:
+                return path
+    return None
+
+
+def _received(content: Content) -> list[Path]:
+    """Where the files of a model are that was sent; named as llama.cpp wants the parts of a split one."""
+    head = f"{Path(content.path).stem.split('-00001-of-')[0]}-{content.sha256[:16]}-received"
+    count = len(content.files)
+    names = [f"{head}-{at:05}-of-{count:05}.gguf" for at in range(1, count + 1)] if count > 1 else [f"{head}.gguf"]
+    return [cache_directory() / name for name in names]
+
+
+def _draft(place: Path) -> Path:
+    return place.with_suffix(f".{os.getpid()}.part")
+
+
+@contextmanager
+def _host_lock() -> Iterator[None]:
+    """One worker of a host at a time, where the file system can lock."""
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    with (cache_directory() / "worker.lock").open("a") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,220 @@
+"""Two worker processes of this machine, killed, stopped and spoiled: the same bytes as from this process alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from one_by_one import TEXTS, Block, MemoryCache, pool
+
+pytest.importorskip("distributed")
+sys.path.insert(0, str(Path(__file__).parent))  # the workers import what is wrong with them from here
+import faulty
+
+from delift_cli.errors import InputError, RunError
+from delift_cli.model.llama import Settings
+from delift_cli.scoring.cluster import ClusterScoring, at_work_on, connect, dispatch
+from delift_cli.scoring.cluster.worker import Content
+from delift_cli.scoring.job import Engine, Inputs
+from delift_cli.scoring.pairs import TargetTokens, Unit
+
+SETTINGS = Settings(threads=1, batch=64)
+SLOW_SECONDS = faulty.SLOW_SECONDS
+
+
+class Run:
+    """A block of the tiny model, how it is scored here and on a cluster."""
+
+    def __init__(self, path: Path) -> None:
+        records = pool([(f"{prompt} {at}", response) for at in range(4) for prompt, response in TEXTS])
+        self.block = Block(path, records)
+        self.inputs = Inputs(records, None, self.block.examples, self.block.targets)
+        self.said: list[str] = []
+        self.kinds: dict[str, float] = {}
+
+    @contextmanager
+    def on(self, connection: Any, **changes: Any) -> Iterator[ClusterScoring]:
+        file = self.block.file
+        with at_work_on(
+            connection.client,
+            file,
+            file.identity()["sha256"],
+            Engine(file, "as-is", None, SETTINGS),
+            self.inputs,
+            TargetTokens(self.block.targets),
+            threads=1,
+            took_part=self.kinds.__setitem__,
+            say=self.said.append,
+            **changes,
+        ) as scoring:
+            yield scoring
+
+    def all_pairs(self, scoring: ClusterScoring, cache: MemoryCache, at: Callable[[int], None] | None = None) -> None:
+        for _ in scoring.base(cache):  # type: ignore[arg-type]
+            pass
+        m = cache.distance.shape[1]
+        rows = np.flatnonzero(cache.rows["done"] < m).tolist()
+        units = (Unit(row, np.arange(m)) for row in rows)
+        for work in scoring.units(units, lambda unit, measured: cache.write_row(unit.example, *measured)):
+            if at:
+                at(work.rows)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_model: Callable[..., Path]) -> Run:
+    return Run(tiny_model())
+
+
+@pytest.fixture(scope="module")
+def expected(run: Run) -> MemoryCache:
+    return run.block.score(SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Any]:
+    with connect("local:2") as connection:
+        yield connection
+
+
+def assert_same_bits(given: MemoryCache, expected: MemoryCache) -> None:
+    for one, other in zip(given.arrays(), expected.arrays(), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_two_processes_give_the_same_bytes(run: Run, two: Any, expected: MemoryCache) -> None:
+    cache = MemoryCache(*run.block.shape)
+    with run.on(two) as scoring:
+        run.all_pairs(scoring, cache)
+        work = scoring.work
+    assert_same_bits(cache, expected)
+    assert sorted(cache.written) == list(range(len(cache.distance)))
+    assert work.pairs == cache.distance.size
+    assert work.rows == len(cache.distance)
+    assert work.tokens > 0
+    assert list(run.kinds.values()) == [0.0]
+
+
+KILLS = int(os.environ.get("DELIFT_TEST_KILLS", "2"))  # runs, each with a worker that dies
+
+
+def test_a_worker_killed_at_a_random_unit(run: Run, two: Any, expected: MemoryCache) -> None:
+    rng = random.Random(20)
+    for _ in range(KILLS):
+        cache = MemoryCache(*run.block.shape)
+        dies_at = rng.randrange(1, len(cache.distance) - 5)
+
+        def kill(rows: int, dies_at: int = dies_at) -> None:
+            if rows == dies_at:
+                pids = two.client.run(os.getpid, on_error="ignore")
+                os.kill(rng.choice(sorted(pids.values())), signal.SIGKILL)
+
+        with run.on(two, opening=partial(faulty.opening, faults={"*": "brief"})) as scoring:
+            run.all_pairs(scoring, cache, kill)
+            assert scoring.work.pairs == cache.distance.size
+        assert_same_bits(cache, expected)
+        assert sorted(cache.written) == list(range(len(cache.distance)))
+
+
+def score_with(run: Run, two: Any, faults: dict[str, str], at: Callable[[int], None] | None = None) -> MemoryCache:
+    """All pairs by both workers, of which some have a fault."""
+    cache = MemoryCache(*run.block.shape)
+    run.said.clear()
+    two.client.wait_for_workers(2, timeout=60)
+    with run.on(two, opening=partial(faulty.opening, faults=faults)) as scoring:
+        scoring.wait_for(2)
+        run.all_pairs(scoring, cache, at)
+    return cache
+
+
+def test_a_worker_that_gives_nan_is_put_aside(run: Run, two: Any, expected: MemoryCache) -> None:
+    assert_same_bits(score_with(run, two, {"0": "nan", "1": "brief"}), expected)
+    assert any("worker 0" in line and "left out" in line for line in run.said)
+
+
+def test_a_worker_with_other_numbers_is_refused_by_name(run: Run, two: Any, expected: MemoryCache) -> None:
+    cache = MemoryCache(*run.block.shape)
+    run.said.clear()
+    opening = partial(faulty.opening, faults={"0": "other numbers"}, checked=0)
+    with run.on(two, opening=opening) as scoring:
+        scoring.wait_for(1)
+        run.all_pairs(scoring, cache)
+    assert_same_bits(cache, expected)
+    (refused,) = (line for line in run.said if "refused" in line)
+    assert "worker 0 on" in refused
+    assert "0.0500" in refused
+
+
+def test_a_unit_that_fails_everywhere_stops_the_run_with_its_reason(run: Run, two: Any) -> None:
+    cache = MemoryCache(*run.block.shape)
+    opening = partial(faulty.opening, faults={"*": "one unit"})
+    with run.on(two, opening=opening) as scoring, pytest.raises(RunError, match=r"example 8 failed 3 times.*a number"):
+        run.all_pairs(scoring, cache)
+    assert cache.written
+    assert np.isnan(cache.distance[7]).all()
+
+
+def test_a_worker_that_hangs(run: Run, two: Any, expected: MemoryCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "SLACK", 0.5)
+    stopped: list[int] = []
+
+    def stop(rows: int) -> None:
+        if rows == 5:
+            stopped.append(two.client.run(os.getpid)[min(two.client.scheduler_info()["workers"])])
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    try:
+        assert_same_bits(score_with(run, two, {"*": "brief"}, stop), expected)
+    finally:
+        for pid in stopped:
+            with suppress(ProcessLookupError):  # its nanny may have ended it
+                os.kill(pid, signal.SIGCONT)
+
+
+def test_a_slow_worker_does_not_hold_the_others_back(run: Run, two: Any, expected: MemoryCache) -> None:
+    finished: list[float] = []
+    started: list[float] = []
+
+    def clock(rows: int) -> None:
+        started.append(time.monotonic()) if rows == 1 else finished.append(time.monotonic())
+
+    assert_same_bits(score_with(run, two, {"0": "slow"}, clock), expected)
+    assert finished[-1] - started[0] < SLOW_SECONDS  # of one unit, and the slow worker began with one
+
+
+def test_a_model_that_is_not_there_is_sent(
+    run: Run, expected: MemoryCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DELIFT_CACHE", str(tmp_path))
+    monkeypatch.setenv("DELIFT_MODEL", "/nowhere.gguf")
+    monkeypatch.setattr(
+        "delift_cli.scoring.cluster.scoring.Content", lambda sha, path, files: Content(sha, "/nowhere/x.gguf", files)
+    )
+    cache = MemoryCache(*run.block.shape)
+    with connect("local:1") as one, run.on(one) as scoring:
+        run.all_pairs(scoring, cache)
+    assert_same_bits(cache, expected)
+    (sent,) = tmp_path.glob("*-received.gguf")
+    assert sent.read_bytes() == run.block.file.path.read_bytes()
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("where", ["local:0", "local:x", "nowhere", "tcp://no-port", "local:"])
+def test_addresses_that_are_none(where: str) -> None:
+    with pytest.raises(InputError, match="--cluster"), connect(where):
+        pass
+
+
+def test_no_scheduler_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delift_cli.scoring.cluster.addresses.CONNECT_SECONDS", 0.2)
+    with pytest.raises(RunError, match="no dask scheduler answers"), connect("tcp://127.0.0.1:9"):
+        pass
