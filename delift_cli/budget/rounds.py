@@ -15,7 +15,8 @@ from ..cache.sparse import Asked, SparseCache, SparseWriter, StoredRound
 from ..errors import InputError
 from ..scoring.embeddings import Embeddings
 from ..scoring.job import Forecast, Inputs
-from ..scoring.pairs import Measures, Scoring, TargetTokens, Unit, Work, common_start
+from ..scoring.measures import Measures
+from ..scoring.pairs import Scoring, TargetTokens, Unit, Work, common_start
 from . import plan
 from .measured import Scored, settled
 from .partial_block import proposals, said_without, scored
