@@ -30,6 +30,7 @@ _FIELDS: dict[str, Any] = {  # what every manifest has, and what kind of value
     "targets.same_as_examples": bool,
     "weights.type": str,
     "run.batch": int,
+    "run.states": (int, type(None)),  # not in caches from before there were hybrid models
     "settings": dict,
     "fields": dict,
     "pending": list,

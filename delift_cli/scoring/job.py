@@ -19,7 +19,7 @@ from ..data.record import RecordSet
 from ..errors import InputError
 from ..model.converted import converted
 from ..model.gguf import ModelFile, locate
-from ..model.llama import Model, Settings, open_models
+from ..model.llama import MAX_SEQUENCES, Model, Settings, open_models
 from ..prompt.encoding import (
     EncodedExamples,
     EncodedTargets,
@@ -32,6 +32,7 @@ from ..prompt.encoding import (
 from ..prompt.template import TEMPLATE_DATE, ChatTemplate
 from .pairs import Probe, TargetTokens, Work, cells_needed, common_start, score
 from .tuning import tune
+from .way import checked, first_way
 
 METRIC = {
     "distance": "||1 - p||_2 / sqrt(L) over the response's tokens and its end of turn",
@@ -131,9 +132,13 @@ def choose_engine(
     """Weights and settings for this run.
 
     What the user set stays as it is. An existing cache goes on with the weights, the attention and the batches that
-    it was begun with; for a new one `auto` asks the tuning of this model on this machine.
+    it was begun with; for a new one `auto` asks the tuning of this model on this machine. A few pairs are checked
+    against evaluating each alone before anything is scored.
+
+    Raises:
+        InputError: this model does not give pairs that are evaluated together the numbers that each gets alone.
     """
-    deviation = None
+    deviation, pairs = None, (inputs.encoded_examples, inputs.target_tokens)
     begun = read_manifest(cache) if cache is not None and (cache / "manifest.json").exists() else None
     if begun is not None and begun["model"]["sha256"] != sha256:
         begun = None  # another model's; opening it will say so
@@ -143,9 +148,11 @@ def choose_engine(
             settings = replace(settings, flash_attention=begun["settings"]["flash_attention"])
         if weights in ("auto", begun["weights"]["type"]):
             weights, deviation = begun["weights"]["type"], begun["weights"]["deviation"]
-    settings = replace(settings, batch=batch or settings.batch)
+    settings = replace(settings, batch=batch or settings.batch, states=_way(begun, file))
     if weights == "auto":
-        tuning = tune(file, sha256, settings, inputs.encoded_examples, inputs.target_tokens, say=say)
+        if file.keeps_states:  # some of them end the process in the wrong way, tuning too
+            settings = checked(file, sha256, settings, *pairs, fixed=begun is not None, say=say)
+        tuning = tune(file, sha256, settings, *pairs, say=say)
         weights, deviation = tuning.weights, tuning.deviation
         settings = replace(
             settings,
@@ -154,7 +161,16 @@ def choose_engine(
             flash_attention=tuning.flash_attention if settings.flash_attention == "auto" else settings.flash_attention,
         )
     run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
+    settings = checked(run_file, sha256, settings, *pairs, fixed=begun is not None, say=say)
     return Engine(run_file, weights, deviation, settings)
+
+
+def _way(begun: dict[str, Any] | None, file: ModelFile) -> int | None:
+    """A cache goes on in the way that it was begun in, for the sake of the same bytes."""
+    if begun is None:
+        return first_way(file)
+    states = begun["run"].get("states")
+    return states if states is None or 0 < states < MAX_SEQUENCES else first_way(file)
 
 
 def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> tuple[Engine, ChatTemplate]:
@@ -179,6 +195,7 @@ def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> 
         batch=manifest["run"]["batch"],
         kv_type=manifest["settings"]["kv_type"],
         flash_attention=manifest["settings"]["flash_attention"],
+        states=_way(manifest, file),
     )
     weights = manifest["weights"]["type"]
     run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
@@ -201,7 +218,7 @@ def describe(
     return {
         "model": identity,
         "weights": {"type": engine.weights, "deviation": engine.deviation},
-        "run": {"batch": engine.settings.batch},
+        "run": {"batch": engine.settings.batch, "states": engine.settings.states},
         "template": {
             "name": template.name,
             "text": template.source,
