@@ -72,7 +72,7 @@ def measure(
         after - first
         for after, first in zip((scorer.tokens, scorer.decode_seconds, scorer.reduce_seconds), before, strict=True)
     )
-    all_tokens, plain_tokens = expected_tokens(inputs, targets)
+    all_tokens, plain_tokens = expected_tokens(inputs, targets, scorer.lay_out)
     result: dict[str, Any] = {
         "data": data,
         "model": f"{identity['name']} {identity['quantization']}",

@@ -16,7 +16,7 @@ from ..cache.manifest import read_manifest
 from ..cache.sparse import SparseWriter, open_sparse_for_scoring
 from ..cache.stored import Stored
 from ..data.record import RecordSet
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..model.converted import converted
 from ..model.gguf import ModelFile, locate
 from ..model.llama import MAX_SEQUENCES, Model, Settings, open_models
@@ -30,7 +30,10 @@ from ..prompt.encoding import (
     without_refused,
 )
 from ..prompt.template import TEMPLATE_DATE, ChatTemplate
-from .pairs import Probe, TargetTokens, Work, cells_needed, common_start, score
+from ..prompt.trie import build_trie
+from .measures import NotFiniteError
+from .pairs import Probe, TargetTokens, Work, cells_needed, common_start, lay_out_of, score
+from .row_scorer import LayOut
 from .tuning import tune
 from .way import checked, first_way
 
@@ -54,6 +57,16 @@ class Inputs:
     def shape(self) -> tuple[int, int]:
         """(examples, targets)."""
         return len(self.encoded_examples.prefixes), len(self.encoded_targets.targets)
+
+    def pair_name(self, example: int | None, target: int) -> str:
+        """A pair by the ids of its records; examples that are several records in a row have numbers only."""
+        shown = (self.targets or self.examples).records[target]
+        name = f"record {shown.id} (line {shown.line})"
+        if example is None:
+            return name
+        records = self.examples.records
+        single = len(records) == len(self.encoded_examples.prefixes)
+        return f"{name} behind " + (f"{records[example].id}" if single else f"row of examples {example + 1}")
 
     @cached_property
     def target_tokens(self) -> TargetTokens:
@@ -264,10 +277,13 @@ def execute(engine: Engine, inputs: Inputs, cache: CacheWriter) -> Iterator[Work
 
 @contextmanager
 def at_work(engine: Engine, inputs: Inputs, targets: TargetTokens) -> Iterator[list[Model]]:
-    """The loaded models that score together."""
+    """The loaded models that score together; an error about a pair names its records."""
     cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
     with ExitStack() as stack:
-        yield [stack.enter_context(model) for model in open_models(engine.file, engine.settings, cells=cells)]
+        try:
+            yield [stack.enter_context(model) for model in open_models(engine.file, engine.settings, cells=cells)]
+        except NotFiniteError as error:
+            raise RunError(NotFiniteError.of(inputs.pair_name(error.example, error.target))) from None
 
 
 @dataclass(frozen=True)
@@ -284,10 +300,10 @@ class Forecast:
 
 
 def forecast(engine: Engine, inputs: Inputs) -> Forecast:
-    """Tokens counted exactly from the tries, speed from a few timed batches."""
+    """Tokens counted exactly from how targets are laid out, speed from a few timed batches."""
     n, m = inputs.shape
     targets = inputs.target_tokens
-    tokens, plain = expected_tokens(inputs, targets)
+    tokens, plain = expected_tokens(inputs, targets, lay_out_of(engine.settings))
     cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
     with Model(engine.file, engine.settings, cells=cells) as model:
         rate, _ = Probe(model, inputs.encoded_examples, targets).time()
@@ -295,12 +311,12 @@ def forecast(engine: Engine, inputs: Inputs) -> Forecast:
     return Forecast(n * m, tokens, plain, rate, tokens / rate, n * m * BYTES_PER_PAIR, memory)
 
 
-def expected_tokens(inputs: Inputs, targets: TargetTokens) -> tuple[int, int]:
+def expected_tokens(inputs: Inputs, targets: TargetTokens, lay_out: LayOut = build_trie) -> tuple[int, int]:
     """Tokens that scoring all pairs evaluates, and those that evaluating each pair alone would."""
     prefixes, systems = inputs.encoded_examples.prefixes, inputs.encoded_examples.systems
     head = len(common_start(prefixes))
     shared = head + sum(
-        len(prefix) - head + len(targets.behind(system, targets.all)[0].tokens)
+        len(prefix) - head + len(targets.behind(system, targets.all, lay_out)[0].tokens)
         for prefix, system in zip(prefixes, systems, strict=True)
     )
     lengths = np.array([len(prefix) for prefix in prefixes], np.int64)

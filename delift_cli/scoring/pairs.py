@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from ..cache.dense import CacheWriter
 from ..cache.stored import Writing
-from ..model.llama import Model
+from ..model.llama import Model, Settings
 from ..prompt.encoding import EncodedExamples, EncodedTargets
 from ..prompt.template import Tokens
 from ..prompt.trie import Sequences, build_trie
 from .measures import Measures, NotFiniteError
 from .row_scorer import LayOut, Layout, RowScorer
 from .shared_cells import SharedCells
-from .whole_states import WholeStates
+from .whole_states import LayOutRows, WholeStates
 
 PROBE_TOKENS = 1024  # what a probe evaluates: enough to time, little enough to wait for
 KEPT_LAYOUTS = 4  # one for each system message in turn; pools rarely mix more
@@ -129,6 +129,11 @@ def row_scorer(model: Model, stop: threading.Event) -> RowScorer:
     return SharedCells(model, stop) if model.settings.states is None else WholeStates(model, stop)
 
 
+def lay_out_of(settings: Settings) -> LayOut:
+    """How that way lays targets out, for counting tokens without a model."""
+    return build_trie if settings.states is None else LayOutRows(settings.states, settings.batch)
+
+
 def cells_needed(prefixes: Sequence[Tokens], targets: TargetTokens, batch: int) -> int:
     """KV cells that scoring holds at most: one whole path and one batch beside the shared head."""
     alone = int(np.diff(targets.alone.bounds).max(initial=0))
@@ -169,6 +174,11 @@ class Scoring:
         self._scorers = [row_scorer(model, self._stop) for model in models]
         self._head = common_start(examples.prefixes)
         self._total = Work()
+
+    @property
+    def lay_out(self) -> LayOut:
+        """How targets are laid out."""
+        return self._scorers[0].lay_out
 
     @property
     def work(self) -> Work:

@@ -15,7 +15,7 @@ from ..model.llama import Model
 from ..model.logprob import token_logprobs
 from ..prompt.template import Tokens
 from ..prompt.trie import Sequences
-from .measures import Measures, measures_of
+from .measures import Measures, NotFiniteError, measures_of
 
 HEAD, PATH, FIRST_BRANCH = 0, 1, 2  # sequence numbers: what all examples share, the path so far, branches
 _reducing = threading.Lock()  # Numba's parallel loops may not be entered by two threads at once
@@ -67,13 +67,20 @@ class RowScorer(ABC):
         self._feed(head, 0, HEAD)
 
     def alone(self, sequences: Sequences, chosen: npt.NDArray[np.int64]) -> Measures:
-        """Measure targets without an example, in the order of `chosen`."""
+        """Measure targets without an example, in the order of `chosen`.
+
+        Raises:
+            NotFiniteError: with the one of `chosen` that shows it.
+        """
         self._model.clear()
         self._head = np.empty(0, np.int32)
         place = np.argsort(sequences.sorted_order())
         order = np.argsort(place[chosen], kind="stable")
-        back = np.argsort(order)
-        return self.row(self._head, self.lay_out(sequences, chosen[order])).taken(back)
+        try:
+            measured = self.row(self._head, self.lay_out(sequences, chosen[order]))
+        except NotFiniteError as error:
+            raise NotFiniteError(int(chosen[order[error.target]])) from None
+        return measured.taken(np.argsort(order))
 
     def row(self, prefix: Tokens, layout: Layout) -> Measures:
         """Measure every sequence of `layout` behind `prefix`, in the layout's order.

@@ -114,9 +114,12 @@ def _try_way(file: ModelFile, settings: Settings, trial: Trial) -> Finding:
     noise, apart = float(np.abs(alone - again).max()), float(np.abs(alone - batched).max())
     reason = None
     if noise > CONTRADICTION:
-        reason = f"batches of {size} and {size // 4} tokens give log-probabilities {noise:.2g} nats a token apart"
+        reason = (
+            f"the same pair alone, in batches of {size} and {size // 4} tokens, gets log-probabilities "
+            f"{noise:.2g} nats a token apart"
+        )
     elif apart > max(FLOOR, NOISE * noise):
-        reason = f"its log-probabilities are {apart:.2g} nats a token off"
+        reason = f"pairs behind one prefix get log-probabilities {apart:.2g} nats a token off those of each pair alone"
     return Finding(settings.states, apart, noise, reason)
 
 

@@ -62,13 +62,13 @@ def checked(
     last = findings[-1]
     if last.reason is not None:
         raise InputError(
-            f"model {file.path} ({file.architecture}): llama-cpp-python {VERSION} does not give pairs that stand "
-            f"behind one prefix the numbers that each gets alone: {last.reason}; delift cannot score with this model"
+            f"delift cannot score with model {file.path} ({file.architecture}) under llama-cpp-python {VERSION}: "
+            f"{last.reason}"
         )
     if len(findings) > 1:
         say(
-            f"{file.architecture}: targets are evaluated {_name(last.states)}, for the faster way is of no use with "
-            f"this model: {findings[-2].reason}"
+            f"{file.architecture}: targets are evaluated {_name(last.states)}, for the faster way fails with this "
+            f"model: {findings[-2].reason}"
         )
     return replace(settings, states=last.states)
 
