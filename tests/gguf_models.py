@@ -205,7 +205,7 @@ def _special_tokens(template: str | None, extra: Iterable[str], basic: Iterable[
     return special
 
 
-def _add_bpe(writer: gguf.GGUFWriter, template: str | None, extra: Iterable[str]) -> int:
+def add_bpe(writer: gguf.GGUFWriter, template: str | None, extra: Iterable[str]) -> int:
     merges = bpe_merges()
     pieces = dict.fromkeys([*byte_characters(), *(a + b for a, b in merges)])
     basic = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -352,7 +352,7 @@ def write_model(
     writer.add_name("tiny")
     file_type = "ALL_F32" if dtype == "f32" else f"MOSTLY_{dtype.upper()}"
     writer.add_file_type(int(LlamaFileType[file_type]))
-    add = {"bpe": _add_bpe, "spm": _add_spm}[tokenizer]
+    add = {"bpe": add_bpe, "spm": _add_spm}[tokenizer]
     n_vocab = add(writer, chat_template, vocab_extra)
     if chat_template is not None:
         writer.add_chat_template(chat_template)

@@ -13,9 +13,12 @@ import numpy as np
 from ..amount import Budget, parse_budget
 from ..cache.sparse import Asked, SparseCache, SparseWriter, StoredRound
 from ..errors import InputError
+from ..prompt.trie import build_trie
 from ..scoring.embeddings import Embeddings
 from ..scoring.job import Forecast, Inputs
-from ..scoring.pairs import Measures, Scoring, TargetTokens, Unit, Work, common_start
+from ..scoring.measures import Measures
+from ..scoring.pairs import Scoring, TargetTokens, Unit, Work, common_start
+from ..scoring.row_scorer import LayOut
 from . import plan
 from .measured import Scored, settled
 from .partial_block import proposals, said_without, scored
@@ -41,8 +44,8 @@ class Cost(NamedTuple):
         return max(0, int((tokens - rounds * self.prefixes) / self.pair))
 
 
-def cost(inputs: Inputs, targets: TargetTokens) -> Cost:
-    """Measured on the tries of some random targets behind some of the examples."""
+def cost(inputs: Inputs, targets: TargetTokens, lay_out: LayOut = build_trie) -> Cost:
+    """Measured on some random targets, laid out behind some of the examples."""
     encoded, rng = inputs.encoded_examples, np.random.default_rng(0)
     head = len(common_start(encoded.prefixes))
     some = np.unique(np.linspace(0, len(encoded.prefixes) - 1, SAMPLED_EXAMPLES).astype(int)).tolist()
@@ -50,7 +53,7 @@ def cost(inputs: Inputs, targets: TargetTokens) -> Cost:
     tokens = 0
     for example in some:
         chosen = np.sort(rng.choice(targets.count, count, replace=False))
-        tokens += len(targets.behind(encoded.systems[example], chosen)[0].tokens)
+        tokens += len(targets.behind(encoded.systems[example], chosen, lay_out)[0].tokens)
     return Cost(sum(len(prefix) - head for prefix in encoded.prefixes), tokens / (count * len(some)))
 
 
@@ -74,12 +77,18 @@ def check_budget(pairs: int, shape: tuple[int, int], budget: str, cache: SparseC
         )
 
 
-def forecast(whole: Forecast, inputs: Inputs, budget: Budget | None, cache: SparseCache | None) -> tuple[Forecast, int]:
+def forecast(
+    whole: Forecast,
+    inputs: Inputs,
+    budget: Budget | None,
+    cache: SparseCache | None,
+    lay_out: LayOut = build_trie,
+) -> tuple[Forecast, int]:
     """What a run will take, given what all pairs would, and in how many rounds at most.
 
     `budget`, `cache` (None: a new one): see `Rounds`.
     """
-    pairs_cost = cost(inputs, inputs.target_tokens)
+    pairs_cost = cost(inputs, inputs.target_tokens, lay_out)
     done = cache.pairs_done if cache else 0
     begun = cache is not None and done > 0 and cache.known == inputs.shape
     embedding = 0 if begun else embedded_tokens(inputs)
@@ -220,7 +229,9 @@ class Rounds:
         """Pairs in all that the time left is enough for."""
         assert self._deadline is not None
         seconds = MARGIN * (self._deadline - self._clock()) - rounds_left * planning
-        return self._cache.planned + cost(self._inputs, self._targets).pairs(seconds * self._rate, rounds_left)
+        return self._cache.planned + cost(self._inputs, self._targets, self._scoring.lay_out).pairs(
+            seconds * self._rate, rounds_left
+        )
 
 
 def pending(cache: SparseCache | None, budget: Budget | None, shape: tuple[int, int]) -> tuple[int, int, str]:

@@ -26,7 +26,7 @@ from ..progress import Progress, Say, Step, counting, silent
 from ..prompt.template import ChatTemplate, load_template
 from ..scoring import job
 from ..scoring.embeddings import embeddings_of
-from ..scoring.pairs import Scoring, Work
+from ..scoring.pairs import Scoring, Work, lay_out_of
 from . import rounds
 from .clock import working_time
 from .result import Expected, Scores
@@ -66,7 +66,7 @@ class Run:
         if not self.sparse:
             return Expected(whole, whole, None, self.engine)
         begun = SparseCache(self.path) if self.layout else None
-        run, count = rounds.forecast(whole, self.inputs, self.budget, begun)
+        run, count = rounds.forecast(whole, self.inputs, self.budget, begun, lay_out_of(self.engine.settings))
         return Expected(run, whole, count, self.engine)
 
     def score(self, progress: Progress = silent) -> Scores:

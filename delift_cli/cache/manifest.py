@@ -94,6 +94,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {  # what every manifest has, and wh
     "weights.type": _name,
     "weights.deviation": _numbers,
     "run.batch": _whole,
+    "run.states": _optional_whole,  # not in caches from before there were hybrid models
     "metric": _object,
     "settings": _object,
     "settings.kv_type": _name,

@@ -17,7 +17,8 @@ from ..prompt.encoding import EncodedTargets, encode_rows_of_examples, encode_ta
 from ..prompt.template import ChatTemplate
 from ..scoring.embeddings import MEAN, embed_texts
 from ..scoring.job import Engine, Inputs, at_work
-from ..scoring.pairs import Measures, Scoring, Unit
+from ..scoring.measures import Measures
+from ..scoring.pairs import Scoring, Unit
 from .intervals import Ints, Measured, best_matches
 
 Report = Callable[[int], None]

@@ -119,7 +119,7 @@ class ModelFile:
     """A GGUF file opened for its vocabulary and metadata alone, which takes a fraction of a second.
 
     Raises:
-        InputError: llama.cpp cannot read it, or it is not a language model whose sequences can share a KV cache.
+        InputError: llama.cpp cannot read it, or it is not a model that predicts each token from those before it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -132,20 +132,25 @@ class ModelFile:
         if self.vocabulary.size == 0:
             raise InputError(f"model {path} has no vocabulary; delift needs a language model")
         self.architecture = self.metadata("general.architecture") or "unknown"
-        if not self._shares_prefixes():
+        if not self._predicts_the_next_token():
             raise InputError(
-                f"model {path} ({self.architecture}) is not a decoder with a KV cache alone; delift shares an "
-                "example's KV cells between targets, which recurrent, hybrid, encoder and diffusion models do not allow"
+                f"model {path} ({self.architecture}) does not predict each token from those before it; delift scores "
+                "with decoders, not with encoder, embedding and diffusion models"
             )
         self.context = int(self.metadata(f"{self.architecture}.context_length") or 0)
         template = llama_cpp.llama_model_chat_template(self._model, None)
         self.template: str | None = template.decode("utf-8", "replace") if template else None
 
-    def _shares_prefixes(self) -> bool:
-        others = ("is_recurrent", "is_hybrid", "has_encoder", "is_diffusion")
-        if any(getattr(llama_cpp, f"llama_model_{kind}")(self._model) for kind in others):
+    def _predicts_the_next_token(self) -> bool:
+        if llama_cpp.llama_model_has_encoder(self._model) or llama_cpp.llama_model_is_diffusion(self._model):
             return False
         return self.metadata(f"{self.architecture}.attention.causal") != "false"
+
+    @property
+    def keeps_states(self) -> bool:
+        """Does it keep one state of a whole sequence in some layers, in place of a KV cell for each token?"""
+        recurrent = llama_cpp.llama_model_is_recurrent(self._model)
+        return bool(recurrent or llama_cpp.llama_model_is_hybrid(self._model))
 
     def metadata(self, key: str) -> str | None:
         """One value of the GGUF's metadata as text."""

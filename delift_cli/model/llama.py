@@ -42,6 +42,8 @@ class Settings:
         kv_type: storage of the KV cache, a key of `KV_TYPES`.
         flash_attention: auto (where the device supports it), on or off.
         split_model: spread one model over all GPUs, for one that does not fit a single GPU.
+        states: None where sequences share the cells of what they have in common; a number for sequences that are
+            copied whole, and then how many stand beside each other behind the same prefix.
     """
 
     gpu_layers: int | None = None
@@ -50,6 +52,12 @@ class Settings:
     kv_type: str = "f16"
     flash_attention: str = "auto"
     split_model: bool = False
+    states: int | None = None
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of a context: each has room for a whole state, which may take tens of megabytes."""
+        return MAX_SEQUENCES if self.states is None else self.states + 2
 
     def resolved_gpu_layers(self) -> int:
         if self.gpu_layers is not None:
@@ -148,10 +156,10 @@ class Model:
     def _make_context(self, cells: int) -> Any:
         parameters = llama_cpp.llama_context_default_params()
         # fewer tokens in a batch than sequences in a context, or in a context than in a batch, abort the process
-        room = max(self.settings.batch, MAX_SEQUENCES)
+        room = max(self.settings.batch, self.settings.sequences)
         parameters.n_ctx = -(-max(cells, room) // 256) * 256
         parameters.n_batch = parameters.n_ubatch = room
-        parameters.n_seq_max = MAX_SEQUENCES
+        parameters.n_seq_max = self.settings.sequences
         parameters.n_threads = parameters.n_threads_batch = self.settings.resolved_threads()
         parameters.type_k = parameters.type_v = KV_TYPES[self.settings.kv_type]
         parameters.flash_attn_type = FLASH_ATTENTION[self.settings.flash_attention]
@@ -198,8 +206,8 @@ class Model:
         """Forget every sequence."""
         llama_cpp.llama_memory_clear(self._memory, False)
 
-    def copy_sequence(self, source: int, destination: int, length: int) -> None:
-        """Let `destination` begin with the first `length` tokens of `source`; no cell is copied."""
+    def copy_sequence(self, source: int, destination: int, length: int = -1) -> None:
+        """Let `destination` begin with the first `length` tokens of `source`, or all of it; no cell is copied."""
         llama_cpp.llama_memory_seq_cp(self._memory, source, destination, 0, length)
 
     def drop_sequence(self, sequence: int) -> None:

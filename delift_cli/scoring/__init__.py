@@ -1,7 +1,8 @@
 """Tokens and a model in, distances and log-probabilities out, into a cache. `job` puts one run together."""
 
 from .job import Engine, Inputs, choose_engine, forecast, prepare
-from .pairs import Measures, Scoring, Unit, Work, score
+from .measures import Measures
+from .pairs import Scoring, Unit, Work, score
 
 __all__ = [
     "Engine",

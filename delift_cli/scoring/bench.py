@@ -16,7 +16,7 @@ from ..model.high_level import high_level_loop
 from ..model.llama import Model, Settings
 from ..prompt.template import load_template
 from .job import choose_engine, expected_tokens, prepare
-from .pairs import RowScorer, cells_needed, common_start
+from .pairs import cells_needed, common_start, row_scorer
 from .throughput import raw_rate, some_pairs
 
 
@@ -105,13 +105,13 @@ def measure(
     with Model(
         engine.file, engine.settings, cells=cells_needed(examples.prefixes, targets, engine.settings.batch)
     ) as opened:
-        scorer = RowScorer(opened, threading.Event())
+        scorer = row_scorer(opened, threading.Event())
         scorer.keep_head(common_start(examples.prefixes))
-        scorer.row(examples.prefixes[0], targets.behind(examples.systems[0], targets.all)[0])
+        scorer.row(examples.prefixes[0], targets.behind(examples.systems[0], targets.all, scorer.lay_out)[0])
         before = scorer.tokens, scorer.decode_seconds, scorer.reduce_seconds
         pairs, started = 0, time.perf_counter()
         for prefix, system in zip(examples.prefixes, examples.systems, strict=True):
-            scorer.row(prefix, targets.behind(system, targets.all)[0])
+            scorer.row(prefix, targets.behind(system, targets.all, scorer.lay_out)[0])
             pairs += targets.count
             if time.perf_counter() - started > seconds:
                 break
@@ -120,7 +120,7 @@ def measure(
         after - first
         for after, first in zip((scorer.tokens, scorer.decode_seconds, scorer.reduce_seconds), before, strict=True)
     )
-    all_tokens, plain_tokens = expected_tokens(inputs, targets)
+    all_tokens, plain_tokens = expected_tokens(inputs, targets, scorer.lay_out)
     result: dict[str, Any] = {
         "data": data,
         "model": f"{identity['name']} {identity['quantization']}",

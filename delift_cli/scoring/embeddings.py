@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..cache.sidecar import keep, kept_file, read_kept
 from ..cache.stored import Stored
-from ..model.llama import MAX_SEQUENCES, Model
+from ..model.llama import Model
 from ..prompt.encoding import encode_examples
 from ..prompt.template import ChatTemplate, Tokens
 from .job import Engine
@@ -89,13 +89,14 @@ def embed(model: Model, texts: Sequence[Tokens], report: Callable[[int], None] =
     tokens = np.concatenate(texts).astype(np.int32)
     owner = np.repeat(np.arange(len(texts)), lengths)
     positions = (np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)).astype(np.int32)
-    sequence = (owner % MAX_SEQUENCES).astype(np.int32)  # a batch holds no two texts with the same one
+    sequences = model.settings.sequences
+    sequence = (owner % sequences).astype(np.int32)  # a batch holds no two texts with the same one
     ends = np.cumsum(lengths) - 1
     pooled: npt.NDArray[np.float64] | None = None
     model.clear()
     start = 0
     while start < len(tokens):
-        last_owner = owner[start] + MAX_SEQUENCES - 1
+        last_owner = owner[start] + sequences - 1
         stop = min(start + model.settings.batch, int(np.searchsorted(owner, last_owner, side="right")))
         states = model.hidden_states(tokens[start:stop], positions[start:stop], sequence[start:stop])
         here, first = np.unique(owner[start:stop], return_index=True)
@@ -106,7 +107,7 @@ def embed(model: Model, texts: Sequence[Tokens], report: Callable[[int], None] =
         finished = here[:-1] if unfinished else here
         pooled[LAST, finished] = states[ends[finished] - start]
         for done in finished.tolist():
-            model.drop_sequence(done % MAX_SEQUENCES)
+            model.drop_sequence(done % sequences)
         report(int(here[-1]) + (not unfinished))
         start = stop
     assert pooled is not None

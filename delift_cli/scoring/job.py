@@ -16,10 +16,10 @@ from ..cache.manifest import read_manifest
 from ..cache.sparse import SparseWriter, open_sparse_for_scoring
 from ..cache.stored import Stored
 from ..data.record import RecordSet
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..model.converted import converted
 from ..model.gguf import ModelFile, locate
-from ..model.llama import Model, Settings, open_models
+from ..model.llama import MAX_SEQUENCES, Model, Settings, open_models
 from ..prompt.encoding import (
     EncodedExamples,
     EncodedTargets,
@@ -30,8 +30,12 @@ from ..prompt.encoding import (
     without_refused,
 )
 from ..prompt.template import TEMPLATE_DATE, ChatTemplate
-from .pairs import Probe, TargetTokens, Work, cells_needed, common_start, score
+from ..prompt.trie import build_trie
+from .measures import NotFiniteError
+from .pairs import Probe, TargetTokens, Work, cells_needed, common_start, lay_out_of, score
+from .row_scorer import LayOut
 from .tuning import tune
+from .way import checked, first_way
 
 METRIC = {
     "distance": "||1 - p||_2 / sqrt(L) over the response's tokens and its end of turn",
@@ -53,6 +57,16 @@ class Inputs:
     def shape(self) -> tuple[int, int]:
         """(examples, targets)."""
         return len(self.encoded_examples.prefixes), len(self.encoded_targets.targets)
+
+    def pair_name(self, example: int | None, target: int) -> str:
+        """A pair by the ids of its records; examples that are several records in a row have numbers only."""
+        shown = (self.targets or self.examples).records[target]
+        name = f"record {shown.id} (line {shown.line})"
+        if example is None:
+            return name
+        records = self.examples.records
+        single = len(records) == len(self.encoded_examples.prefixes)
+        return f"{name} behind " + (f"{records[example].id}" if single else f"row of examples {example + 1}")
 
     @cached_property
     def target_tokens(self) -> TargetTokens:
@@ -131,9 +145,13 @@ def choose_engine(
     """Weights and settings for this run.
 
     What the user set stays as it is. An existing cache goes on with the weights, the attention and the batches that
-    it was begun with; for a new one `auto` asks the tuning of this model on this machine.
+    it was begun with; for a new one `auto` asks the tuning of this model on this machine. A few pairs are checked
+    against evaluating each alone before anything is scored.
+
+    Raises:
+        InputError: this model does not give pairs that are evaluated together the numbers that each gets alone.
     """
-    deviation = None
+    deviation, pairs = None, (inputs.encoded_examples, inputs.target_tokens)
     begun = read_manifest(cache) if cache is not None and (cache / "manifest.json").exists() else None
     if begun is not None and begun["model"]["sha256"] != sha256:
         begun = None  # another model's; opening it will say so
@@ -143,9 +161,11 @@ def choose_engine(
             settings = replace(settings, flash_attention=begun["settings"]["flash_attention"])
         if weights in ("auto", begun["weights"]["type"]):
             weights, deviation = begun["weights"]["type"], begun["weights"]["deviation"]
-    settings = replace(settings, batch=batch or settings.batch)
+    settings = replace(settings, batch=batch or settings.batch, states=_way(begun, file))
     if weights == "auto":
-        tuning = tune(file, sha256, settings, inputs.encoded_examples, inputs.target_tokens, say=say)
+        if file.keeps_states:  # some of them end the process in the wrong way, tuning too
+            settings = checked(file, sha256, settings, *pairs, fixed=begun is not None, say=say)
+        tuning = tune(file, sha256, settings, *pairs, say=say)
         weights, deviation = tuning.weights, tuning.deviation
         settings = replace(
             settings,
@@ -154,7 +174,16 @@ def choose_engine(
             flash_attention=tuning.flash_attention if settings.flash_attention == "auto" else settings.flash_attention,
         )
     run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
+    settings = checked(run_file, sha256, settings, *pairs, fixed=begun is not None, say=say)
     return Engine(run_file, weights, deviation, settings)
+
+
+def _way(begun: dict[str, Any] | None, file: ModelFile) -> int | None:
+    """A cache goes on in the way that it was begun in, for the sake of the same bytes."""
+    if begun is None:
+        return first_way(file)
+    states = begun["run"].get("states")
+    return states if states is None or 0 < states < MAX_SEQUENCES else first_way(file)
 
 
 def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> tuple[Engine, ChatTemplate]:
@@ -179,6 +208,7 @@ def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> 
         batch=manifest["run"]["batch"],
         kv_type=manifest["settings"]["kv_type"],
         flash_attention=manifest["settings"]["flash_attention"],
+        states=_way(manifest, file),
     )
     weights = manifest["weights"]["type"]
     run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
@@ -201,7 +231,7 @@ def describe(
     return {
         "model": identity,
         "weights": {"type": engine.weights, "deviation": engine.deviation},
-        "run": {"batch": engine.settings.batch},
+        "run": {"batch": engine.settings.batch, "states": engine.settings.states},
         "template": {
             "name": template.name,
             "text": template.source,
@@ -247,10 +277,13 @@ def execute(engine: Engine, inputs: Inputs, cache: CacheWriter) -> Iterator[Work
 
 @contextmanager
 def at_work(engine: Engine, inputs: Inputs, targets: TargetTokens) -> Iterator[list[Model]]:
-    """The loaded models that score together."""
+    """The loaded models that score together; an error about a pair names its records."""
     cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
     with ExitStack() as stack:
-        yield [stack.enter_context(model) for model in open_models(engine.file, engine.settings, cells=cells)]
+        try:
+            yield [stack.enter_context(model) for model in open_models(engine.file, engine.settings, cells=cells)]
+        except NotFiniteError as error:
+            raise RunError(NotFiniteError.of(inputs.pair_name(error.example, error.target))) from None
 
 
 @dataclass(frozen=True)
@@ -267,10 +300,10 @@ class Forecast:
 
 
 def forecast(engine: Engine, inputs: Inputs) -> Forecast:
-    """Tokens counted exactly from the tries, speed from a few timed batches."""
+    """Tokens counted exactly from how targets are laid out, speed from a few timed batches."""
     n, m = inputs.shape
     targets = inputs.target_tokens
-    tokens, plain = expected_tokens(inputs, targets)
+    tokens, plain = expected_tokens(inputs, targets, lay_out_of(engine.settings))
     cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
     with Model(engine.file, engine.settings, cells=cells) as model:
         rate, _ = Probe(model, inputs.encoded_examples, targets).time()
@@ -278,12 +311,12 @@ def forecast(engine: Engine, inputs: Inputs) -> Forecast:
     return Forecast(n * m, tokens, plain, rate, tokens / rate, n * m * BYTES_PER_PAIR, memory)
 
 
-def expected_tokens(inputs: Inputs, targets: TargetTokens) -> tuple[int, int]:
+def expected_tokens(inputs: Inputs, targets: TargetTokens, lay_out: LayOut = build_trie) -> tuple[int, int]:
     """Tokens that scoring all pairs evaluates, and those that evaluating each pair alone would."""
     prefixes, systems = inputs.encoded_examples.prefixes, inputs.encoded_examples.systems
     head = len(common_start(prefixes))
     shared = head + sum(
-        len(prefix) - head + len(targets.behind(system, targets.all)[0].tokens)
+        len(prefix) - head + len(targets.behind(system, targets.all, lay_out)[0].tokens)
         for prefix, system in zip(prefixes, systems, strict=True)
     )
     lengths = np.array([len(prefix) for prefix in prefixes], np.int64)

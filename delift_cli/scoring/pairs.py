@@ -8,37 +8,26 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..cache.dense import CacheWriter
 from ..cache.stored import Writing
-from ..errors import RunError
-from ..model.llama import MAX_SEQUENCES, Model
-from ..model.logprob import token_logprobs
+from ..model.llama import Model, Settings
 from ..prompt.encoding import EncodedExamples, EncodedTargets
 from ..prompt.template import Tokens
-from ..prompt.trie import Sequences, Trie, batches, build_trie
+from ..prompt.trie import Sequences, build_trie
+from .measures import Measures, NotFiniteError
+from .row_scorer import LayOut, Layout, RowScorer
+from .shared_cells import SharedCells
+from .whole_states import LayOutRows, WholeStates
 
-HEAD, PATH, FIRST_BRANCH = 0, 1, 2  # sequence numbers: what all examples share, the path so far, branches
 PROBE_TOKENS = 1024  # what a probe evaluates: enough to time, little enough to wait for
-KEPT_TRIES = 4  # one for each system message in turn; pools rarely mix more
+KEPT_LAYOUTS = 4  # one for each system message in turn; pools rarely mix more
 _NO_SYSTEM = 0
-_reducing = threading.Lock()  # Numba's parallel loops may not be entered by two threads at once
 BASE_CHUNK = 256  # targets measured together without an example; fixed, so that a resumed run agrees
-
-
-class Measures(NamedTuple):
-    """What the model said of some targets: float32 [targets].
-
-    With p the probabilities of a response's L tokens (the end of turn among them), distance is ‖1 − p‖₂ / √L
-    (DELIFT, arXiv 2411.04425, section 3) and logprob the mean of ln p, in nats per token.
-    """
-
-    distance: npt.NDArray[np.float32]
-    logprob: npt.NDArray[np.float32]
 
 
 class Unit(NamedTuple):
@@ -101,36 +90,48 @@ class TargetTokens:
         self._sorted_place[self._behind.sorted_order()] = np.arange(2 * self.count)
         self.lengths = encoded.lengths()
         self.all = np.arange(self.count)
-        self._tries: dict[tuple[int, int], tuple[Trie, npt.NDArray[np.int64]]] = {}
+        self._laid_out: dict[tuple[LayOut, int, int], tuple[Any, npt.NDArray[np.int64]]] = {}
 
-    def behind(self, system: str | None, targets: npt.NDArray[np.int64]) -> tuple[Trie, npt.NDArray[np.int64]]:
-        """The trie of some targets (ascending) behind an example with this system message, and their order in it.
+    def behind(
+        self, system: str | None, targets: npt.NDArray[np.int64], lay_out: LayOut = build_trie
+    ) -> tuple[Any, npt.NDArray[np.int64]]:
+        """Some targets (ascending) laid out to stand behind an example with this system message, and their order.
 
         That of all the last ones is kept, for it is what every row of a dense block asks for.
         """
         code = self._codes.get(system, -1)
         if len(targets) == 0 or len(targets) < self.count - targets[0]:
-            return self._build(code, targets)
-        first = int(targets[0])
-        known = self._tries.get((code, first))
+            return self._build(code, targets, lay_out)
+        key = lay_out, code, int(targets[0])
+        known = self._laid_out.get(key)
         if known is not None:
             return known
-        made = self._build(code, targets)
-        if len(self._tries) >= KEPT_TRIES:
-            self._tries.clear()
-        self._tries[code, first] = made
+        made = self._build(code, targets, lay_out)
+        if len(self._laid_out) >= KEPT_LAYOUTS:
+            self._laid_out.clear()
+        self._laid_out[key] = made
         return made
 
-    def first(self, system: str | None, tokens: int) -> tuple[Trie, npt.NDArray[np.int64]]:
+    def first(self, system: str | None, tokens: int, lay_out: LayOut = build_trie) -> tuple[Any, npt.NDArray[np.int64]]:
         """The same for the first targets that come to about so many tokens."""
         count = int(np.searchsorted(np.cumsum(self.lengths), tokens)) + 1
-        return self._build(self._codes.get(system, -1), np.arange(min(count, self.count)))
+        return self._build(self._codes.get(system, -1), np.arange(min(count, self.count)), lay_out)
 
-    def _build(self, code: int, targets: npt.NDArray[np.int64]) -> tuple[Trie, npt.NDArray[np.int64]]:
+    def _build(self, code: int, targets: npt.NDArray[np.int64], lay_out: LayOut) -> tuple[Any, npt.NDArray[np.int64]]:
         repeated = (self._systems[targets] != _NO_SYSTEM) & (self._systems[targets] != code)
         sequences = targets + self.count * repeated
         order = np.argsort(self._sorted_place[sequences], kind="stable")
-        return build_trie(self._behind, sequences[order]), targets[order]
+        return lay_out(self._behind, sequences[order]), targets[order]
+
+
+def row_scorer(model: Model, stop: threading.Event) -> RowScorer:
+    """The way in which this model's settings say that targets stand behind a prefix."""
+    return SharedCells(model, stop) if model.settings.states is None else WholeStates(model, stop)
+
+
+def lay_out_of(settings: Settings) -> LayOut:
+    """How that way lays targets out, for counting tokens without a model."""
+    return build_trie if settings.states is None else LayOutRows(settings.states, settings.batch)
 
 
 def cells_needed(prefixes: Sequence[Tokens], targets: TargetTokens, batch: int) -> int:
@@ -188,9 +189,14 @@ class Scoring:
         self._examples = examples
         self._targets = targets
         self._stop = threading.Event()
-        self._scorers = [RowScorer(model, self._stop) for model in models]
+        self._scorers = [row_scorer(model, self._stop) for model in models]
         self._head = common_start(examples.prefixes)
         self._total = Work()
+
+    @property
+    def lay_out(self) -> LayOut:
+        """How targets are laid out."""
+        return self._scorers[0].lay_out
 
     @property
     def work(self) -> Work:
@@ -247,79 +253,12 @@ class Scoring:
                 self._stop.set()
 
     def _measure(self, scorer: RowScorer, unit: Unit) -> Measures:
-        trie, order = self._targets.behind(self._examples.systems[unit.example], unit.targets)
-        measured = scorer.row(self._examples.prefixes[unit.example], trie)
-        place = np.argsort(order)
-        return Measures(measured.distance[place], measured.logprob[place])
-
-
-class RowScorer:
-    """Runs tries through a model behind a prefix."""
-
-    def __init__(self, model: Model, stop: threading.Event) -> None:
-        self._model = model
-        self._stop = stop
-        self._head = np.empty(0, np.int32)
-        self.tokens = 0
-        self.decode_seconds = self.reduce_seconds = 0.0
-
-    def keep_head(self, head: Tokens) -> None:
-        """Evaluate `head` once, for all prefixes begin with it."""
-        model, size = self._model, self._model.settings.batch
-        model.clear()
-        self._head = head
-        for start in range(0, len(head), size):
-            tokens = head[start : start + size]
-            one = np.ones(len(tokens), np.int32)
-            positions = np.arange(start, start + len(tokens), dtype=np.int32)
-            model.decode(tokens, positions, HEAD * one, one, np.zeros(len(tokens), np.bool_))
-        self.tokens += len(head)
-
-    def alone(self, sequences: Sequences, chosen: npt.NDArray[np.int64]) -> Measures:
-        """Measure targets without an example, in the order of `chosen`."""
-        self._model.clear()
-        self._head = np.empty(0, np.int32)
-        place = np.argsort(sequences.sorted_order())
-        order = np.argsort(place[chosen], kind="stable")
-        measured = self.row(self._head, build_trie(sequences, chosen[order]))
-        back = np.argsort(order)
-        return Measures(measured.distance[back], measured.logprob[back])
-
-    def row(self, prefix: Tokens, trie: Trie) -> Measures:
-        """Measure every sequence of `trie` behind `prefix`, in the trie's order."""
-        model = self._model
-        answers = np.empty(len(trie.edge_token), np.float64)
-        model.drop_sequence(PATH)
-        model.copy_sequence(HEAD, PATH, len(self._head))
-        for batch in batches(
-            trie,
-            prefix,
-            len(self._head),
-            size=model.settings.batch,
-            first_slot=FIRST_BRANCH,
-            slots=MAX_SEQUENCES - FIRST_BRANCH,
-        ):
-            if self._stop.is_set():
-                raise RunError("stopped")
-            begun = time.perf_counter()
-            branches = range(FIRST_BRANCH, FIRST_BRANCH + len(batch.kept))
-            for branch, kept in zip(branches, batch.kept.tolist(), strict=True):
-                if kept:
-                    model.copy_sequence(PATH, branch, kept)
-            logits = model.decode(batch.tokens, batch.positions, batch.slot, batch.slots, batch.outputs)
-            decoded = time.perf_counter()
-            with _reducing:
-                answers[batch.edges] = token_logprobs(logits, batch.edge_row, trie.edge_token[batch.edges])
-            reduced = time.perf_counter()
-            model.drop_sequence(PATH)
-            model.copy_sequence(branches[-1], PATH, -1)
-            for branch in branches:
-                model.drop_sequence(branch)
-            self.tokens += len(batch.tokens)
-            self.decode_seconds += decoded - begun
-            self.reduce_seconds += reduced - decoded
-        model.drop_sequence(PATH)
-        return _measures(answers[trie.response_edge], trie.response_bounds)
+        layout, order = self._targets.behind(self._examples.systems[unit.example], unit.targets, scorer.lay_out)
+        try:
+            measured = scorer.row(self._examples.prefixes[unit.example], layout)
+        except NotFiniteError as error:
+            raise NotFiniteError(int(order[error.target]), unit.example) from None
+        return measured.taken(np.argsort(order))
 
 
 class Probe:
@@ -329,32 +268,20 @@ class Probe:
     """
 
     def __init__(self, model: Model, examples: EncodedExamples, targets: TargetTokens) -> None:
-        self._scorer = RowScorer(model, threading.Event())
+        self._scorer = row_scorer(model, threading.Event())
         self._prefix = examples.prefixes[0]
-        self._trie, _ = targets.first(examples.systems[0], PROBE_TOKENS)
+        self._layout: Layout
+        self._layout, _ = targets.first(examples.systems[0], PROBE_TOKENS, self._scorer.lay_out)
 
     def time(self) -> tuple[float, Measures]:
         """Tokens/s of the better of two runs, behind one that warms up, and what was measured."""
         best = 0.0
-        self._scorer.row(self._prefix, self._trie)
+        self._scorer.row(self._prefix, self._layout)
         for _ in range(2):
             tokens, started = self._scorer.tokens, time.perf_counter()
-            measured = self._scorer.row(self._prefix, self._trie)
+            measured = self._scorer.row(self._prefix, self._layout)
             best = max(best, (self._scorer.tokens - tokens) / (time.perf_counter() - started))
         return best, measured
-
-
-def _measures(logprobs: npt.NDArray[np.float64], bounds: npt.NDArray[np.int64]) -> Measures:
-    """Distance and mean log-probability of responses laid end to end."""
-    if not np.isfinite(logprobs).all():
-        raise RunError(
-            "the model gave a probability that is not a number; try --flash-attn off or --weights f32, "
-            "and check the model file"
-        )
-    lengths = np.diff(bounds)
-    squared = np.add.reduceat(np.square(-np.expm1(logprobs)), bounds[:-1])
-    total = np.add.reduceat(logprobs, bounds[:-1])
-    return Measures(np.sqrt(squared / lengths).astype(np.float32), (total / lengths).astype(np.float32))
 
 
 def common_start(prefixes: Sequence[Tokens]) -> Tokens:

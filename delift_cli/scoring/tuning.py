@@ -23,7 +23,8 @@ from ..model.converted import BITS, cache_directory, converted, kept_copy
 from ..model.gguf import ModelFile
 from ..model.llama import VERSION, Model, Settings, gpus
 from ..prompt.encoding import EncodedExamples
-from .pairs import Measures, Probe, TargetTokens, cells_needed
+from .measures import Measures
+from .pairs import Probe, TargetTokens, cells_needed
 
 CANDIDATES = ("bf16", "f16", "f32", "q8_0")
 BATCHES = (256, 512, 1024)

@@ -39,7 +39,7 @@ from delift_cli.prompt.encoding import EncodedExamples
 from delift_cli.prompt.template import load_template
 from delift_cli.prompt.trie import Sequences, build_trie
 from delift_cli.scoring import job, throughput
-from delift_cli.scoring.pairs import RowScorer, TargetTokens, cells_needed, common_start
+from delift_cli.scoring.pairs import TargetTokens, cells_needed, common_start, row_scorer
 from tests.bench import baselines, shapes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ def our_rows(made: Block, settings: Settings, between: Callable[[], object] = la
     examples = made.inputs.encoded_examples
     cells = cells_needed(examples.prefixes, made.targets, settings.batch)
     with Model(made.file, settings, cells=cells) as model:
-        scorer = RowScorer(model, threading.Event())
+        scorer = row_scorer(model, threading.Event())
         base = scorer.alone(made.targets.alone, np.arange(made.targets.count))
         scorer.keep_head(common_start(examples.prefixes))
         shape = (len(examples.prefixes), made.targets.count)
@@ -80,7 +80,7 @@ def our_rows(made: Block, settings: Settings, between: Callable[[], object] = la
         seconds = 0.0
         for row, (prefix, system) in enumerate(zip(examples.prefixes, examples.systems, strict=True)):
             started = time.perf_counter()
-            trie, order = made.targets.behind(system, made.targets.all)
+            trie, order = made.targets.behind(system, made.targets.all, scorer.lay_out)
             distance[row, order], logprob[row, order] = scorer.row(prefix, trie)
             seconds += time.perf_counter() - started
             between()

@@ -25,7 +25,8 @@ from distributed import Client, Future
 from ... import __version__
 from ...errors import RunError
 from ...prompt.encoding import EncodedExamples, EncodedTargets
-from ..pairs import Measures, Unit
+from ..measures import Measures
+from ..pairs import Unit
 from . import worker as remote
 from .dispatch import Group
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ...errors import RunError
-from ..pairs import Measures, Unit
+from ..measures import Measures
+from ..pairs import Unit
 
 GROUP_SECONDS = 1.0  # units are sent in groups that take about so long, so that sending them costs next to nothing
 TAIL = 4  # a group is at most this part of what is left for one worker, so that all end together

@@ -17,7 +17,8 @@ from ...errors import RunError
 from ...model.gguf import ModelFile
 from ...prompt.encoding import EncodedExamples
 from ..job import Engine, Inputs
-from ..pairs import Measures, TargetTokens, Unit, Work, lacking_base, write_base
+from ..measures import Measures
+from ..pairs import TargetTokens, Unit, Work, lacking_base, write_base
 from ..tuning import TOLERANCE
 from .crew import Broken, Check, Crew, Joined, Left, Returned, Sent
 from .dispatch import Dispatch, Group

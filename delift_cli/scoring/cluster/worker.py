@@ -25,7 +25,8 @@ from ...model.converted import cache_directory, converted
 from ...model.gguf import ModelFile, locate
 from ...model.llama import Settings, open_models
 from ...prompt.encoding import EncodedExamples, EncodedTargets
-from ..pairs import Measures, Scoring, TargetTokens, Unit, Work, cells_needed
+from ..measures import Measures
+from ..pairs import Scoring, TargetTokens, Unit, Work, cells_needed
 from ..tuning import machine
 
 ALONE = -1  # in place of a unit's example: its targets are measured without one

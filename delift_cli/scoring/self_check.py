@@ -1,0 +1,202 @@
+"""Does a way of running targets behind a prefix say what evaluating each pair alone says? A few pairs tell.
+
+llama.cpp supports more than a hundred architectures, and what each allows differs: to begin a sequence with part of
+another, to copy its whole state, to evaluate several sequences in one batch. Nothing here goes by their names. Models
+that keep states of whole sequences are tried in a child process first, for what some of them do not allow ends it.
+
+    python -m delift_cli.scoring.self_check     the child: a trial as .npz on stdin, a line for each way on stdout
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from ..errors import DeliftError
+from ..model.gguf import ModelFile
+from ..model.llama import Model, Settings
+from ..model.logprob import token_logprobs
+from ..prompt.encoding import EncodedExamples
+from ..prompt.template import Tokens
+from ..prompt.trie import Sequences
+from .measures import measures_of
+from .pairs import TargetTokens, row_scorer
+
+PAIRS = 4  # that are tried
+LONG = 384  # tokens of a pair beyond which a shorter one is tried, where there is one
+FLOOR = 0.003  # nats a token: two ways that are nearer than that agree
+NOISE = 4.0  # or nearer than so many times what two batch sizes differ by, a pair at a time
+CONTRADICTION = 0.1  # nats a token: two batch sizes that differ by more contradict each other
+PATIENCE = 900.0  # seconds that a child may take, loading included
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A few pairs: the sequences, in lexicographic order, stand behind the prefix."""
+
+    prefix: Tokens
+    sequences: Sequences
+
+    @property
+    def cells(self) -> int:
+        """Tokens of the longest pair."""
+        return len(self.prefix) + int(np.diff(self.sequences.bounds).max())
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one way.
+
+    Attributes:
+        states: the way, as in `Settings`.
+        apart: largest |difference of mean log-probabilities| between it and each pair alone, nats a token.
+        noise: the same between two batch sizes, each pair alone.
+        reason: why the way is of no use; None where it is.
+    """
+
+    states: int | None
+    apart: float | None = None
+    noise: float | None = None
+    reason: str | None = None
+
+
+def some_pairs(examples: EncodedExamples, targets: TargetTokens) -> Trial:
+    """A short example with a few targets, from the shortest to the median in length."""
+    at = int(np.argmin([len(prefix) for prefix in examples.prefixes]))
+    by_length = np.argsort(targets.lengths, kind="stable")[: targets.count // 2 + PAIRS]
+    short = by_length[targets.lengths[by_length] + len(examples.prefixes[at]) <= LONG]
+    usable = short if len(short) else by_length[:1]
+    chosen = np.sort(usable[np.unique(np.linspace(0, len(usable) - 1, PAIRS).astype(int))])
+    sequences, _ = targets.behind(examples.systems[at], chosen, _taken)
+    return Trial(examples.prefixes[at], sequences)
+
+
+def _taken(sequences: Sequences, order: npt.NDArray[np.int64]) -> Sequences:
+    texts = [sequences.tokens[sequences.bounds[at] : sequences.bounds[at + 1]] for at in order.tolist()]
+    first = sequences.response[order].tolist()
+    return Sequences.join([(text[:start], text[start:]) for text, start in zip(texts, first, strict=True)])
+
+
+# ---------------------------------------------------------------------- in this process
+
+
+def try_ways(file: ModelFile, settings: Settings, trial: Trial, ways: Sequence[int | None]) -> Iterator[Finding]:
+    """One way after the other, until one is of use."""
+    for states in ways:
+        try:
+            finding = _try_way(file, replace(settings, states=states), trial)
+        except DeliftError as error:
+            finding = Finding(states, reason=str(error))
+        yield finding
+        if finding.reason is None:
+            return
+
+
+def _try_way(file: ModelFile, settings: Settings, trial: Trial) -> Finding:
+    count = len(trial.sequences.response)
+    with Model(file, settings, cells=2 * trial.cells + settings.batch) as model:
+        size = min(settings.batch, 256)
+        alone, again = (_alone(model, trial, size) for size in (size, max(1, size // 4)))
+        scorer = row_scorer(model, threading.Event())
+        scorer.keep_head(trial.prefix[: len(trial.prefix) // 2])
+        layout = scorer.lay_out(trial.sequences, np.arange(count))
+        batched = scorer.row(trial.prefix, layout).logprob
+    noise, apart = float(np.abs(alone - again).max()), float(np.abs(alone - batched).max())
+    reason = None
+    if noise > CONTRADICTION:
+        reason = (
+            f"the same pair alone, in batches of {size} and {size // 4} tokens, gets log-probabilities "
+            f"{noise:.2g} nats a token apart"
+        )
+    elif apart > max(FLOOR, NOISE * noise):
+        reason = f"pairs behind one prefix get log-probabilities {apart:.2g} nats a token off those of each pair alone"
+    return Finding(settings.states, apart, noise, reason)
+
+
+def _alone(model: Model, trial: Trial, size: int) -> npt.NDArray[np.float32]:
+    """Mean log-probability of each pair in a fresh sequence: `size` tokens at a time, with the logits of all."""
+    means = []
+    sequences = trial.sequences
+    for start, stop, first in zip(
+        sequences.bounds[:-1].tolist(), sequences.bounds[1:].tolist(), sequences.response.tolist(), strict=True
+    ):
+        tokens = np.concatenate([trial.prefix, sequences.tokens[start:stop]])
+        model.clear()
+        parts = []
+        for begin in range(0, len(tokens) - 1, size):
+            part = tokens[begin : min(begin + size, len(tokens) - 1)]
+            one = np.ones(len(part), np.int32)
+            positions = np.arange(begin, begin + len(part), dtype=np.int32)
+            logits = model.decode(part, positions, 0 * one, one, one.astype(np.bool_))
+            following = tokens[begin + 1 : begin + 1 + len(part)]
+            parts.append(token_logprobs(logits, np.arange(len(part)), following))
+        given = np.concatenate(parts)[len(trial.prefix) + first - 1 :]
+        means.append(measures_of(given, np.array([0, len(given)])).logprob[0])
+    model.clear()
+    return np.array(means, np.float32)
+
+
+# ---------------------------------------------------------------------- in a child process
+
+
+def try_in_child(file: ModelFile, settings: Settings, trial: Trial, ways: Sequence[int | None]) -> Iterator[Finding]:
+    """The same, where a way that ends the process is one that is of no use."""
+    left = list(ways)
+    while left:
+        findings = _run_child(file, settings, trial, left)
+        yield from findings
+        if findings[-1].reason is None:
+            return
+        left = left[len(findings) :]
+
+
+def _run_child(file: ModelFile, settings: Settings, trial: Trial, ways: Sequence[int | None]) -> list[Finding]:
+    asked = orjson.dumps({"path": str(file.path), "settings": asdict(settings), "ways": list(ways)})
+    stream = io.BytesIO()
+    np.savez(stream, asked=np.frombuffer(asked, np.uint8), prefix=trial.prefix, **trial.sequences._asdict())
+    package = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    try:
+        child = subprocess.run(
+            [sys.executable, "-m", __name__],
+            input=stream.getvalue(),
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": paths, "GGML_NO_BACKTRACE": "1"},
+            timeout=PATIENCE,
+        )
+        said, ended = child.stdout, f"llama.cpp ends the process ({_last_line(child.stderr)})"
+    except subprocess.TimeoutExpired as error:
+        said, ended = error.stdout or b"", f"llama.cpp gave no answer in {PATIENCE:.0f} s"
+    findings = [Finding(**orjson.loads(line)) for line in said.splitlines()]
+    if not findings or (findings[-1].reason is not None and len(findings) < len(ways)):
+        findings.append(Finding(ways[len(findings)], reason=ended))
+    return findings
+
+
+def _last_line(text: bytes) -> str:
+    lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
+    asserted = [line[line.index("GGML_ASSERT") :] for line in lines if "GGML_ASSERT" in line]
+    return (asserted or lines or ["no reason given"])[-1][:200]
+
+
+def _child() -> None:
+    with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as given:
+        asked = orjson.loads(given["asked"].tobytes())
+        trial = Trial(given["prefix"], Sequences(*(given[name] for name in Sequences._fields)))
+    for finding in try_ways(ModelFile(Path(asked["path"])), Settings(**asked["settings"]), trial, asked["ways"]):
+        sys.stdout.buffer.write(orjson.dumps(asdict(finding)) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    _child()

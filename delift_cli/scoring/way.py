@@ -1,0 +1,113 @@
+"""In which way a model runs targets behind a prefix: by what its file says, and by a self-check before each run.
+
+What was found of a model with its settings on this machine is remembered beside its tuning, so that a run that was
+checked before begins at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import Any
+
+import orjson
+
+from ..errors import InputError
+from ..model.converted import cache_directory
+from ..model.gguf import ModelFile
+from ..model.llama import VERSION, Settings
+from ..prompt.encoding import EncodedExamples
+from .pairs import TargetTokens
+from .self_check import Finding, some_pairs, try_in_child, try_ways
+from .tuning import machine
+
+STATES = 16  # whole states beside each other: they fill a batch with targets of ordinary length
+BOOK = "checks.json"
+
+
+def first_way(file: ModelFile) -> int | None:
+    """What its file says of it, as `Settings.states`."""
+    return STATES if file.keeps_states else None
+
+
+def checked(
+    file: ModelFile,
+    sha256: str,
+    settings: Settings,
+    examples: EncodedExamples,
+    targets: TargetTokens,
+    *,
+    fixed: bool,
+    say: Callable[[str], None],
+) -> Settings:
+    """The settings with the way that a few of the pairs confirm: the one they name, else a slower one.
+
+    Args:
+        file: the weights that will run; sha256: of the original's file.
+        fixed: a cache was begun in this way: no other will do.
+
+    Raises:
+        InputError: the pairs confirm no way.
+    """
+    allowed = [settings.states] if fixed else _ladder(settings.states)
+    key = _key(file, sha256, settings, allowed)
+    findings = _remembered(key)
+    if findings is None:
+        trial = some_pairs(examples, targets)
+        tried = try_in_child if file.keeps_states else try_ways
+        findings = list(tried(file, settings, trial, allowed))
+        _remember(key, findings)
+    last = findings[-1]
+    if last.reason is not None:
+        raise InputError(
+            f"delift cannot score with model {file.path} ({file.architecture}) under llama-cpp-python {VERSION}: "
+            f"{last.reason}"
+        )
+    if len(findings) > 1:
+        say(
+            f"{file.architecture}: targets are evaluated {_name(last.states)}, for the faster way fails with this "
+            f"model: {findings[-2].reason}"
+        )
+    return replace(settings, states=last.states)
+
+
+def _ladder(first: int | None) -> list[int | None]:
+    """The ways that are worth a try, the fastest first."""
+    ladder = [None, STATES, 1]
+    return ladder[ladder.index(first) :] if first in ladder else [first, 1]
+
+
+def _name(states: int | None) -> str:
+    return "one at a time" if states == 1 else f"as up to {states} whole states at a time"
+
+
+def _key(file: ModelFile, sha256: str, settings: Settings, allowed: Sequence[int | None]) -> str:
+    named = {**asdict(settings), "threads": None, "file": file.path.name, "ways": list(allowed)}
+    return f"{sha256}|{machine()}|{orjson.dumps(named, option=orjson.OPT_SORT_KEYS).decode()}"
+
+
+def _remembered(key: str) -> list[Finding] | None:
+    try:
+        return [Finding(**finding) for finding in _entries()[key]]
+    except (KeyError, TypeError):
+        return None
+
+
+def _remember(key: str, findings: Sequence[Finding]) -> None:
+    book = cache_directory() / BOOK
+    draft = book.with_suffix(f".{os.getpid()}")
+    entries = {**_entries(), key: [asdict(finding) for finding in findings]}
+    with suppress(OSError):  # what cannot be remembered is checked again
+        book.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
+        draft.replace(book)
+
+
+def _entries() -> dict[str, Any]:
+    try:
+        entries = orjson.loads((cache_directory() / BOOK).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
