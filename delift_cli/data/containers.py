@@ -39,6 +39,7 @@ ACCEPTED = (
     "also compressed with gzip or zstd"
 )
 _BOM = b"\xef\xbb\xbf"
+_BLOCK = 1 << 18
 _LARGEST = 1 << 30  # bytes that one record may have, and what a file may expand to without question
 _EXPANSION = 300  # times its size that a compressed file may grow beyond that; records reach a tenth of it
 
@@ -93,12 +94,9 @@ def rows_of_stream(stream: Any, name: str, key: str | None, file_name: str, size
 def _json(plain: io.BufferedReader, name: str, key: str | None) -> Rows:
     """JSON Lines, an array, or an object with a list of records in it: what it is, the first line that is not blank
     tells."""
-    number, first = next(((at, line) for at, line in _lines(plain, name) if line.strip()), (0, b""))
-    if not number:
-        raise InputError(f"{name}: there is nothing in it but white space, if anything")
+    number, first = _first_line(plain, name)
     value = _value(first)
     opening = first.lstrip()[:1]
-    rest = _lines(plain, name, number + 1)
     if opening == b"[" and not (isinstance(value, list) and _is_row(value)):
         data = b"\n" * (number - 1) + first + _whole(plain, name)
         return Rows("array", array_rows(data, name))
@@ -110,14 +108,24 @@ def _json(plain: io.BufferedReader, name: str, key: str | None) -> Rows:
         if alone or _one_value(data):
             whole = (number, one_line(data))
             return Rows("jsonl", iter([whole]), lambda: list_in_object(data, name, None))
-        rest = _lines(_buffered(io.BytesIO(data)), name)
-        return Rows("jsonl", ((at, line.removesuffix(b"\n")) for at, line in rest if line.strip()))
+        plain, number, first = _buffered(io.BytesIO(data)), 1, b""
     if value is None and (header := looks_separated(first)):
         raise InputError(
             f"{name}:{number}: this is no JSON but looks like {header}; for delift to read it the name must end in "
             f"{'.tsv' if delimiter_of(first) == chr(9) else '.csv'}"
         )
-    return Rows("jsonl", _without_blank(number, first, rest))
+    return Rows("jsonl", _lines(plain, name, number, first))
+
+
+def _first_line(plain: io.BufferedReader, name: str) -> tuple[int, bytes]:
+    """The first line that is not blank, and its number."""
+    number = 0
+    with _damage(name):
+        while line := plain.readline(_LARGEST):
+            number += 1
+            if line.strip():
+                return number, line
+    raise InputError(f"{name}: there is nothing in it" + (" but white space" if number else ""))
 
 
 def _is_row(value: list[Any]) -> bool:
@@ -143,21 +151,30 @@ def _value(line: bytes) -> Any:
         return None
 
 
-def _without_blank(number: int, first: bytes, rest: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    yield number, first.removesuffix(b"\n")
-    for number, line in rest:
-        if line and not line.isspace():
-            yield number, line[:-1] if line[-1] == 10 else line
-
-
-def _lines(plain: io.BufferedReader, name: str, number: int = 1) -> Iterator[tuple[int, bytes]]:
-    """Number and bytes of each line, with its end."""
+def _lines(plain: io.BufferedReader, name: str, number: int, first: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of each line that is not blank, without its end: `first`, which was read already where it is
+    not empty, and those that follow."""
+    left = [first]  # the pieces of a line whose end was not seen yet
     with _damage(name):
-        while line := plain.readline(_LARGEST):
-            if len(line) >= _LARGEST:
-                raise InputError(f"{name}:{number}: a line of more than {_LARGEST >> 30} GiB is no record")
-            yield number, line
-            number += 1
+        if first.endswith(b"\n"):
+            yield number, first[:-1]
+            left, number = [], number + 1
+        while block := plain.read1(_BLOCK):
+            lines = block.split(b"\n")
+            if len(lines) == 1:
+                left.append(block)
+                if sum(map(len, left)) > _LARGEST:
+                    raise InputError(f"{name}:{number}: a line of more than {_LARGEST >> 30} GiB is no record")
+                continue
+            lines[0] = b"".join([*left, lines[0]])
+            left = [lines.pop()]
+            for line in lines:
+                if line and not line.isspace():
+                    yield number, line
+                number += 1
+    last = b"".join(left)
+    if last.strip():
+        yield number, last
 
 
 def _head(plain: io.BufferedReader, name: str) -> bytes:

@@ -71,6 +71,10 @@ def unique_ids(own: Sequence[str | None], fallback: Sequence[str]) -> tuple[list
         fallback: what a record without one is called.
     """
     taken = {name for name in own if name is not None}
+    if not taken and len({*fallback}) == len(fallback):
+        return list(fallback), 0
+    if len(taken) == len(own):
+        return [str(name) for name in own], 0
     uses: dict[str, int] = {}
     ids, repeated = [], 0
     for name, place in zip(own, fallback, strict=True):
@@ -122,7 +126,7 @@ class Names:
                 f"name the one that you mean as line:{lines[0]}"
             )
         if not places:
-            raise InputError(f"no record has the id {name}; one is also found as line:7 or record:7")
+            raise InputError(f"there is no record with the id {name}; one is also found as line:7 or record:7")
         return places[0]
 
     def _by_number(self, sort: str, number: int, name: str) -> int:

@@ -8,7 +8,7 @@ before) to `layouts.interpret`. A plan is used only after it gave the same conve
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .chats import MASKS, THOUGHTS, all_roles
@@ -16,13 +16,13 @@ from .ids import ID_FIELDS
 from .layouts import BLANK, CHATS, EXTRAS, HISTORIES, LISTS_OF_MASKS, MEDIA, PROMPTS, REJECTED, RESPONSES, SYSTEMS, Read
 from .options import Reading
 from .questions import CHOICES, is_option
+from .record import Message
 from .tools import TOOLS
 
 _MEANING = {*CHATS, *PROMPTS, *RESPONSES, *EXTRAS, *HISTORIES, *SYSTEMS, *MEDIA, *TOOLS, *THOUGHTS, *CHOICES, *REJECTED}
 _MEANING |= {*LISTS_OF_MASKS, *MASKS, "label"}
 _MOST = 1000  # plans that are kept
 _REST = ("", (), "", "")  # of a Message: reasoning, calls, name, call_id
-Turn = tuple[Any, ...]
 
 
 class _Plan:
@@ -33,7 +33,7 @@ class _Plan:
     def __init__(
         self,
         layout: str,
-        read: Callable[[dict[str, Any]], tuple[Turn, ...] | None],
+        read: Callable[[dict[str, Any]], int | None],
         ignored: list[str],
         watched: list[str],
     ) -> None:
@@ -61,14 +61,14 @@ class Plans:
             value = fields[name]
             if value is not None and value != "" and value != []:
                 return None
-        turns = plan.read(fields)
-        if turns is None:
+        conversation = plan.read(fields)
+        if conversation is None:
             return None
         for name in plan.ignored:
             if not (value := fields[name]) and value in BLANK:
                 plan.blank[name] += 1
         plan.count += 1
-        return hash((turns, ""))
+        return conversation
 
     def learn(self, fields: dict[str, Any] | list[Any], read: Read, conversation: int) -> None:
         """Make a plan of what `interpret` found in `fields`, where that is ordinary."""
@@ -112,10 +112,15 @@ class Plans:
                     ignored.setdefault(plan.layout, Counter())[name] += count
 
 
-def _pair(
-    prompt: str, response: str, extra: str | None, system: str | None
-) -> Callable[[dict[str, Any]], tuple[Turn, ...] | None]:
-    def read(fields: dict[str, Any]) -> tuple[Turn, ...] | None:
+def hash_of(turns: Sequence[Message], tools: str) -> int:
+    """A number that two conversations share where they are the same, and else as good as never."""
+    if tools or any(turn[3:] != _REST for turn in turns):
+        return hash((tuple(turns), tools))
+    return hash(tuple([part for turn in turns for part in turn[:3]]))
+
+
+def _pair(prompt: str, response: str, extra: str | None, system: str | None) -> Callable[[dict[str, Any]], int | None]:
+    def read(fields: dict[str, Any]) -> int | None:
         asked, answer = fields[prompt], fields[response]
         if type(asked) is not str or type(answer) is not str:
             return None
@@ -128,52 +133,50 @@ def _pair(
                 return None
             if not more.isspace():
                 asked = f"{asked}\n\n{more}"
-        turns = ("user", asked, False, *_REST), ("assistant", answer, True, *_REST)
-        return _behind(system, fields, turns)
+        if system is not None and (text := fields[system]):
+            if type(text) is not str:
+                return None
+            if not text.isspace():
+                return hash(("system", text, False, "user", asked, False, "assistant", answer, True))
+        return hash(("user", asked, False, "assistant", answer, True))
 
     return read
 
 
 def _chat(
     name: str, system: str | None, roles: Mapping[str, str], *, last: bool
-) -> Callable[[dict[str, Any]], tuple[Turn, ...] | None]:
-    def read(fields: dict[str, Any]) -> tuple[Turn, ...] | None:
+) -> Callable[[dict[str, Any]], int | None]:
+    def read(fields: dict[str, Any]) -> int | None:
         chat = fields[name]
         if type(chat) is not list:
             return None
-        turns = []
+        parts: list[Any] = []
         end = len(chat) - 1
-        answered = False
+        asked = answered = False
         for place, turn in enumerate(chat):
             if type(turn) is not dict or len(turn) != 2:
                 return None
-            role, text = turn.get("role"), turn.get("content")
-            if role is None:
-                role, text = turn.get("from"), turn.get("value")
-            if type(role) is not str or type(text) is not str:
+            who, text = turn.get("role"), turn.get("content")
+            if who is None:
+                who, text = turn.get("from"), turn.get("value")
+            if type(who) is not str or type(text) is not str:
                 return None
-            role = roles.get(role)
-            if role == "system":
-                turns.append(("system", text, False, *_REST))
-                continue
-            if not text or text.isspace():
-                return None
+            role = roles.get(who)
+            answered = role == "assistant"
             if role == "user":
-                answered = True
-            elif role != "assistant":
+                asked = True
+            elif not answered and role != "system":
                 return None
-            turns.append((role, text, role == "assistant" and (not last or place == end), *_REST))
-        if not answered or not turns[-1][2]:
+            if role != "system" and (not text or text.isspace()):
+                return None
+            parts += (role, text, answered and (not last or place == end))
+        if not asked or not answered:
             return None
-        return _behind(system, fields, tuple(turns))
+        if system is not None and (text := fields[system]):
+            if type(text) is not str or parts[0] == "system":
+                return None
+            if not text.isspace():
+                parts[:0] = ("system", text, False)
+        return hash(tuple(parts))
 
     return read
-
-
-def _behind(system: str | None, fields: dict[str, Any], turns: tuple[Turn, ...]) -> tuple[Turn, ...] | None:
-    """The turns behind the system text that stands beside them."""
-    if system is None or not (text := fields[system]):
-        return turns
-    if type(text) is not str or turns[0][0] == "system":
-        return None
-    return turns if text.isspace() else (("system", text, False, *_REST), *turns)

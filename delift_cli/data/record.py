@@ -92,7 +92,11 @@ class Record(_Said):
     def of_row(cls, id: str, raw: bytes, line: int, interpret: Interpret) -> Record:
         """A record whose conversation `interpret` finds in `raw`."""
         record = cls.__new__(cls)
-        record._fill(id, interpret, raw, line)
+        put_id, put_said, put_raw, put_line = _SLOTS
+        put_id(record, id)
+        put_said(record, interpret)
+        put_raw(record, raw)
+        put_line(record, line)
         return record
 
     def renamed(self, id: str, line: int) -> Record:
@@ -102,11 +106,8 @@ class Record(_Said):
         return record
 
     def _fill(self, id: str, said: Conversation | Interpret, raw: bytes, line: int) -> None:
-        put = object.__setattr__  # the class is frozen
-        put(self, "id", id)
-        put(self, "_said", said)
-        put(self, "raw", raw)
-        put(self, "line", line)
+        for put, value in zip(_SLOTS, (id, said, raw, line), strict=True):
+            put(self, value)
 
     def _conversation(self) -> Conversation:
         global _latest
@@ -156,6 +157,12 @@ class Record(_Said):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Record, (self.id, self.turns, self.raw, self.line, self.tools)
+
+
+# The class is frozen; a set of records is filled through its slots, which is the quickest way.
+_SLOTS = tuple(
+    vars(owner)[name].__set__ for owner, name in ((Record, "id"), (_Said, "_said"), (Record, "raw"), (Record, "line"))
+)
 
 
 @dataclass(frozen=True, slots=True)
