@@ -213,5 +213,4 @@ def _quality(held_out: dict[str, Any]) -> str:
 
 
 def _texts(records: Sequence[Record]) -> tuple[list[str], list[str]]:
-    prompts = [" ".join(message.content for message in record.prompt) for record in records]
-    return prompts, [record.response for record in records]
+    return [record.prompt_text for record in records], [record.response_text for record in records]

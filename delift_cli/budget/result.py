@@ -11,6 +11,7 @@ from ..amount import counted, duration
 from ..cache.dense import Cache
 from ..cache.figures import Utilities, utilities
 from ..cache.sparse import SparseCache
+from ..data.account import account, account_lines
 from ..display import Facts
 from ..scoring.job import Engine, Forecast, Inputs
 from ..scoring.pairs import Work
@@ -88,6 +89,7 @@ class Scores(Facts):
             "examples": cache.shape[0],
             "targets": cache.shape[1],
             "layouts": [records.layouts for records in sets],
+            "read": [account(records) for records in sets],
             "duplicates": [records.duplicates for records in sets],
             "left_out": [
                 {"line": record.line, "id": record.id, "reason": record.reason}
@@ -119,14 +121,14 @@ class Scores(Facts):
 
     def lines(self) -> list[tuple[str, str]]:
         """The same for people, as rows of name and text."""
-        return summary_lines(self.as_dict())
+        return summary_lines(self.as_dict(), account_lines(self._sets()))
 
     def _sets(self) -> list[Any]:
         return [self.inputs.examples] if self.inputs.targets is None else [self.inputs.examples, self.inputs.targets]
 
 
-def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """A run's figures as rows of name and text."""
+def summary_lines(summary: dict[str, Any], read: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """A run's figures as rows of name and text; `read`: what there is to say of its records."""
     layouts = " and ".join(
         ", ".join(f"{name} ({count:,})" for name, count in layout.items()) for layout in summary["layouts"]
     )
@@ -134,11 +136,7 @@ def summary_lines(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("records", f"{summary['examples']:,} examples by {summary['targets']:,} targets; layout {layouts}"),
         ("model", f"{summary['model']}, weights {summary['weights']}; {summary['template']}"),
     ]
-    if any(summary["duplicates"]):
-        lines.append(("duplicates", f"{sum(summary['duplicates']):,} exact copies (kept)"))
-    if summary["left_out"]:
-        first, count = summary["left_out"][0], len(summary["left_out"])
-        lines.append(("left out", f"{count:,} records, first: line {first['line']}: {first['reason']}"))
+    lines += read
     if summary["pairs_scored"]:
         speed = f"{summary['pairs_per_second']:,.1f} pairs/s, {summary['tokens_per_second']:,.0f} tokens/s"
         lines += [

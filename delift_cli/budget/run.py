@@ -16,7 +16,9 @@ from ..cache.dense import Cache
 from ..cache.files import network_file_system
 from ..cache.sparse import SparseCache, SparseWriter, layout_of, open_cache
 from ..cache.stored import Writing
-from ..data.reading import parse_records, read_records
+from ..data.folders import ENDINGS
+from ..data.options import Reading
+from ..data.reading import AS_IT_COMES, parse_lines, read_records
 from ..data.record import RecordSet
 from ..errors import InputError
 from ..model.gguf import ModelFile, locate
@@ -34,7 +36,8 @@ from .result import Expected, Scores
 ALL_PAIRS_SECONDS = 12 * 3600  # what a run may take that was not given a budget
 SLOWEST = 50.0  # tokens/s: below what that leaves time for, the forecast is not worth its seconds
 
-Source: TypeAlias = str | Path | Sequence[Mapping[str, Any]]  # a file, - for stdin, or the records themselves
+# a file or several, - for stdin, or the records themselves
+Source: TypeAlias = str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -180,9 +183,7 @@ def open_run(
     output: str | Path | None = None,
     model: str | None = None,
     template: str | None = None,
-    prompt_field: str | None = None,
-    response_field: str | None = None,
-    skip_invalid: bool = False,
+    reading: Reading = AS_IT_COMES,
     budget: str | None = None,
     go_on: bool = False,
     seed: int = 0,
@@ -200,6 +201,7 @@ def open_run(
     Args:
         data: the pool, scored against itself, or against `targets`. examples: shown in place of the pool.
         output: the cache's directory; default NAME.delift, after the set that makes it different from the pool's own.
+        reading: what fields and turns mean, where the data alone do not say it.
         budget: some pairs only, such as 5%, 2M or 8h; go_on: on top of what is there.
         context: longest pair in tokens; default the model's. truncate: cut prompts so that everything fits.
         weights, settings, batch: how to run the model; see `job.choose_engine`.
@@ -216,20 +218,18 @@ def open_run(
         raise InputError("--examples needs --targets, the records that the examples are to help with")
     source = data if data is not None else examples
     assert source is not None
-    if source == "-" and targets == "-":
+    if "-" in _files(source) and targets is not None and "-" in _files(targets):
         raise InputError("examples and targets cannot both come from stdin")
     path = Path(output) if output is not None else default_cache(source, targets, as_existing=examples is not None)
     wanted = None if budget is None else parse_budget(budget)
     layout = layout_of(path)
     sparse = _in_part(path, layout, wanted, go_on)
-    fields = {"prompt": prompt_field, "response": response_field}
 
     def read(records: Source) -> RecordSet:
-        options: dict[str, Any] = {"prompt_field": prompt_field, "response_field": response_field}
-        options["skip_invalid"] = skip_invalid
-        if isinstance(records, str | Path):
-            return read_records(records, **options)
-        return parse_records(b"".join(orjson.dumps(record) + b"\n" for record in records), "<records>", **options)
+        if files := _files(records):
+            return read_records(files, reading)
+        rows = [] if isinstance(records, str | Path) else records
+        return parse_lines(b"".join(orjson.dumps(record) + b"\n" for record in rows), "<records>", reading)
 
     example_records = read(source)
     target_records = None if targets is None else read(targets)
@@ -244,7 +244,7 @@ def open_run(
         chat,
         context=context,
         truncate=truncate,
-        skip_invalid=skip_invalid,
+        skip_invalid=reading.skip_invalid,
         response_tokens=max_response_tokens,
     )
     identity = file.identity()
@@ -263,7 +263,7 @@ def open_run(
         identity,
         chat,
         engine,
-        fields,
+        reading.as_fields(),
         truncate_to=context if truncate else None,
         response_tokens=max_response_tokens,
     )
@@ -304,16 +304,22 @@ def forecast(data: Source | None = None, **options: Any) -> Expected:
 
 def default_cache(source: Source, targets: Source | None, *, as_existing: bool) -> Path:
     """NAME.delift, after the set that makes this cache different from the pool's own."""
-    named = source if targets is None or as_existing else targets
-    if not isinstance(named, str | Path) or str(named) == "-":
+    named = _files(source if targets is None or as_existing else targets)
+    if not named or named[0] == "-":
         raise InputError("records without a file need a name for the cache: -o NAME.delift")
-    return named_after(str(named))
+    return named_after(named[0])
+
+
+def _files(source: Source) -> list[str]:
+    """The names in a source of files; none where it is the records themselves."""
+    sources = [source] if isinstance(source, str | Path) else source
+    return [str(name) for name in sources if isinstance(name, str | Path)]
 
 
 def named_after(source: str) -> Path:
     """The cache of a file of records, where no other name is given."""
-    name = Path(source).name
-    for ending in (".gz", ".jsonl", ".json"):
+    name = Path(source.replace(":", "-") if source.startswith("hf:") else source).name
+    for ending in (".gz", ".zst", *ENDINGS):
         name = name.removesuffix(ending)
     return Path(f"{name}.delift")
 

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ..data.reading import parse_records
+from ..data.options import Reading
+from ..data.reading import parse_lines
 from ..data.record import RecordSet
 from ..errors import InputError, RunError
 from .files import ArrayFile, checksum, disk, is_folder, open_array, open_file
@@ -140,14 +141,12 @@ class Stored:
         return self._text(f"{role}.ids.json", self.manifest[role].get("ids"), "does not match its checksum")
 
     def _records(self, role: str) -> RecordSet:
-        entry, fields = self.manifest[role], self.manifest["fields"]
-        data = self.record_bytes(role)
-        read = parse_records(data, entry["source"], prompt_field=fields["prompt"], response_field=fields["response"])
+        entry = self.manifest[role]
+        read = parse_lines(self.record_bytes(role), entry["source"], Reading.from_fields(self.manifest["fields"]))
         try:
             origins = orjson.loads(self.id_bytes(role))
             records = [
-                replace(record, id=str(id_), line=int(line))
-                for record, (id_, line) in zip(read.records, origins, strict=True)
+                record.renamed(str(id_), int(line)) for record, (id_, line) in zip(read.records, origins, strict=True)
             ]
         except (ValueError, TypeError, OverflowError):
             raise self._damaged(f"{role}.ids.json does not name each record") from None

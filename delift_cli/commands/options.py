@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..data.options import Reading, parse_roles
+
 Weights = Literal["auto", "as-is", "f32", "f16", "bf16", "q8_0", "q4_0"]
 
 records = partial(typer.Option, rich_help_panel="Records")
@@ -21,6 +23,12 @@ LARGEST_SEED = 2**63 - 1  # what JSON and NumPy both take
 
 PromptField = Annotated[str | None, records(metavar="FIELD", help="Field that holds the prompt.")]
 ResponseField = Annotated[str | None, records(metavar="FIELD", help="Field that holds the response.")]
+Turns = Annotated[Literal["all", "last"], records(help="Score all assistant turns, or the last only.")]
+Roles = Annotated[
+    list[str] | None, records("--role", metavar="NAME=ROLE", help="A role by another name: ai=assistant. Repeatable.")
+]
+RecordsKey = Annotated[str | None, records(metavar="KEY", help="Key of the list of records in a JSON object.")]
+Strict = Annotated[bool, records("--strict", help="Refuse records that can be read in two ways.")]
 SkipInvalid = Annotated[bool, records("--skip-invalid", help="Leave bad records out and say how many.")]
 Truncate = Annotated[bool, records("--truncate", help="Cut the middle of prompts so that everything fits the context.")]
 
@@ -35,6 +43,20 @@ WeightsChoice = Annotated[Weights, model(help="Run a converted copy; auto: the f
 GpuLayers = Annotated[int | None, machine(metavar="N", min=0, help="Layers on the GPU; default all where possible.")]
 Threads = Annotated[int | None, machine(metavar="N", min=1, help="CPU threads; default all cores.")]
 Batch = Annotated[int | None, machine(metavar="TOKENS", min=16, help="Tokens in one llama.cpp call; default measured.")]
+
+
+def reading(
+    prompt_field: str | None,
+    response_field: str | None,
+    turns: Literal["all", "last"],
+    role: list[str] | None,
+    key: str | None,
+    strict: bool,
+    skip_invalid: bool,
+) -> Reading:
+    """How the records of a verb are read, of the options above."""
+    return Reading(prompt_field, response_field, turns, parse_roles(role or ()), key, strict, skip_invalid)
+
 
 Quiet = Annotated[bool, output("--quiet", "-q", help="Print nothing but data and errors.")]
 AsJson = Annotated[bool, output("--json", help="The result as JSON on stdout.")]

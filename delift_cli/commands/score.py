@@ -17,21 +17,25 @@ from .options import (
     ModelChoice,
     PromptField,
     Quiet,
+    RecordsKey,
     ResponseField,
+    Roles,
     SkipInvalid,
+    Strict,
     TemplateChoice,
     Threads,
     Truncate,
+    Turns,
     WeightsChoice,
 )
 
 KvType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"]
 FlashAttention = Literal["auto", "on", "off"]
-RECORDS = "JSONL or a JSON array, also gzipped; - for stdin"
+RECORDS = "JSON, CSV, Parquet or Arrow files, a folder, hf:owner/name:split; - for stdin"
 
 
 def score(
-    data: Annotated[str | None, typer.Argument(metavar="DATA", help=f"The pool: {RECORDS}.")] = None,
+    data: Annotated[list[str] | None, typer.Argument(metavar="DATA...", help=f"The pool: {RECORDS}.")] = None,
     examples: Annotated[
         str | None, options.records(metavar="DATA", help="Records shown as examples, in place of the pool.")
     ] = None,
@@ -40,6 +44,10 @@ def score(
     ] = None,
     prompt_field: PromptField = None,
     response_field: ResponseField = None,
+    turns: Turns = "all",
+    role: Roles = None,
+    records: RecordsKey = None,
+    strict: Strict = False,
     skip_invalid: SkipInvalid = False,
     truncate: Truncate = False,
     max_response_tokens: Annotated[
@@ -96,15 +104,13 @@ def score(
 
     log_to(sys.stderr if verbose else None)
     run = open_run(
-        data,
+        data or None,
         examples=examples,
         targets=targets,
         output=output,
         model=model,
         template=template,
-        prompt_field=prompt_field,
-        response_field=response_field,
-        skip_invalid=skip_invalid,
+        reading=options.reading(prompt_field, response_field, turns, role, records, strict, skip_invalid),
         budget=budget,
         go_on=go_on,
         seed=seed,

@@ -1,21 +1,29 @@
-"""A record's fields: found by name, its id among them, and how messages speak of them."""
+"""A record's fields: found by name, as text, and how messages speak of them."""
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from .record import Record
 
-ID_FIELDS = ("id", "uid", "uuid", "_id", "example_id", "record_id")
 ABSENT = object()  # what a field is that is not there
 
 
 class RecordError(Exception):
     """What is wrong with one record; the message is the reason that the user reads."""
+
+
+class UnknownLayoutError(RecordError):
+    """None of the record's fields has a meaning that is known."""
+
+
+class _Literal(str):
+    """A number as it stands in its source."""
 
 
 def record_field(record: Record, name: str) -> str | None:
@@ -45,20 +53,52 @@ def lookup(fields: Any, name: str) -> object:
     return value
 
 
-def first_present(fields: dict[str, Any], names: Sequence[str]) -> str | None:
+def literal(raw: bytes, name: str, value: bool | int | float) -> str:
+    """A number or truth value as it stands in the record's source: 1.10 stays 1.10, whatever its size."""
+    if isinstance(value, bool):
+        return as_text(value)
+    try:
+        again = json.loads(raw, parse_int=_Literal, parse_float=_Literal)
+    except (ValueError, RecursionError):
+        return as_text(value)
+    found = lookup(again, name)
+    return str(found) if isinstance(found, _Literal) else as_text(value)
+
+
+def as_text(value: bool | int | float) -> str:
+    """The JSON text of a number or truth value."""
+    return orjson.dumps(value).decode()
+
+
+def as_list(text: str, field: str) -> Any:
+    """The value of a JSON text (or of a Python list's, as pandas writes it into CSV)."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        try:
+            return ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise RecordError(f"{field} is a text that is not JSON: {error.msg}") from None
+
+
+def not_json(raw: bytes, error: Exception, *, columns: bool = True) -> str:
+    """Why a source text is no JSON, in words; `columns`: is it as it stands in the file?"""
+    position = getattr(error, "colno", 0)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        where = f" (column {len(raw[: bad.start].decode()) + 1})" if columns else ""
+        return f"not UTF-8: byte 0x{raw[bad.start]:02x}{where}"
+    where = f" (column {position})" if columns else ""
+    for word in ("NaN", "Infinity", "-Infinity"):
+        if text.startswith(word, max(position - 1, 0)):
+            return f"not JSON: {word} is no JSON value{where}; write null in its place"
+    return f"not JSON: {getattr(error, 'msg', error)}{where}"
+
+
+def first_present(fields: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """The first of these names whose field is there and not null."""
     return next((name for name in names if fields.get(name) is not None), None)
-
-
-def own_id(fields: dict[str, Any]) -> str | None:
-    """The id that a record brings, on one line."""
-    for value in map(fields.get, ID_FIELDS):
-        if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
-            # Ids are printed one a line.
-            text = " ".join(str(value).splitlines()).strip()
-            if text:
-                return text
-    return None
 
 
 def kind(value: object) -> str:
@@ -74,7 +114,7 @@ def quoted(name: str) -> str:
     return json.dumps(name if len(name) <= 40 else name[:39] + "…", ensure_ascii=False)
 
 
-def listing(fields: dict[str, Any]) -> str:
+def listing(fields: Mapping[str, Any]) -> str:
     """The names of the fields that there are, for messages."""
     names = [quoted(name) for name in fields]
     rest = [f"{len(names) - 12} more"] if len(names) > 12 else []

@@ -1,159 +1,430 @@
 """Fields to turns: what a record's fields mean is recognised record by record.
 
-    prompt/response, prompt/completion, question/answer    two texts
-    instruction/output, instruction/response               Alpaca, GPTeacher, Dolly: an "input" (or "context")
-                                                           that is not blank follows after an empty line
-    messages                                               OpenAI chat: a list of {role, content}
-    conversations                                          ShareGPT: a list of {from, value}
+A chat goes first (`messages`, `conversations` and the other names in CHATS, each a list of turns or its JSON text);
+then a pair of a prompt and a response, the first of PROMPTS and of RESPONSES that the record has. `input`, `context`,
+`choices` and their like belong to the prompt and follow it after an empty line; `history` goes before it, `system` to
+the front. A record that is a list is a chat; one that has nothing but `text` is scored as a whole. Where the record
+could be read in another way too, the reading says so (`Read.said`).
 
-The first of these whose fields are all there (null counts as absent) is taken. In a chat the last assistant
-turn is the response and what precedes it the prompt; turns after it are ignored, for nothing in them can be
-scored. Where a text is expected a list of turns is taken too (TRL's conversational prompt/completion). A
-top-level "system" (or "system_prompt") text becomes a system turn unless the chat begins with one.
+In a chat every assistant turn is scored that says something and that no mask excludes; in a pair that is the response
+(and, with history, the earlier answers). Turns behind the last scored one are left out: nothing in them can be scored.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from .fields import ABSENT, RecordError, first_present, kind, listing, lookup, quoted
-from .record import Message
-
-_PAIR_LAYOUTS = (
-    ("prompt", "response"),
-    ("prompt", "completion"),
-    ("question", "answer"),
-    ("instruction", "output"),
-    ("instruction", "response"),
+from .chats import MASKS, THOUGHTS, all_roles, is_chat, is_turn, mask_value, read_chat, roles_found
+from .fields import (
+    ABSENT,
+    RecordError,
+    UnknownLayoutError,
+    as_list,
+    first_present,
+    kind,
+    listing,
+    literal,
+    lookup,
+    quoted,
 )
-_CHAT_LAYOUTS = ("messages", "conversations")
-LAYOUTS = (*map("/".join, _PAIR_LAYOUTS), *_CHAT_LAYOUTS)
-_PROMPT_FIELDS, _RESPONSE_FIELDS = (tuple(dict.fromkeys(side)) for side in zip(*_PAIR_LAYOUTS, strict=True))
-_ROLES = {
-    **dict.fromkeys(("system", "developer"), "system"),
-    **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "model", "bot"), "assistant"),
-}
+from .ids import ID_FIELDS
+from .options import Reading
+from .parts import Said, content_of
+from .questions import answer_of, choices_of
+from .record import Message
+from .tools import TOOLS, tools_of
+from .transcripts import transcript
+
+CHATS = (
+    *("messages", "conversations", "conversation", "dialog", "dialogue", "dialogs", "chat", "contents", "turns"),
+    *("items", "data"),
+)
+PROMPTS = (
+    *("prompt", "instruction", "question", "query", "problem", "inputs", "inputs_pretokenized", "user", "human"),
+    *("message", "input", "context"),
+)
+RESPONSES = (
+    *("response", "completion", "output", "solution", "generation", "generated_solution", "chosen", "preferred_output"),
+    *("answer", "answers", "answerkey", "targets", "targets_pretokenized", "target", "reply", "assistant", "gpt"),
+    *("bot", "responses", "completions", "generations", "expected_answer"),
+)
+EXTRAS = ("input", "context", "contexts", "passage")
+HISTORIES = ("history", "chat_history")
+SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "preamble")
+MEDIA = ("images", "image", "audios", "audio", "videos", "video")
+LISTS_OF_MASKS = ("weights", "loss_mask", "train_mask", *MASKS)
+REJECTED = ("rejected", "non_preferred_output")
+LAYOUTS = (
+    *("prompt/response", "prompt/completion", "question/answer", "instruction/output", "query/response"),
+    *("problem/solution", "input/output", "inputs/targets", "prompt/chosen", "messages", "conversations", "text"),
+)
+BLANK: tuple[object, ...] = (None, "", [], {})
+_IDS = frozenset(ID_FIELDS)
 
 
-def read_pair(
-    fields: dict[str, Any], prompt_field: str | None, response_field: str | None
-) -> tuple[str, tuple[Message, ...], str]:
-    """Layout, prompt and response of one record."""
-    if prompt_field is None and response_field is None:
-        layout, turns = _recognise(fields)
-    else:
-        layout, turns = _named(fields, prompt_field, response_field)
-    if turns[0].role != "system":
-        given = (fields.get(name) for name in ("system", "system_prompt"))
-        turns[:0] = [Message("system", text) for text in given if isinstance(text, str) and text.strip()][:1]
-    *prompt, response = turns
-    if not prompt or prompt[-1].role != "user":
-        before = f"follows a turn of the {prompt[-1].role}" if prompt else "is the first turn"
-        raise RecordError(f"the response {before}, not one of the user")
-    return layout, tuple(prompt), response.content
+class Read(NamedTuple):
+    """What a record says: the name of its layout, its turns up to the last scored one, its tools' JSON text, the
+    turns that are not scored by reason, and what there is to say of the reading."""
+
+    layout: str
+    turns: tuple[Message, ...]
+    tools: str
+    dropped: dict[str, int]
+    said: Said
 
 
-def _recognise(fields: dict[str, Any]) -> tuple[str, list[Message]]:
-    """The layout, by the fields that are there, and the turns up to and with the response."""
-    for prompt, response in _PAIR_LAYOUTS:
-        if fields.get(prompt) is not None and fields.get(response) is not None:
-            return _both(fields, prompt, response)
-    for name in _CHAT_LAYOUTS:
-        if fields.get(name) is not None:
-            return name, _chat(fields[name], name, until_response=True)
-    for layout in LAYOUTS:
-        names = layout.split("/")
-        if all(name in fields for name in names):
-            raise RecordError(f'field "{next(name for name in names if fields[name] is None)}" is null')
-    raise RecordError(
-        f"no layout that delift knows: {listing(fields)}; known are {', '.join(LAYOUTS)}; "
-        "for another one name the fields with --prompt-field and --response-field"
-    )
+def interpret(fields: dict[str, Any] | list[Any], raw: bytes, reading: Reading) -> Read:
+    """Read one record.
 
-
-def _named(fields: dict[str, Any], prompt_field: str | None, response_field: str | None) -> tuple[str, list[Message]]:
-    """The same for fields that the user named, both or one of them."""
-    prompt = prompt_field or first_present(fields, _PROMPT_FIELDS)
-    response = response_field or first_present(fields, _RESPONSE_FIELDS)
-    if prompt and response:
-        return _both(fields, prompt, response)
-    if prompt and isinstance(chat := lookup(fields, prompt), list):
-        return prompt, _chat(chat, prompt, until_response=True)
-    missing, usual = ("response", _RESPONSE_FIELDS) if prompt else ("prompt", _PROMPT_FIELDS)
-    raise RecordError(
-        f"no field for the {missing}: {listing(fields)}, none of which is {', '.join(usual)}; "
-        f"name it with --{missing}-field"
-    )
-
-
-def _both(fields: dict[str, Any], prompt: str, response: str) -> tuple[str, list[Message]]:
-    return f"{prompt}/{response}", _turns(fields, prompt, "user") + _turns(fields, response, "assistant")
-
-
-def _turns(fields: dict[str, Any], name: str, role: str) -> list[Message]:
-    """What field `name` says: a text as one turn of `role` ("user" or "assistant"), or a list of turns."""
-    value = lookup(fields, name)
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return _chat(value, name, until_response=role == "assistant")
-    text = _text(fields, name)
-    if (name, role) == ("instruction", "user"):
-        # Alpaca and GPTeacher say "input", Dolly says "context".
-        extra = next((key for key in ("input", "context") if fields.get(key) not in (None, "")), None)
-        if extra and str(fields[extra]).strip():
-            text = f"{text}\n\n{_text(fields, extra)}"
-    return [Message(role, text)]
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = lookup(fields, name)
-    if isinstance(value, str) and value.strip():
-        return value
-    if value is ABSENT:
-        raise RecordError(f"no field {quoted(name)}: {listing(fields)}")
-    fault = "empty" if isinstance(value, str) else f"{kind(value)}, not text"
-    raise RecordError(f"field {quoted(name)} is {fault}")
-
-
-def _chat(value: object, name: str, *, until_response: bool) -> list[Message]:
-    """The turns of a chat in field `name`; with `until_response` up to the assistant's last.
-
-    A turn is {role, content} or {from, value}. Only a system turn may be blank: to a template a blank one can
-    mean something else than none.
+    Raises:
+        RecordError: it cannot be used, or, with `reading.strict`, could be read in another way too.
     """
-    field = f"field {quoted(name)}"
-    if not isinstance(value, list):
-        raise RecordError(f"{field} is {kind(value)}, not a list of turns")
-    names = [turn.get("role", turn.get("from")) if isinstance(turn, dict) else None for turn in value]
-    roles = [_ROLES.get(name.strip().lower()) if isinstance(name, str) else None for name in names]
-    end = len(value)
-    if until_response:
-        if "assistant" not in roles:
-            raise RecordError(f"{field} has no assistant turn")
-        end -= roles[::-1].index("assistant")
-    messages = []
-    for place, (turn, role) in enumerate(zip(value[:end], roles, strict=False), start=1):
-        where = f"{field}, turn {place}"
-        if role is None:
-            said = names[place - 1]
-            what = f"the role {quoted(said)} is unknown" if isinstance(said, str) else "there is no role"
-            raise RecordError(f"{where}: {what}; known are {', '.join(_ROLES)}")
-        content = _content(turn.get("content", turn.get("value")), where)
-        if role != "system" and not content.strip():
-            raise RecordError(f"{where} ({role}) is empty")
-        messages.append(Message(role, content))
-    if not messages:
-        raise RecordError(f"{field} is empty")
-    return messages
+    if isinstance(fields, list) and not (fields and (is_turn(fields[0]) or isinstance(fields[0], str | list))):
+        raise RecordError("a list where an object with fields, or a list of turns, is expected")
+    row = _Row(fields if isinstance(fields, dict) else {"turns": fields}, raw, reading)
+    layout, messages = ("list of turns", row.chat("turns")) if isinstance(fields, list) else row.recognise()
+    row.refuse_media(messages)
+    messages = row.add_system(messages)
+    tools = row.tools()
+    turns, dropped = row.finish(messages, layout)
+    for name, value in row.fields.items():
+        if name not in row.used and name.lower() not in _IDS and value not in BLANK:
+            row.said.ignore(name)
+    if reading.strict and row.said.ambiguous:
+        raise RecordError(f"it can be read in two ways: {row.said.ambiguous[0]}; leave out --strict to go on")
+    return Read(layout, turns, tools, dropped, row.said)
 
 
-def _content(value: object, where: str) -> str:
-    """A turn's text: a string, or OpenAI's list of text parts, which are joined as chat templates do."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise RecordError(f"{where}: the content is {kind(value)}, not text")
-    texts = [part.get("text") if isinstance(part, dict) else part for part in value]
-    if not all(isinstance(text, str) for text in texts):
-        raise RecordError(f"{where}: a part of the content is not text")
-    return "".join(map(str, texts))
+class _Row:
+    """One record while it is read: which of its fields were used, and what there is to say."""
+
+    def __init__(self, fields: dict[str, Any], raw: bytes, reading: Reading) -> None:
+        self.fields, self.raw, self.reading = fields, raw, reading
+        self.roles = all_roles(reading.roles)
+        self.said = Said()
+        self.used: set[str] = set()
+        # the names of fields that have a value, by their lower case; as written goes first
+        self.names = {name.lower(): name for name, value in fields.items() if value is not None}
+        self.names |= {name: name for name, value in fields.items() if value is not None}
+
+    # ------------------------------------------------------------------ which layout
+
+    def recognise(self) -> tuple[str, list[Message]]:
+        """The layout, by the fields that are there, and all turns."""
+        named = self._named()
+        if named is not None:
+            return named
+        prompt, response = first_present(self.names, PROMPTS), first_present(self.names, RESPONSES)
+        for name in CHATS:
+            if (key := self.names.get(name)) and self._holds_chat(name, self.fields[key]):
+                if prompt and response:
+                    self.said.note(f"{key} is read, {prompt}/{response} left", ambiguous=True)
+                self._say_rejected(key)
+                return key, self.chat(key)
+        for name in ("chosen", "preferred_output"):
+            if (key := self.names.get(name)) and (chat := self._whole_chat(key)) is not None:
+                self._say_rejected(key)
+                return key, chat
+        if prompt and response:
+            return self._pair(self.names[prompt], self.names[response])
+        for name in (*HISTORIES, *CHATS):
+            if (key := self.names.get(name)) and (name in CHATS[:2] or self._holds_chat(name, self.fields[key])):
+                return key, self.chat(key)
+        if isinstance(self.fields.get("text"), str) and not prompt and not response:
+            self.said.note("text: all of it is scored, without a prompt")
+            return "text", [Message("assistant", self._text("text"), scored=True)]
+        raise self._unknown()
+
+    def _named(self) -> tuple[str, list[Message]] | None:
+        """The same for fields that the user named, both or one of them; None for a record that lacks them."""
+        prompt, response = self.reading.prompt_field, self.reading.response_field
+        if prompt is None and response is None:
+            return None
+        missing = [name for name in (prompt, response) if name and lookup(self.fields, name) in (ABSENT, None)]
+        if missing:
+            return self._without(missing[0])
+        if response is None and prompt and is_chat(chat := lookup(self.fields, prompt)) and not self._has_response():
+            self.used.add(prompt.split(".")[0])
+            return prompt, read_chat(chat, prompt, self.roles, self.said)
+        usual = PROMPTS if prompt is None else RESPONSES
+        other = next((self.names[name] for name in usual if name in self.names and self.names[name] != response), None)
+        prompt, response = prompt or other, response or other
+        if prompt and response:
+            return self._pair(prompt, response)
+        side = "response" if prompt else "prompt"
+        raise RecordError(
+            f"no field for the {side}: {listing(self.fields)}, none of which is {', '.join(usual)}; "
+            f"name it with --{side}-field"
+        )
+
+    def _without(self, missing: str) -> tuple[str, list[Message]]:
+        """A record without a field that the user named is recognised, if it can be."""
+        plain = _Row(self.fields, self.raw, Reading(turns=self.reading.turns, roles=self.reading.roles))
+        try:
+            found = plain.recognise()
+        except RecordError:
+            value = lookup(self.fields, missing)
+            fault = f"field {quoted(missing)} is null" if value is None else f"no field {quoted(missing)}: "
+            raise RecordError(fault if value is None else fault + listing(self.fields)) from None
+        self.said, self.used = plain.said, plain.used
+        self.said.note("a record without the named fields is read by the fields that it has")
+        return found
+
+    def _has_response(self) -> bool:
+        return any(name in self.names for name in RESPONSES)
+
+    def _holds_chat(self, name: str, value: Any) -> bool:
+        """Is this the chat of the record, and not a field that bears such a name by chance?"""
+        if not value or not is_chat(value):
+            return False
+        if name in ("messages", "conversations"):
+            return True
+        try:
+            value = as_list(value, name) if isinstance(value, str) else value
+        except RecordError:
+            return False
+        if isinstance(value, dict):
+            return is_turn(dict.fromkeys(value, ""))  # its lists are the columns of a table of turns
+        first = value[0] if isinstance(value, list) and value else None
+        texts = isinstance(first, str) and len(value) > 1 and name not in ("turns", "items", "contents", "chat_history")
+        pair = isinstance(first, list) and len(first) == 2 and all(isinstance(text, str) for text in first)
+        return (is_turn(first) and name != "data") or texts or pair
+
+    def _whole_chat(self, key: str) -> list[Message] | None:
+        """The chat in `chosen`, where it has the user's turns too."""
+        value = self.fields[key]
+        if isinstance(value, str) and first_present(self.names, PROMPTS) is None and (turns := transcript(value)):
+            self.said.note(f"{key}: a transcript of Human: and Assistant: is read as turns")
+            value = turns
+            self.fields = {**self.fields, key: turns}
+        if not is_chat(value) or (isinstance(value, str) and not value.lstrip().startswith(("[{", "[\n"))):
+            return None
+        said, used = self.said, set(self.used)
+        messages = self.chat(key)
+        if any(message.role == "user" for message in messages):
+            return messages
+        self.said, self.used = said, used
+        return None
+
+    def _say_rejected(self, key: str) -> None:
+        for name in REJECTED:
+            if name in self.names:
+                self.said.note(f"{key} is the response, {self.names[name]} is not used")
+
+    def _unknown(self) -> RecordError:
+        given = {name.lower() for name in self.fields}
+        for names, others in ((PROMPTS, RESPONSES), (RESPONSES, PROMPTS)):
+            null = next((name for name in self.fields if name.lower() in names and self.fields[name] is None), None)
+            if null and given & {*others}:
+                return RecordError(f"field {quoted(null)} is null")
+        if null := next((name for name in CHATS[:2] if name in self.fields and self.fields[name] is None), None):
+            return RecordError(f"field {quoted(null)} is null")
+        return UnknownLayoutError(
+            f"no layout that delift knows: {listing(self.fields)}; known are {', '.join(LAYOUTS)} and more; "
+            "for another one name the fields with --prompt-field and --response-field"
+        )
+
+    # ------------------------------------------------------------------ chats and pairs
+
+    def chat(self, key: str) -> list[Message]:
+        """The turns in a field, each scored unless a mask excludes it."""
+        self.used.add(key)
+        messages = read_chat(self.fields[key], key, self.roles, self.said)
+        if not any(message.role == "assistant" for message in messages):
+            found = roles_found(self.fields[key])
+            raise RecordError(f"field {quoted(key)} has no assistant turn (roles found: {found})")
+        for name in LISTS_OF_MASKS:
+            if isinstance(mask := self.fields.get(name), list) and mask:
+                self.used.add(name)
+                messages = self._mask(messages, mask, name)
+        return messages
+
+    def _mask(self, messages: list[Message], mask: list[Any], name: str) -> list[Message]:
+        answers = [place for place, message in enumerate(messages) if message.role == "assistant"]
+        if len(mask) not in (len(messages), len(answers)):
+            raise RecordError(
+                f"field {quoted(name)} has {len(mask)} entries, for {len(messages)} turns, {len(answers)} of which "
+                "are the assistant's"
+            )
+        places = answers if len(mask) == len(answers) else range(len(messages))
+        masked = list(messages)
+        for place, value in zip(places, mask, strict=True):
+            wanted = value is None or mask_value(value, f"field {quoted(name)}", self.said)
+            masked[place] = masked[place]._replace(scored=masked[place].scored and wanted)
+        return masked
+
+    def _pair(self, prompt: str, response: str) -> tuple[str, list[Message]]:
+        self._say_rejected(response)
+        others = (
+            [self.names[name] for name in RESPONSES if name in self.names] if not self.reading.response_field else []
+        )
+        for other in others:
+            if other not in (response, prompt) and self.fields[other] not in BLANK:
+                self.said.note(f"{response} is scored, {other} left", ambiguous=True)
+        if self.fields.get("label") is False:
+            self.said.note("label is false, which may mark an answer that is not wanted; it is scored", ambiguous=True)
+        labels: list[str] = []
+        before = self._history()
+        asked = self._side(prompt, "user")
+        if asked[-1].role == "user":
+            asked[-1] = asked[-1]._replace(content=self._with_extras(asked[-1].content, prompt, response, labels))
+        answer = self._side(response, "assistant", labels)
+        return f"{prompt}/{response}", [*before, *asked, *answer]
+
+    def _history(self) -> list[Message]:
+        for name in HISTORIES:
+            if (key := self.names.get(name)) and self.fields[key] and is_chat(self.fields[key]):
+                self.used.add(key)
+                return read_chat(self.fields[key], key, self.roles, self.said)
+        return []
+
+    def _side(self, name: str, role: str, labels: list[str] | None = None) -> list[Message]:
+        """What field `name` says: a text as one turn of `role` ("user" or "assistant"), or a list of turns.
+
+        Of a prompt that is a list of turns none is scored.
+        """
+        self.used.add(name if name in self.fields else name.split(".")[0])
+        value = lookup(self.fields, name)
+        if isinstance(value, dict) and isinstance(value.get("messages"), list):
+            self.fields = {**self.fields, **{key: value[key] for key in TOOLS if key in value}}
+            value = value["messages"]
+        if isinstance(value, str) and value.lstrip().startswith("[{"):
+            try:
+                turns = as_list(value, name)
+            except RecordError:
+                turns = None
+            value = turns if isinstance(turns, list) and all(map(is_turn, turns)) else value
+        if is_turn(value):
+            value = [value]
+        if isinstance(value, list) and value and is_turn(value[0]):
+            messages = read_chat(value, name, self.roles, self.said, scored=role == "assistant")
+            if role == "assistant" and not any(message.role == "assistant" for message in messages):
+                raise RecordError(f"field {quoted(name)} has no assistant turn (roles found: {roles_found(value)})")
+            if role == "user" and not messages:
+                raise RecordError(f"field {quoted(name)} is empty")
+            return messages
+        if role == "user":
+            return [Message(role, self._text(name))]
+        choices = labels if labels else None
+        if (said := answer_of(value, choices, self.said, name)) is not None:
+            if not said.strip():
+                raise RecordError(f"field {quoted(name)} is empty")
+            return [Message(role, said, scored=True)]
+        thought = next((key for key in THOUGHTS if isinstance(self.fields.get(key), str) and key != name), None)
+        reasoning = ""
+        if thought and self.fields[thought].strip():
+            self.used.add(thought)
+            reasoning = self.fields[thought]
+            self.said.note(f"{thought} is the thought before the response, and scored with it")
+        return [Message(role, self._text(name), scored=True, reasoning=reasoning)]
+
+    def _text(self, name: str) -> str:
+        value = lookup(self.fields, name)
+        self.used.add(name if name in self.fields else name.split(".")[0])
+        if isinstance(value, bool | int | float):
+            return literal(self.raw, name, value)
+        if isinstance(value, str) and value.strip():
+            return value
+        if value is ABSENT:
+            raise RecordError(f"no field {quoted(name)}: {listing(self.fields)}")
+        if isinstance(value, list | dict) and value:
+            return content_of(value, f"field {quoted(name)}").text
+        fault = "empty" if isinstance(value, str) else f"{kind(value)}, not text"
+        raise RecordError(f"field {quoted(name)} is {fault}")
+
+    def _with_extras(self, text: str, prompt: str, response: str, labels: list[str]) -> str:
+        """The prompt with what belongs to it, each after an empty line; `labels` takes those of choices."""
+        for name in EXTRAS:
+            key = self.names.get(name)
+            if key is None or key in (prompt, response) or self.fields[key] in BLANK:
+                continue
+            value = self.fields[key]
+            if isinstance(value, list) and all(isinstance(item, str) for item in value):
+                extra = "\n\n".join(value)
+            elif isinstance(value, list | dict):
+                extra = content_of(value, key, any_value=True).text
+                self.said.note(f"{key} is no text: its JSON text is in the prompt")
+            else:
+                extra = literal(self.raw, key, value) if not isinstance(value, str) else value
+            self.used.add(key)
+            if extra.strip():
+                text = f"{text}\n\n{extra}"
+        found = choices_of(self.fields, self.names)
+        if found is not None and not {*found.fields} & {prompt, response}:
+            self.used |= {*found.fields}
+            labels += found.labels
+            text = f"{text}\n\n{found.text}"
+        return text
+
+    # ------------------------------------------------------------------ what stands beside the layout
+
+    def refuse_media(self, messages: list[Message]) -> None:
+        for name in MEDIA:
+            value = self.fields.get(name)
+            tag = f"<{name.rstrip('s')}>"
+            shown = isinstance(value, str) and any(tag in message.content for message in messages)
+            if (isinstance(value, list | dict) and value) or shown:
+                raise RecordError(f"field {quoted(name)}: a text model cannot see it")
+
+    def add_system(self, messages: list[Message]) -> list[Message]:
+        """The messages with the system text that stands beside them, unless they begin with one."""
+        for name in SYSTEMS:
+            key = self.names.get(name)
+            if key is None or not isinstance(value := self.fields[key], str | list | dict) or not value:
+                continue
+            text = content_of(value, f"field {quoted(key)}").text
+            if not text.strip():
+                continue
+            if messages and messages[0].role == "system":
+                if messages[0].content != text:
+                    self.said.note(f"the chat's own system turn is read, {key} left", ambiguous=True)
+                break
+            self.used.add(key)
+            return [Message("system", text), *messages]
+        return messages
+
+    def tools(self) -> str:
+        """The JSON text of the tools, from the record or from a turn that brings them."""
+        for name in TOOLS:
+            if (key := self.names.get(name)) and (value := self.fields[key]) not in BLANK:
+                tools = tools_of(value, name)
+                if tools is None:
+                    self.said.note(f"{key} is no list of tools that can be read: it is left")
+                    continue
+                self.used.add(key)
+                return tools
+        chat: Any = next((self.fields[key] for key in self.used if isinstance(self.fields.get(key), list)), [])
+        first = chat[0] if chat else None
+        if isinstance(first, Mapping) and first.get("tools"):
+            return tools_of(first["tools"], "tools") or ""
+        return ""
+
+    def finish(self, messages: list[Message], layout: str) -> tuple[tuple[Message, ...], dict[str, int]]:
+        """The turns up to the last scored one, and how many are not scored or left out, by reason."""
+        places = [place for place, message in enumerate(messages) if message.scored]
+        if not places:
+            raise self._nothing_scored(messages)
+        last = places[-1]
+        if layout != "text" and all(message.role in ("system", "assistant") for message in messages[:last]):
+            before = f"follows a turn of the {messages[last - 1].role}" if last else "is the first turn"
+            raise RecordError(f"the response {before}, and no turn of the user precedes it")
+        dropped: Counter[str] = Counter()
+        for place, message in enumerate(messages):
+            if message.role == "assistant" and not message.scored:
+                masked = message.content.strip() or message.calls or message.reasoning
+                if place > last or layout in self.fields:
+                    dropped["masked" if masked else "empty"] += 1
+            elif place > last:
+                dropped["unanswered"] += 1
+        turns = messages[: last + 1]
+        if self.reading.turns == "last" and len(places) > 1:
+            turns = [message._replace(scored=False) for message in turns[:-1]] + turns[-1:]
+        return tuple(turns), dict(dropped)
+
+    def _nothing_scored(self, messages: list[Message]) -> RecordError:
+        last = max((place for place, message in enumerate(messages) if message.role == "assistant"), default=0)
+        if messages[last].content.strip() or messages[last].calls:
+            return RecordError("every assistant turn is masked: there is nothing to score")
+        return RecordError(f"turn {last + 1} (assistant) is empty, and no other one can be scored")

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..amount import Amount, parse_counts, parse_quota, quota_records
 from ..errors import InputError
 from .fields import record_field
+from .ids import Names
 from .record import Record
 
 
@@ -51,19 +52,23 @@ def labels(records: Sequence[Record], field: str) -> list[str]:
 
 
 def named_indices(path: Path | None, records: Sequence[Record]) -> list[int]:
-    """The places of the records that a file names by id, one a line; InputError for an id that none has."""
+    """The places of the records that a file names, one a line; how, see `ids.Names`.
+
+    Raises:
+        InputError: the file cannot be read, or a name means no record or several.
+    """
     if path is None:
         return []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the ids in {path}: {error}") from None
-    places = {record.id: place for place, record in enumerate(records)}
+    names = Names(records)
     found: dict[int, None] = {}
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        if line.strip() not in places:
-            raise InputError(f"{path}:{number}: the pool has no record with the id {line.strip()}")
-        found[places[line.strip()]] = None
+        if line.strip():
+            try:
+                found[names.find(line)] = None
+            except InputError as error:
+                raise InputError(f"{path}:{number}: {error}") from None
     return list(found)

@@ -22,8 +22,8 @@ def near_duplicates(
         indptr int64 [n + 1], indices int32: record j's near-duplicates are indices[indptr[j]:indptr[j + 1]].
     """
     vectors = grams(
-        [_plain(" ".join(message.content for message in record.prompt)) for record in records],
-        [_plain(record.response) for record in records],
+        [_plain(record.prompt_text) for record in records],
+        [_plain(record.response_text) for record in records],
     )
     n = len(records)
     own = np.arange(n)

@@ -1,207 +1,234 @@
-"""Records in: from a file's bytes to the source text of each record, and to what is in it.
+"""Records in: from files to the records in them, with what was understood, left out and refused.
 
-A source is JSONL or one JSON array, plain or gzipped, in UTF-8 with or without a byte-order mark. What the fields of
-a record mean is for `layouts` to say.
+What kind of file it is, is for `containers` to say; what the fields of a record mean, for `layouts`.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
+import contextlib
+import gc
+import io
 import sys
-import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from ..errors import InputError
-from .fields import RecordError, kind, own_id
-from .layouts import read_pair
-from .record import Message, Record, RecordSet, Rejected
+from .containers import ACCEPTED, Rows, rows_of_file, rows_of_stream
+from .fields import RecordError, UnknownLayoutError, kind, not_json
+from .folders import files_of
+from .ids import own_id, unique_ids
+from .layouts import Read, interpret
+from .options import Reading
+from .plans import Plans, hash_of
+from .record import Conversation, Record, RecordSet, Rejected
 
-_FOREIGN = {
-    b"PAR1": "a Parquet file",
-    b"PK\x03\x04": "a zip archive",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ\x00": "compressed with xz",
-    b"GGUF": "a GGUF model",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
-}
-_ACCEPTED = "delift reads one JSON record a line or one JSON array of records, in UTF-8, plain or gzipped"
-_BOM = b"\xef\xbb\xbf"
-_SPACE = re.compile(r"[ \t\r\n]*")
-_LINE_BREAK = re.compile(r"[\r\n][ \t\r\n]*")
+AS_IT_COMES = Reading()
+UNKNOWN = 1 << 24  # bytes that a source may have whose size cannot be asked for
 
 
-def read_records(
-    source: str | Path,
-    *,
-    prompt_field: str | None = None,
-    response_field: str | None = None,
-    skip_invalid: bool = False,
-) -> RecordSet:
-    """Read the records of a file, or of standard input when `source` is "-".
+def read_records(source: str | Path | Sequence[str | Path], reading: Reading = AS_IT_COMES) -> RecordSet:
+    """Read the records of one source or of several, one after the other.
 
-    Options and errors are those of `parse_records`; a file that cannot be read raises InputError too.
+    A source is a file (JSON Lines, a JSON array, an object with a list in it, CSV, TSV, Parquet, Arrow; also gzipped
+    or, as all but the first four, with the extra `data`), a folder of such files or one that `datasets` saved,
+    "hf:owner/name[:split]", or "-" for standard input.
+
+    Raises:
+        InputError: the first record that cannot be used, by file, line, id and cause (with `reading.skip_invalid`
+            such records go to `rejected` instead); a source as a whole that cannot be read; no record is left.
     """
-    name = str(source)
-    if name == "-":
-        data, name = sys.stdin.buffer.read(), "<stdin>"
-    else:
-        try:
-            data = Path(source).read_bytes()
-        except OSError as error:
-            raise InputError(f"{name}: cannot be read: {error.strerror or error}") from None
-    return parse_records(
-        data, name, prompt_field=prompt_field, response_field=response_field, skip_invalid=skip_invalid
-    )
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    with _no_collection():
+        return _read(sources, reading)
 
 
-def parse_records(
-    data: bytes,
-    source: str,
-    *,
-    prompt_field: str | None = None,
-    response_field: str | None = None,
-    skip_invalid: bool = False,
-) -> RecordSet:
-    """Read the records in `data`, the content of a file that errors call `source`.
-
-    `prompt_field` and `response_field` name the fields where no layout fits. A dot leads into a nested
-    object, and a number into a list ("answers.text.0"). With one of them alone the other side must bear a
-    usual name (prompt, question, instruction; response, completion, answer, output); `prompt_field` alone may
-    also name a whole chat.
-
-    The first record that cannot be used raises InputError with file, line, id and cause; with `skip_invalid`
-    such records go to `rejected` instead. InputError is raised in any case when the source as a whole cannot
-    be read (empty, a damaged gzip, an array that breaks off) and when no record is left.
-    """
-    data = _plain(data, source)
-    form = "array" if data.lstrip()[:1] == b"[" else "jsonl"
-    records: list[Record] = []
-    layouts: dict[str, int] = {}
-    rejected: list[Rejected] = []
-    pairs: set[tuple[tuple[Message, ...], str]] = set()
-    used_ids: dict[str, int] = {}
-    spans = _elements(data, source) if form == "array" else _lines(data)
-    for place, (line, raw) in enumerate(spans, start=1):
-        own = None
-        try:
-            fields = _fields(raw, form)
-            own = own_id(fields)
-            layout, prompt, response = read_pair(fields, prompt_field, response_field)
-        except RecordError as error:
-            rejected.append(Rejected(line, own, str(error)))
-            if not skip_invalid:
-                who = f" (id {own})" if own else ""
-                # When the very first line is no JSON, the file as a whole may be of another kind.
-                hint = f"{_ACCEPTED}; " if place == 1 and str(error).startswith("not JSON") else ""
-                raise InputError(f"{source}:{line}{who}: {error}; {hint}--skip-invalid goes on without it") from None
-            continue
-        wanted = own or str(place if form == "array" else line)
-        records.append(Record.of_pair(_unique(wanted, used_ids), prompt, response, raw, line))
-        layouts[layout] = layouts.get(layout, 0) + 1
-        pairs.add((prompt, response))
-    if not records:
-        fault = f"line {rejected[0].line}: {rejected[0].reason}" if rejected else "the array is empty"
-        raise InputError(f"{source}: there is no record that can be used; {fault}")
-    return RecordSet(records, source, form, layouts, rejected, len(records) - len(pairs))
+def _read(sources: Sequence[str | Path], reading: Reading) -> RecordSet:
+    tally = _Tally(reading)
+    for name in map(str, sources):
+        if name == "-":
+            rows = rows_of_stream(sys.stdin.buffer, "<stdin>", reading.records, "<stdin>", UNKNOWN)
+            tally.take(rows, "<stdin>")
+        else:
+            for path, called in files_of(name):
+                tally.take(rows_of_file(path, called, reading.records), called)
+    return tally.result(", ".join("<stdin>" if name == "-" else name for name in map(str, sources)))
 
 
-def _plain(data: bytes, source: str) -> bytes:
-    """The content without compression and byte-order mark; InputError for what cannot hold records at all."""
-    if data[:2] == b"\x1f\x8b":
-        try:
-            data = gzip.decompress(data)
-        except EOFError:
-            raise InputError(f"{source}: the gzip data breaks off: the file is not complete") from None
-        except (OSError, zlib.error) as error:
-            raise InputError(f"{source}: the gzip data is damaged: {error}") from None
-    for magic, what in _FOREIGN.items():
-        if data.startswith(magic):
-            raise InputError(f"{source}: this is {what}; {_ACCEPTED}")
-    data = data.removeprefix(_BOM)
-    if not data.strip():
-        raise InputError(f"{source}: {'there is nothing but white space in it' if data else 'it is empty'}")
-    return data
+def parse_records(data: bytes, source: str, reading: Reading = AS_IT_COMES) -> RecordSet:
+    """Read the records in `data`, the content of a file that errors call `source`; errors as `read_records`."""
+    tally = _Tally(reading)
+    tally.take(rows_of_stream(io.BytesIO(data), source, reading.records, source, len(data)), source)
+    return tally.result(source)
 
 
-def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Line number and bytes of each line that is not blank."""
-    return ((number, line) for number, line in enumerate(data.split(b"\n"), start=1) if line.strip())
+def parse_lines(data: bytes, source: str, reading: Reading = AS_IT_COMES) -> RecordSet:
+    """Read records that are known to be one a line, such as those that a cache keeps."""
+    tally = _Tally(reading)
+    tally.take(Rows("jsonl", ((at, line) for at, line in enumerate(data.split(b"\n"), 1) if line.strip())), source)
+    return tally.result(source)
 
 
-def _elements(data: bytes, source: str) -> Iterator[tuple[int, bytes]]:
-    """Line number and source text, on one line, of each element of a JSON array.
-
-    Bytes that are not UTF-8 pass through, so that only the element that holds them is refused. A fault in the
-    array's own syntax raises InputError: there is no telling where the next element would start.
-    """
-    text = data.decode("utf-8", "surrogateescape")
-    decode = json.JSONDecoder().raw_decode
-
-    def skip_space(at: int) -> int:
-        match = _SPACE.match(text, at)
-        return match.end() if match else at
-
-    line, counted = 1, 0
-    at = skip_space(text.index("[") + 1)
-    more = text[at : at + 1] != "]"
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Millions of small objects that all stay: looking for garbage among them would take a third of the time."""
+    on = gc.isenabled()
+    gc.disable()
     try:
-        while more:
-            line, counted = line + text.count("\n", counted, at), at
-            _, end = decode(text, at)
-            # A line break is never inside a JSON string, so nothing that carries meaning changes here.
-            yield line, _LINE_BREAK.sub(" ", text[at:end]).encode("utf-8", "surrogateescape")
-            at = skip_space(end)
-            more = text[at : at + 1] == ","
-            if more:
-                at = skip_space(at + 1)
-            elif text[at : at + 1] != "]":
-                raise json.JSONDecodeError("a comma or the end of the array is missing", text, at)
-        if (at := skip_space(at + 1)) != len(text):
-            raise json.JSONDecodeError("something follows the end of the array", text, at)
-    except json.JSONDecodeError as error:
-        cause = error.msg if text[error.pos :].strip() else "the array breaks off"
-        raise InputError(
-            f"{source}:{error.lineno}: not JSON: {cause} (column {error.colno}); "
-            "an array cannot be read past a fault in its syntax, even with --skip-invalid"
-        ) from None
-    except RecursionError:
-        raise InputError(f"{source}:{line}: the JSON is nested too deep to be read") from None
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
-def _fields(raw: bytes, form: str) -> dict[str, Any]:
-    """The fields of one record, from its source text."""
-    try:
-        value = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        # An array's element was put on one line, so a column in it says nothing.
-        where = f" (column {error.colno})" if form == "jsonl" else ""
-        try:
-            raw.decode("utf-8")
-        except UnicodeDecodeError as bad:
-            where = f" (column {len(raw[: bad.start].decode()) + 1})" if form == "jsonl" else ""
-            raise RecordError(f"not UTF-8: byte 0x{raw[bad.start]:02x}{where}") from None
-        raise RecordError(f"not JSON: {error.msg}{where}") from None
-    if not isinstance(value, dict):
+@dataclass(frozen=True)
+class Interpreter:
+    """Finds the conversation in the bytes of a record that was read before."""
+
+    reading: Reading
+
+    def __call__(self, raw: bytes) -> Conversation:
+        read = interpret(orjson.loads(raw), raw, self.reading)
+        return read.turns, read.tools
+
+
+def read_row(raw: bytes, reading: Reading) -> Read:
+    """What one record says; RecordError as `interpret`, and for what is no JSON object or list."""
+    return interpret(_value(raw), raw, reading)
+
+
+class _Tally:
+    """Reads source after source, and counts."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.plans = Plans(reading)
+        self.interpreter = Interpreter(reading)
+        self.raws: list[bytes] = []
+        self.lines: list[int] = []
+        self.numbers: list[int] = []  # what a record without an own id is called by
+        self.own: list[str | None] = []
+        self.rejected: list[Rejected] = []
+        self.files: list[tuple[str, int]] = []
+        self.form = ""
+        self.said: dict[str, Counter[str]] = {name: Counter() for name in ("notes", "ambiguous", "dropped", "layouts")}
+        self.ignored: dict[str, Counter[str]] = {}
+        self.seen: set[int] = set()
+
+    def take(self, source: Rows, name: str) -> None:
+        """Read the rows of one file."""
+        before = len(self.raws)
+        rows = source.rows
+        if source.inner is not None:
+            line, raw = next(iter(rows))
+            rows = iter([(line, raw)])
+            try:
+                read_row(raw, self.reading)
+            except UnknownLayoutError:
+                key, rows = source.inner()
+                source = Rows("array", rows)
+                self.said["notes"][f"the records are the list {key!r} of one JSON object"] = 0
+            except RecordError:
+                pass  # it will be said where the record is read
+        self._read(rows, name, by_line=source.form in ("jsonl", "csv"))
+        count = len(self.raws) - before
+        for note in self.said["notes"]:
+            if note.startswith("the records are the list"):
+                self.said["notes"][note] = self.said["notes"][note] or count
+        self.form = self.form or source.form
+        self.files.append((name, count))
+
+    def _read(self, rows: Iterable[tuple[int, bytes]], name: str, *, by_line: bool) -> None:
+        quick, seen = self.plans.quick, self.seen
+        raws, lines, numbers, own = self.raws, self.lines, self.numbers, self.own
+        for place, (line, raw) in enumerate(rows, start=1):
+            fields: Any = None
+            try:
+                fields = orjson.loads(raw)
+                if (conversation := quick(fields)) is None:
+                    read = interpret(_checked(fields), raw, self.reading)
+                    self._count(read)
+                    conversation = hash_of(read.turns, read.tools)
+                    self.plans.learn(fields, read, conversation)
+            except (RecordError, orjson.JSONDecodeError) as error:
+                self._reject(line, raw, fields, error, name, first=place == 1, by_line=by_line)
+                continue
+            seen.add(conversation)
+            raws.append(raw)
+            lines.append(line)
+            numbers.append(line if by_line else place)
+            own.append(own_id(fields))
+
+    def _count(self, read: Read) -> None:
+        self.said["layouts"][read.layout] += 1
+        self.said["notes"].update(read.said.notes)
+        self.said["ambiguous"].update(read.said.ambiguous)
+        self.said["dropped"].update(read.dropped)
+        if read.said.ignored:
+            self.ignored.setdefault(read.layout, Counter()).update(read.said.ignored)
+
+    def _reject(
+        self, line: int, raw: bytes, fields: Any, error: Exception, name: str, *, first: bool, by_line: bool
+    ) -> None:
+        reason = str(error) if isinstance(error, RecordError) else not_json(raw, error, columns=by_line)
+        own = own_id(fields)
+        self.rejected.append(Rejected(line, own, reason))
+        if not self.reading.skip_invalid:
+            who = f" (id {own})" if own else ""
+            # When the very first line is no JSON, the file as a whole may be of another kind.
+            hint = f"{ACCEPTED}; " if first and reason.startswith("not JSON") else ""
+            raise InputError(f"{name}:{line}{who}: {reason}; {hint}--skip-invalid goes on without it") from None
+
+    def result(self, source: str) -> RecordSet:
+        if not self.raws:
+            fault = f"line {self.rejected[0].line}: {self.rejected[0].reason}" if self.rejected else self._nothing()
+            raise InputError(f"{source}: there is no record that can be used; {fault}")
+        self.plans.count_into(self.said["layouts"], self.ignored)
+        ids, repeated = unique_ids(self.own, self._fallbacks())
+        of_row, interpreter = Record.of_row, self.interpreter
+        records = [
+            of_row(name, raw, line, interpreter) for name, raw, line in zip(ids, self.raws, self.lines, strict=True)
+        ]
+        return RecordSet(
+            records,
+            source,
+            self.form,
+            dict(self.said["layouts"]),
+            self.rejected,
+            len(records) - len(self.seen),
+            notes={**self.said["notes"], **self.said["ambiguous"]},
+            ambiguous=dict(self.said["ambiguous"]),
+            dropped=dict(self.said["dropped"]),
+            ignored={layout: dict(names) for layout, names in self.ignored.items()},
+            repeated_ids=repeated,
+            files=tuple(self.files),
+        )
+
+    def _nothing(self) -> str:
+        return "the array is empty" if self.form == "array" else "it holds none"
+
+    def _fallbacks(self) -> list[str]:
+        """What records without an own id are called: by their line, or by their place where there are no lines."""
+        if len(self.files) == 1:
+            return list(map(str, self.numbers))
+        names: list[str] = []
+        for name, count in self.files:
+            names += [f"{Path(name).name}:{number}" for number in self.numbers[len(names) : len(names) + count]]
+        return names
+
+
+def _checked(value: Any) -> dict[str, Any] | list[Any]:
+    if not isinstance(value, dict | list):
         raise RecordError(f"{kind(value)} where an object with fields is expected")
     return value
 
 
-def _unique(wanted: str, uses: dict[str, int]) -> str:
-    """`wanted`, or the first free "wanted#2", "wanted#3", …; `uses` remembers what was given.
-
-    A record's id does not depend on later ones, so that it stays when the file grows at its end.
-    """
-    given = wanted
-    while given in uses:
-        uses[wanted] += 1
-        given = f"{wanted}#{uses[wanted]}"
-    uses[given] = 1
-    return given
+def _value(raw: bytes) -> dict[str, Any] | list[Any]:
+    try:
+        return _checked(orjson.loads(raw))
+    except orjson.JSONDecodeError as error:
+        raise RecordError(not_json(raw, error)) from None

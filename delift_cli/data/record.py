@@ -1,10 +1,12 @@
-"""What a record is: turns of a chat with a response, and the very bytes that they came from."""
+"""What a record is: a conversation of which some turns are scored, and the very bytes that it came from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,29 +36,91 @@ class Message(NamedTuple):
     name: str = ""
     call_id: str = ""
 
+    @property
+    def text(self) -> str:
+        """Everything that is said in the turn: thought, content, and calls as `name arguments`."""
+        if not self.reasoning and not self.calls:
+            return self.content
+        calls = (f"{call.name} {call.arguments}" for call in self.calls)
+        return " ".join(filter(None, (self.reasoning, self.content, *calls)))
 
-@dataclass(frozen=True, slots=True)
-class Record:
+
+Conversation = tuple[tuple[Message, ...], str]  # the turns, and the JSON text of the tools
+Interpret = Callable[[bytes], Conversation]
+_latest: tuple[bytes, Interpret, Conversation] | None = None  # what was asked for last is often asked for again
+
+
+class _Said:
+    """What a record says, or who can find it in the record's bytes."""
+
+    __slots__ = ("_said",)
+    _said: Conversation | Interpret
+
+
+@dataclass(init=False, frozen=True, eq=False)
+class Record(_Said):
     """A conversation of which some turns are responses, and where it came from.
 
-    `id` is unique within its set: the record's own (see ID_FIELDS), else its line number (JSONL) or its place
-    in the array, counted from 1; a second "a" becomes "a#2". `turns` end with a scored one. `raw` is the
-    line as it came in without its "\\n" (a "\\r" stays, a byte-order mark does not); of an array it is the
-    element's source text, with each line break and the indentation after it made one space. `line`, counted
-    from 1, is where the record starts. `tools` is the JSON text of the list of tools that the model may call,
-    or empty.
+    `id` is unique within its set: the record's own (see `ids`), else its line number (JSONL) or its place
+    in the array or table, counted from 1. `turns` end with a scored one. `raw` is the line as it came in without
+    its "\\n" (a "\\r" stays, a byte-order mark does not); of an array it is the element's source text, with each
+    line break and the indentation after it made one space; of a table or CSV the row as a JSON object. `line`,
+    counted from 1, is where the record starts. `tools` is the JSON text of the list of tools that the model may
+    call, or empty.
+
+    A record that was read keeps its bytes alone and finds turns and tools in them when asked, so that a set takes
+    little more memory than its file.
     """
 
+    __slots__ = ("id", "line", "raw")
+
     id: str
-    turns: tuple[Message, ...]
     raw: bytes
     line: int
-    tools: str = ""
+    turns: tuple[Message, ...] = property(lambda self: self._conversation()[0])  # type: ignore[assignment]
+    tools: str = property(lambda self: self._conversation()[1])  # type: ignore[assignment]
+
+    def __init__(self, id: str, turns: tuple[Message, ...], raw: bytes, line: int, tools: str = "") -> None:
+        self._fill(id, (turns, tools), raw, line)
 
     @classmethod
     def of_pair(cls, id: str, prompt: tuple[Message, ...], response: str, raw: bytes, line: int) -> Record:
         """A record whose last turn alone is scored."""
         return cls(id, (*prompt, Message("assistant", response, scored=True)), raw, line)
+
+    @classmethod
+    def of_row(cls, id: str, raw: bytes, line: int, interpret: Interpret) -> Record:
+        """A record whose conversation `interpret` finds in `raw`."""
+        record = cls.__new__(cls)
+        put_id, put_said, put_raw, put_line = _SLOTS
+        put_id(record, id)
+        put_said(record, interpret)
+        put_raw(record, raw)
+        put_line(record, line)
+        return record
+
+    def renamed(self, id: str, line: int) -> Record:
+        """The same record under another id, from another line."""
+        record = Record.__new__(Record)
+        record._fill(id, self._said, self.raw, line)
+        return record
+
+    def _fill(self, id: str, said: Conversation | Interpret, raw: bytes, line: int) -> None:
+        for put, value in zip(_SLOTS, (id, said, raw, line), strict=True):
+            put(self, value)
+
+    def _conversation(self) -> Conversation:
+        global _latest
+        if isinstance(self._said, tuple):
+            return self._said
+        if _latest is None or _latest[0] is not self.raw or _latest[1] != self._said:
+            _latest = (self.raw, self._said, self._said(self.raw))
+        return _latest[2]
+
+    @property
+    def conversation(self) -> Conversation:
+        """Everything that the model sees: two records with equal conversations are the same to it."""
+        return self._conversation()
 
     @property
     def prompt(self) -> tuple[Message, ...]:
@@ -67,6 +131,38 @@ class Record:
     def response(self) -> str:
         """What the last scored turn says."""
         return self.turns[-1].content
+
+    @property
+    def prompt_text(self) -> str:
+        """The text of every turn that is not scored."""
+        return " ".join(message.text for message in self.turns if not message.scored)
+
+    @property
+    def response_text(self) -> str:
+        """The text of every scored turn."""
+        return " ".join(message.text for message in self.turns if message.scored)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        return (self.id, self.raw, self.line, self.conversation) == (
+            other.id,
+            other.raw,
+            other.line,
+            other.conversation,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.raw, self.line))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Record, (self.id, self.turns, self.raw, self.line, self.tools)
+
+
+# The class is frozen; a set of records is filled through its slots, which is the quickest way.
+_SLOTS = tuple(
+    vars(owner)[name].__set__ for owner, name in ((Record, "id"), (_Said, "_said"), (Record, "raw"), (Record, "line"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +178,18 @@ class Rejected:
 class RecordSet:
     """All records of one source, in its order.
 
-    `form` is "jsonl" or "array"; `layouts` counts records by layout, in order of first use; `duplicates`
-    counts records whose prompt and response repeat an earlier record's exactly (they are in `records` all the
-    same).
+    Attributes:
+        form: "jsonl", "array", "csv", "parquet" or "arrow"; of several files that of the first.
+        layouts: records by layout, in order of first use.
+        duplicates: records that repeat an earlier one's whole conversation exactly (they are in `records` all the
+            same).
+        notes: what was done that the data leave open or that is worth knowing, with the number of records.
+        ambiguous: of the notes, those on records that can be read in two ways; `strict` refuses such records.
+        dropped: turns that are not scored, by the reason (`unanswered`, `masked`, `empty`); those behind the last
+            scored turn are left out, the others are context.
+        ignored: fields that had no part in the reading, by layout, each with the number of records.
+        repeated_ids: records whose own id an earlier one has.
+        files: the files that were read, in order, each with the number of its records.
     """
 
     records: list[Record]
@@ -93,15 +198,42 @@ class RecordSet:
     layouts: dict[str, int]
     rejected: list[Rejected]
     duplicates: int
+    notes: dict[str, int] = field(default_factory=dict)
+    ambiguous: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, dict[str, int]] = field(default_factory=dict)
+    repeated_ids: int = 0
+    files: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Rejected records by reason, the commonest first; the same fault in another turn or row is the same reason."""
+        found = Counter(re.sub(r"\b\d[\d,]*\b", "…", record.reason) for record in self.rejected)
+        return dict(found.most_common())
 
 
 def copy_groups(records: Sequence[Record]) -> NDArray[np.int32]:
-    """Label copies: int32 [n], for each record the index of the first one whose prompt and response equal its
-    own up to white space and case."""
-    first: dict[tuple[str, ...], int] = {}
+    """Label copies: int32 [n], for each record the index of the first one whose conversation equals its own up to
+    white space and case.
+
+    Roles, contents, thoughts, calls with their arguments, tools, and which turns are scored all count; the
+    identifiers by which a tool's answer refers to its call do not.
+    """
+    first: dict[tuple[Any, ...], int] = {}
     labels = np.empty(len(records), dtype=np.int32)
     for index, record in enumerate(records):
-        texts = (text for message in record.prompt for text in (message.role, message.content))
-        key = tuple(" ".join(text.casefold().split()) for text in (*texts, record.response))
+        turns, tools = record.conversation
+        key = (_plain(tools), *(_said(message) for message in turns))
         labels[index] = first.setdefault(key, index)
     return labels
+
+
+def _said(message: Message) -> tuple[Any, ...]:
+    if not message.calls and not message.reasoning and not message.name:
+        return message.role, message.scored, _plain(message.content)
+    calls = tuple((_plain(call.name), _plain(call.arguments)) for call in message.calls)
+    return message.role, message.scored, _plain(message.content), _plain(message.reasoning), message.name, calls
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..amount import counted
+from ..data.options import Reading
+from ..data.reading import AS_IT_COMES
 from ..display import Facts, Lines
 from ..model.gguf import ModelFile, locate
 from ..model.llama import Settings
@@ -72,9 +73,7 @@ def evaluate(
     seed: int = 0,
     model: str | None = None,
     template: str | None = None,
-    prompt_field: str | None = None,
-    response_field: str | None = None,
-    skip_invalid: bool = False,
+    reading: Reading = AS_IT_COMES,
     truncate: bool = False,
     weights: str = "auto",
     settings: Settings | None = None,
@@ -91,8 +90,8 @@ def evaluate(
     Raises:
         InputError: records that cannot be read or do not fit the model's context, or a pool that is too small.
     """
-    read = partial(read_set, prompt_field=prompt_field, response_field=response_field, skip_invalid=skip_invalid)
-    targets, *sets = map(read, (held_out, *subsets, *([] if pool is None else [pool])))
+    sources = (held_out, *subsets, *([] if pool is None else [pool]))
+    targets, *sets = (read_set(source, reading) for source in sources)
     for each in (targets, *sets):
         if each.rejected:
             first, left_out = each.rejected[0], counted(len(each.rejected), "record")

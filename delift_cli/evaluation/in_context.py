@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..cache.sparse import open_cache
+from ..data.options import Reading
 from ..data.reading import read_records
-from ..data.record import Record, RecordSet, copy_groups
+from ..data.record import Conversation, Record, RecordSet, copy_groups
 from ..errors import InputError
 from ..prompt.encoding import EncodedTargets, encode_rows_of_examples, encode_targets
 from ..prompt.template import ChatTemplate
@@ -24,13 +25,11 @@ from .intervals import Ints, Measured, best_matches
 Report = Callable[[int], None]
 
 
-def read_set(
-    source: str, *, prompt_field: str | None, response_field: str | None, skip_invalid: bool = False
-) -> RecordSet:
+def read_set(source: str, reading: Reading) -> RecordSet:
     """The records of a file, or the examples of a cache."""
-    if Path(source).is_dir():
+    if (Path(source) / "manifest.json").exists():
         return open_cache(Path(source)).examples()
-    return read_records(source, prompt_field=prompt_field, response_field=response_field, skip_invalid=skip_invalid)
+    return read_records(source, reading)
 
 
 class Joined(NamedTuple):
@@ -41,16 +40,16 @@ class Joined(NamedTuple):
 
 
 def join(sets: Sequence[RecordSet]) -> Joined:
-    """Records with the same prompt and response are one."""
-    places: dict[tuple[object, str], int] = {}
+    """Records with the same conversation are one."""
+    places: dict[Conversation, int] = {}
     records: list[Record] = []
     members = []
     for each in sets:
         for record in each.records:
-            if (record.prompt, record.response) not in places:
-                places[record.prompt, record.response] = len(records)
+            if record.conversation not in places:
+                places[record.conversation] = len(records)
                 records.append(record)
-        members.append(np.unique([places[record.prompt, record.response] for record in each.records]).astype(np.int64))
+        members.append(np.unique([places[record.conversation] for record in each.records]).astype(np.int64))
     sources = ", ".join(each.source for each in sets)
     return Joined(replace(sets[0], records=records, source=sources), members)
 

@@ -221,7 +221,7 @@ def describe(
     identity: dict[str, Any],
     template: ChatTemplate,
     engine: Engine,
-    fields: dict[str, str | None],
+    fields: dict[str, Any],
     *,
     truncate_to: int | None,
     response_tokens: int | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..data.ids import find_record
 from ..data.record import Record
 from ..display import Facts, Lines
 from ..errors import InputError
@@ -71,15 +72,16 @@ def explain_record(
     opened, options = opened_cache(cache), options or KernelOptions()
     goal, pool = objective_over(as_block(opened), None, None, objective, options)
     records = pool.examples
-    place = next((place for place, candidate in enumerate(records) if candidate.id == record), None)
-    if place is None:
-        raise InputError(f"{opened.path} has no record with the id {record}; delift inspect {opened.path} shows some")
+    try:
+        place = find_record(records, record)
+    except InputError as error:
+        raise InputError(f"{opened.path}: {error}; delift inspect {opened.path} shows some") from None
     chosen = select_records(opened, k, objective=objective, options=options).selection
     signed = pool.kernel(KernelOptions(options.utility, "raw", estimates="off"))  # harm is said of measured pairs alone
     harm = harmed(signed, place, top)
     indices = chosen.indices.tolist()
     figures: dict[str, Any] = {
-        "id": record,
+        "id": records[place].id,
         "chosen": place in indices,
         "selected": len(indices),
         "of": len(records),

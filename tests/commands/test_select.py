@@ -244,7 +244,7 @@ def test_always_and_never(tmp_path: Path) -> None:
 def test_bad_id_lists(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_text("r6\nnobody\n")
-    assert f"{one}:2: the pool has no record with the id nobody" in delift("select", "pool", "--never", one).refusal()
+    assert f"{one}:2: there is no record with the id nobody" in delift("select", "pool", "--never", one).refusal()
     one.write_text("r6\nr7\n")
     two.write_text("r8\nr7\n")
     refused = delift("select", "pool", "--always", one, "--never", two).refusal()

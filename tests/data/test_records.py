@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from delift_cli.data.fields import record_field
+from delift_cli.data.options import Reading
 from delift_cli.data.reading import parse_records, read_records
 from delift_cli.data.record import Message, RecordSet, copy_groups
 from delift_cli.errors import InputError
@@ -27,7 +28,7 @@ def lines(*records: Any) -> bytes:
 
 
 def parse(*records: Any, **options: Any) -> RecordSet:
-    return parse_records(lines(*records), "train.jsonl", **options)
+    return parse_records(lines(*records), "train.jsonl", Reading(**options))
 
 
 def user(text: str) -> tuple[Message, ...]:
@@ -40,7 +41,7 @@ def turns(*pairs: tuple[str, Any], keys: tuple[str, str] = ("role", "content")) 
 
 def failure(data: bytes, **options: Any) -> str:
     with pytest.raises(InputError) as caught:
-        parse_records(data, "train.jsonl", **options)
+        parse_records(data, "train.jsonl", Reading(**options))
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -94,16 +95,19 @@ def test_chat_with_several_turns() -> None:
     assert record.prompt == (
         Message("system", "s"),
         Message("user", "a"),
-        Message("assistant", "b"),
+        Message("assistant", "b", scored=True),
         Message("user", "c"),
     )
     assert record.response == "d"
+    last = parse({"messages": chat}, turns="last").records[0]
+    assert [message.scored for message in last.turns] == [False, False, False, False, True]
 
 
-def test_turns_after_the_last_assistant_turn_are_ignored() -> None:
-    chat = turns(("user", "a"), ("assistant", "b"), ("user", ""), ("narrator", "x"))
-    record = parse({"messages": chat}).records[0]
-    assert (record.prompt, record.response) == (user("a"), "b")
+def test_turns_behind_the_last_scored_one_are_left_out_and_counted() -> None:
+    chat = turns(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", ""), ("user", "d"))
+    found = parse({"messages": chat})
+    assert (found.records[0].prompt, found.records[0].response) == (user("a"), "b")
+    assert found.dropped == {"unanswered": 2, "empty": 1}
 
 
 def test_content_as_text_parts() -> None:
@@ -248,7 +252,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ids() -> None:
     given = ["a", "a", 7, "7", "a#2", "a", " b\n", True, "", None, 2.5]
     found = parse(*({"id": value, **PAIR} for value in given))
-    expected = ["a", "a#2", "7", "7#2", "a#2#2", "a#3", "b", "8", "9", "10", "11"]
+    expected = ["a", "a#2", "7", "7#2", "a#2#2", "a#3", "b", "8", "9", "10", "2.5"]
     assert [record.id for record in found.records] == expected
 
 
@@ -305,18 +309,17 @@ GOOD = lines({"id": "g", **PAIR})
         (b'{"prompt": "\\ud83d", "response": "r"}', "train.jsonl:3: not JSON: "),
         (b"prompt,response", "not JSON"),
         ('{"prompt": "é'.encode() + b'\xe9", "response": "r"}', "3: not UTF-8: byte 0xe9 (column 14)"),
-        (b"[1, 2]", "train.jsonl:3: a list where an object"),
+        (b"[1, 2]", "train.jsonl:3: a list where an object with fields, or a list of turns"),
         (b"null", "train.jsonl:3: null where an object"),
         (lines({"id": "q", "prompt": "p", "response": ""}), '3 (id q): field "response" is empty'),
         (lines({"id": 5, "prompt": "p", "response": " \n"}), '3 (id 5): field "response" is empty'),
         (lines({"prompt": "\t", "response": "r"}), 'field "prompt" is empty'),
         (lines({"prompt": "p", "response": None}), 'field "response" is null'),
         (lines({"messages": None}), 'field "messages" is null'),
-        (lines({"question": "q", "answer": 4}), 'field "answer" is a number, not text'),
-        (lines({"question": "q", "answer": ["a"]}), 'field "answer" is a list, not text'),
+        (lines({"question": "q", "answer": []}), 'field "answer" is empty'),
+        (lines({"question": "q", "answer": [["a"]]}), "a part of the content is a list, not text"),
         (lines({"question": {}, "answer": "a"}), 'field "question" is an object, not text'),
-        (lines({"instruction": "p", "input": 5, "output": "r"}), 'field "input" is a number'),
-        (lines({"inputs": "p", "targets": "r"}), 'its fields are "inputs", "targets"; known are prompt/resp'),
+        (lines({"premise": "p", "verdict": "r"}), 'its fields are "premise", "verdict"; known are prompt/resp'),
         (lines({"inputs": "p"}), "--prompt-field"),
         (lines({}), "it has no fields"),
         (lines({f"f{i}": i for i in range(30)}), "18 more"),
@@ -326,18 +329,17 @@ GOOD = lines({"id": "g", **PAIR})
         (lines({"messages": turns(("user", "p"))}), 'field "messages" has no assistant turn'),
         (lines({"messages": turns(("assistant", "r"))}), "the response is the first turn"),
         (lines({"messages": turns(("system", "s"), ("assistant", "r"))}), "follows a turn of the system"),
-        (
-            lines({"messages": turns(("user", "p"), ("assistant", "a"), ("assistant", "r"))}),
-            "follows a turn of the assistant",
-        ),
         (lines({"messages": turns(("user", "p"), ("assistant", " "))}), "turn 2 (assistant) is empty"),
         (lines({"messages": turns(("user", ""), ("assistant", "r"))}), "turn 1 (user) is empty"),
         (lines({"messages": turns(("user", "p"), ("assistant", None))}), "turn 2: the content is null"),
-        (lines({"messages": turns(("tool", "p"), ("assistant", "r"))}), 'turn 1: the role "tool" is unknown'),
+        (
+            lines({"messages": turns(("user", "p"), ("assistant", "r"), ("narrator", "n"))}),
+            'the role "narrator" is unkn',
+        ),
         (lines({"messages": ["p", *turns(("assistant", "r"))]}), "turn 1: there is no role"),
         (
             lines({"messages": turns(("user", [{"type": "image_url"}]), ("assistant", "r"))}),
-            "turn 1: a part of the content is not text",
+            "turn 1: a part of the content is an image (image_url), which a text model cannot see",
         ),
         (lines({"prompt": turns(("user", "p")), "completion": turns(("user", "r"))}), "no assistant turn"),
     ],
@@ -349,7 +351,7 @@ def test_bad_record(bad: bytes, cause: str) -> None:
     assert cause in message
     assert message.endswith("--skip-invalid goes on without it")
 
-    found = parse_records(data, "train.jsonl", skip_invalid=True)
+    found = parse_records(data, "train.jsonl", Reading(skip_invalid=True))
     assert [record.id for record in found.records] == ["g", "g#2"]
     assert [rejected.line for rejected in found.rejected] == [3]
     assert found.rejected[0].reason in message
@@ -359,7 +361,7 @@ def test_bad_record_in_an_array() -> None:
     data = b'[\n {"prompt": "p", "response": "r"},\n {\n"id": "q", "prompt": "p\xff", "response": ""},\n 3,\n'
     data += b' {"prompt": "p", "response": "r", "x": NaN},\n {"prompt": "p", "response": "s"}]'
     assert failure(data).startswith("train.jsonl:3: not UTF-8: byte 0xff;")
-    found = parse_records(data, "train.jsonl", skip_invalid=True)
+    found = parse_records(data, "train.jsonl", Reading(skip_invalid=True))
     assert [(record.id, record.line) for record in found.records] == [("1", 2), ("5", 7)]
     assert [rejected.line for rejected in found.rejected] == [3, 5, 6]
 
@@ -375,16 +377,16 @@ def test_bad_record_in_an_array() -> None:
         (b'[{"prompt": "p", "response": "a\nb"}]', "train.jsonl:1: not JSON: Invalid control character"),
         (b"[" * 100_000, "nested too deep"),
         (b"[]", "the array is empty"),
-        (b"", "it is empty"),
-        (b" \r\n\n", "nothing but white space"),
-        (b"\xef\xbb\xbf", "it is empty"),
-        (gzip.compress(b""), "it is empty"),
+        (b"", "there is nothing in it"),
+        (b" \r\n\n", "nothing in it but white space"),
+        (b"\xef\xbb\xbf", "there is nothing in it"),
+        (gzip.compress(b""), "there is nothing in it"),
         (gzip.compress(GOOD)[:-9], "the gzip data breaks off"),
         (gzip.compress(GOOD)[:5], "the gzip data breaks off"),
         (gzip.compress(GOOD)[:-8] + b"12345678", "the gzip data is damaged"),
         (gzip.compress(GOOD) + b"rest", "the gzip data is damaged"),
         ("{}".encode("utf-16"), "this is UTF-16 text"),
-        (b"PAR1...", "this is a Parquet file"),
+        (b"PAR1...", "the parquet data is damaged"),
         (b"GGUF...", "this is a GGUF model"),
     ],
 )
@@ -396,8 +398,9 @@ def test_bad_source(data: bytes, cause: str) -> None:
 
 
 def test_file_of_another_kind_is_named_as_such() -> None:
-    for data in (b"id,prompt,response\n1,p,r\n", b'{\n "data": []\n}\n'):
-        assert "one JSON record a line or one JSON array" in failure(data)
+    assert "looks like CSV with the columns id, prompt, response" in failure(b"id,prompt,response\n1,p,r\n")
+    assert "one JSON object, which is no record" in failure(b'{\n "data": []\n}\n')
+    assert "delift reads JSON records a line each, a JSON array" in failure(b"hello\n")
 
 
 def test_no_record_left() -> None:
@@ -419,7 +422,7 @@ def test_named_field_that_is_missing() -> None:
 def test_source_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jsonl: cannot be read: No such file"):
         read_records(tmp_path / "none.jsonl")
-    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+    with pytest.raises(InputError, match="is a folder without any file of records"):
         read_records(tmp_path)
 
 

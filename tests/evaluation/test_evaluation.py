@@ -14,6 +14,7 @@ import pytest
 from one_by_one import TEXTS, Alone, pool
 from tiny_runs import QUICK, Result, delift, jsonl, model, pair, pairs, score
 
+from delift_cli.data.options import Reading
 from delift_cli.data.record import Record, RecordSet
 from delift_cli.errors import InputError
 from delift_cli.evaluation.in_context import HeldOut, join, read_set
@@ -201,9 +202,7 @@ def test_nearest_prompts(tiny_model: Callable[..., Path], threads: int) -> None:
 def test_join(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(pairs(1, 2, 2))
     (tmp_path / "b.jsonl").write_bytes(pairs(3, 2))
-    sets: list[RecordSet] = [
-        read_set(str(tmp_path / name), prompt_field=None, response_field=None) for name in ("a.jsonl", "b.jsonl")
-    ]
+    sets: list[RecordSet] = [read_set(str(tmp_path / name), Reading()) for name in ("a.jsonl", "b.jsonl")]
     joined = join(sets)
     assert [record.id for record in joined.records.records] == ["r1", "r2", "r3"]
     assert [members.tolist() for members in joined.members] == [[0, 1], [1, 2]]

@@ -1,0 +1,133 @@
+"""A JSON array to the source texts of its elements; and the array that stands in an object."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+from ..errors import InputError
+from .fields import quoted
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_LINE_BREAK = re.compile(r"[\r\n][ \t\r\n]*")
+# The values are not kept: only where they end counts, so that numbers may have any number of digits.
+_decode = json.JSONDecoder(parse_int=bool, parse_float=bool).raw_decode
+
+
+def array_rows(data: bytes, source: str) -> Iterator[tuple[int, bytes]]:
+    """Line number and source text, on one line, of each element of a JSON array.
+
+    Bytes that are not UTF-8 pass through, so that only the element that holds them is refused.
+
+    Raises:
+        InputError: the array's own syntax is at fault: there is no telling where the next element would start.
+    """
+    text = data.decode("utf-8", "surrogateescape")
+    start = text.index("[")
+    yield from _elements(text, start, source, whole=True)
+
+
+def list_in_object(data: bytes, source: str, key: str | None) -> tuple[str, Iterator[tuple[int, bytes]]]:
+    """The list of objects in a JSON object: its key, and its rows as `array_rows` gives them.
+
+    `key` ("data", or "splits.train") says which list; without it there has to be one alone.
+
+    Raises:
+        InputError: it is no JSON object, there is no such list, or there are several.
+    """
+    text = data.decode("utf-8", "surrogateescape")
+    at = _skip(text, 0)
+    for part in key.split(".") if key else ():
+        found = dict(_members(text, at, source))
+        if part not in found:
+            raise InputError(f"{source}: there is no {part!r} for --records {key}; there are {', '.join(found)}")
+        at = found[part]
+    if key is None:
+        lists = {name: place for name, place in _members(text, at, source) if _starts_list_of_objects(text, place)}
+        if len(lists) > 1:
+            raise InputError(
+                f"{source}: one JSON object with several lists of objects: {', '.join(lists)}; "
+                "say which with --records KEY"
+            )
+        if not lists:
+            raise InputError(f"{source}: one JSON object, which is no record and has no list of records in it")
+        ((key, at),) = lists.items()
+    elif text[at] != "[":
+        raise InputError(f"{source}: --records {key} names something that is no list")
+    return key, _elements(text, at, source, whole=False)
+
+
+def _elements(text: str, start: int, source: str, *, whole: bool) -> Iterator[tuple[int, bytes]]:
+    line, counted = 1, 0
+    at = _skip(text, start + 1)
+    more = text[at : at + 1] != "]"
+    try:
+        while more:
+            line, counted = line + text.count("\n", counted, at), at
+            _, end = _decode(text, at)
+            yield line, _one_line(text[at:end])
+            at = _skip(text, end)
+            more = text[at : at + 1] == ","
+            if more:
+                at = _skip(text, at + 1)
+            elif text[at : at + 1] != "]":
+                raise json.JSONDecodeError("a comma or the end of the array is missing", text, at)
+        if whole and (at := _skip(text, at + 1)) != len(text):
+            raise json.JSONDecodeError("something follows the end of the array", text, at)
+    except json.JSONDecodeError as error:
+        cause = error.msg if text[error.pos :].strip() else "the array breaks off"
+        raise InputError(
+            f"{source}:{error.lineno}: not JSON: {cause} (column {error.colno}); "
+            "an array cannot be read past a fault in its syntax, even with --skip-invalid"
+        ) from None
+    except RecursionError:
+        raise InputError(f"{source}:{line}: the JSON is nested too deep to be read") from None
+
+
+def _members(text: str, start: int, source: str) -> Iterator[tuple[str, int]]:
+    """The keys of the object that starts at `start`, each with where its value starts."""
+    try:
+        if text[start : start + 1] != "{":
+            raise json.JSONDecodeError("an object is expected", text, start)
+        at = _skip(text, start + 1)
+        while text[at : at + 1] != "}":
+            name, end = _decode(text, at)
+            at = _skip(text, end)
+            if not isinstance(name, str) or text[at : at + 1] != ":":
+                raise json.JSONDecodeError("a key and a colon are expected", text, at)
+            at = _skip(text, at + 1)
+            yield name, at
+            _, end = _decode(text, at)
+            at = _skip(text, end)
+            if text[at : at + 1] == ",":
+                at = _skip(text, at + 1)
+            elif text[at : at + 1] != "}":
+                raise json.JSONDecodeError("a comma or the end of the object is missing", text, at)
+    except json.JSONDecodeError as error:
+        cause = error.msg if text[error.pos :].strip() else "the object breaks off"
+        raise InputError(
+            f"{source}:{error.lineno}: not JSON: {cause} (column {error.colno}); records over several lines have to be "
+            f"in one array, or each on a line of its own (jq -c . {quoted(source)})"
+        ) from None
+    except RecursionError:
+        raise InputError(f"{source}: the JSON is nested too deep to be read") from None
+
+
+def _starts_list_of_objects(text: str, at: int) -> bool:
+    return text[at : at + 1] == "[" and text[_skip(text, at + 1) :][:1] in ("{", "[")
+
+
+def one_line(data: bytes) -> bytes:
+    """A JSON text without its line breaks."""
+    return _one_line(data.decode("utf-8", "surrogateescape").lstrip())
+
+
+def _one_line(text: str) -> bytes:
+    # A line break is never inside a JSON string, so nothing that carries meaning changes here.
+    return _LINE_BREAK.sub(" ", text.rstrip()).encode("utf-8", "surrogateescape")
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return match.end() if match else at

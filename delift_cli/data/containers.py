@@ -1,0 +1,247 @@
+"""Bytes to rows: what kind of file it is, and the source text of each of its records.
+
+A file is recognised by what is in it, whatever its name; only CSV and TSV need theirs. A row is its line (or its
+place, in a table) and its JSON text on one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from ..errors import InputError
+from . import tables
+from .arrays import array_rows, list_in_object, one_line
+from .separated import csv_rows, delimiter_of, looks_separated
+
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive: unpack it",
+    b"BZh": "compressed with bzip2: unpack it",
+    b"\xfd7zXZ\x00": "compressed with xz: unpack it",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it",
+    b"GGUF": "a GGUF model",
+    b"\xff\xfe": "UTF-16 text",
+    b"\xfe\xff": "UTF-16 text",
+    b"SQLite format 3": "an SQLite database",
+    b"\x89HDF": "an HDF5 file",
+    b"%PDF": "a PDF file",
+    b"\x80\x04\x95": "a Python pickle",
+}
+ACCEPTED = (
+    "delift reads JSON records a line each, a JSON array of them, CSV or TSV, Parquet and Arrow, in UTF-8, "
+    "also compressed with gzip or zstd"
+)
+_BOM = b"\xef\xbb\xbf"
+_BLOCK = 1 << 18
+_LARGEST = 1 << 30  # bytes that one record may have, and what a file may expand to without question
+_EXPANSION = 300  # times its size that a compressed file may grow beyond that; records reach a tenth of it
+
+
+class Rows(NamedTuple):
+    """The rows of a source.
+
+    Attributes:
+        form: as in RecordSet.
+        rows: the line of each (or its place), and its JSON text.
+        inner: where there is one JSON object: the key of the list in it, and its rows, should it be no record itself.
+    """
+
+    form: str
+    rows: Iterator[tuple[int, bytes]]
+    inner: Callable[[], tuple[str, Iterator[tuple[int, bytes]]]] | None = None
+
+
+def rows_of_file(path: Path, name: str, key: str | None) -> Rows:
+    """The rows of a file; `key` names the list in a file that holds one JSON object.
+
+    Raises:
+        InputError: it cannot be read, or holds no records at all.
+    """
+    try:
+        stream = path.open("rb")
+        return rows_of_stream(stream, name, key, path.name, path.stat().st_size)
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from None
+
+
+def rows_of_stream(stream: Any, name: str, key: str | None, file_name: str, size: int) -> Rows:
+    """The rows of an open file of `size` bytes; `name` is what errors call it."""
+    plain = _expanded(_buffered(stream), name, size)
+    ending = file_name.lower().removesuffix(".gz").removesuffix(".zst")
+    head = _head(plain, name)
+    if (kind := tables.kind_of(head)) is not None:
+        return Rows(kind, tables.table_rows(_whole(plain, name), kind, name))
+    for magic, what in _FOREIGN.items():
+        if head.startswith(magic):
+            raise InputError(f"{name}: this is {what}; {ACCEPTED}")
+    if head[257:262] == b"ustar":
+        raise InputError(f"{name}: this is a tar archive: unpack it; {ACCEPTED}")
+    if head.startswith(_BOM):
+        plain.read(3)
+        head = head[3:]
+    if ending.endswith((".csv", ".tsv")):
+        return Rows("csv", csv_rows(plain, name, "\t" if ending.endswith(".tsv") else None))
+    return _json(plain, name, key)
+
+
+def _json(plain: io.BufferedReader, name: str, key: str | None) -> Rows:
+    """JSON Lines, an array, or an object with a list of records in it: what it is, the first line that is not blank
+    tells."""
+    number, first = _first_line(plain, name)
+    value = _value(first)
+    opening = first.lstrip()[:1]
+    if opening == b"[" and not (isinstance(value, list) and _is_row(value)):
+        data = b"\n" * (number - 1) + first + _whole(plain, name)
+        return Rows("array", array_rows(data, name))
+    alone = isinstance(value, dict) and any(isinstance(part, list) for part in value.values()) and not plain.peek(1)
+    if opening == b"{" and (key is not None or value is None or alone):
+        data = b"\n" * (number - 1) + first + _whole(plain, name)
+        if key is not None:
+            return Rows("array", list_in_object(data, name, key)[1])
+        if alone or _one_value(data):
+            whole = (number, one_line(data))
+            return Rows("jsonl", iter([whole]), lambda: list_in_object(data, name, None))
+        plain, number, first = _buffered(io.BytesIO(data)), 1, b""
+    if value is None and (header := looks_separated(first)):
+        raise InputError(
+            f"{name}:{number}: this is no JSON but looks like {header}; for delift to read it the name must end in "
+            f"{'.tsv' if delimiter_of(first) == chr(9) else '.csv'}"
+        )
+    return Rows("jsonl", _lines(plain, name, number, first))
+
+
+def _first_line(plain: io.BufferedReader, name: str) -> tuple[int, bytes]:
+    """The first line that is not blank, and its number."""
+    number = 0
+    with _damage(name):
+        while line := plain.readline(_LARGEST):
+            number += 1
+            if line.strip():
+                return number, line
+    raise InputError(f"{name}: there is nothing in it" + (" but white space" if number else ""))
+
+
+def _is_row(value: list[Any]) -> bool:
+    """Is a list that fills a line one record, a list of turns, and not an array of records?"""
+    from .chats import is_turn
+
+    first = value[0] if value else None
+    if isinstance(first, dict):
+        return is_turn(first) and any(isinstance(first.get(key), str) for key in ("role", "from"))
+    return isinstance(first, str)
+
+
+def _one_value(data: bytes) -> bool:
+    """Is there one JSON object over several lines, rather than a first line that is broken?"""
+    lines = [line for line in data.split(b"\n", 64)[:64] if line.strip()]
+    return len(lines) > 1 and _value(lines[1]) is None and not lines[0].rstrip().endswith(b"}")
+
+
+def _value(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _lines(plain: io.BufferedReader, name: str, number: int, first: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of each line that is not blank, without its end: `first`, which was read already where it is
+    not empty, and those that follow."""
+    left = [first]  # the pieces of a line whose end was not seen yet
+    with _damage(name):
+        if first.endswith(b"\n"):
+            yield number, first[:-1]
+            left, number = [], number + 1
+        while block := plain.read1(_BLOCK):
+            lines = block.split(b"\n")
+            if len(lines) == 1:
+                left.append(block)
+                if sum(map(len, left)) > _LARGEST:
+                    raise InputError(f"{name}:{number}: a line of more than {_LARGEST >> 30} GiB is no record")
+                continue
+            lines[0] = b"".join([*left, lines[0]])
+            left = [lines.pop()]
+            for line in lines:
+                if line and not line.isspace():
+                    yield number, line
+                number += 1
+    last = b"".join(left)
+    if last.strip():
+        yield number, last
+
+
+def _head(plain: io.BufferedReader, name: str) -> bytes:
+    with _damage(name):
+        return bytes(plain.peek(512)[:512])
+
+
+def _whole(plain: io.BufferedReader, name: str) -> bytes:
+    with _damage(name):
+        return plain.read()
+
+
+def _buffered(stream: Any) -> io.BufferedReader:
+    return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, 1 << 18)
+
+
+# ------------------------------------------------------------------ compression
+
+
+def _expanded(stream: io.BufferedReader, name: str, size: int) -> io.BufferedReader:
+    """The content without compression."""
+    head = stream.peek(4)[:4]
+    if head[:2] == b"\x1f\x8b":
+        return _buffered(_Bounded(gzip.GzipFile(fileobj=stream), name, size))
+    if head == b"\x28\xb5\x2f\xfd":
+        try:
+            import zstandard
+        except ImportError:
+            raise InputError(f'{name}: it is compressed with zstd: pip install "delift-cli[data]" to read it') from None
+        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        return _buffered(_Bounded(reader, name, size))
+    return stream
+
+
+class _Bounded(io.RawIOBase):
+    """What a decompressor gives, until it is more than any file of records would be."""
+
+    def __init__(self, reader: Any, name: str, size: int) -> None:
+        self._reader, self._name, self._size, self._given = reader, name, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._reader.read(len(buffer))
+        self._given += len(data)
+        if self._given > max(_LARGEST, _EXPANSION * self._size):
+            raise InputError(
+                f"{self._name}: its {self._size:,} bytes expand to more than {self._given - len(data):,}, as no "
+                "file of records does; unpack it first if it is one all the same"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@contextlib.contextmanager
+def _damage(name: str) -> Iterator[None]:
+    """Faults of a compressed file, as messages."""
+    try:
+        yield
+    except EOFError:
+        raise InputError(f"{name}: the gzip data breaks off: the file is not complete") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{name}: the gzip data is damaged: {error}") from None
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:
+        if type(error).__name__ != "ZstdError":
+            raise
+        raise InputError(f"{name}: the zstd data is damaged: {error}") from None

@@ -1,0 +1,149 @@
+"""Data sets of the Hugging Face hub, or of its cache on this machine, as files.
+
+`HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` have the meaning that huggingface_hub gives them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from ..errors import InputError
+
+_NAME = re.compile(
+    r"hf:(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+/)?(?P<split>[\w.-]+))?"
+)
+_SPLIT = re.compile(r"[-_.\d]+(?:of[-_.\d]+)?(?:-[0-9a-f]+)?$")
+
+
+class Dataset(NamedTuple):
+    """What `hf:owner/name[@revision][:[config/]split]` names."""
+
+    repo: str
+    revision: str | None
+    config: str | None
+    split: str | None
+
+
+def parse(source: str) -> Dataset:
+    """The parts of a name; InputError where it is none."""
+    match = _NAME.fullmatch(source)
+    if match is None:
+        raise InputError(f"{source}: give a data set of the hub as hf:owner/name, or hf:owner/name:split")
+    config = match["config"]
+    return Dataset(match["repo"], match["revision"], config and config[:-1], match["split"])
+
+
+def dataset_files(source: str) -> list[Path]:
+    """The files of one split of a data set, downloaded where they are not in the cache.
+
+    Without a split, "train" is taken if there is one, or the only one. A split's files are those whose name, or whose
+    folder's, begins with it.
+
+    Raises:
+        InputError: huggingface_hub is not installed, there is no such data set or split, it has no file that can be
+            read, several configurations have the split, or the hub does not answer.
+    """
+    asked = parse(source)
+    hub = library(source)
+    names = _names(hub, asked, source)
+    from .folders import is_data, kind_of
+
+    data = [name for name in names if is_data(PurePosixPath(name).name)]
+    if not data:
+        raise InputError(f"{source}: the data set has no file of records that delift reads; it has {_listed(names)}")
+    if asked.config:
+        data = [
+            name for name in data if asked.config in PurePosixPath(name).parts[:-1] or name.startswith(asked.config)
+        ]
+        if not data:
+            raise InputError(f"{source}: there is no configuration {asked.config!r}; the files are {_listed(names)}")
+    by_split: dict[str, list[str]] = {}
+    for name in data:
+        by_split.setdefault(split_of(name), []).append(name)
+    split = asked.split or ("train" if "train" in by_split else None)
+    if split is None and len(by_split) > 1:
+        raise InputError(
+            f"{source}: say which split: {', '.join(sorted(by_split))}, as in hf:{asked.repo}:{min(by_split)}"
+        )
+    chosen = sorted(data if split is None else by_split.get(split, []))
+    if not chosen:
+        raise InputError(f"{source}: there is no split {split!r}; there are {', '.join(sorted(by_split))}")
+    folders = {str(PurePosixPath(name).parent) for name in chosen}
+    kinds = {kind_of(name) for name in chosen}
+    if len(kinds) > 1 and ".parquet" in kinds:
+        chosen = [name for name in chosen if kind_of(name) == ".parquet"]
+    elif len(folders) > 1:
+        raise InputError(
+            f"{source}: several configurations have the split: {', '.join(sorted(folders))}; say which, as in "
+            f"hf:{asked.repo}:{PurePosixPath(min(folders)).name}/{split or 'train'}"
+        )
+    return [_download(hub, asked, name, source) for name in chosen]
+
+
+def split_of(name: str) -> str:
+    """The split that a file belongs to: "train" of data/train-00000-of-00002.parquet or train/0.jsonl."""
+    path = PurePosixPath(name)
+    stem = _SPLIT.sub("", path.name.split(".")[0])
+    folders = [part for part in path.parts[:-1] if part in ("train", "test", "validation", "dev")]
+    return folders[-1] if folders and stem not in ("train", "test", "validation", "dev") else stem or "train"
+
+
+def library(source: str) -> Any:
+    """huggingface_hub; InputError where it is not installed."""
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise InputError(f'{source}: for data sets of the hub: pip install "delift-cli[data]"') from None
+    return huggingface_hub
+
+
+def _names(hub: Any, asked: Dataset, source: str) -> list[str]:
+    """The names of the files of a data set; offline those that the cache has."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            return list(hub.HfApi().list_repo_files(asked.repo, repo_type="dataset", revision=asked.revision))
+        except Exception as error:
+            refused = _refusal(hub, error, asked, source)
+            if refused is not None:
+                raise refused from None
+            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    else:
+        cause = "HF_HUB_OFFLINE is set"
+    try:
+        folder = Path(
+            hub.snapshot_download(asked.repo, repo_type="dataset", revision=asked.revision, local_files_only=True)
+        )
+    except Exception:
+        raise InputError(f"{source}: the hub cannot be asked ({cause}) and the data set is not in its cache") from None
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def _download(hub: Any, asked: Dataset, name: str, source: str) -> Path:
+    try:
+        return Path(hub.hf_hub_download(asked.repo, name, repo_type="dataset", revision=asked.revision))
+    except Exception as error:
+        refused = _refusal(hub, error, asked, source)
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise refused or InputError(f"{source}: {name} cannot be downloaded: {cause}") from None
+
+
+def _refusal(hub: Any, error: Exception, asked: Dataset, source: str) -> InputError | None:
+    """What the hub said no to, in words; None where it did not answer."""
+    errors = hub.errors
+    if isinstance(error, errors.GatedRepoError):
+        return InputError(
+            f"{source}: access has to be granted first: ask for it on the data set's page, then set HF_TOKEN"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return InputError(f"{source}: there is no revision {asked.revision!r}")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return InputError(f"{source}: the hub has no such data set, or it is private (set HF_TOKEN)")
+    return None
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "no files"

@@ -1,0 +1,148 @@
+"""Which record is meant: the ids that records bring, those that they are given, and how a name is looked up.
+
+A record's own id is the first of ID_FIELDS that it has (`ID` in capitals is `id`): a text, or a number as it stands
+in JSON (1.0 stays "1.0"), or the value in MongoDB's {"$oid": …}; anything else, a blank text and a truth value are
+none. An id is put on one line, and one of more than 128 characters is cut to 100 of them and a hash of the whole; it
+can be named either way. The second record with the own id "a" is "a#2". A record without an own id is called by its
+line (JSONL) or its place (an array, a table), as "line:7" where "7" is another's own id, and as "file.jsonl:7" where
+several files are read.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from ..errors import InputError
+from .record import Record
+
+ID_FIELDS = ("id", "uid", "uuid", "_id", "example_id", "record_id")
+LONGEST, HEAD = 128, 100
+
+
+def own_id(fields: Any) -> str | None:
+    """The id that a record brings, on one line."""
+    if type(fields) is not dict:
+        return None
+    for name in _id_names(tuple(fields)):
+        if found := _id_text(fields[name]):
+            return found
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _id_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a record's names that an id may be under, as written before others in capitals."""
+    others = [name for name in names if name not in ID_FIELDS]
+    return tuple(
+        [name for name in ID_FIELDS if name in names]
+        + [name for wanted in ID_FIELDS for name in others if name.lower() == wanted]
+    )
+
+
+def _id_text(value: Any) -> str | None:
+    if isinstance(value, dict) and len(value) == 1 and next(iter(value)).startswith("$"):
+        value = next(iter(value.values()))
+    if isinstance(value, str):
+        return shortened(value if value.isprintable() else " ".join(value.splitlines()))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return orjson.dumps(value).decode()
+    return None
+
+
+def shortened(text: str) -> str:
+    """An id as it is shown and looked up."""
+    text = text.strip()
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:HEAD]}…{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+
+def unique_ids(own: Sequence[str | None], fallback: Sequence[str]) -> tuple[list[str], int]:
+    """An id for each record, and how many own ids an earlier record has already.
+
+    Args:
+        own: the id that each record brings.
+        fallback: what a record without one is called.
+    """
+    taken = {name for name in own if name is not None}
+    if not taken and len({*fallback}) == len(fallback):
+        return list(fallback), 0
+    if len(taken) == len(own):
+        return [str(name) for name in own], 0
+    uses: dict[str, int] = {}
+    ids, repeated = [], 0
+    for name, place in zip(own, fallback, strict=True):
+        repeated += name is not None and name in uses
+        wanted = name if name is not None else (place if place not in taken else f"line:{place}")
+        given = wanted
+        while given in uses:
+            uses[wanted] += 1
+            given = f"{wanted}#{uses[wanted]}"
+        uses[given] = 1
+        ids.append(given)
+    return ids, repeated
+
+
+class Names:
+    """The records of a set by the names that a user may give them."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+        self._places = {record.id: place for place, record in enumerate(records)}
+        self._repeated: dict[str, list[int]] = defaultdict(list)
+        for place, record in enumerate(records):
+            if "#" in record.id and (own := own_id(orjson.loads(record.raw))) not in (None, record.id):
+                self._repeated[str(own)].append(place)
+
+    def find(self, name: str) -> int:
+        """The place of the record that `name` means.
+
+        An own id goes before a line number; `line:7` is the record on line 7 (of a table its seventh row), and
+        `record:7` the seventh record, whatever their ids.
+
+        Raises:
+            InputError: no record is called so, or several are.
+        """
+        name = name.strip()
+        sort, colon, number = name.partition(":")
+        if colon and sort in ("line", "record") and number.isdecimal() and name not in self._places:
+            return self._by_number(sort, int(number), name)
+        name = shortened(name)
+        places = list(self._repeated.get(name, ()))
+        known = self._places.get(name)
+        if known is not None and (not places or own_id(orjson.loads(self.records[known].raw)) == name):
+            places.insert(0, known)
+        if len(places) > 1:
+            lines = [self.records[place].line for place in places]
+            shown = ", ".join(map(str, lines[:8])) + (f" and {len(lines) - 8} more" if len(lines) > 8 else "")
+            raise InputError(
+                f"{len(places):,} records have the id {name}, on lines {shown}; "
+                f"name the one that you mean as line:{lines[0]}"
+            )
+        if not places:
+            raise InputError(f"there is no record with the id {name}; one is also found as line:7 or record:7")
+        return places[0]
+
+    def _by_number(self, sort: str, number: int, name: str) -> int:
+        if sort == "record":
+            places = [number - 1] if 1 <= number <= len(self.records) else []
+        else:
+            places = [place for place, record in enumerate(self.records) if record.line == number]
+        if len(places) > 1:
+            raise InputError(
+                f"{len(places):,} records are on line {number}; name one by its place, as record:{places[0] + 1}"
+            )
+        if not places:
+            raise InputError(f"there is no {name}: it holds no record, or one that was left out")
+        return places[0]
+
+
+def find_record(records: Sequence[Record], name: str) -> int:
+    """The place of the record that `name` means; see `Names.find`."""
+    return Names(records).find(name)

@@ -1,0 +1,537 @@
+"""What public kinds of records are read as: one file of each kind in `layouts/`, and many more kinds inline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from delift_cli.data.options import Reading, parse_roles
+from delift_cli.data.reading import parse_records, read_records
+from delift_cli.data.record import Record, RecordSet, copy_groups
+from delift_cli.errors import InputError
+
+FILES = Path(__file__).parent / "layouts"
+METAL = ["user: Name a metal.", "assistant*: Tin."]
+TOOL = '"name": "look_up"'
+
+
+def shown(record: Record) -> list[str]:
+    """A record's turns, one text each; a star marks those that are scored."""
+    texts = []
+    for turn in record.turns:
+        calls = "".join(f" <{call.name} {call.arguments}>" for call in turn.calls)
+        thought = f"({turn.reasoning}) " if turn.reasoning else ""
+        texts.append(f"{turn.role}{'*' * turn.scored}: {thought}{turn.content}{calls}")
+    return texts
+
+
+def parse(*records: Any, **options: Any) -> RecordSet:
+    data = b"".join(json.dumps(record).encode() + b"\n" for record in records)
+    return parse_records(data, "pool.jsonl", Reading(**options))
+
+
+def only(fields: Any, **options: Any) -> list[str]:
+    return shown(parse(fields, **options).records[0])
+
+
+def refusal(fields: Any, **options: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        parse(fields, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- a file of each kind ----
+
+BAKERY = [
+    "system: You know shops.",
+    "user: When does the bakery open?",
+    'assistant*:  <look_up {"shop": "bakery"}>',
+    'tool: {"from": 7}',
+    "assistant*: The bakery opens at 7.",
+]
+CLOSING = ["user: Thank you!", "assistant*: My pleasure."]
+RIVER = ["user: River of Paris?", "assistant*: The Seine."]
+KINDS: dict[str, list[list[str]]] = {
+    "openai_tools.jsonl": [BAKERY, METAL],
+    "calls_beside_equal_content.jsonl": [
+        *(
+            ["user: When does it open?", f'assistant*: I will check. <look_up {{"shop": "{shop}"}}>']
+            for shop in ("bakery", "dairy", "mill")
+        ),
+        METAL,
+    ],
+    "weight.jsonl": [["user: What is 3+3?", "assistant*: Six."], METAL],
+    "sharegpt_ends_in_call.jsonl": [
+        [
+            "user: Good day",
+            "assistant*: Good day, how can I help?",
+            "user: When does the mill open?",
+            'assistant*:  <look_up {"shop": "mill"}>',
+        ],
+        METAL,
+    ],
+    "closing_turns.jsonl": [
+        ["user: What is tin?", "assistant*: A soft metal.", *CLOSING],
+        ["user: What is a mill?", "assistant*: A house that grinds grain.", *CLOSING],
+        ["user: What is tin?", "assistant*: A soft metal."],
+    ],
+    "ends_with_the_user.jsonl": [["user: A metal?", "assistant*: Zinc."], METAL],
+    "alpaca_history.jsonl": [
+        [
+            "system: Use few words.",
+            "user: Where is the Louvre?",
+            "assistant*: Paris.",
+            "user: And its river?",
+            "assistant*: The Seine.",
+        ],
+        METAL,
+    ],
+    "context.jsonl": [
+        ["user: Does the text name a metal?\n\nThe roof is of tin.", "assistant*: Yes."],
+        ["user: Does the text name a metal?\n\nThe lamp is of brass.", "assistant*: Yes."],
+        ["user: Does the text name a metal?\n\nA plum is a fruit.", "assistant*: No."],
+        METAL,
+    ],
+    "chosen_rejected.jsonl": [RIVER, ["user: River of Rome?", "assistant*: The Tiber."]],
+    "empty_assistant_turn.jsonl": [["user: Hello", "assistant: ", *RIVER], METAL],
+    "numbers.jsonl": [
+        ["user: What is 5*5?", "assistant*: 25"],
+        ["user: Is 9 prime?", "assistant*: false"],
+        ["user: A price?", "assistant*: 1.1"],
+        METAL,
+        ["user: A big one?", "assistant*: 123456789012345678901234567890"],
+        ["user: With a zero?", "assistant*: 1.10"],
+    ],
+    "list_under_a_key.json": [METAL, ["user: Name a month.", "assistant*: May."]],
+    "lines_of_lists.jsonl": [["user: one", "assistant*: eins"], ["user: two", "assistant*: zwei"]],
+    "messages_as_text.jsonl": [RIVER, METAL],
+    "pairs.csv": [RIVER, ["user: River of Rome, Italy?", "assistant*: The Tiber.\nTevere."]],
+    "query_response.jsonl": [["user: What is 2+1?", "assistant*: 3"], METAL],
+    "input_output.jsonl": [RIVER, METAL],
+    "reasoning_content.jsonl": [["user: 2+1?", "assistant*: (Two and one more is three.) 3"], METAL],
+    "null_filled.jsonl": [RIVER, METAL],
+    "two_users_in_a_row.jsonl": [
+        ["user: A text: the Seine is long.", "user: Which river is long?", "assistant*: The Seine."],
+        METAL,
+    ],
+    "solution_and_answer.jsonl": [
+        ["user: Wheels of three carts?", "assistant*: A cart has 4 wheels. 3 * 4 = 12."],
+        ["user: Of two?", "assistant*: 2 * 4 = 8."],
+        METAL,
+    ],
+    "bedrock.jsonl": [["system: Answer in Latin.", "user: River of Rome?", "assistant*: Tiberis."], METAL],
+    "cohere.jsonl": [["system: Use few words.", *RIVER], METAL],
+    "capybara.jsonl": [[*RIVER, "user: Of Rome?", "assistant*: The Tiber."], METAL],
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kind(name: str) -> None:
+    found = read_records(FILES / name)
+    assert [shown(record) for record in found.records] == KINDS[name]
+    assert found.rejected == []
+    assert sum(found.layouts.values()) == len(found.records)
+
+
+def test_every_file_is_of_a_tested_kind() -> None:
+    others = {"image_part.jsonl", "odd_ids.jsonl", "ids_like_line_numbers.jsonl"}
+    assert {file.name for file in FILES.iterdir()} == {*KINDS, *others}
+
+
+def test_tools_are_kept_as_they_are() -> None:
+    for name in ("openai_tools.jsonl", "sharegpt_ends_in_call.jsonl"):
+        first, second = read_records(FILES / name).records
+        (tool,) = json.loads(first.tools)
+        assert (tool["type"], tool["function"]["name"]) == ("function", "look_up")
+        assert second.tools == ""
+    assert read_records(FILES / "openai_tools.jsonl").records[0].turns[3].call_id == "k1"
+
+
+def test_records_that_differ_in_a_call_are_no_copies() -> None:
+    found = read_records(FILES / "calls_beside_equal_content.jsonl")
+    assert found.duplicates == 0
+    assert copy_groups(found.records).tolist() == [0, 1, 2, 3]
+    assert copy_groups(read_records(FILES / "context.jsonl").records).tolist() == [0, 1, 2, 3]
+
+
+def test_what_is_left_out_is_counted() -> None:
+    assert read_records(FILES / "weight.jsonl").dropped == {"unanswered": 1, "masked": 1}
+    assert read_records(FILES / "ends_with_the_user.jsonl").dropped == {"unanswered": 1}
+    assert read_records(FILES / "empty_assistant_turn.jsonl").dropped == {"empty": 1}
+
+
+def test_last_turns_only() -> None:
+    found = read_records(FILES / "closing_turns.jsonl", Reading(turns="last"))
+    assert [[turn.content for turn in record.turns if turn.scored] for record in found.records] == [
+        ["My pleasure."],
+        ["My pleasure."],
+        ["A soft metal."],
+    ]
+    history = read_records(FILES / "alpaca_history.jsonl", Reading(turns="last")).records[0]
+    assert [turn.content for turn in history.turns if turn.scored] == ["The Seine."]
+
+
+def test_an_image_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"image_part.jsonl:1: .*turn 1: .* an image \(image_url\), .*--skip-invalid"):
+        read_records(FILES / "image_part.jsonl")
+    found = read_records(FILES / "image_part.jsonl", Reading(skip_invalid=True))
+    assert [shown(record) for record in found.records] == [METAL]
+    assert list(found.reasons.values()) == [1]
+
+
+def test_notes_say_what_was_taken_and_what_left() -> None:
+    found = read_records(FILES / "solution_and_answer.jsonl")
+    assert found.notes == found.ambiguous == {"solution is scored, answer left": 2}
+    assert found.ignored == {"question/solution": {"answer": 2}}
+    found = read_records(FILES / "chosen_rejected.jsonl")
+    assert found.notes == {"chosen is the response, rejected is not used": 2}
+    assert found.ambiguous == {}
+    names = {"prompt": 2, "prompt_id": 2, "rejected": 2, "score_chosen": 2}
+    assert found.ignored == {"chosen": names}
+    found = read_records(FILES / "list_under_a_key.json")
+    assert found.notes == {"the records are the list 'data' of one JSON object": 2}
+    found = read_records(FILES / "query_response.jsonl")
+    assert found.ignored == {"query/response": {"type": 1, "original_question": 1}}
+
+
+def test_strict_refuses_what_can_be_read_in_two_ways() -> None:
+    with pytest.raises(InputError, match="can be read in two ways: solution is scored, answer left"):
+        read_records(FILES / "solution_and_answer.jsonl", Reading(strict=True))
+    assert len(read_records(FILES / "chosen_rejected.jsonl", Reading(strict=True)).records) == 2
+
+
+def test_named_fields_where_a_record_has_them() -> None:
+    answers = Reading(response_field="answer")
+    found = read_records(FILES / "solution_and_answer.jsonl", answers)
+    assert [record.response for record in found.records] == ["12", "8", "Tin."]
+    assert found.notes == {"a record without the named fields is read by the fields that it has": 1}
+    for name in ("query_response.jsonl", "closing_turns.jsonl", "messages_as_text.jsonl"):
+        named = Reading(prompt_field="query", response_field="response")
+        assert [shown(record) for record in read_records(FILES / name, named).records] == KINDS[name]
+
+
+# ---- more kinds ----
+
+CHAT = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
+PR = ["user: p", "assistant*: r"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "layout"),
+    [
+        ({"query": "p", "answer": "r"}, "query/answer"),
+        ({"question": "p", "response": "r"}, "question/response"),
+        ({"problem": "p", "solution": "r"}, "problem/solution"),
+        ({"inputs": "p", "targets": "r"}, "inputs/targets"),
+        ({"instruction": "p", "generation": "r"}, "instruction/generation"),
+        ({"prompt": "p", "chosen": "r"}, "prompt/chosen"),
+        ({"prompt": "p", "chosen": [CHAT[1]]}, "prompt/chosen"),
+        ({"prompt": [CHAT[0]], "chosen": [CHAT[1]]}, "prompt/chosen"),
+        ({"prompt": json.dumps([CHAT[0]]), "completion": json.dumps([CHAT[1]])}, "prompt/completion"),
+        ({"input": {"messages": [CHAT[0]]}, "preferred_output": [CHAT[1]]}, "input/preferred_output"),
+        ({"Question": "p", "Answer": "r"}, "Question/Answer"),
+        ({"question": "p", "answers": {"text": ["r"], "answer_start": [3]}}, "question/answers"),
+        ({"question": "p", "answer": {"value": "r", "aliases": ["q"]}}, "question/answer"),
+        ({"question": "p", "answer": ["r", "r"]}, "question/answer"),
+        ({"message": "p", "response": "r"}, "message/response"),
+        ({"user": "p", "assistant": "r"}, "user/assistant"),
+        ({"conversation": CHAT}, "conversation"),
+        ({"dialog": CHAT}, "dialog"),
+        ({"chat": json.dumps(CHAT)}, "chat"),
+        ({"messages": str(CHAT)}, "messages"),
+        ({"messages": {"role": ["user", "assistant"], "content": ["p", "r"]}}, "messages"),
+        ({"conversations": {"from": ["human", "gpt"], "value": ["p", "r"]}}, "conversations"),
+        ({"messages": json.dumps({"role": ["user", "assistant"], "content": ["p", "r"]})}, "messages"),
+        (
+            {"contents": [{"role": "user", "parts": [{"text": "p"}]}, {"role": "model", "parts": [{"text": "r"}]}]},
+            "contents",
+        ),
+        ({"conversations": [["p", "r"]]}, "conversations"),
+        ({"conversation": [{"human": "p", "assistant": "r"}]}, "conversation"),
+        ({"messages": [{"user": "p"}, {"bot": "r"}]}, "messages"),
+        ({"data": ["p", "r"]}, "data"),
+        ({"prompt": "unused", "messages": CHAT}, "messages"),
+        ({"chosen": "\n\nHuman: p\n\nAssistant: r", "rejected": "\n\nHuman: p\n\nAssistant: x"}, "chosen"),
+        ({"conversations": [{"speaker": "Human", "text": "p"}, {"speaker": "AI", "text": "r"}]}, "conversations"),
+        ({"messages": [{"role": "prompter", "text": "p"}, {"role": "assistant", "text": "r"}]}, "messages"),
+        ({"conversations": [{"from": "[|Human|]", "value": "p"}, {"from": "[|AI|]", "value": "r"}]}, "conversations"),
+    ],
+)
+def test_more_layouts(fields: dict[str, Any], layout: str) -> None:
+    found = parse(fields)
+    assert shown(found.records[0]) == PR
+    assert found.layouts == {layout: 1}
+
+
+@pytest.mark.parametrize("role", ["ai", "bot", "Chatbot", "MODEL", "gpt-4", "assistant"])
+def test_names_of_the_assistant(role: str) -> None:
+    assert only({"conversations": [{"from": "USER", "value": "p"}, {"from": role, "value": "r"}]}) == PR
+
+
+def test_role_map() -> None:
+    chat = [{"role": "customer", "content": "p"}, {"role": "agent", "content": "r"}]
+    message = refusal({"messages": chat})
+    assert 'turn 1: the role "customer" is unknown; known are system' in message
+    assert "--role" in message
+    assert only({"messages": chat}, roles=parse_roles(["customer=user", "Agent=assistant"])) == PR
+    for wrong in ("agent", "agent=", "=user", "agent=clerk"):
+        with pytest.raises(InputError, match="--role"):
+            parse_roles([wrong])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("system", "s"),
+        ("system", ["s"]),
+        ("system", [{"type": "text", "text": "s"}]),
+        ("systemInstruction", {"parts": [{"text": "s"}]}),
+        ("system_message", "s"),
+        ("preamble", "s"),
+    ],
+)
+def test_system_beside(name: str, value: Any) -> None:
+    for rest in ({"messages": CHAT}, {"prompt": "p", "response": "r"}):
+        assert only({**rest, name: value}) == ["system: s", *PR]
+
+
+def test_two_systems_are_said() -> None:
+    fields = {"system": "other", "messages": [{"role": "developer", "content": "s"}, *CHAT]}
+    assert only(fields) == ["system: s", *PR]
+    assert parse(fields).ambiguous == {"the chat's own system turn is read, system left": 1}
+
+
+@pytest.mark.parametrize("mask", ["weight", "loss", "train", "trainable"])
+@pytest.mark.parametrize(("off", "on"), [(0, 1), (False, True), (0.0, 1.0), ("false", "true"), (False, None)])
+def test_masks(mask: str, off: Any, on: Any) -> None:
+    chat = [
+        CHAT[0],
+        {**CHAT[1], mask: off},
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "s", mask: on},
+    ]
+    assert only({"messages": chat}) == ["user: p", "assistant: r", "user: q", "assistant*: s"]
+    assert parse({"messages": chat}).dropped == {"masked": 1}
+
+
+@pytest.mark.parametrize("mask", [[0, 1], [1, 0, 1, 1]])
+def test_masks_in_a_list(mask: list[int]) -> None:
+    chat = [*CHAT, {"role": "user", "content": "q"}, {"role": "assistant", "content": "s"}]
+    assert only({"messages": chat, "loss_mask": mask})[1::2] == ["assistant: r", "assistant*: s"]
+    assert "loss_mask" in refusal({"messages": chat, "loss_mask": [1, 0, 1]})
+
+
+def test_all_masked_and_odd_masks() -> None:
+    assert "every assistant turn is masked" in refusal({"messages": [CHAT[0], {**CHAT[1], "weight": 0}]})
+    for odd in ("maybe", -1, [1]):
+        assert '"weight" is' in refusal({"messages": [CHAT[0], {**CHAT[1], "weight": odd}]})
+    assert parse({"messages": [CHAT[0], {**CHAT[1], "weight": 0.5}]}).notes == {
+        "weights of turns other than 0 and 1 count as 1": 1
+    }
+
+
+CALL = 'assistant*:  <f {"x": 1}>'
+F = {"name": "f", "arguments": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": F}]},
+        {"role": "assistant", "tool_calls": [{"function": {**F, "arguments": '{"x": 1}'}}]},
+        {"role": "assistant", "content": "", "tool_calls": [F]},
+        {"role": "assistant", "content": "", "tool_calls": json.dumps([F])},
+        {"role": "assistant", "content": None, "function_call": F},
+        {"role": "function_call", "content": json.dumps(F)},
+        {"from": "function_call", "value": F},
+        {"from": "tool_call", "value": json.dumps([F])},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1}}]},
+        {"role": "assistant", "content": [{"toolUse": {"toolUseId": "1", "name": "f", "input": {"x": 1}}}]},
+        {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"x": 1}}}]},
+        {"role": "Chatbot", "message": "", "tool_calls": [{"name": "f", "parameters": {"x": 1}}]},
+    ],
+)
+def test_forms_of_a_call(turn: dict[str, Any]) -> None:
+    assert only({"messages": [CHAT[0], turn]}) == ["user: p", CALL]
+
+
+def test_parallel_calls() -> None:
+    g = {"name": "g", "arguments": "{}"}
+    both = ["user: p", 'assistant*:  <f {"x": 1}> <g {}>']
+    assert only({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [F, g]}]}) == both
+    calls = [{"from": "function_call", "value": json.dumps(call)} for call in (F, g)]
+    assert only({"conversations": [{"from": "human", "value": "p"}, *calls]}) == both
+    spoken = [CHAT[0], {"role": "assistant", "content": "I look."}, {"role": "tool_call", "content": json.dumps(F)}]
+    assert only({"messages": spoken}) == ["user: p", 'assistant*: I look. <f {"x": 1}>']
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "tool", "content": "5"},
+        {"role": "tool", "name": "f", "content": 5},
+        {"role": "function", "name": "f", "content": "5"},
+        {"from": "observation", "value": "5"},
+        {"role": "ipython", "content": "5"},
+        {"role": "tool_response", "content": "5"},
+        {"role": "tool", "content": [{"type": "text", "text": "5"}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "5"}]},
+        {"role": "user", "content": [{"toolResult": {"toolUseId": "1", "content": [{"json": 5}]}}]},
+        {"role": "function", "parts": [{"functionResponse": {"name": "f", "response": 5}}]},
+    ],
+)
+def test_forms_of_a_tools_answer(turn: dict[str, Any]) -> None:
+    called = {"role": "assistant", "tool_calls": [F]}
+    chat = [CHAT[0], called, turn, {"role": "assistant", "content": "done"}]
+    assert only({"messages": chat}) == ["user: p", CALL, "tool: 5", "assistant*: done"]
+
+
+def test_hermes_calls_are_text() -> None:
+    text = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    chat = [
+        {"from": "human", "value": "p"},
+        {"from": "gpt", "value": text},
+        {"from": "tool", "value": "<tool_response>5"},
+    ]
+    assert only({"conversations": chat}) == ["user: p", f"assistant*: {text}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("functions", [{"name": "f", "parameters": {}}]),
+        ("tools", [{"type": "function", "function": {"name": "f", "parameters": {}}}]),
+        ("tools", [{"functionDeclarations": [{"name": "f", "parameters": {}}]}]),
+        ("tools", [{"name": "f", "input_schema": {}}]),
+        ("toolConfig", {"tools": [{"toolSpec": {"name": "f", "inputSchema": {"json": {}}}}]}),
+        ("tools", json.dumps([{"type": "function", "function": {"name": "f", "parameters": {}}}])),
+    ],
+)
+def test_forms_of_tools(name: str, value: Any) -> None:
+    tools = parse({"messages": CHAT, name: value}).records[0].tools
+    assert json.loads(tools) == [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    assert parse({"messages": CHAT, name: []}).records[0].tools == ""
+
+
+def test_tools_that_cannot_be_read_are_said() -> None:
+    found = parse({"messages": CHAT, "tools": "hammer, saw"})
+    assert found.notes == {"tools is no list of tools that can be read: it is left": 1}
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant", "content": "r", "thinking": "t"},
+        {"role": "assistant", "content": "r", "reasoning_content": "t"},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "r"}]},
+        {"role": "model", "parts": [{"text": "t", "thought": True}, {"text": "r"}]},
+    ],
+)
+def test_thoughts(turn: dict[str, Any]) -> None:
+    assert only({"messages": [CHAT[0], turn]}) == ["user: p", "assistant*: (t) r"]
+    assert only({"prompt": "p", "response": "r", "reasoning": "t"}) == ["user: p", "assistant*: (t) r"]
+
+
+def test_extra_fields_belong_to_the_prompt_of_every_pair() -> None:
+    for prompt, response in (("question", "answer"), ("prompt", "response"), ("query", "response"), ("x", "y")):
+        named = {} if prompt != "x" else {"prompt_field": "x", "response_field": "y"}
+        for extra in ("context", "input", "passage"):
+            assert only({prompt: "p", response: "r", extra: "more"}, **named) == ["user: p\n\nmore", "assistant*: r"]
+    assert only({"question": "p", "answer": "r", "context": ["a", "b"]}) == ["user: p\n\na\n\nb", "assistant*: r"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "scored"),
+    [
+        ({"choices": ["one", "two"], "answer": 1}, "B"),
+        ({"choices": ["one", "two"], "answer": "two"}, "two"),
+        ({"choices": {"text": ["one", "two"], "label": ["A", "B"]}, "answerKey": "B"}, "B"),
+        ({"options": {"A": "one", "B": "two"}, "answer": "A"}, "A"),
+        ({"options": ["A) one", "B) two"], "answer": "A"}, "A"),
+        ({"option_a": "one", "option_b": "two", "answer": "b"}, "b"),
+        ({"A": "one", "B": "two", "answer": "B"}, "B"),
+    ],
+)
+def test_choices(fields: dict[str, Any], scored: str) -> None:
+    prompt, response = only({"question": "p", **fields})
+    assert response == f"assistant*: {scored}"
+    assert prompt.replace(")", ".") == "user: p\n\nA. one\nB. two"
+
+
+def test_a_place_among_the_choices_is_said() -> None:
+    found = parse({"question": "p", "choices": ["one", "two"], "answer": 0})
+    assert found.ambiguous == {"answer is a place among the choices, counted from 0: its label is scored": 1}
+
+
+def test_text_alone_is_scored_as_a_whole() -> None:
+    found = parse({"text": "Once upon a time", "meta": "x"})
+    assert shown(found.records[0]) == ["assistant*: Once upon a time"]
+    assert found.layouts == {"text": 1}
+    assert found.notes == {"text: all of it is scored, without a prompt": 1}
+    alpaca = {"instruction": "p", "output": "r", "text": "Below is an instruction: p r"}
+    assert only(alpaca) == PR
+
+
+def test_a_prompt_of_turns_is_context() -> None:
+    asked = [*CHAT, {"role": "user", "content": "q"}]
+    assert only({"prompt": asked, "completion": "s"}) == ["user: p", "assistant: r", "user: q", "assistant*: s"]
+
+
+@pytest.mark.parametrize(
+    "history", [[["a", "b"]], [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]
+)
+@pytest.mark.parametrize("name", ["history", "chat_history"])
+def test_history(name: str, history: Any) -> None:
+    for prompt, response in (("instruction", "output"), ("message", "response")):
+        assert only({prompt: "p", response: "r", name: history}) == ["user: a", "assistant*: b", *PR]
+    assert only({"instruction": "p", "output": "r", name: []}) == PR
+
+
+def test_media_beside_a_chat_are_refused() -> None:
+    assert '"images": a text model cannot see it' in refusal({"messages": CHAT, "images": ["a.png"]})
+    assert only({"messages": CHAT, "images": []}) == PR
+    for sort in ("input_audio", "video_url", "file"):
+        chat = [{"role": "user", "content": [{"type": sort}]}, CHAT[1]]
+        assert "which a text model cannot see" in refusal({"messages": chat})
+
+
+def test_a_chat_beside_a_pair_goes_first_and_is_said() -> None:
+    found = parse({"problem": "p", "solution": "x", "messages": CHAT})
+    assert found.ambiguous == {"messages is read, problem/solution left": 1}
+    assert parse({"prompt": "p", "response": "r", "turns": 2, "data": "web"}).layouts == {"prompt/response": 1}
+
+
+def test_keys_of_turns_that_are_not_used_are_named() -> None:
+    found = parse({"messages": [{**CHAT[0], "mood": "good"}, {**CHAT[1], "mood": None}], "source": "web", "n": None})
+    assert found.ignored == {"messages": {"messages[].mood": 1, "source": 1}}
+
+
+def test_counts_of_many_records_are_exact() -> None:
+    """Records are read by plan after the first: the counts must not show it."""
+    rows = [
+        {
+            "id": n,
+            "instruction": f"i{n}",
+            "input": "x" if n % 3 else "",
+            "output": f"o{n % 7}",
+            "tag": None if n % 2 else "t",
+        }
+        for n in range(60)
+    ]
+    chats = [
+        {"messages": CHAT + ([{"role": "user", "content": "q"}] if n % 4 == 0 else []), "tag": "t"} for n in range(40)
+    ]
+    found = parse(*rows, *chats)
+    assert found.layouts == {"instruction/output": 60, "messages": 40}
+    assert found.dropped == {"unanswered": 10}
+    assert found.ignored["messages"] == {"tag": 40}
+    assert found.ignored["instruction/output"] == {"tag": 30, "input": 20} or found.ignored["instruction/output"] == {
+        "tag": 30
+    }
+    alone = [parse(row).records[0].conversation for row in (*rows, *chats)]
+    assert [record.conversation for record in found.records] == alone
+    assert found.duplicates == len(alone) - len(set(alone))
