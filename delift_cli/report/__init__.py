@@ -1,0 +1,8 @@
+"""Caches and subsets in, one HTML file out: what the scores say about the data."""
+
+from .document import Document
+from .html import drawing_library, render
+from .pool import Pool, Wanted
+from .sections import document
+
+__all__ = ["Document", "Pool", "Wanted", "document", "drawing_library", "render"]
