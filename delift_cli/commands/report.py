@@ -16,7 +16,9 @@ from . import console
 
 
 def report(
-    cache: Annotated[list[Path], typer.Argument(metavar="CACHE...", help="A cache; two of the same records to compare.")],
+    cache: Annotated[
+        list[Path], typer.Argument(metavar="CACHE...", help="A cache; two of the same records to compare.")
+    ],
     destination: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
     subset: Annotated[
         list[Path] | None, typer.Option(help="A file of selected records, or of ids. Repeatable. Default: the best -k.")
@@ -49,7 +51,7 @@ def report(
 
         if target is not None:
             raise InputError("--target is of no use to a comparison of two caches; leave it out")
-        made = compare(*blocks, wanted)
+        made = compare(blocks[0], blocks[1], wanted)
     else:
         made = document(Pool(blocks[0], None if target is None else as_block(open_cache(target)), wanted))
     page = render(made)

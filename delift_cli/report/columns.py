@@ -38,8 +38,12 @@ def record_columns(pool: Pool) -> RecordColumns:
     if pool.suspects is not None:
         found = pool.suspects
         columns += [
-            Column.figures("suspicion", "suspicion", "number", found.score, "how far its loss behind kin is above theirs"),
-            Column.figures("behind", "loss behind kin", "number", found.behind, "nats per token, nearest prompts in front"),
+            Column.figures(
+                "suspicion", "suspicion", "number", found.score, "how far its loss behind kin is above theirs"
+            ),
+            Column.figures(
+                "behind", "loss behind kin", "number", found.behind, "nats per token, nearest prompts in front"
+            ),
             Column.figures("usual", "usual there", "number", found.usual, "the median of that over its kin"),
         ]
     if pool.apart is not None:
@@ -49,7 +53,9 @@ def record_columns(pool: Pool) -> RecordColumns:
         rank[subset.places] = np.arange(1, len(subset) + 1)
         ranks = [place or None for place in rank.tolist()]
         columns.append(
-            Column("rank" if number == 0 else f"rank{number}", f"place in {subset.name}", "count", ranks, "empty: left out")
+            Column(
+                "rank" if number == 0 else f"rank{number}", f"place in {subset.name}", "count", ranks, "empty: left out"
+            )
         )
     return RecordColumns("records", pool.records, {column.key: column for column in columns}, ends)
 
@@ -81,6 +87,8 @@ def asked(record: Record) -> str:
 def _as_target(reach: Reach, base_logprob: np.ndarray) -> list[Column]:
     return [
         Column.figures("loss", "loss", "number", -base_logprob, "without an example, nats per token"),
-        Column.figures("covered", "helped most", "signed", reach.covered, "the largest utility that any record has to it"),
+        Column.figures(
+            "covered", "helped most", "signed", reach.covered, "the largest utility that any record has to it"
+        ),
         Column.figures("offered", "shown behind", "count", reach.offered, "records that it was measured behind"),
     ]

@@ -13,6 +13,7 @@ from ..data.record import Record
 from .reach import Ends
 
 Kind = Literal["id", "text", "count", "number", "signed", "share", "bar"]
+Figures = Sequence[float | None] | Sequence[int] | npt.NDArray[Any]
 DIGITS = 4  # of a figure that is shown
 
 
@@ -28,10 +29,10 @@ class Column:
 
     @classmethod
     def figures(
-        cls, key: str, title: str, kind: Kind, values: npt.ArrayLike, about: str = "", *, digits: int = DIGITS
+        cls, key: str, title: str, kind: Kind, values: Figures, about: str = "", *, digits: int = DIGITS
     ) -> Column:
         """A column of numbers, rounded to significant digits; NaN and infinities become None."""
-        array = np.asarray(values)
+        array = np.asarray([np.nan if value is None else value for value in values])
         if array.dtype.kind in "iub":
             return cls(key, title, kind, array.tolist(), about)
         return cls(key, title, kind, rounded(array, digits), about)
@@ -62,8 +63,8 @@ class Table:
 
     Attributes:
         rows: which records; None: `columns` alone say everything.
-        keys: the set's columns that are shown. columns: those that only this table has, aligned with the rows.
-        sort: the column that it is sorted by as it stands, for the reader to see.
+        keys, after: the set's columns that are shown before and behind its own.
+        columns: those that only this table has, aligned with the rows. empty: what is said where there are none.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Table:
     keys: Sequence[str] = ()
     columns: Sequence[Column] = ()
     empty: str = "none"
+    after: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.rows) if self.rows is not None else len(self.columns[0].values) if self.columns else 0

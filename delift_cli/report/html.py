@@ -24,7 +24,7 @@ import orjson
 from ..data.record import Record
 from ..errors import InputError
 from ..visible import visible
-from .document import Column, Document, Plot, RecordColumns, Section, Table
+from .document import Column, Document, Plot, RecordColumns, Table
 
 SCRIPTS = ("data.js", "dialog.js", "tables.js", "plots.js", "start.js")
 STATIC_ROWS = 10  # of each table, in the page itself
@@ -58,19 +58,22 @@ def render(document: Document) -> bytes:
 
 
 def drawing_library() -> tuple[str, str]:
-    """uPlot's script and style (MIT, Leon Sorokin), out of the package uplot-python; InputError where that is missing."""
+    """uPlot's script and style (MIT, Leon Sorokin) out of the package uplot-python; InputError where it is missing."""
     found = find_spec("uplot")
     for place in (found.submodule_search_locations or []) if found else []:
         folder = Path(place) / "static"
         if (folder / "uPlot.iife.js").exists():
             return (folder / "uPlot.iife.js").read_text("utf-8"), (folder / "uPlot.min.css").read_text("utf-8")
-    raise InputError("a report is drawn with uPlot, which is not installed; install it: pip install 'delift-cli[report]'")
+    raise InputError(
+        "a report is drawn with uPlot, which is not installed; install it: pip install 'delift-cli[report]'"
+    )
 
 
 def columns_of(document: Document, table: Table) -> list[Column]:
-    """What a table shows, from left to right: columns of its records that there are, then its own."""
+    """What a table shows, from left to right: columns of its records that there are, and its own among them."""
     known = document.sets[table.of].columns if table.of else {}
-    return [*(known[key] for key in table.keys if key in known), *table.columns]
+    before, after = ([known[key] for key in keys if key in known] for keys in (table.keys, table.after))
+    return [*before, *table.columns, *after]
 
 
 def static_rows(document: Document, table: Table) -> list[list[str]]:
@@ -115,6 +118,7 @@ def _blocks(document: Document, tables: Sequence[Table]) -> Iterator[tuple[str, 
             "of": table.of,
             "rows": _runs(table),
             "keys": list(table.keys),
+            "after": list(table.after),
             "columns": [_column(column) for column in table.columns],
         }
         for table in tables
@@ -129,7 +133,13 @@ def _blocks(document: Document, tables: Sequence[Table]) -> Iterator[tuple[str, 
 
 
 def _column(column: Column) -> dict[str, Any]:
-    return {"key": column.key, "title": column.title, "kind": column.kind, "about": column.about, "values": column.values}
+    return {
+        "key": column.key,
+        "title": column.title,
+        "kind": column.kind,
+        "about": column.about,
+        "values": column.values,
+    }
 
 
 def _runs(table: Table) -> list[int] | int | None:
@@ -144,7 +154,7 @@ def _runs(table: Table) -> list[int] | int | None:
 def _plot(plot: Plot) -> dict[str, Any]:
     found: dict[str, Any] = {"id": plot.id, "axes": plot.axes, "of": plot.of}
     if plot.of is None:
-        return {**found, "lines": [{"name": l.name, "x": l.x, "y": l.y, "marks": l.marks} for l in plot.lines]}
+        return {**found, "lines": [vars(line) for line in plot.lines]}
     assert plot.places is not None
     return {**found, "places": plot.places.tolist(), "x": plot.x, "y": plot.y, "colours": plot.colours}
 
@@ -155,7 +165,9 @@ def _part(found: RecordColumns, start: int, most: int) -> dict[str, Any]:
     ends = [
         {
             "other": pairs.ends.other[start:stop].tolist(),
-            "utility": [[None if v != v else round(v, 4) for v in row] for row in pairs.ends.utility[start:stop].tolist()],
+            "utility": [
+                [None if v != v else round(v, 4) for v in row] for row in pairs.ends.utility[start:stop].tolist()
+            ],
         }
         for pairs in found.ends
     ]
@@ -199,6 +211,3 @@ def _own(name: str) -> str:
 def _environment() -> jinja2.Environment:
     loader = jinja2.FunctionLoader(_own)
     return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-
-
-__all__ = ["Section", "cell", "columns_of", "drawing_library", "pack", "render", "static_rows"]

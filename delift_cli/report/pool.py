@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..amount import parse_amount
+from ..cache.dense import Cache
 from ..cache.sidecar import kept_file, read_kept
 from ..data.fields import record_field
 from ..data.near_duplicates import near_duplicates
 from ..data.ngrams import grams
 from ..data.record import Record, copy_groups
 from ..errors import InputError
-from ..selection.blocks import AnyBlock, Block, KernelOptions, PartialBlock, default_objective, objective_over
+from ..selection.blocks import AnyBlock, KernelOptions, default_objective, objective_over
 from ..selection.suspects import Suspects, suspects
 from ..submodular.objectives import Objective, value
 from . import findings, subsets
@@ -80,12 +81,12 @@ class Pool:
         self.records = block.examples
         self.aims = target if target is not None else None if self.square else block
         name = default_objective(self.square, self.aims is not None, False)
-        self.goal: Objective = objective_over(
-            block if self.square else None, self.aims, None, name, wanted.options
-        )[0]
+        self.goal: Objective = objective_over(block if self.square else None, self.aims, None, name, wanted.options)[0]
         self.whole = value(self.goal)
         self.reach = _reach(block, wanted.options)
-        self.aims_reach = None if self.aims is None else self.reach if self.aims is block else _reach(self.aims, wanted.options)
+        self.aims_reach = (
+            None if self.aims is None else self.reach if self.aims is block else _reach(self.aims, wanted.options)
+        )
         self.field, self.labels = group_labels(self.records, wanted.group)
 
     def __len__(self) -> int:
@@ -171,19 +172,15 @@ def _reach(block: AnyBlock, options: KernelOptions) -> Reach:
 def _points(block: AnyBlock, records: Sequence[Record], places: Ints, options: KernelOptions) -> tuple[Floats, str]:
     cache = block.cache
     n, m = cache.shape
-    if isinstance(block, Block):
-        own = np.arange(n)
+    if isinstance(cache, Cache):
+        euclidean = options.utility == "euclidean"
+        matrix, base = (cache.distance, cache.base_distance) if euclidean else (cache.logprob, cache.base_logprob)
 
         def rows(start: int, stop: int) -> Floats:
             at = places[start:stop]
-            matrix, base = (
-                (cache.distance, cache.base_distance)
-                if options.utility == "euclidean"
-                else (cache.logprob, cache.base_logprob)
-            )
-            utility = np.asarray(base - matrix[at] if options.utility == "euclidean" else matrix[at] - base, np.float32)
+            utility = np.asarray((base - matrix[at]) * np.float32(1 if euclidean else -1), np.float32)
             if cache.square:
-                utility[np.arange(len(at)), own[at]] = 0  # its own answer would place each record by itself
+                utility[np.arange(len(at)), at] = 0  # its own answer would place each record by itself
             return utility
 
         points, share = principal_plane(rows, (len(places), m))

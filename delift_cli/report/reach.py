@@ -122,10 +122,10 @@ def _sparse(
         value = pairs.logprob[keep] - cache.base_logprob[target]
     by_value = np.argsort(-value, kind="stable")
     return _reach(
-        np.bincount(example, value, n),
-        np.bincount(example, value < 0, n),
+        np.bincount(example, value, n).astype(np.float64),
+        np.bincount(example, value < 0, n).astype(np.float64),
         np.bincount(example, minlength=n),
-        np.bincount(target, value, m),
+        np.bincount(target, value, m).astype(np.float64),
         np.bincount(target, minlength=m),
         _ends(example, target, value, by_value, n),
         _ends(example, target, value, by_value[::-1], n),

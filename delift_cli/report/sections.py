@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .subsets import CHANGE, Subset
 
 CURVE_POINTS = 300
 LISTED = 500  # rows of a list of records to look at
-BASIC = ("id", "group", "prompt", "response")
+SAID = ("group", "prompt", "response")
 
 
 def document(pool: Pool) -> Document:
@@ -33,12 +33,12 @@ def document(pool: Pool) -> Document:
     lead = f"{len(pool):,} records, as {model['name']} sees them; made by delift from {cache.path.name}."
     sections = [
         measured(pool),
-        where(pool),
+        where(pool, sets["records"]),
         worth(pool),
         taken_and_left(pool),
         to_look_at(pool),
         chosen(pool),
-        everything(pool),
+        everything(sets),
     ]
     if any(isinstance(block, PartialBlock) for block in (pool.block, pool.aims)):
         sections.insert(-1, certainty(pool))
@@ -63,9 +63,7 @@ def measured(pool: Pool) -> Section:
     for block in blocks:
         if isinstance(block, PartialBlock):
             quality = block.partial(pool.wanted.options).quality
-            facts.append(
-                ("estimates", _quality(quality.pairs, quality.r2, quality.spearman))
-            )
+            facts.append(("estimates", _quality(quality.pairs, quality.r2, quality.spearman)))
     manifest = pool.block.cache.manifest
     model = manifest["model"]
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in manifest["settings"].items())
@@ -80,16 +78,22 @@ def measured(pool: Pool) -> Section:
         ("objective", f"{pool.goal.name}, kernel {pool.wanted.options.transform}, "
                       f"self-utilities {pool.wanted.options.self_utility}d"),
     ]  # fmt: skip
-    groups = f"by the field {pool.field!r}, {len(set(pool.labels)):,} values" if pool.field else "no field was found to group by"
+    groups = (
+        f"by the field {pool.field!r}, {len(set(pool.labels)):,} values"
+        if pool.field
+        else "no field was found to group by"
+    )
     facts.append(("groups", groups))
     return Section("measured", "What was measured", facts=facts)
 
 
-def where(pool: Pool) -> Section:
+def where(pool: Pool, known: RecordColumns) -> Section:
     """The map."""
     mapped = pool.map
-    sampled = f" {len(mapped.places):,} of {len(pool):,} records, drawn at random." if len(mapped.places) < len(pool) else ""
-    colours = [key for key in ("group", "mean", "covered", "suspicion", "apart", "rank") if key in record_columns(pool).columns]
+    sampled = (
+        f" {len(mapped.places):,} of {len(pool):,} records, drawn at random." if len(mapped.places) < len(pool) else ""
+    )
+    colours = [key for key in ("group", "mean", "covered", "suspicion", "apart", "rank") if key in known.columns]
     plot = Plot(
         "map",
         "Map of the records",
@@ -120,7 +124,9 @@ def worth(pool: Pool) -> Section:
     columns = [
         Column("name", "subset", "text", [subset.name for subset in rows]),
         Column("k", "records", "count", [len(subset) for subset in rows]),
-        Column.figures("tokens", "tokens", "count", [int(pool.block.cache.example_tokens[s.places].sum()) for s in rows]),
+        Column.figures(
+            "tokens", "tokens", "count", [int(pool.block.cache.example_tokens[s.places].sum()) for s in rows]
+        ),
         Column.figures("value", "value", "number", at),
         Column.figures("share", "of the whole pool's", "share", share(at)),
         Column.figures("fewer", f"{CHANGE:.0%} fewer", "share", share(fewer), "the same order, cut off"),
@@ -131,13 +137,15 @@ def worth(pool: Pool) -> Section:
         first = set(rows[0].places.tolist())
         common = [len(first & set(subset.places.tolist())) / max(1, len(subset)) for subset in rows]
         columns.append(Column.figures("common", f"in common with {rows[0].name}", "share", common))
-    missing = "".join(f" {s.name} has {s.missing:,} records that the pool lacks; they are left out." for s in rows if s.missing)
+    missing = "".join(
+        f" {s.name} has {s.missing:,} records that the pool lacks; they are left out." for s in rows if s.missing
+    )
     tables = [Table("subsets", "Subsets", f"Under the objective {pool.goal.name}.{missing}", columns=columns)]
     plot = Plot(
         "curve",
         "Value against size",
-        "What the first records of each order are worth together. The mark is the size that was chosen; behind it stands "
-        "what would be taken next.",
+        "What the first records of each order are worth together. The mark is the size that was chosen; behind it "
+        "stands what would be taken next.",
         ("records", "value"),
         lines=lines,
     )
@@ -170,24 +178,28 @@ def to_look_at(pool: Pool) -> Section:
             _of("Behind these the model finds the others' answers less likely, on average.", worst, "records"),
             "records",
             worst[:LISTED],
-            (*BASIC, "mean", "harmful", "pairs"),
+            ("id", "mean", "harmful", "pairs", *SAID),
             empty="No record harms the others on average.",
         )
     )
     if pool.suspects is not None:
         ranked = pool.suspects.worst(len(pool))
         unjudged = len(pool) - len(ranked)
-        beyond = f" {unjudged:,} records are measured behind fewer than {FEWEST} of their kin and are not judged." if unjudged else ""
+        beyond = (
+            f" {unjudged:,} records are measured behind fewer than {FEWEST} of their kin and are not judged."
+            if unjudged
+            else ""
+        )
         tables.append(
             Table(
                 "suspects",
                 "Suspected wrong answers",
-                "The model finds these answers unlikely though it has seen how the nearest prompts are answered, more so "
-                "than it finds the answers of those. The first are worth reading; a hard or odd record is among them too."
-                + beyond,
+                "The model finds these answers unlikely though it has seen how the nearest prompts are answered, more "
+                "so than it finds the answers of those. The first are worth reading; hard and odd records are among "
+                "them too." + beyond,
                 "records",
                 ranked[: min(LISTED, max(20, len(pool) // 5))],
-                (*BASIC, "suspicion", "behind", "usual", "loss"),
+                ("id", "suspicion", "behind", "usual", "loss", *SAID),
                 empty="Too few pairs are measured to judge any record.",
             )
         )
@@ -202,7 +214,7 @@ def to_look_at(pool: Pool) -> Section:
                 _of("No measured record of the pool makes these answers more likely.", bare, "targets"),
                 "targets",
                 bare[:LISTED],
-                ("id", "prompt", "response", "covered", "offered", "loss"),
+                ("id", "covered", "offered", "loss", "prompt", "response"),
                 empty="Every target is helped by some record.",
             )
         )
@@ -215,7 +227,7 @@ def to_look_at(pool: Pool) -> Section:
                 _of("No other measured record makes these answers more likely.", bare, "records"),
                 "records",
                 bare[:LISTED],
-                (*BASIC, "covered", "offered", "loss"),
+                ("id", "covered", "offered", "loss", *SAID),
                 empty="Every record is helped by another one.",
             )
         )
@@ -225,10 +237,14 @@ def to_look_at(pool: Pool) -> Section:
             Table(
                 "outliers",
                 "Outliers",
-                _of("These neither help nor are helped much by any record: the last twentieth by both together.", far, "records"),
+                _of(
+                    "These neither help nor are helped much by any record: the last twentieth by both together.",
+                    far,
+                    "records",
+                ),
                 "records",
                 far[:LISTED],
-                (*BASIC, "apart", "covered", "gives", "loss"),
+                ("id", "apart", "covered", "gives", "loss", *SAID),
                 empty="No record stands apart from the others.",
             )
         )
@@ -241,15 +257,17 @@ def chosen(pool: Pool) -> Section:
     return Section("selected", "Selected records", tables=tables)
 
 
-def everything(pool: Pool) -> Section:
+def everything(sets: Mapping[str, RecordColumns]) -> Section:
     """All records with all figures."""
-    keys = tuple(record_columns(pool).columns)
-    tables = [Table("records", "All records", "", "records", np.arange(len(pool)), keys)]
-    if pool.aims is not None:
-        tables.append(
-            Table("targets", "All targets", "", "targets", np.arange(pool.aims.cache.shape[1]), tuple(aims_columns(pool).columns))
-        )
+    tables = [
+        Table(name, f"All {name}", "", name, np.arange(len(found.records)), (*_figures(found), *SAID))
+        for name, found in sets.items()
+    ]
     return Section("all", "Everything", tables=tables)
+
+
+def _figures(found: RecordColumns) -> list[str]:
+    return [key for key in found.columns if key not in SAID]
 
 
 def certainty(pool: Pool) -> Section:
@@ -268,12 +286,16 @@ def certainty(pool: Pool) -> Section:
         found = [partial.subset_value(s.places, own=options.self_utility == "include") for s in pool.subsets]
         columns = [
             Column("name", "subset", "text", [subset.name for subset in pool.subsets]),
-            Column.figures("measured", "by measured pairs alone", "number", [f.measured for f in found], "a lower bound"),
+            Column.figures(
+                "measured", "by measured pairs alone", "number", [f.measured for f in found], "a lower bound"
+            ),
             Column.figures("estimated", "estimated", "number", [f.estimated for f in found]),
             Column.figures("low", "95 % from", "number", [f.low for f in found]),
             Column.figures("high", "to", "number", [f.high for f in found]),
         ]
-        tables.append(Table("sure", "What the subsets cover", "Facility location with the clip kernel.", columns=columns))
+        tables.append(
+            Table("sure", "What the subsets cover", "Facility location with the clip kernel.", columns=columns)
+        )
     return Section("sure", "How sure the choice is", facts=facts, tables=tables)
 
 
@@ -286,17 +308,30 @@ def _near_duplicates(pool: Pool) -> Table:
     group = np.array([number[int(pool.alike[place])] for place in inside.tolist()], np.int64)
     order = np.argsort(group, kind="stable")
     about = _of(
-        f"Texts that are the same or nearly so (n-grams with a cosine of {ALIKE} or more), in {len(number):,} groups.", inside, "records"
+        f"Texts that are the same or nearly so (n-grams with a cosine of {ALIKE} or more), in {len(number):,} groups.",
+        inside,
+        "records",
     )
     columns = [Column.figures("same", "group of copies", "count", group[order][:LISTED])]
-    return Table("alike", "Near-duplicates", about, "records", inside[order][:LISTED], (*BASIC, "mean"), columns, "No two texts are nearly the same.")
+    return Table(
+        "alike",
+        "Near-duplicates",
+        about,
+        "records",
+        inside[order][:LISTED],
+        ("id", "mean", *SAID),
+        columns,
+        "No two texts are nearly the same.",
+    )
 
 
 def _list(pool: Pool, subset: Subset, number: int) -> Table:
     records = pool.records
     targets = records if pool.square else (pool.aims or pool.block).targets
     gains = np.diff(subset.curve[: len(subset)], prepend=0.0)
-    reasons = [_reason(targets, *entry) for entry in zip(subset.best_of.tolist(), subset.first_of.tolist(), strict=True)]
+    reasons = [
+        _reason(targets, *entry) for entry in zip(subset.best_of.tolist(), subset.first_of.tolist(), strict=True)
+    ]
     columns = [
         Column("order", "order", "count", list(range(1, len(subset) + 1))),
         Column.figures("gain", "gain", "number", gains, "what it added to the value when it was taken"),
@@ -305,7 +340,7 @@ def _list(pool: Pool, subset: Subset, number: int) -> Table:
     ]
     return Table(
         f"selected-{number}", subset.name, f"{len(subset):,} records, in the order in which they were taken.",
-        "records", subset.places, ("id", "group", "prompt"), columns,
+        "records", subset.places, ("id",), columns, after=("group", "prompt", "response"),
     )  # fmt: skip
 
 
@@ -324,7 +359,9 @@ def _shares(pool: Pool, id: str, title: str, what: str, names: list[str], which:
     columns = [
         Column("name", what, "text", names),
         Column.figures("pool", "in the pool", "count", size),
-        Column.figures("mean", "mean utility", "signed", np.divide(sums, known, out=np.full(count, np.nan), where=known > 0)),
+        Column.figures(
+            "mean", "mean utility", "signed", np.divide(sums, known, out=np.full(count, np.nan), where=known > 0)
+        ),
     ]
     for number, subset in enumerate(pool.subsets):
         inside = np.bincount(which[subset.places], minlength=count)
@@ -332,7 +369,12 @@ def _shares(pool: Pool, id: str, title: str, what: str, names: list[str], which:
         name = "" if len(pool.subsets) == 1 else f" {subset.name}"
         columns += [
             Column.figures(f"in{number}", f"selected{name}", "count", inside),
-            Column.figures(f"of{number}", f"share selected{name}", "bar", np.divide(inside, size, out=np.zeros(count), where=size > 0)),
+            Column.figures(
+                f"of{number}",
+                f"share selected{name}",
+                "bar",
+                np.divide(inside, size, out=np.zeros(count), where=size > 0),
+            ),
             Column.figures(f"lift{number}", f"lift{name}", "number", lift, digits=3),
         ]
     return Table(id, title, "", columns=columns)

@@ -68,9 +68,7 @@ def given(path: Path, records: Sequence[Record], goal: Objective, fields: Mappin
     return _subset(path.name, places, records, goal, missing)
 
 
-def chosen(
-    amount: Amount, tokens: npt.NDArray[np.int32], records: Sequence[Record], goal: Objective
-) -> Subset:
+def chosen(amount: Amount, tokens: npt.NDArray[np.int32], records: Sequence[Record], goal: Objective) -> Subset:
     """What greedy takes of the pool; `tokens` int32 [records], what each costs under a token budget."""
     cost = None if amount.tokens is None else tokens
     picked = select(goal, amount.records, cost=cost, budget=amount.tokens, bound=False)
@@ -142,7 +140,7 @@ def _subset(
         places,
         run.curve,
         np.bincount(owner, minlength=len(places)),
-        np.bincount(owner, margin, len(places)),
+        np.bincount(owner, margin, len(places)).astype(np.float64),
         first_of,
         missing,
     )

@@ -38,7 +38,7 @@ function drawCurve(plot, figure) {
       scales: { x: { time: false }, y: { range: (u, low, high) => [Math.min(0, low), high * 1.05 || 1] } },
       axes: axes(plot.axes),
       legend: { show: false },
-      cursor: { points: { show: true, size: 7 } },
+      cursor: { points: { size: 7 } },
       series: [{}, ...plot.lines.map(({ name }, at) => ({ label: name, stroke: shades[at], width: 2, spanGaps: true, points: { show: false }, dash: at === plot.lines.length - 1 && at ? [6, 5] : undefined }))],
       hooks: { draw: [(u) => marks(u, plot, shades)], setCursor: [(u) => pointCurve(u, plot)] },
     },
@@ -81,7 +81,7 @@ function pointCurve(u, plot) {
 function classes(plot, key) {
   const col = column(plot.of, key);
   const values = plot.places.map((place) => col.values[place]);
-  if (key.startsWith("rank")) {
+  if (key.startsWith("rank") || key.startsWith("place")) {
     return { of: values.map((v) => (v === null ? 1 : 0)), names: ["selected", "left out"], shades: [colour("cat-1"), colour("cat-8")] };
   }
   if (col.kind === "text") {
@@ -97,7 +97,7 @@ function classes(plot, key) {
   const names = [...new Set(edges)].map((edge, at, all) => (at ? `${short(all[at - 1])} to ${short(edge)}` : `up to ${short(edge)}`));
   const distinct = [...new Set(edges)];
   names.push(`above ${short(distinct[distinct.length - 1] ?? 0)}`, "not known");
-  const shades = names.map((_, at) => colour(at === names.length - 1 ? "line" : `${key === "mean" ? "div" : "seq"}-${at + 5 - names.length + 1}`));
+  const shades = names.map((_, at) => colour(at === names.length - 1 ? "line" : `${["mean", "change"].includes(key) ? "div" : "seq"}-${at + 5 - names.length + 1}`));
   return { of: values.map((v) => (v === null ? names.length - 1 : distinct.filter((edge) => v > edge).length)), names, shades };
 }
 

@@ -9,7 +9,7 @@ function drawAll() {
     if (plot.of) {
       const choose = element(
         "select", { onchange: drawAll },
-        ...plot.colours.map((key) => element("option", { value: key, selected: key === chosen }, key.startsWith("rank") ? "selection" : column(plot.of, key).title)),
+        ...plot.colours.map((key) => element("option", { value: key, selected: key === chosen }, key === "rank" ? "selection" : column(plot.of, key).title)),
       );
       drawn = [element("div", { class: "tools" }, element("label", {}, "Colour by ", choose)), ...drawCloud(plot, figure, chosen)];
     } else drawn = drawCurve(plot, figure);

@@ -7,8 +7,8 @@ class Listing {
     this.table = table;
     this.article = article;
     this.own = new Set(table.columns.map(({ key }) => key));
-    const known = table.of ? table.keys.map((key) => column(table.of, key)).filter(Boolean) : [];
-    this.columns = [...known, ...table.columns];
+    const known = (keys) => (table.of ? keys.map((key) => column(table.of, key)).filter(Boolean) : []);
+    this.columns = [...known(table.keys), ...table.columns, ...known(table.after)];
     const count = Array.isArray(table.rows) ? table.rows.length : table.rows ?? (table.columns[0]?.values.length || 0);
     this.places = Array.isArray(table.rows) ? table.rows : Array.from({ length: count }, (_, i) => i);
     this.shown = this.places.map((_, row) => row);
