@@ -37,12 +37,13 @@ def _delift(version: bool = typer.Option(False, "--version", help="Print the ver
 
 
 def _register() -> None:
-    from .commands import bench, cache, evaluate, explain, inspect, report, score, select
+    from .commands import bench, cache, evaluate, explain, inspect, report, score, select, show
 
     app.command("score")(score.score)
     app.command("select")(select.select)
     app.command("inspect")(inspect.inspect)
     app.command("explain")(explain.explain)
+    app.command("show")(show.show)
     app.command("report")(report.report)
     app.command("evaluate")(evaluate.evaluate)
     app.command("bench")(bench.bench)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from .visible import visible
+
 Lines = list[tuple[str, str]]  # name and text
 
 
@@ -16,7 +18,9 @@ def aligned(lines: Sequence[tuple[str, str]]) -> str:
 
 def html_table(lines: Sequence[tuple[str, str]]) -> str:
     """The same as an HTML table; texts are escaped."""
-    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>" for name, text in lines)
+    rows = "".join(
+        f"<tr><th>{html.escape(visible(name))}</th><td>{html.escape(visible(text))}</td></tr>" for name, text in lines
+    )
     return f'<table style="text-align: left">{rows}</table>'
 
 

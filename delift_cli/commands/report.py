@@ -12,31 +12,41 @@ from ..errors import InputError
 from ..selection.blocks import Estimates, KernelOptions, SelfUtility, as_block
 from ..selection.output import write
 from ..submodular.kernel import Utility
-from . import console
+from . import console, options
+from .options import Quiet
 
 
 def report(
     cache: Annotated[
-        list[Path], typer.Argument(metavar="CACHE...", help="A cache; two of the same records to compare.")
+        list[Path], typer.Argument(metavar="CACHE...", help="A cache; two of the same records to compare them.")
     ],
-    destination: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
     subset: Annotated[
-        list[Path] | None, typer.Option(help="A file of selected records, or of ids. Repeatable. Default: the best -k.")
+        list[Path] | None,
+        options.choosing(metavar="FILE", help="Selected records, or their ids; default the best -k. Repeatable."),
     ] = None,
-    target: Annotated[Path | None, typer.Option(help="Cache of the pool by a target set.")] = None,
-    k: Annotated[str, typer.Option("-k", help="Without --subset: how much to select, as for delift select.")] = "30%",
-    group: Annotated[str | None, typer.Option(help="Field that records are grouped by; default: one is found.")] = None,
-    utility: Annotated[Utility, typer.Option(help="As for delift select.")] = "euclidean",
-    self_utility: Annotated[SelfUtility, typer.Option("--self", help="As for delift select.")] = "exclude",
-    estimates: Annotated[Estimates, typer.Option(help="As for delift select.")] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of the random order to compare with, and of the map's sample.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    target: Annotated[Path | None, options.choosing(metavar="CACHE", help="The pool by a target set.")] = None,
+    k: Annotated[
+        str, options.choosing("-k", metavar="AMOUNT", help="Without --subset: how much, as for delift select.")
+    ] = "30%",
+    utility: Annotated[Utility, options.choosing(help="As for delift select.")] = "euclidean",
+    self_utility: Annotated[SelfUtility, options.choosing("--self", help="As for delift select.")] = "exclude",
+    estimates: Annotated[Estimates, options.choosing(help="As for delift select.")] = "auto",
+    group: Annotated[
+        str | None, options.records(metavar="FIELD", help="Field to group records by; default one that is found.")
+    ] = None,
+    seed: Annotated[int, options.machine(metavar="N", min=0, help="Of everything random.")] = 0,
+    destination: Annotated[Path, options.output("--output", "-o", metavar="FILE", help="The page to write.")] = Path(
+        "report.html"
+    ),
+    quiet: Quiet = False,
 ) -> None:
     """Write a page on what the scores say about the data: one HTML file that needs no network.
 
-    delift report train.delift -o report.html\n
-    delift report train.delift --subset subset.jsonl --target dev.delift -o report.html\n
-    delift report before.delift after.delift -o compared.html
+    Examples:
+
+        delift report train.delift -o report.html
+        delift report train.delift --subset subset.jsonl --target dev.delift
+        delift report before.delift after.delift -o compared.html
     """
     from ..report import Pool, Wanted, document, drawing_library, render
 

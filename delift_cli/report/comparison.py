@@ -13,12 +13,12 @@ from ..data.record import Record
 from ..errors import InputError
 from ..selection.blocks import AnyBlock, Block
 from . import findings
+from .choices import Choice
 from .columns import said
 from .document import Column, Document, Pairs, Plot, RecordColumns, Section, Table
 from .pool import Ints, Pool, Wanted
 from .reach import Ends
 from .sections import measured
-from .subsets import Subset
 
 NAMES = ("A", "B")
 LISTED = 500
@@ -134,7 +134,7 @@ def common(a: Sequence[Record], b: Sequence[Record]) -> tuple[Ints, Ints]:
     return places[:, 0], places[:, 1]
 
 
-def _members(subset: Subset, places: Ints) -> Ints:
+def _members(subset: Choice, places: Ints) -> Ints:
     """int64: each record's place in a subset, from 1; 0 where it is not in it."""
     rank = np.zeros(int(max(places.max(initial=-1), subset.places.max(initial=-1))) + 1, np.int64)
     rank[subset.places] = np.arange(1, len(subset) + 1)

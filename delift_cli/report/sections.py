@@ -16,7 +16,7 @@ from . import findings
 from .columns import aims_columns, record_columns
 from .document import Column, Document, Line, Plot, RecordColumns, Section, Table
 from .pool import ALIKE, Pool, group_sizes
-from .subsets import CHANGE, Subset
+from .subsets import CHANGE, Choice
 
 CURVE_POINTS = 300
 LISTED = 500  # rows of a list of records to look at
@@ -325,7 +325,7 @@ def _near_duplicates(pool: Pool) -> Table:
     )
 
 
-def _list(pool: Pool, subset: Subset, number: int) -> Table:
+def _list(pool: Pool, subset: Choice, number: int) -> Table:
     records = pool.records
     targets = records if pool.square else (pool.aims or pool.block).targets
     gains = np.diff(subset.curve[: len(subset)], prepend=0.0)
@@ -387,11 +387,11 @@ def _line(name: str, curve: np.ndarray, sizes: Sequence[int]) -> Line:
     return Line(name, at.tolist(), [float(f"{value:.6g}") for value in curve[at - 1]], marks)
 
 
-def _fewer(subset: Subset) -> int:
+def _fewer(subset: Choice) -> int:
     return subset.fewer
 
 
-def _more(subset: Subset) -> int:
+def _more(subset: Choice) -> int:
     return subset.more
 
 

@@ -24,7 +24,7 @@ CHANGE = 0.1  # by which share more and fewer records are looked at
 
 
 @dataclass(frozen=True)
-class Subset:
+class Choice:
     """An ordered subset of the pool under one objective.
 
     Attributes:
@@ -62,17 +62,17 @@ class Subset:
         return len(self) + round(CHANGE * len(self))
 
 
-def given(path: Path, records: Sequence[Record], goal: Objective, fields: Mapping[str, str | None]) -> Subset:
+def given(path: Path, records: Sequence[Record], goal: Objective, fields: Mapping[str, str | None]) -> Choice:
     """The subset in a file: records as they were written by select, or ids, one a line; see `read_places`."""
     places, missing = read_places(path, records, fields)
-    return _subset(path.name, places, records, goal, missing)
+    return _choice(path.name, places, records, goal, missing)
 
 
-def chosen(amount: Amount, tokens: npt.NDArray[np.int32], records: Sequence[Record], goal: Objective) -> Subset:
+def chosen(amount: Amount, tokens: npt.NDArray[np.int32], records: Sequence[Record], goal: Objective) -> Choice:
     """What greedy takes of the pool; `tokens` int32 [records], what each costs under a token budget."""
     cost = None if amount.tokens is None else tokens
     picked = select(goal, amount.records, cost=cost, budget=amount.tokens, bound=False)
-    return _subset(f"the best {len(picked.indices):,} by {goal.name}", picked.indices, records, goal, 0)
+    return _choice(f"the best {len(picked.indices):,} by {goal.name}", picked.indices, records, goal, 0)
 
 
 def at_random(count: int, records: Sequence[Record], goal: Objective, seed: int = 0) -> npt.NDArray[np.float64]:
@@ -123,9 +123,9 @@ def _first_line(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _subset(
+def _choice(
     name: str, places: npt.NDArray[np.int64], records: Sequence[Record], goal: Objective, missing: int
-) -> Subset:
+) -> Choice:
     run = _in_order(goal, places, min(len(records), math.ceil((1 + CHANGE) * len(places)) + 1))
     who = coverers(goal.kernel, places)
     order = np.argsort(places, kind="stable")
@@ -135,7 +135,7 @@ def _subset(
     first_of = np.full(len(places), -1, np.int64)
     widest_last = np.argsort(margin, kind="stable")
     first_of[owner[widest_last]] = np.flatnonzero(owned)[widest_last]
-    return Subset(
+    return Choice(
         name,
         places,
         run.curve,
