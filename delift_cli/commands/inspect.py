@@ -14,6 +14,7 @@ from ..amount import counted
 from ..cache.dense import Cache
 from ..cache.figures import utilities
 from ..cache.sparse import SparseCache, open_cache
+from ..visible import one_line
 from . import console, options
 from .options import AsJson
 
@@ -110,16 +111,11 @@ def _pairs(cache: Cache | SparseCache) -> str:
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("id", no_wrap=True, min_width=max((len(_short(row["id"], 24)) for row in rows), default=2))
+    table.add_column("id", no_wrap=True, min_width=max((len(one_line(row["id"], 24)) for row in rows), default=2))
     table.add_column("mean utility", justify="right", no_wrap=True, min_width=12)
     table.add_column("prompt", no_wrap=True)
     table.add_column("response", no_wrap=True)
     for row in rows:
-        texts = (row["id"], f"{row['mean_utility']:+.4f}", _short(row["prompt"], 48), _short(row["response"], 32))
+        texts = (row["id"], f"{row['mean_utility']:+.4f}", one_line(row["prompt"], 48), one_line(row["response"], 32))
         table.add_row(*map(Text, texts))  # as it is: brackets in a record are not markup
     return table
-
-
-def _short(text: str, length: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"

@@ -49,13 +49,11 @@ class Shown(Facts):
         """The same for people; what would act on a terminal is spelt out."""
         rows = [(self.role, f"{visible(self.record.id)} (line {self.record.line:,})")]
         for turn in self.record.turns:
-            rows += list(
-                zip((turn.role, *[""] * turn.content.count("\n")), visible(turn.content).split("\n"), strict=False)
-            )
+            first, *others = visible(turn.content).split("\n")
+            rows += [(turn.role, first), *(("", line) for line in others)]
         rows += [(name.replace("_", " "), _figure(value)) for name, value in self.figures.items()]
-        width = max(
-            (len(one_line(other.id, 32)) for other, _ in (*self.helped_by, *self.helps, *self.harms)), default=0
-        )
+        every = (*self.helped_by, *self.helps, *self.harms)
+        width = max((len(one_line(other.id, 32)) for other, _ in every), default=0)
         for name, found in (("helped by", self.helped_by), ("helps", self.helps), ("harms", self.harms)):
             for place, (other, utility) in enumerate(found):
                 text = f"{utility:+.4f}  {one_line(other.id, 32):<{width}}  {one_line(_asked(other), 60)}"
