@@ -33,7 +33,7 @@ def record_columns(pool: Pool) -> RecordColumns:
     if pool.square:
         columns += _as_target(reach, cache.base_logprob)
         ends.insert(0, Pairs("is helped most by", "records", reach.helpers))
-    elif pool.aims_reach is not None and pool.aims is not pool.block:
+    if pool.aims_reach is not None and pool.aims is not pool.block:
         ends.append(Pairs("helps most of the target set", "targets", pool.aims_reach.helped))
     if pool.suspects is not None:
         found = pool.suspects

@@ -13,10 +13,10 @@ from ..selection.blocks import PartialBlock
 from ..selection.suspects import FEWEST
 from ..visible import one_line
 from . import findings
+from .choices import CHANGE, Choice
 from .columns import aims_columns, record_columns
 from .document import Column, Document, Line, Plot, RecordColumns, Section, Table
 from .pool import ALIKE, Pool, group_sizes
-from .subsets import CHANGE, Choice
 
 CURVE_POINTS = 300
 LISTED = 500  # rows of a list of records to look at
