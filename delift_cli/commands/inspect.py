@@ -15,7 +15,7 @@ from ..cache.dense import Cache
 from ..cache.figures import utilities
 from ..cache.sparse import SparseCache, open_cache
 from ..visible import one_line
-from . import console, options
+from . import bars, console, options
 from .options import AsJson
 
 
@@ -77,6 +77,7 @@ def inspect(
             ("template", manifest["template"]["name"]),
             ("settings", ", ".join(f"{name} {value}" for name, value in settings.items())),
             ("utility", f"mean {found.mean:+.4f}, {found.harmful:.0%} of the {_pairs(opened)} harmful"),
+            *bars.spread(found.examples, console.stdout()),
         ],
         console=console.stdout(),
     )

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ..cache.sparse import open_cache
 from ..errors import InputError
-from ..selection.blocks import Estimates, KernelOptions, SelfUtility, as_block
+from ..report.run import report_page
+from ..selection.blocks import Estimates, KernelOptions, SelfUtility
 from ..selection.output import write
 from ..submodular.kernel import Utility
 from . import console, options
@@ -48,23 +48,17 @@ def report(
         delift report train.delift --subset subset.jsonl --target dev.delift
         delift report before.delift after.delift -o compared.html
     """
-    from ..report import Pool, Wanted, document, drawing_library, render
-
-    drawing_library()  # said before the work, not after it
-    options = KernelOptions(utility, "clip", self_utility, estimates, seed)
-    wanted = Wanted(subset or (), k, group, options, seed)
     if len(cache) > 2:
         raise InputError("delift report takes one cache, or two to compare")
-    blocks = [as_block(open_cache(path)) for path in cache]
-    if len(blocks) == 2:
-        from ..report import compare
-
-        if target is not None:
-            raise InputError("--target is of no use to a comparison of two caches; leave it out")
-        made = compare(blocks[0], blocks[1], wanted)
-    else:
-        made = document(Pool(blocks[0], None if target is None else as_block(open_cache(target)), wanted))
-    page = render(made)
+    page = report_page(
+        *cache,
+        subset=subset or (),
+        target=target,
+        k=k,
+        group=group,
+        options=KernelOptions(utility, "clip", self_utility, estimates, seed),
+        seed=seed,
+    )
     write(page, destination)
     if not quiet:
         console.say(f"wrote {destination}, {len(page) / 1e6:.1f} MB; open it in a browser")

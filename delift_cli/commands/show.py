@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..cache.sparse import open_cache
-from ..selection.shown import show as look
+from ..selection.shown import show_record
 from . import console, options
 from .options import AsJson
 
@@ -27,7 +27,7 @@ def show(
     """
     opened = open_cache(cache)
     opened.check_rows()
-    found = [look(opened, id, top) for id in ids]
+    found = [show_record(opened, id, top) for id in ids]
     if as_json:
         console.write_json({"cache": str(cache), "records": [each.as_dict() for each in found]})
         return

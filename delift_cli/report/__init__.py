@@ -1,9 +1,10 @@
-"""Caches and subsets in, one HTML file out: what the scores say about the data."""
+"""Caches and subsets in, one HTML file out: what the scores say about the data.
 
-from .comparison import compare
+`pool` and `comparison` compute, `sections` puts it into words, tables and plots (`document`), `html` into a page.
+"""
+
 from .document import Document
-from .html import drawing_library, render
-from .pool import Pool, Wanted
-from .sections import document
+from .html import render
+from .run import report_page
 
-__all__ = ["Document", "Pool", "Wanted", "compare", "document", "drawing_library", "render"]
+__all__ = ["Document", "render", "report_page"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from ..amount import parse_amount
 from ..cache.dense import Cache
 from ..cache.sidecar import kept_file, read_kept
-from ..data.fields import record_field
+from ..data.groups import group_labels
 from ..data.near_duplicates import near_duplicates
 from ..data.ngrams import grams
 from ..data.record import Record, copy_groups
@@ -31,8 +30,6 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 MAPPED = 5_000  # records on the map; of more a sample is drawn
 ALIKE = 0.9  # cosine of n-grams from which on records are near-duplicates
-GROUPS = (2, 60)  # how many values a field may have for records to be grouped by it unasked
-LIKELY = ("task", "category", "source", "type", "dataset", "domain", "subset", "topic")
 EMBEDDINGS, MEAN = "embeddings: last, mean", 1  # as scoring keeps them beside a cache
 
 
@@ -132,32 +129,6 @@ class Pool:
             places = np.sort(np.random.default_rng(self.wanted.seed).choice(n, MAPPED, replace=False))
         points, by = _points(self.block, self.records, places, self.wanted.options)
         return Map(places, points, by)
-
-
-def group_labels(records: Sequence[Record], wanted: str | None) -> tuple[str | None, list[str]]:
-    """The field that groups records, and its value in each, "(none)" where it is absent.
-
-    Without a wish it is a field that most records have with few values, one of a usual name first; else none.
-
-    Raises:
-        InputError: no record has the field that is wanted.
-    """
-    if wanted is not None:
-        found = [record_field(record, wanted) for record in records]
-        if not any(label is not None for label in found):
-            raise InputError(f"no record has a field {wanted!r} to group by")
-        return wanted, ["(none)" if label is None else label for label in found]
-    for name in LIKELY:
-        found = [record_field(record, name) for record in records]
-        values = {label for label in found if label is not None}
-        if GROUPS[0] <= len(values) <= min(GROUPS[1], len(records) // 2) and 2 * found.count(None) <= len(records):
-            return name, ["(none)" if label is None else label for label in found]
-    return None, [""] * len(records)
-
-
-def group_sizes(labels: Sequence[str]) -> list[tuple[str, int]]:
-    """Groups with how many records they have, the largest first."""
-    return sorted(Counter(labels).items(), key=lambda entry: (-entry[1], entry[0]))
 
 
 def _reach(block: AnyBlock, options: KernelOptions) -> Reach:

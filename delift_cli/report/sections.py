@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..cache.sparse import SparseCache
+from ..data.groups import group_sizes
 from ..data.record import Record
 from ..selection.blocks import PartialBlock
 from ..selection.suspects import FEWEST
@@ -16,7 +17,7 @@ from . import findings
 from .choices import CHANGE, Choice
 from .columns import aims_columns, record_columns
 from .document import Column, Document, Line, Plot, RecordColumns, Section, Table
-from .pool import ALIKE, Pool, group_sizes
+from .pool import ALIKE, Pool
 
 CURVE_POINTS = 300
 LISTED = 500  # rows of a list of records to look at

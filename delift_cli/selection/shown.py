@@ -14,6 +14,7 @@ from ..data.record import Record, copy_groups
 from ..display import Facts, Lines
 from ..errors import InputError
 from ..visible import one_line, visible
+from .subset import AnyCache, opened_cache
 
 Entries = list[tuple[Record, float]]  # records and the utility of the pair
 
@@ -61,12 +62,13 @@ class Shown(Facts):
         return rows
 
 
-def show(cache: Cache | SparseCache, id: str, top: int = 5) -> Shown:
-    """The record with this id: an example, or else a target.
+def show_record(cache: AnyCache, id: str, top: int = 5) -> Shown:
+    """The record with this id, an example or else a target, with `top` pairs of each kind.
 
     Raises:
         InputError: none has it.
     """
+    cache = opened_cache(cache)
     examples = cache.examples().records
     targets = examples if cache.square else cache.targets().records
     j, i = (next((at for at, record in enumerate(found) if record.id == id), None) for found in (examples, targets))
