@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from .cache import open_cache
 from .errors import DeliftError, InputError, RunError
+from .report.run import report_page
 from .selection.blocks import KernelOptions
 from .selection.reasons import explain_record
+from .selection.shown import show_record
 from .selection.subset import Subset, select_records
 from .submodular import Selection, dense_kernel, select, utility_kernel
 
@@ -33,9 +35,11 @@ __all__ = [
     "explain_record",
     "forecast",
     "open_cache",
+    "report_page",
     "score",
     "select",
     "select_records",
+    "show_record",
     "utility_kernel",
 ]
 _RUN_THE_MODEL = {"evaluate": ".evaluation.evaluate", "forecast": ".budget.run", "score": ".budget.run"}

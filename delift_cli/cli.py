@@ -10,8 +10,8 @@ from typing import Any
 import typer
 
 from . import __version__, signals
-from .display import visible
 from .errors import DeliftError
+from .visible import visible
 
 # Typer brings a Click of its own and does not export this, the base of a bad parameter's class
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -38,12 +38,14 @@ def _delift(version: bool = typer.Option(False, "--version", help="Print the ver
 
 
 def _register() -> None:
-    from .commands import bench, cache, evaluate, explain, inspect, score, select
+    from .commands import bench, cache, evaluate, explain, inspect, report, score, select, show
 
     app.command("score")(score.score)
     app.command("select")(select.select)
     app.command("inspect")(inspect.inspect)
     app.command("explain")(explain.explain)
+    app.command("show")(show.show)
+    app.command("report")(report.report)
     app.command("evaluate")(evaluate.evaluate)
     app.command("bench")(bench.bench)
     app.command("cache")(cache.cache)

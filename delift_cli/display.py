@@ -6,35 +6,11 @@ Texts of data, models and file names are shown, never obeyed: what a terminal or
 from __future__ import annotations
 
 import html
-import re
-import unicodedata
 from collections.abc import Sequence
 
+from .visible import visible
+
 Lines = list[tuple[str, str]]  # name and text
-
-
-# what moves a cursor, sets a title, or turns the direction of what follows: control, format, surrogate and unassigned
-# characters and line separators; joiners (U+200C, U+200D) and the soft hyphen belong to words and emoji and stay
-_ACTS = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
-_HARMLESS = "\u200c\u200d\u00ad"
-_ORDINARY = re.compile(r"[ -~]*")
-
-
-def visible(text: str, *, lines: bool = False) -> str:
-    """`text` with everything that a terminal would act on written as an escape, such as \\x1b or \\u202e.
-
-    lines: line breaks and tabs are the text's own and stay.
-    """
-    if _ORDINARY.fullmatch(text):
-        return text
-    return "".join(_shown(character, lines) for character in text)
-
-
-def _shown(character: str, lines: bool) -> str:
-    if character in _HARMLESS or (lines and character in "\n\t") or unicodedata.category(character) not in _ACTS:
-        return character
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def aligned(lines: Sequence[tuple[str, str]]) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from tiny_runs import delift, make_cache, score
 
-from delift_cli.display import aligned, html_table, visible
+from delift_cli.display import aligned, html_table
+from delift_cli.visible import visible
 
 NASTY = {
     "clear": "\x1b[2J\x1b[H",

@@ -14,6 +14,7 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("cli",),
     ("commands",),
     ("__init__",),
+    ("report",),
     ("selection", "evaluation"),
     ("budget",),
     ("scoring",),
@@ -21,6 +22,7 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("data",),
     ("submodular", "model"),
     ("amount", "progress", "display", "compiled", "signals"),
+    ("visible",),
     ("errors",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from ..amount import duration
-from ..display import Lines, visible
+from ..display import Lines
 from ..progress import Progress as Callback
 from ..progress import Say, Step, silent
+from ..visible import visible
 
 PLAIN_SECONDS = 30.0  # how often a run without a terminal says where it is
 
@@ -32,12 +33,12 @@ def stdout() -> Console:
     """Where a report goes that is the whole point of a verb; what its encoding lacks is written as an escape."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    return Console(highlight=False, soft_wrap=True)
+    return Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 def stderr() -> Console:
     """Where everything goes that is said beside the data."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 @contextmanager

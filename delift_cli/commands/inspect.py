@@ -11,11 +11,11 @@ from rich.text import Text
 
 from ..cache.contents import HEADINGS, contents
 from ..cache.sparse import open_cache
-from ..display import visible
-from . import console, options
+from ..visible import one_line
+from . import bars, console, options
 from .options import AsJson
 
-WIDTHS = (24, None, 48, 32)  # of the columns under HEADINGS, at most
+WIDTHS = (24, 12, 48, 32)  # of the columns under HEADINGS, at most
 
 
 def inspect(
@@ -30,14 +30,15 @@ def inspect(
         delift inspect train.delift
     """
     found = contents(open_cache(cache), top)
-    console.show(found, as_json=as_json, asked_for=True)
+    spread = bars.spread(found.utility.examples, console.stdout())
+    console.show(found, as_json=as_json, asked_for=True, also=[] if as_json else spread)
     if not as_json:
         for title, rows in found.tables():
             console.stdout().print(_table(title, rows))
 
 
 def _table(title: str, rows: list[tuple[str, ...]]) -> Table:
-    shown = [tuple(_short(cell, width) for cell, width in zip(row, WIDTHS, strict=True)) for row in rows]
+    shown = [tuple(one_line(cell, width) for cell, width in zip(row, WIDTHS, strict=True)) for row in rows]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column(HEADINGS[0], no_wrap=True, min_width=max((len(row[0]) for row in shown), default=2))
     table.add_column(HEADINGS[1], justify="right", no_wrap=True, min_width=12)
@@ -46,8 +47,3 @@ def _table(title: str, rows: list[tuple[str, ...]]) -> Table:
     for row in shown:
         table.add_row(*map(Text, row))  # as it is: brackets in a record are not markup
     return table
-
-
-def _short(text: str, length: int | None) -> str:
-    text = visible(" ".join(text.split()))
-    return text if length is None or len(text) <= length else text[: length - 1] + "…"

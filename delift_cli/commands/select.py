@@ -15,7 +15,7 @@ from ..selection.subset import COVERING, Method, select_records
 from ..submodular.curve import plot, render_curve
 from ..submodular.kernel import Transform, Utility
 from ..submodular.select import Method as Greedy
-from . import console, options
+from . import bars, console, options
 from .options import GpuLayers, ModelChoice, Quiet, Threads
 
 ObjectiveName = Literal["fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated"]
@@ -174,7 +174,8 @@ def select(
     if curve is not None:
         files.write(render_curve(subset.curve(), "json" if curve.suffix == ".json" else "csv"), curve)
     stream = sys.stderr if destination is None else sys.stdout
-    console.show(subset, as_json=as_json, quiet=quiet, data=stream)
+    drawn = [] if as_json or quiet else bars.selected(subset, console.stderr())
+    console.show(subset, as_json=as_json, quiet=quiet, also=drawn, data=stream)
     if curve is not None and not (quiet or as_json):
         value = subset.selection.value
         console.plot(plot(subset.selection.curve.tolist()), f"value against k, up to {value:.4f} at {len(subset):,}")

@@ -1,0 +1,10 @@
+"""Caches and subsets in, one HTML file out: what the scores say about the data.
+
+`pool` and `comparison` compute, `sections` puts it into words, tables and plots (`document`), `html` into a page.
+"""
+
+from .document import Document
+from .html import render
+from .run import report_page
+
+__all__ = ["Document", "render", "report_page"]

@@ -1,0 +1,152 @@
+"""Subsets of a pool as they are reported: where their records stand, what each prefix is worth, why each was taken."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..amount import Amount
+from ..data.limits import named_indices
+from ..data.options import Reading
+from ..data.reading import read_records
+from ..data.record import Record
+from ..errors import InputError
+from ..submodular.explain import coverers
+from ..submodular.objectives import Objective
+from ..submodular.select import Selection, select
+
+CHANGE = 0.1  # by which share more and fewer records are looked at
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An ordered subset of the pool under one objective.
+
+    Attributes:
+        places: int64 [k], the pool's records in the subset's order.
+        curve: float64, value of the first 1, 2, … records; beyond k what greedy would take next.
+        best_of: int64 [k], how many targets each record covers best; without: float64 [k], what the subset would lose
+            without it (facility location, the objective's own kernel).
+        first_of: int64 [k], the target that it covers by the widest margin, -1 where it covers none best.
+        missing: records of the file that the pool does not have.
+    """
+
+    name: str
+    places: npt.NDArray[np.int64]
+    curve: npt.NDArray[np.float64]
+    best_of: npt.NDArray[np.int64]
+    without: npt.NDArray[np.float64]
+    first_of: npt.NDArray[np.int64]
+    missing: int = 0
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def value_at(self, count: int) -> float | None:
+        """What the first `count` records are worth, None where that was not looked at."""
+        return float(self.curve[count - 1]) if 0 < count <= len(self.curve) else None
+
+    @property
+    def fewer(self) -> int:
+        """A tenth fewer records."""
+        return len(self) - round(CHANGE * len(self))
+
+    @property
+    def more(self) -> int:
+        """A tenth more records."""
+        return len(self) + round(CHANGE * len(self))
+
+
+def given(path: Path, records: Sequence[Record], goal: Objective, fields: Mapping[str, str | None]) -> Choice:
+    """The subset in a file: records as they were written by select, or ids, one a line; see `read_places`."""
+    places, missing = read_places(path, records, fields)
+    return _choice(path.name, places, records, goal, missing)
+
+
+def chosen(amount: Amount, tokens: npt.NDArray[np.int32], records: Sequence[Record], goal: Objective) -> Choice:
+    """What greedy takes of the pool; `tokens` int32 [records], what each costs under a token budget."""
+    cost = None if amount.tokens is None else tokens
+    picked = select(goal, amount.records, cost=cost, budget=amount.tokens, bound=False)
+    return _choice(f"the best {len(picked.indices):,} by {goal.name}", picked.indices, records, goal, 0)
+
+
+def at_random(count: int, records: Sequence[Record], goal: Objective, seed: int = 0) -> npt.NDArray[np.float64]:
+    """The value of the prefixes of one random order, to compare a curve with."""
+    order = np.random.default_rng(seed).permutation(len(records))[:count]
+    return _in_order(goal, order, count).curve
+
+
+def read_places(
+    path: Path, records: Sequence[Record], fields: Mapping[str, str | None]
+) -> tuple[npt.NDArray[np.int64], int]:
+    """Where the records of a file stand in the pool, in the file's order, and how many of them the pool lacks.
+
+    A record is found by what it says; among copies the one with its id goes first, then the first that is left. A file
+    that begins with a record's id is a list of ids, one a line.
+
+    Args:
+        fields: how the pool was read, as its manifest says it.
+
+    Raises:
+        InputError: the file cannot be read, or none of its records is in the pool.
+    """
+    if _first_line(path) in {record.id for record in records}:
+        return np.array(named_indices(path, records), np.int64), 0
+    free: dict[object, list[int]] = defaultdict(list)
+    for place, record in enumerate(records):
+        free[record.turns].append(place)
+    places, missing = [], 0
+    read = read_records(path, Reading.from_fields(fields))
+    for record in read.records:
+        left = free[record.turns]
+        if not left:
+            missing += 1
+            continue
+        own = next((place for place in left if records[place].id == record.id), left[0])
+        left.remove(own)
+        places.append(own)
+    if not places:
+        raise InputError(f"{path}: none of its records is in the pool; is it a subset of this cache?")
+    return np.array(places, np.int64), missing
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.readline().decode("utf-8", "replace").strip()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _choice(
+    name: str, places: npt.NDArray[np.int64], records: Sequence[Record], goal: Objective, missing: int
+) -> Choice:
+    run = _in_order(goal, places, min(len(records), math.ceil((1 + CHANGE) * len(places)) + 1))
+    who = coverers(goal.kernel, places)
+    order = np.argsort(places, kind="stable")
+    owned = who.best >= 0
+    owner = order[np.searchsorted(places[order], who.best[owned])]
+    margin = (who.best_value - who.next_value)[owned]
+    first_of = np.full(len(places), -1, np.int64)
+    widest_last = np.argsort(margin, kind="stable")
+    first_of[owner[widest_last]] = np.flatnonzero(owned)[widest_last]
+    return Choice(
+        name,
+        places,
+        run.curve,
+        np.bincount(owner, minlength=len(places)),
+        np.bincount(owner, margin, len(places)).astype(np.float64),
+        first_of,
+        missing,
+    )
+
+
+def _in_order(goal: Objective, places: npt.NDArray[np.int64], count: int) -> Selection:
+    """These records first, in their order, then what greedy takes."""
+    return select(goal, max(count, len(places)), always=places.tolist(), bound=False)

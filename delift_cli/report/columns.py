@@ -1,0 +1,94 @@
+"""Figures of each record as columns, with the pairs of it that are worth seeing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..data.record import Record
+from ..visible import one_line
+from .document import Column, Pairs, RecordColumns
+from .pool import Pool
+from .reach import Reach
+
+SHORT = (90, 60)  # characters of a prompt and of a response that a table shows
+
+
+def record_columns(pool: Pool) -> RecordColumns:
+    """The pool's records."""
+    reach, cache = pool.reach, pool.block.cache
+    columns = [*said(pool.records)]
+    if pool.field is not None:
+        columns.insert(1, Column("group", pool.field, "text", [one_line(label, 60) for label in pool.labels]))
+    columns += [
+        Column.figures("tokens", "tokens", "count", cache.example_tokens, "of the whole record in the chat template"),
+        Column.figures("mean", "mean utility", "signed", reach.mean, "to the targets that it was shown before"),
+        Column.figures("harmful", "harms", "share", reach.harmful, "share of these whose answers it makes less likely"),
+        Column.figures("gives", "helps most", "signed", reach.helped.utility[:, 0], "its largest utility"),
+        Column.figures("pairs", "pairs", "count", reach.pairs, "targets that it was shown before"),
+    ]
+    ends = [Pairs("helps most", "records" if pool.square else "targets", reach.helped)]
+    ends.append(Pairs("harms most", "records" if pool.square else "targets", reach.harmed))
+    if pool.square:
+        columns += _as_target(reach, cache.base_logprob)
+        ends.insert(0, Pairs("is helped most by", "records", reach.helpers))
+    if pool.aims_reach is not None and pool.aims is not pool.block:
+        ends.append(Pairs("helps most of the target set", "targets", pool.aims_reach.helped))
+    if pool.suspects is not None:
+        found = pool.suspects
+        columns += [
+            Column.figures(
+                "suspicion", "suspicion", "number", found.score, "how far its loss behind kin is above theirs"
+            ),
+            Column.figures(
+                "behind", "loss behind kin", "number", found.behind, "nats per token, nearest prompts in front"
+            ),
+            Column.figures("usual", "usual there", "number", found.usual, "the median of that over its kin"),
+        ]
+    if pool.apart is not None:
+        columns.append(Column.figures("apart", "apart", "number", pool.apart, "1: helps and is helped least of all"))
+    for number, subset in enumerate(pool.subsets):
+        rank = np.zeros(len(pool), np.int64)
+        rank[subset.places] = np.arange(1, len(subset) + 1)
+        ranks = [place or None for place in rank.tolist()]
+        columns.append(
+            Column(
+                "rank" if number == 0 else f"rank{number}", f"place in {subset.name}", "count", ranks, "empty: left out"
+            )
+        )
+    return RecordColumns("records", pool.records, {column.key: column for column in columns}, ends)
+
+
+def aims_columns(pool: Pool) -> RecordColumns:
+    """The targets that are not the pool's own records."""
+    assert pool.aims is not None
+    assert pool.aims_reach is not None
+    targets = pool.aims.targets
+    columns = [*said(targets), *_as_target(pool.aims_reach, pool.aims.cache.base_logprob)]
+    ends = [Pairs("is helped most by", "records", pool.aims_reach.helpers)]
+    return RecordColumns("targets", targets, {column.key: column for column in columns}, ends)
+
+
+def said(records: Sequence[Record]) -> list[Column]:
+    """Id, prompt and response in short."""
+    return [
+        Column("id", "id", "id", [record.id for record in records]),
+        Column("prompt", "prompt", "text", [one_line(asked(record), SHORT[0]) for record in records]),
+        Column("response", "response", "text", [one_line(record.response, SHORT[1]) for record in records]),
+    ]
+
+
+def asked(record: Record) -> str:
+    """The last turn before the response."""
+    return record.prompt[-1].content if record.prompt else ""
+
+
+def _as_target(reach: Reach, base_logprob: np.ndarray) -> list[Column]:
+    return [
+        Column.figures("loss", "loss", "number", -base_logprob, "without an example, nats per token"),
+        Column.figures(
+            "covered", "helped most", "signed", reach.covered, "the largest utility that any record has to it"
+        ),
+        Column.figures("offered", "shown behind", "count", reach.offered, "records that it was measured behind"),
+    ]

@@ -1,0 +1,166 @@
+"""What a report on one pool rests on: everything that is computed once, before it is put into words and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..amount import parse_amount
+from ..cache.dense import Cache
+from ..cache.sidecar import kept_file, read_kept
+from ..data.groups import group_labels
+from ..data.near_duplicates import near_duplicates
+from ..data.ngrams import grams
+from ..data.record import Record, copy_groups
+from ..errors import InputError
+from ..selection.blocks import AnyBlock, KernelOptions, default_objective, objective_over
+from ..selection.suspects import Suspects, suspects
+from ..submodular.objectives import Objective, value
+from . import choices, findings
+from .choices import Choice
+from .placement import principal_plane, text_points
+from .reach import Reach, reach
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+MAPPED = 5_000  # records on the map; of more a sample is drawn
+ALIKE = 0.9  # cosine of n-grams from which on records are near-duplicates
+EMBEDDINGS, MEAN = "embeddings: last, mean", 1  # as scoring keeps them beside a cache
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a report is asked for.
+
+    Attributes:
+        subset: files of subsets; none: what greedy takes, `k` of the pool.
+        group: the field that records are grouped by; None: one is looked for.
+        seed: of the random order that a curve is compared with, and of the sample that the map shows.
+    """
+
+    subset: Sequence[Path] = ()
+    k: str = "30%"
+    group: str | None = None
+    options: KernelOptions = field(default_factory=KernelOptions)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Map:
+    """Records in the plane: their places, their points float32 [records, 2], and by what they were placed."""
+
+    places: Ints
+    points: Floats
+    by: str
+
+
+class Pool:
+    """A block with what follows from it.
+
+    Args:
+        block: the pool against itself, or examples by a target set.
+        target: the pool's block by a target set, beside the pool against itself.
+
+    Raises:
+        InputError: the blocks do not belong together, or a file is not a subset of the pool.
+    """
+
+    def __init__(self, block: AnyBlock, target: AnyBlock | None, wanted: Wanted) -> None:
+        self.block, self.wanted = block, wanted
+        self.square = block.cache.square
+        if not self.square and target is not None:
+            raise InputError(f"{block.cache.path} has targets of its own; give --target with a pool against itself")
+        self.records = block.examples
+        self.aims = target if target is not None else None if self.square else block
+        name = default_objective(self.square, self.aims is not None, False)
+        self.goal: Objective = objective_over(block if self.square else None, self.aims, None, name, wanted.options)[0]
+        self.whole = value(self.goal)
+        self.reach = _reach(block, wanted.options)
+        self.aims_reach = (
+            None if self.aims is None else self.reach if self.aims is block else _reach(self.aims, wanted.options)
+        )
+        self.field, self.labels = group_labels(self.records, wanted.group)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @cached_property
+    def subsets(self) -> list[Choice]:
+        """What is reported on; the first one is the one that lists speak of."""
+        wanted = self.wanted
+        if wanted.subset:
+            fields = self.block.cache.manifest["fields"]
+            return [choices.given(path, self.records, self.goal, fields) for path in wanted.subset]
+        amount = parse_amount(wanted.k, len(self))
+        return [choices.chosen(amount, self.block.cache.example_tokens, self.records, self.goal)]
+
+    @cached_property
+    def random_curve(self) -> npt.NDArray[np.float64]:
+        """The value of the prefixes of a random order, as long as the longest curve."""
+        longest = max(len(subset.curve) for subset in self.subsets)
+        return choices.at_random(longest, self.records, self.goal, self.wanted.seed)
+
+    @cached_property
+    def suspects(self) -> Suspects | None:
+        """None where records are not scored against each other."""
+        return suspects(self.block.cache, self.records) if self.square else None
+
+    @cached_property
+    def apart(self) -> Floats | None:
+        """See `findings.apart`."""
+        return findings.apart(self.reach) if self.square else None
+
+    @cached_property
+    def alike(self) -> Ints:
+        """int64 [records]: the lowest record that each is a near-duplicate of, over any number of steps."""
+        return findings.groups_of(*near_duplicates(self.records, ALIKE))
+
+    @cached_property
+    def map(self) -> Map:
+        """Records by their utilities where all pairs are measured, else by embeddings or texts; a sample of many."""
+        n = len(self)
+        places = np.arange(n)
+        if n > MAPPED:
+            places = np.sort(np.random.default_rng(self.wanted.seed).choice(n, MAPPED, replace=False))
+        points, by = _points(self.block, self.records, places, self.wanted.options)
+        return Map(places, points, by)
+
+
+def _reach(block: AnyBlock, options: KernelOptions) -> Reach:
+    if block.cache.square:
+        key = copy_groups(block.examples).astype(np.int64)
+        return reach(block.cache, key, key, options.utility)
+    key = copy_groups([*block.examples, *block.targets]).astype(np.int64)
+    n = len(block.examples)
+    return reach(block.cache, key[:n], key[n:], options.utility)
+
+
+def _points(block: AnyBlock, records: Sequence[Record], places: Ints, options: KernelOptions) -> tuple[Floats, str]:
+    cache = block.cache
+    n, m = cache.shape
+    if isinstance(cache, Cache):
+        euclidean = options.utility == "euclidean"
+        matrix, base = (cache.distance, cache.base_distance) if euclidean else (cache.logprob, cache.base_logprob)
+
+        def rows(start: int, stop: int) -> Floats:
+            at = places[start:stop]
+            utility = np.asarray((base - matrix[at]) * np.float32(1 if euclidean else -1), np.float32)
+            if cache.square:
+                utility[np.arange(len(at)), at] = 0  # its own answer would place each record by itself
+            return utility
+
+        points, share = principal_plane(rows, (len(places), m))
+        return points, f"by how much each helps with every target (principal components, {share:.0%} of the variance)"
+    kept = read_kept(kept_file(cache, "examples", EMBEDDINGS), (2, n, -1), np.float32)
+    if kept is not None:
+        texts, what = kept[MEAN], "the model's mean hidden states"
+    else:
+        prompts = [" ".join(turn.content for turn in record.prompt) for record in records]
+        texts, what = text_points(grams(prompts, [record.response for record in records])), "the n-grams of their texts"
+    points, share = principal_plane(lambda start, stop: texts[places[start:stop]], (len(places), texts.shape[1]))
+    return points, f"by {what}, since not all pairs are measured (principal components, {share:.0%} of the variance)"

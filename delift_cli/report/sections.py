@@ -1,0 +1,406 @@
+"""The sections of a report on one pool, each from what `Pool` has computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..cache.sparse import SparseCache
+from ..data.groups import group_sizes
+from ..data.record import Record
+from ..selection.blocks import PartialBlock
+from ..selection.suspects import FEWEST
+from ..visible import one_line
+from . import findings
+from .choices import CHANGE, Choice
+from .columns import aims_columns, record_columns
+from .document import Column, Document, Line, Plot, RecordColumns, Section, Table
+from .pool import ALIKE, Pool
+
+CURVE_POINTS = 300
+LISTED = 500  # rows of a list of records to look at
+SAID = ("group", "prompt", "response")
+
+
+def document(pool: Pool) -> Document:
+    """The whole report."""
+    cache = pool.block.cache
+    sets = {"records": record_columns(pool)}
+    if pool.aims is not None:
+        sets["targets"] = aims_columns(pool)
+    model = cache.manifest["model"]
+    lead = f"{len(pool):,} records, as {model['name']} sees them; made by delift from {cache.path.name}."
+    sections = [
+        measured(pool),
+        where(pool, sets["records"]),
+        worth(pool),
+        taken_and_left(pool),
+        to_look_at(pool),
+        chosen(pool),
+        everything(sets),
+    ]
+    if any(isinstance(block, PartialBlock) for block in (pool.block, pool.aims)):
+        sections.insert(-1, certainty(pool))
+    return Document(f"delift report: {cache.path.name}", lead, sections, sets)
+
+
+def measured(pool: Pool) -> Section:
+    """What was measured, with what."""
+    blocks = [pool.block] + ([pool.aims] if pool.aims not in (None, pool.block) else [])
+    facts: list[tuple[str, str]] = []
+    for block in blocks:
+        cache, manifest = block.cache, block.cache.manifest
+        n, m = cache.shape
+        against = "each other" if cache.square else f"{m:,} targets from {manifest['targets']['source']}"
+        facts.append(("records", f"{n:,} from {manifest['examples']['source']}, scored against {against}"))
+        if isinstance(cache, SparseCache):
+            share = f"{cache.pairs_done:,} of {n * m:,} ({cache.pairs_done / (n * m):.2%})"
+            rounds = f"{len(cache.rounds):,} round{'' if len(cache.rounds) == 1 else 's'}"
+            facts.append(("pairs measured", f"{share} in {rounds}; the rest is estimated where a selection needs it"))
+        else:
+            facts.append(("pairs measured", f"all {n * m:,}"))
+    for block in blocks:
+        if isinstance(block, PartialBlock):
+            quality = block.partial(pool.wanted.options).quality
+            facts.append(("estimates", _quality(quality.pairs, quality.r2, quality.spearman)))
+    manifest = pool.block.cache.manifest
+    model = manifest["model"]
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in manifest["settings"].items())
+    mean = np.nanmean(pool.reach.mean) if np.isfinite(pool.reach.mean).any() else float("nan")
+    harm = float(np.nansum(pool.reach.harmful * pool.reach.pairs) / max(1, pool.reach.pairs.sum()))
+    facts += [
+        ("model", f"{model['name']} {model.get('quantization') or ''}, SHA-256 {model['sha256'][:16]}…"),
+        ("weights", str(manifest["weights"]["type"])),
+        ("template", str(manifest["template"]["name"])),
+        ("settings", settings),
+        ("utility", f"{pool.wanted.options.utility}: mean {mean:+.4f}, {harm:.0%} of the measured pairs harmful"),
+        ("objective", f"{pool.goal.name}, kernel {pool.wanted.options.transform}, "
+                      f"self-utilities {pool.wanted.options.self_utility}d"),
+    ]  # fmt: skip
+    groups = (
+        f"by the field {pool.field!r}, {len(set(pool.labels)):,} values"
+        if pool.field
+        else "no field was found to group by"
+    )
+    facts.append(("groups", groups))
+    return Section("measured", "What was measured", facts=facts)
+
+
+def where(pool: Pool, known: RecordColumns) -> Section:
+    """The map."""
+    mapped = pool.map
+    sampled = (
+        f" {len(mapped.places):,} of {len(pool):,} records, drawn at random." if len(mapped.places) < len(pool) else ""
+    )
+    colours = [key for key in ("group", "mean", "covered", "suspicion", "apart", "rank") if key in known.columns]
+    plot = Plot(
+        "map",
+        "Map of the records",
+        f"Records are placed {mapped.by}: those that are alike lie near.{sampled} "
+        "Point at one to see it, click or press Enter to open it; drag to look closer, double-click to go back.",
+        ("first component", "second component"),
+        of="records",
+        places=mapped.places,
+        x=[round(float(value), 4) for value in mapped.points[:, 0]],
+        y=[round(float(value), 4) for value in mapped.points[:, 1]],
+        colours=colours,
+    )
+    return Section("map", "The map", plots=[plot])
+
+
+def worth(pool: Pool) -> Section:
+    """Value against size."""
+    lines = [_line(subset.name, subset.curve, [len(subset)]) for subset in pool.subsets]
+    lines.append(_line("a random order", pool.random_curve, []))
+    whole = pool.whole
+    rows = pool.subsets
+
+    def share(values: Sequence[float | None]) -> list[float | None]:
+        return [None if value is None or whole <= 0 else value / whole for value in values]
+
+    at, fewer, more = ([subset.value_at(size(subset)) for subset in rows] for size in (len, _fewer, _more))
+    chance = [float(pool.random_curve[len(subset) - 1]) for subset in rows]
+    columns = [
+        Column("name", "subset", "text", [subset.name for subset in rows]),
+        Column("k", "records", "count", [len(subset) for subset in rows]),
+        Column.figures(
+            "tokens", "tokens", "count", [int(pool.block.cache.example_tokens[s.places].sum()) for s in rows]
+        ),
+        Column.figures("value", "value", "number", at),
+        Column.figures("share", "of the whole pool's", "share", share(at)),
+        Column.figures("fewer", f"{CHANGE:.0%} fewer", "share", share(fewer), "the same order, cut off"),
+        Column.figures("more", f"{CHANGE:.0%} more", "share", share(more), "with what greedy would take next"),
+        Column.figures("chance", "random order", "share", share(chance)),
+    ]
+    if len(rows) > 1:
+        first = set(rows[0].places.tolist())
+        common = [len(first & set(subset.places.tolist())) / max(1, len(subset)) for subset in rows]
+        columns.append(Column.figures("common", f"in common with {rows[0].name}", "share", common))
+    missing = "".join(
+        f" {s.name} has {s.missing:,} records that the pool lacks; they are left out." for s in rows if s.missing
+    )
+    tables = [Table("subsets", "Subsets", f"Under the objective {pool.goal.name}.{missing}", columns=columns)]
+    plot = Plot(
+        "curve",
+        "Value against size",
+        "What the first records of each order are worth together. The mark is the size that was chosen; behind it "
+        "stands what would be taken next.",
+        ("records", "value"),
+        lines=lines,
+    )
+    return Section("value", "Value against size", plots=[plot], tables=tables)
+
+
+def taken_and_left(pool: Pool) -> Section:
+    """Selected against left out, by group and by length."""
+    tables = []
+    if pool.field is not None:
+        names = [name for name, _ in group_sizes(pool.labels)]
+        number = {name: place for place, name in enumerate(names)}
+        which = np.array([number[label] for label in pool.labels])
+        tables.append(_shares(pool, "by-group", f"By {pool.field}", pool.field, names, which))
+    which, names = findings.length_classes(pool.block.cache.example_tokens)
+    tables.append(_shares(pool, "by-length", "By length", "length", names, which))
+    about = "A lift above 1: more of the group is in the subset than in the pool."
+    return Section("balance", "Selected against left out", about, tables=tables)
+
+
+def to_look_at(pool: Pool) -> Section:
+    """Records worth a look, for different reasons."""
+    reach = pool.reach
+    tables = []
+    worst = findings.harmful(reach)
+    tables.append(
+        Table(
+            "harmful",
+            "Harmful to others",
+            _of("Behind these the model finds the others' answers less likely, on average.", worst, "records"),
+            "records",
+            worst[:LISTED],
+            ("id", "mean", "harmful", "pairs", *SAID),
+            empty="No record harms the others on average.",
+        )
+    )
+    if pool.suspects is not None:
+        ranked = pool.suspects.worst(len(pool))
+        unjudged = len(pool) - len(ranked)
+        beyond = (
+            f" {unjudged:,} records are measured behind fewer than {FEWEST} of their kin and are not judged."
+            if unjudged
+            else ""
+        )
+        tables.append(
+            Table(
+                "suspects",
+                "Suspected wrong answers",
+                "The model finds these answers unlikely though it has seen how the nearest prompts are answered, more "
+                "so than it finds the answers of those. The first are worth reading; hard and odd records are among "
+                "them too." + beyond,
+                "records",
+                ranked[: min(LISTED, max(20, len(pool) // 5))],
+                ("id", "suspicion", "behind", "usual", "loss", *SAID),
+                empty="Too few pairs are measured to judge any record.",
+            )
+        )
+    tables.append(_near_duplicates(pool))
+    aims = pool.aims_reach
+    if aims is not None:
+        bare = findings.uncovered(aims)
+        tables.append(
+            Table(
+                "uncovered",
+                "Uncovered targets",
+                _of("No measured record of the pool makes these answers more likely.", bare, "targets"),
+                "targets",
+                bare[:LISTED],
+                ("id", "covered", "offered", "loss", "prompt", "response"),
+                empty="Every target is helped by some record.",
+            )
+        )
+    elif pool.square:
+        bare = findings.uncovered(reach)
+        tables.append(
+            Table(
+                "uncovered",
+                "Uncovered records",
+                _of("No other measured record makes these answers more likely.", bare, "records"),
+                "records",
+                bare[:LISTED],
+                ("id", "covered", "offered", "loss", *SAID),
+                empty="Every record is helped by another one.",
+            )
+        )
+    if pool.apart is not None:
+        far = findings.outliers(pool.apart)
+        tables.append(
+            Table(
+                "outliers",
+                "Outliers",
+                _of(
+                    "These neither help nor are helped much by any record: the last twentieth by both together.",
+                    far,
+                    "records",
+                ),
+                "records",
+                far[:LISTED],
+                ("id", "apart", "covered", "gives", "loss", *SAID),
+                empty="No record stands apart from the others.",
+            )
+        )
+    return Section("look", "Records to look at", tables=tables)
+
+
+def chosen(pool: Pool) -> Section:
+    """The subset's records with gain and reason."""
+    tables = [_list(pool, subset, number) for number, subset in enumerate(pool.subsets)]
+    return Section("selected", "Selected records", tables=tables)
+
+
+def everything(sets: Mapping[str, RecordColumns]) -> Section:
+    """All records with all figures."""
+    tables = [
+        Table(name, f"All {name}", "", name, np.arange(len(found.records)), (*_figures(found), *SAID))
+        for name, found in sets.items()
+    ]
+    return Section("all", "Everything", tables=tables)
+
+
+def _figures(found: RecordColumns) -> list[str]:
+    return [key for key in found.columns if key not in SAID]
+
+
+def certainty(pool: Pool) -> Section:
+    """How sure a choice is that rests on estimates."""
+    options = pool.wanted.options
+    block = pool.block if isinstance(pool.block, PartialBlock) else pool.aims
+    assert isinstance(block, PartialBlock)
+    partial, quality = block.partial(options), block.partial(options).quality
+    facts = [
+        ("pairs measured", f"{partial.share:.2%}"),
+        ("estimates", _quality(quality.pairs, quality.r2, quality.spearman)),
+        ("in the selection", "estimates count" if block.estimated(options) else "estimates are no good and count as 0"),
+    ]
+    tables = []
+    if block.estimated(options):
+        found = [partial.subset_value(s.places, own=options.self_utility == "include") for s in pool.subsets]
+        columns = [
+            Column("name", "subset", "text", [subset.name for subset in pool.subsets]),
+            Column.figures(
+                "measured", "by measured pairs alone", "number", [f.measured for f in found], "a lower bound"
+            ),
+            Column.figures("estimated", "estimated", "number", [f.estimated for f in found]),
+            Column.figures("low", "95 % from", "number", [f.low for f in found]),
+            Column.figures("high", "to", "number", [f.high for f in found]),
+        ]
+        tables.append(
+            Table("sure", "What the subsets cover", "Facility location with the clip kernel.", columns=columns)
+        )
+    return Section("sure", "How sure the choice is", facts=facts, tables=tables)
+
+
+def _near_duplicates(pool: Pool) -> Table:
+    first, size = np.unique(pool.alike, return_counts=True)
+    large = first[size > 1]
+    order = np.argsort(-size[size > 1], kind="stable")
+    number = {int(place): rank for rank, place in enumerate(large[order].tolist(), start=1)}
+    inside = np.flatnonzero(np.isin(pool.alike, large))
+    group = np.array([number[int(pool.alike[place])] for place in inside.tolist()], np.int64)
+    order = np.argsort(group, kind="stable")
+    about = _of(
+        f"Texts that are the same or nearly so (n-grams with a cosine of {ALIKE} or more), in {len(number):,} groups.",
+        inside,
+        "records",
+    )
+    columns = [Column.figures("same", "group of copies", "count", group[order][:LISTED])]
+    return Table(
+        "alike",
+        "Near-duplicates",
+        about,
+        "records",
+        inside[order][:LISTED],
+        ("id", "mean", *SAID),
+        columns,
+        "No two texts are nearly the same.",
+    )
+
+
+def _list(pool: Pool, subset: Choice, number: int) -> Table:
+    records = pool.records
+    targets = records if pool.square else (pool.aims or pool.block).targets
+    gains = np.diff(subset.curve[: len(subset)], prepend=0.0)
+    reasons = [
+        _reason(targets, *entry) for entry in zip(subset.best_of.tolist(), subset.first_of.tolist(), strict=True)
+    ]
+    columns = [
+        Column("order", "order", "count", list(range(1, len(subset) + 1))),
+        Column.figures("gain", "gain", "number", gains, "what it added to the value when it was taken"),
+        Column.figures("without", "lost without it", "number", subset.without, "what the others would cover less"),
+        Column("reason", "why", "text", reasons),
+    ]
+    return Table(
+        f"selected-{number}", subset.name, f"{len(subset):,} records, in the order in which they were taken.",
+        "records", subset.places, ("id",), columns, after=("group", "prompt", "response"),
+    )  # fmt: skip
+
+
+def _reason(targets: Sequence[Record], best_of: int, first_of: int) -> str:
+    if best_of == 0:
+        return "covers no target best"
+    most = "" if first_of < 0 or first_of >= len(targets) else f", above all {one_line(targets[first_of].id, 40)}"
+    return f"covers {best_of:,} target{'' if best_of == 1 else 's'} best{most}"
+
+
+def _shares(pool: Pool, id: str, title: str, what: str, names: list[str], which: np.ndarray) -> Table:
+    count = len(names)
+    size = np.bincount(which, minlength=count)
+    sums = np.bincount(which, np.nan_to_num(pool.reach.mean), count)
+    known = np.bincount(which, ~np.isnan(pool.reach.mean), count)
+    columns = [
+        Column("name", what, "text", names),
+        Column.figures("pool", "in the pool", "count", size),
+        Column.figures(
+            "mean", "mean utility", "signed", np.divide(sums, known, out=np.full(count, np.nan), where=known > 0)
+        ),
+    ]
+    for number, subset in enumerate(pool.subsets):
+        inside = np.bincount(which[subset.places], minlength=count)
+        lift = np.divide(inside / max(1, len(subset)), size / len(pool), out=np.full(count, np.nan), where=size > 0)
+        name = "" if len(pool.subsets) == 1 else f" {subset.name}"
+        columns += [
+            Column.figures(f"in{number}", f"selected{name}", "count", inside),
+            Column.figures(
+                f"of{number}",
+                f"share selected{name}",
+                "bar",
+                np.divide(inside, size, out=np.zeros(count), where=size > 0),
+            ),
+            Column.figures(f"lift{number}", f"lift{name}", "number", lift, digits=3),
+        ]
+    return Table(id, title, "", columns=columns)
+
+
+def _line(name: str, curve: np.ndarray, sizes: Sequence[int]) -> Line:
+    at = np.unique(np.linspace(1, len(curve), min(CURVE_POINTS, len(curve))).round().astype(int))
+    at = np.unique([*at, *sizes])
+    marks = [(size, float(curve[size - 1]), f"{size:,}") for size in sizes]
+    return Line(name, at.tolist(), [float(f"{value:.6g}") for value in curve[at - 1]], marks)
+
+
+def _fewer(subset: Choice) -> int:
+    return subset.fewer
+
+
+def _more(subset: Choice) -> int:
+    return subset.more
+
+
+def _quality(pairs: int, r2: float, spearman: float) -> str:
+    if math.isnan(r2) or math.isnan(spearman):
+        return f"too few pairs are held out ({pairs:,}) to say how good they are"
+    return f"R² {r2:.2f}, rank correlation {spearman:.2f} on {pairs:,} pairs held out at random"
+
+
+def _of(about: str, places: np.ndarray, what: str) -> str:
+    return f"{about} {len(places):,} {what}" + (f", the first {LISTED:,} listed." if len(places) > LISTED else ".")

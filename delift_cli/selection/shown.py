@@ -1,0 +1,138 @@
+"""One record of a cache as it is looked at: what it says, its figures, whom it helps and who helps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..cache.dense import Cache
+from ..cache.sparse import SparseCache
+from ..data.record import Record, copy_groups
+from ..display import Facts, Lines
+from ..errors import InputError
+from ..visible import one_line, visible
+from .subset import AnyCache, opened_cache
+
+Entries = list[tuple[Record, float]]  # records and the utility of the pair
+
+
+@dataclass(frozen=True, repr=False)
+class Shown(Facts):
+    """A record with its pairs.
+
+    role: "example", "target", or "record" where the pool is scored against itself. figures: what is known of it, by
+    name. helped_by, helps, harms: the pairs with the largest and the smallest utilities, measured ones alone.
+    """
+
+    record: Record
+    role: str
+    figures: dict[str, float | int]
+    helped_by: Entries
+    helps: Entries
+    harms: Entries
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record and its pairs."""
+        pairs = {"helped_by": self.helped_by, "helps": self.helps, "harms": self.harms}
+        return {
+            "id": self.record.id,
+            "line": self.record.line,
+            "role": self.role,
+            "turns": [{"role": turn.role, "content": turn.content} for turn in self.record.turns],
+            **self.figures,
+            **{name: [{"id": other.id, "utility": u} for other, u in found] for name, found in pairs.items()},
+        }
+
+    def lines(self) -> Lines:
+        """The same for people; what would act on a terminal is spelt out."""
+        rows = [(self.role, f"{visible(self.record.id)} (line {self.record.line:,})")]
+        for turn in self.record.turns:
+            first, *others = visible(turn.content).split("\n")
+            rows += [(turn.role, first), *(("", line) for line in others)]
+        rows += [(name.replace("_", " "), _figure(value)) for name, value in self.figures.items()]
+        every = (*self.helped_by, *self.helps, *self.harms)
+        width = max((len(one_line(other.id, 32)) for other, _ in every), default=0)
+        for name, found in (("helped by", self.helped_by), ("helps", self.helps), ("harms", self.harms)):
+            for place, (other, utility) in enumerate(found):
+                text = f"{utility:+.4f}  {one_line(other.id, 32):<{width}}  {one_line(_asked(other), 60)}"
+                rows.append((name if place == 0 else "", text))
+        return rows
+
+
+def show_record(cache: AnyCache, id: str, top: int = 5) -> Shown:
+    """The record with this id, an example or else a target, with `top` pairs of each kind.
+
+    Raises:
+        InputError: none has it.
+    """
+    cache = opened_cache(cache)
+    examples = cache.examples().records
+    targets = examples if cache.square else cache.targets().records
+    j, i = (next((at for at, record in enumerate(found) if record.id == id), None) for found in (examples, targets))
+    if j is None and i is None:
+        raise InputError(f"{cache.path} has no record with the id {id}; delift inspect {cache.path} shows some")
+    groups = copy_groups(examples if cache.square else [*examples, *targets])
+    example_group, target_group = groups[: len(examples)], groups if cache.square else groups[len(examples) :]
+    figures: dict[str, float | int] = {}
+    helps: Entries = []
+    harms: Entries = []
+    helped_by: Entries = []
+    if j is not None:
+        which, utility = _as_example(cache, j)
+        which, utility = _without_copies(which, utility, target_group, int(example_group[j]))
+        figures |= {"tokens": int(cache.example_tokens[j]), "targets_measured": len(which)}
+        if len(which):
+            figures |= {"mean_utility": float(utility.mean()), "harms_share": float((utility < 0).mean())}
+        order = np.argsort(-utility, kind="stable")
+        helps = [(targets[which[at]], float(utility[at])) for at in order[:top].tolist() if utility[at] > 0]
+        harms = [(targets[which[at]], float(utility[at])) for at in order[::-1][:top].tolist() if utility[at] < 0]
+    if i is not None and (cache.square or j is None):
+        which, utility = _as_target(cache, i)
+        which, utility = _without_copies(which, utility, example_group, int(target_group[i]))
+        figures |= {"loss": -float(cache.base_logprob[i]), "examples_measured": len(which)}
+        order = np.argsort(-utility, kind="stable")[:top]
+        helped_by = [(examples[which[at]], float(utility[at])) for at in order.tolist() if utility[at] > 0]
+    role = "record" if cache.square else "example" if j is not None else "target"
+    return Shown(examples[j] if j is not None else targets[i or 0], role, figures, helped_by, helps, harms)
+
+
+Places = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def _as_example(cache: Cache | SparseCache, j: int) -> tuple[Places, Floats]:
+    if isinstance(cache, SparseCache):
+        pairs = cache.pairs()
+        own = pairs.example == j
+        which, distance = pairs.target[own].astype(np.int64), pairs.distance[own]
+    else:
+        which = np.flatnonzero(~np.isnan(cache.distance[j]))
+        distance = cache.distance[j, which]
+    return which, (cache.base_distance[which] - distance).astype(np.float64)
+
+
+def _as_target(cache: Cache | SparseCache, i: int) -> tuple[Places, Floats]:
+    if isinstance(cache, SparseCache):
+        pairs = cache.pairs()
+        own = pairs.target == i
+        which, distance = pairs.example[own].astype(np.int64), pairs.distance[own]
+    else:
+        which = np.flatnonzero(~np.isnan(cache.distance[:, i]))
+        distance = cache.distance[which, i]
+    return which, (cache.base_distance[i] - distance).astype(np.float64)
+
+
+def _without_copies(which: Places, utility: Floats, group: npt.NDArray[np.int32], own: int) -> tuple[Places, Floats]:
+    other = (group[which] != own) & ~np.isnan(utility)
+    return which[other], utility[other]
+
+
+def _asked(record: Record) -> str:
+    return record.prompt[-1].content if record.prompt else ""
+
+
+def _figure(value: float | int) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:+.4f}" if value < 0 else f"{value:.4f}"

@@ -1,0 +1,290 @@
+"""Which figure finds spoiled answers: records are spoiled on purpose, and it is counted how well each figure tells.
+
+    python -m tests.bench.suspects measure --minutes 7     # as often as it takes; goes on where it stopped
+    python -m tests.bench.suspects table                   # what was measured, as the tables of samples/EVIDENCE.md
+
+10, 20 and 40 % of the records of three pools of public data are spoiled in one of three ways: answers swapped inside a
+task, answers cut off, answers replaced by boilerplate. The 10 % are among the 20 %, these among the 40 %, and pairs of
+which neither record is spoiled are measured once. A record stands behind 8 others: its nearest by prompt, as `delift
+score --budget` has them. Every version of a record is measured without an example too, with and without its prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+
+from delift_cli.data import ngrams
+from delift_cli.data.reading import parse_records
+from delift_cli.data.record import Message, RecordSet
+from delift_cli.model.converted import converted
+from delift_cli.model.gguf import ModelFile, locate
+from delift_cli.model.llama import Model, Settings
+from delift_cli.prompt.encoding import EncodedExamples, encode_examples, encode_targets
+from delift_cli.prompt.template import load_template
+from delift_cli.scoring import pairs as scoring
+from delift_cli.scoring.pairs import Scoring, TargetTokens, Unit, cells_needed
+from tests.evidence.pools import Record, read_sources
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+WAYS = ("swapped", "truncated", "boilerplate")
+SHARES = (0.1, 0.2, 0.4)
+NEIGHBOURS = 8
+CUT = 8  # characters below which an answer is not cut off
+BOILERPLATE = (
+    "I'm sorry, but as an AI language model I cannot help with that request.",
+    "As an AI language model, I do not have access to this information.",
+    "Sure! Here is the answer to your question. Let me know if you need anything else!",
+    "Thank you for your question. Please provide more context so that I can assist you further.",
+    "Please refer to the documentation for more details.",
+)
+
+
+class Pool(NamedTuple):
+    """Records of one pool; `version` spoils one."""
+
+    name: str
+    records: list[Record]
+    neighbours: np.ndarray  # int [n, NEIGHBOURS], the examples that each record is behind
+
+    def spoiled(self, way: str, seed: int) -> tuple[list[int], dict[int, str]]:
+        """Records in the order in which they are spoiled, and what becomes of their answers.
+
+        The order is long enough for 40 % of the pool unless too few of its answers can be spoiled in this way.
+        """
+        draw = random.Random(f"{self.name} {way} {seed}")
+        places = draw.sample(range(len(self.records)), len(self.records))
+        answers = [record["response"] for record in self.records]
+        if way == "swapped":
+            return self._swapped(places, answers)
+        if way == "truncated":
+            places = [place for place in places if len(answers[place]) >= CUT]
+            cut = {
+                place: answers[place][: int(len(answers[place]) * draw.uniform(0.3, 0.7))].rstrip() for place in places
+            }
+            return places, cut
+        return places, {place: draw.choice(BOILERPLATE) for place in places}
+
+    def _swapped(self, places: list[int], answers: list[str]) -> tuple[list[int], dict[int, str]]:
+        """Two and two of one task, whose answers differ."""
+        waiting: dict[str, list[int]] = defaultdict(list)
+        order, new = [], {}
+        for place in places:
+            others = waiting[self.records[place]["task"]]
+            other = next((o for o in others if answers[o].strip() != answers[place].strip()), None)
+            if other is None:
+                others.append(place)
+            else:
+                others.remove(other)
+                order += [other, place]
+                new |= {other: answers[place], place: answers[other]}
+        return order, new
+
+
+def pools(data: Path) -> list[Pool]:
+    sources = read_sources(data)
+    draw = random.Random(0)
+
+    def take(source: str, count: int, most: int) -> list[Record]:
+        fitting = [
+            r for r in sources[source] if len(r["prompt"]) + len(r["response"]) <= most and r["response"].strip()
+        ]
+        return draw.sample(fitting, count)
+
+    by_task: dict[str, list[Record]] = defaultdict(list)
+    for record in take(
+        "p3",
+        sum(len(r["prompt"]) + len(r["response"]) <= 450 and bool(r["response"].strip()) for r in sources["p3"]),
+        450,
+    ):
+        by_task[record["task"]].append(record)
+    rich = sorted(
+        task
+        for task, records in by_task.items()
+        if len(records) >= 10 and len({r["response"] for r in records[:10]}) > 1
+    )
+    p3 = [record for task in draw.sample(rich, 12) for record in by_task[task][:10]]
+    made = {
+        "p3": p3,
+        "gsm8k": take("gsm8k-train", 80, 420),
+        "instruct-code": take("instruct", 50, 500) + take("code", 50, 450),
+    }
+    return [Pool(name, records, nearest(records)) for name, records in made.items()]
+
+
+def nearest(records: list[Record]) -> np.ndarray:
+    """The nearest by prompt, which no way of spoiling changes."""
+    vectors = ngrams.grams([r["prompt"] for r in records], [""] * len(records))
+    own = np.arange(len(records))
+    return ngrams.neighbours(vectors, vectors, NEIGHBOURS, own, own)[0]
+
+
+class Versions:
+    """All that becomes of a pool's records: version 0 as it is, then one for each way and seed."""
+
+    def __init__(self, pool: Pool, seeds: int) -> None:
+        self.pool, self.seeds = pool, seeds
+        self.orders = {(way, seed): pool.spoiled(way, seed) for seed in range(seeds) for way in WAYS}
+        n = len(pool.records)
+        self.place: dict[tuple[int, int], int] = {(r, 0): r for r in range(n)}
+        answers = [record["response"] for record in pool.records]
+        owners = list(range(n))
+        for number, (key, (order, new)) in enumerate(self.orders.items(), start=1):
+            self.orders[key] = order[: round(SHARES[-1] * n)], new
+            for r in self.orders[key][0]:
+                self.place[r, number] = len(answers)
+                answers.append(new[r])
+                owners.append(r)
+        self.owners = np.array(owners)
+        lines = [
+            json.dumps({"id": str(at), "prompt": pool.records[r]["prompt"], "response": answer or " "})
+            for at, (r, answer) in enumerate(zip(owners, answers, strict=True))
+        ]
+        self.records: RecordSet = parse_records("\n".join(lines).encode() + b"\n", pool.name)
+        assert len(self.records.records) == len(answers)
+
+    def at(self, way: str, seed: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """What the pool consists of: version places int [n], and which are spoiled bool [n]."""
+        n = len(self.pool.records)
+        order = self.orders[way, seed][0][: round(share * n)]
+        number = 1 + list(self.orders).index((way, seed))
+        places, spoiled = np.arange(n), np.zeros(n, bool)
+        for r in order:
+            places[r], spoiled[r] = self.place[r, number], True
+        return places, spoiled
+
+    def needed(self, seeds: int) -> Iterator[Unit]:
+        """Every pair that some state of the pool consists of, once; first those of the first seed."""
+        known: set[tuple[int, int]] = set()
+        for seed in range(seeds):
+            units: dict[int, list[int]] = defaultdict(list)
+            for way in WAYS:
+                for share in (0.0, *SHARES):
+                    places, _ = self.at(way, seed, share)
+                    for i, row in enumerate(self.pool.neighbours):
+                        for j in row.tolist():
+                            pair = int(places[j]), int(places[i])
+                            if pair not in known:
+                                known.add(pair)
+                                units[pair[0]].append(pair[1])
+            yield from (Unit(example, np.array(sorted(targets))) for example, targets in sorted(units.items()))
+
+
+def measure(pool: Pool, seeds: int, upto: int, out: Path, until: float) -> bool:
+    """Append what is missing of the first `upto` seeds of a pool to `out`; False where the time ran out first."""
+    versions = Versions(pool, seeds)
+    known = [row for row in rows(out) if row["pool"] == pool.name]
+    done = {(row["example"], tuple(row["targets"])) for row in known if "example" in row}
+    units = [unit for unit in versions.needed(upto) if (unit.example, tuple(unit.targets.tolist())) not in done]
+    if not units:
+        return True
+    original = ModelFile(locate(None))
+    file = converted(original, original.identity()["sha256"], "bf16", threads=1)
+    template = load_template(None, original.template, original.vocabulary)
+    encoded = encode_targets(versions.records, template, limit=None)
+    targets, examples = TargetTokens(encoded), encode_examples(versions.records, template, limit=None)
+    settings = Settings(threads=1)
+    cells = cells_needed(examples.prefixes, targets, settings.batch)
+    print(f"{pool.name}: {sum(len(u.targets) for u in units)} pairs to go", file=sys.stderr, flush=True)
+    with out.open("a", encoding="utf-8") as file_out, Model(file, settings, cells=cells) as model:
+        scorer = Scorer(model)
+
+        def write(**fields: Any) -> None:
+            file_out.write(json.dumps({"pool": pool.name, **fields}) + "\n")
+            file_out.flush()
+
+        if not any("base" in row for row in known):
+            bare = replace(
+                versions.records,
+                records=[replace(r, turns=(Message("user", ""), r.turns[-1])) for r in versions.records.records],
+            )
+            base, nothing = (
+                scorer.alone(t) for t in (targets, TargetTokens(encode_targets(bare, template, limit=None)))
+            )
+            write(base=base, bare=nothing, tokens=[len(target.response) for target in encoded.targets])
+        scorer.begin(examples, targets)
+        for unit in units:
+            if time.time() > until:
+                return False
+            write(example=unit.example, targets=unit.targets.tolist(), figures=scorer.behind(unit))
+    return True
+
+
+class Scorer(Scoring):
+    """delift's scorer, which also tells the log-probability of the end of turn: three lists of figures a call."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__([model], EncodedExamples([], []), TargetTokens.__new__(TargetTokens))
+        self._ends: list[np.ndarray] = []
+
+    def begin(self, examples: EncodedExamples, targets: TargetTokens) -> None:
+        self._examples, self._targets = examples, targets
+        self._head = scoring.common_start(examples.prefixes)
+        self._scorers[0].keep_head(self._head)
+
+    def behind(self, unit: Unit) -> list[list[float]]:
+        trie, order = self._targets.behind(self._examples.systems[unit.example], unit.targets)
+        back = np.argsort(order)
+        with self._listening():
+            measured = self._scorers[0].row(self._examples.prefixes[unit.example], trie)
+        return [np.round(values[back].astype(float), 6).tolist() for values in (*measured, self._ends[-1])]
+
+    def alone(self, targets: TargetTokens) -> list[list[float]]:  # type: ignore[override]
+        sequences = targets.alone
+        order = np.argsort(np.argsort(sequences.sorted_order()), kind="stable")
+        with self._listening():
+            measured = self._scorers[0].alone(sequences, targets.all)
+        back = np.argsort(order)
+        return [np.round(values.astype(float), 6).tolist() for values in (*measured, self._ends[-1][back])]
+
+    def _listening(self) -> Any:
+        plain = scoring._measures
+
+        def listen(logprobs: np.ndarray, bounds: np.ndarray) -> scoring.Measures:
+            self._ends.append(logprobs[bounds[1:] - 1])
+            return plain(logprobs, bounds)
+
+        return mock.patch.object(scoring, "_measures", listen)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            found.append(json.loads(line))
+        except ValueError:  # cut off when the run was
+            continue
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("measure", "table"))
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--work", type=Path, default=Path("suspects"), help="folder of what was measured")
+    parser.add_argument("--minutes", type=float, default=1e9)
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    out = args.work / "measured.jsonl"
+    until = time.time() + 60 * args.minutes
+    for upto in range(1, args.seeds + 1):
+        for pool in pools(args.data):
+            if not measure(pool, args.seeds, upto, out, until):
+                return
+    print("all measured", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""The page as a file: it is whole, it is safe, and it says what the arrays say. No browser is needed."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html.parser
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_runs
+from report_runs import HOSTILE, hostile_pool, plain_pool, sparse_cache
+from tiny_runs import delift
+
+from delift_cli.report import html as pages
+from delift_cli.visible import visible
+
+pytest.importorskip("uplot", reason="the drawing library is not installed: pip install 'delift-cli[report]'")
+SIZE = 40
+VOID = {"meta", "link", "img", "input", "br", "hr"}
+
+
+class Page(html.parser.HTMLParser):
+    """Elements with their attributes and text; an element that is never closed, or closed twice, is a fault."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(convert_charrefs=True)
+        self.source = path.read_text("utf-8")
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.styles: list[str] = []
+        self.cells: list[list[str]] = []
+        self._open: list[str] = []
+        self.feed(self.source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.cells.append([])
+        if tag == "td":
+            self.cells[-1].append("")
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] == "script":
+            self.scripts.append((self.elements[-1][1], data))
+        elif self._open and self._open[-1] == "style":
+            self.styles.append(data)
+        elif self._open and self._open[-1] == "td":
+            self.cells[-1][-1] += data
+
+    def block(self, id: str) -> Any:
+        (packed,) = [text for attributes, text in self.scripts if attributes.get("id") == f"block-{id}"]
+        return json.loads(gzip.decompress(base64.b64decode(packed)))
+
+    @property
+    def columns(self) -> dict[str, list[Any]]:
+        return {each["key"]: each["values"] for each in self.block("data")["sets"]["records"]["columns"]}
+
+    def table(self, id: str) -> dict[str, Any]:
+        return next(table for table in self.block("data")["tables"] if table["id"] == id)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
+    folder = tmp_path_factory.mktemp("page")
+    cache = tiny_runs.make_cache(folder / "pool.delift", hostile_pool(SIZE))
+    assert delift("report", cache, "-o", folder / "report.html", "-q").code == 0
+    return cache, Page(folder / "report.html")
+
+
+def test_nothing_but_its_own_scripts_and_styles_may_run(hostile: tuple[Path, Page]) -> None:
+    page = hostile[1]
+    (policy,) = [a["content"] or "" for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert {"base-uri", "form-action"} <= rules.keys()
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+    def digests(texts: list[str]) -> set[str]:
+        return {f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in texts}
+
+    running = [text for attributes, text in page.scripts if attributes.get("type") is None]
+    assert len(running) == 2
+    assert set(rules["script-src"].split()) == digests(running)
+    assert set(rules["style-src"].split()) == digests(page.styles)
+    first = [tag for tag, _ in page.elements].index("style")
+    assert first > [a.get("http-equiv") for _, a in page.elements].index("Content-Security-Policy")
+
+
+def test_nothing_is_asked_of_a_network(hostile: tuple[Path, Page]) -> None:
+    for tag, attributes in hostile[1].elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form", "img")
+        assert not {"src", "srcset", "action", "style"} & attributes.keys(), (tag, attributes)
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("href") or "#").startswith("#")
+
+
+def test_text_from_records_stays_text(hostile: tuple[Path, Page]) -> None:
+    page = hostile[1]
+    body = re.sub(r"<script.*?</script>", "", page.source, flags=re.DOTALL)
+    assert not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u200b\u2028\u2029]", body)
+    seen = " ".join(cell for row in page.cells for cell in row)
+    assert "<script>document.title = 'ran'</script>" in seen
+    assert "{{ 7 * 7 }} ${7 * 7}" in seen
+    assert "\\u202ereversed" in seen
+    assert "\\x1b[31mred" in seen
+
+
+def test_ids_are_exported_as_they_are_and_texts_as_they_can_be_seen(hostile: tuple[Path, Page]) -> None:
+    page = hostile[1]
+    records = [json.loads(line) for line in hostile_pool(SIZE).splitlines()]
+    assert page.columns["id"] == [" ".join(record["id"].splitlines()).strip() for record in records]
+    part = page.block("records-0")
+    for record, turns in zip(records, part["turns"], strict=True):
+        assert turns == [["user", visible(record["prompt"])], ["assistant", visible(record["response"])]]
+    assert all(visible(text) == text for turns in part["turns"] for _, text in turns)
+
+
+def test_figures_are_those_of_the_cache(hostile: tuple[Path, Page]) -> None:
+    cache, page = hostile
+    base = np.load(cache / "base_distance.npy").astype(np.float64)
+    utility = base - np.load(cache / "distance.npy")
+    np.fill_diagonal(utility, np.nan)
+    columns = page.columns
+    np.testing.assert_allclose(columns["mean"], np.nanmean(utility, axis=1), rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(columns["harmful"], (utility < 0).sum(1) / (SIZE - 1), rtol=1e-3)
+    np.testing.assert_allclose(columns["covered"], np.nanmax(utility, axis=0), rtol=1e-3)
+    np.testing.assert_allclose(columns["loss"], -np.load(cache / "base_logprob.npy"), rtol=1e-3)
+    part = page.block("records-0")
+    (helpers,) = [at for at, ends in enumerate(page.block("data")["sets"]["records"]["ends"]) if "by" in ends["title"]]
+    for target in range(SIZE):
+        best = np.argsort(-np.nan_to_num(utility[:, target], nan=-np.inf), kind="stable")[:5]
+        assert part["ends"][helpers]["other"][target] == best.tolist()
+
+
+def test_the_curve_and_the_subset_are_those_of_select(hostile: tuple[Path, Page]) -> None:
+    cache, page = hostile
+    ids = delift("select", cache, "-k", "30%", "--ids-only", "-q").out.decode().split("\n")[:-1]
+    chosen = page.table("selected-0")
+    assert [page.columns["id"][place] for place in chosen["rows"]] == ids
+    assert [page.columns["rank"][place] for place in chosen["rows"]] == list(range(1, 13))
+    summary = delift("select", cache, "-k", "30%", "-o", "/dev/null", "--json").json
+    curve = next(plot for plot in page.block("data")["plots"] if plot["id"] == "curve")["lines"][0]
+    assert curve["y"][curve["x"].index(12)] == pytest.approx(summary["value"], rel=1e-4)
+    subsets = {column["key"]: column["values"] for column in page.table("subsets")["columns"]}
+    more = delift("select", cache, "-k", 13, "-o", "/dev/null", "--json").json
+    assert subsets["share"][0] == pytest.approx(summary["share"], rel=1e-3)
+    assert subsets["more"][0] == pytest.approx(more["share"], rel=1e-3)
+
+
+def test_same_cache_same_bytes(hostile: tuple[Path, Page], tmp_path: Path) -> None:
+    cache, page = hostile
+    assert delift("report", cache, "-o", tmp_path / "again.html", "-q").code == 0
+    assert (tmp_path / "again.html").read_text("utf-8") == page.source
+
+
+def test_subsets_from_files(tmp_path: Path) -> None:
+    data = plain_pool(30)
+    cache = tiny_runs.make_cache(tmp_path / "pool.delift", data)
+    lines = data.splitlines()
+    (tmp_path / "some.jsonl").write_bytes(b"\n".join([lines[7], lines[3], lines[20]]) + b"\n")
+    (tmp_path / "ids.txt").write_text("r20\nr1\n")
+    (tmp_path / "foreign.jsonl").write_bytes(lines[2] + b"\n" + tiny_runs.jsonl([tiny_runs.pair(99)]))
+    subsets = [word for name in ("some.jsonl", "ids.txt", "foreign.jsonl") for word in ("--subset", tmp_path / name)]
+    assert delift("report", cache, *subsets, "-o", tmp_path / "r.html", "-q").code == 0
+    page = Page(tmp_path / "r.html")
+    assert [page.table(f"selected-{number}")["rows"] for number in range(3)] == [[7, 3, 20], [20, 1], [2]]
+    assert "foreign.jsonl has 1 records that the pool lacks" in page.source
+    utility = np.maximum(0, np.load(cache / "base_distance.npy") - np.load(cache / "distance.npy"))
+    np.fill_diagonal(utility, 0)
+    found = {column["key"]: column["values"] for column in page.table("subsets")["columns"]}
+    np.testing.assert_allclose(
+        found["value"], [utility[rows].max(0).sum() for rows in ([7, 3, 20], [20, 1], [2])], rtol=1e-3
+    )
+    (tmp_path / "other.jsonl").write_bytes(tiny_runs.jsonl([tiny_runs.pair(99)]))
+    refused = delift("report", cache, "--subset", tmp_path / "other.jsonl", "-o", tmp_path / "no.html")
+    assert "none of its records is in the pool" in refused.refusal()
+    assert not (tmp_path / "no.html").exists()
+
+
+def test_a_block_that_is_partly_measured_says_how_sure_it_is(tmp_path: Path) -> None:
+    cache = sparse_cache(tmp_path / "pool.delift", plain_pool(60))
+    assert delift("report", cache, "-o", tmp_path / "r.html", "-q").code == 0
+    page = Page(tmp_path / "r.html")
+    assert "How sure the choice is" in page.source
+    assert "held out at random" in page.source
+    assert "20.00%" in page.source
+    found = {column["key"]: column["values"] for column in page.table("sure")["columns"]}
+    assert found["measured"][0] <= found["high"][0]
+    assert "not all pairs are measured" in page.source
+
+
+def test_targets_of_their_own(tmp_path: Path) -> None:
+    cache = tiny_runs.make_cache(tmp_path / "dev.delift", plain_pool(20), tiny_runs.pairs(30, 31, 32, 33))
+    assert delift("report", cache, "-o", tmp_path / "r.html", "-q").code == 0
+    page = Page(tmp_path / "r.html")
+    assert page.block("data")["sets"].keys() == {"records", "targets"}
+    assert "Suspected" not in page.source
+    pool = tiny_runs.make_cache(tmp_path / "pool.delift", plain_pool(20))
+    assert delift("report", pool, "--target", cache, "-o", tmp_path / "both.html", "-q").code == 0
+    both = Page(tmp_path / "both.html")
+    assert "objective flmi" in both.source or "flmi, kernel" in both.source
+    assert len(both.block("records-0")["ends"]) == 4
+
+
+def test_two_caches_of_the_same_records(tmp_path: Path) -> None:
+    first = tiny_runs.make_cache(tmp_path / "a.delift", plain_pool(20), seed=1)
+    second = tiny_runs.make_cache(tmp_path / "b.delift", plain_pool(24), seed=2)
+    assert delift("report", first, second, "-o", tmp_path / "r.html", "-q").code == 0
+    page = Page(tmp_path / "r.html")
+    means = []
+    for cache in (first, second):
+        utility = np.load(cache / "base_distance.npy").astype(np.float64) - np.load(cache / "distance.npy")
+        np.fill_diagonal(utility, np.nan)
+        means.append(np.nanmean(utility, 1)[:20])
+    np.testing.assert_allclose(page.columns["change"], means[1] - means[0], rtol=2e-3, atol=1e-5)
+    changed = page.table("changed")["rows"]
+    assert np.abs(np.array(page.columns["change"]))[changed].tolist() == sorted(
+        np.abs(page.columns["change"]), reverse=True
+    )
+    assert "20 in both, 4 in B alone" in page.source
+    ranks = [np.argsort(np.argsort(mean)) for mean in means]
+    assert f"rank correlation {np.corrcoef(*ranks)[0, 1]:.2f}" in page.source
+    other = tiny_runs.make_cache(tmp_path / "c.delift", tiny_runs.pairs(90, 91, 92))
+    assert "no example in common" in delift("report", first, other, "-o", tmp_path / "no.html").refusal()
+
+
+def test_long_texts_are_cut_and_say_so(tmp_path: Path) -> None:
+    long = [{"id": f"{n}", "prompt": f"{n} " + "word " * 3000, "response": "answer " * 500} for n in range(4)]
+    cache = tiny_runs.make_cache(tmp_path / "pool.delift", tiny_runs.jsonl(long))
+    assert delift("report", cache, "-k", "2", "-o", tmp_path / "r.html", "-q").code == 0
+    for turns in Page(tmp_path / "r.html").block("records-0")["turns"]:
+        assert sum(len(text) for _, text in turns) < pages.MOST_TEXT + 100
+        assert all(re.search(r"… \([\d,]+ more characters\)$", text) for _, text in turns)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--group", "nosuch"), "no record has a field 'nosuch'"),
+        (("-k", "900"), "there are 6 records to choose from"),
+        (("--subset", "nowhere.jsonl"), "cannot be read"),
+    ],
+)
+def test_refusals(tmp_path: Path, words: tuple[str, ...], reason: str) -> None:
+    cache = tiny_runs.make_cache(tmp_path / "pool.delift", tiny_runs.pairs(*range(6)))
+    assert reason in delift("report", cache, *words, "-o", tmp_path / "r.html").refusal()
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_without_the_drawing_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "find_spec", lambda name: None)
+    cache = tiny_runs.make_cache(tmp_path / "pool.delift", tiny_runs.pairs(*range(6)))
+    assert "pip install 'delift-cli[report]'" in delift("report", cache, "-o", tmp_path / "r.html").refusal()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_is_shown_is_stable(text: str) -> None:
+    assert visible(visible(text)) == visible(text)
