@@ -60,8 +60,8 @@ def evaluate(
     from ..evaluation.in_context import HeldOut, join, read_set
     from ..model.gguf import ModelFile, locate
     from ..model.llama import Settings
+    from ..prompt.builtin import load_template
     from ..prompt.encoding import encode_examples
-    from ..prompt.template import load_template
     from ..scoring import job
 
     say = _nothing if quiet else console.say

@@ -100,7 +100,7 @@ def score(
     from ..model.gguf import ModelFile, locate
     from ..model.llama import Settings
     from ..model.log import log_file, log_to
-    from ..prompt.template import load_template
+    from ..prompt.builtin import load_template
     from ..scoring import job
 
     if (data is None) == (examples is None):

@@ -33,7 +33,7 @@ BASE_CHUNK = 256  # targets measured together without an example; fixed, so that
 class Measures(NamedTuple):
     """What the model said of some targets: float32 [targets].
 
-    With p the probabilities of a response's L tokens (the end of turn among them), distance is ‖1 − p‖₂ / √L
+    With p the probabilities of the L scored tokens (each turn's end among them), distance is ‖1 − p‖₂ / √L
     (DELIFT, arXiv 2411.04425, section 3) and logprob the mean of ln p, in nats per token.
     """
 
@@ -90,10 +90,12 @@ class TargetTokens:
     def __init__(self, encoded: EncodedTargets) -> None:
         targets = encoded.targets
         self.count = len(targets)
-        self.alone = Sequences.join([(target.alone, target.response) for target in targets])
+        scored = [target.scored for target in targets]
+        self.alone = Sequences.join([(target.alone, target.response) for target in targets], scored)
         self._behind = Sequences.join(
             [(target.after, target.response) for target in targets]
-            + [(target.after_system, target.response) for target in targets]
+            + [(target.after_system, target.response) for target in targets],
+            2 * scored,
         )
         self._codes: dict[str | None, int] = {None: _NO_SYSTEM}
         self._systems = np.array([self._codes.setdefault(s, len(self._codes)) for s in encoded.systems], np.int64)
@@ -329,7 +331,7 @@ class Probe:
 
 
 def _measures(logprobs: npt.NDArray[np.float64], bounds: npt.NDArray[np.int64]) -> Measures:
-    """Distance and mean log-probability of responses laid end to end."""
+    """Distance and mean log-probability of the scored tokens of targets laid end to end."""
     if not np.isfinite(logprobs).all():
         raise RunError(
             "the model gave a probability that is not a number; try --flash-attn off or --weights f32, "

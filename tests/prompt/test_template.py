@@ -20,7 +20,8 @@ from delift_cli.data.record import Message, Record
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile, Vocabulary
 from delift_cli.prompt import template as templates
-from delift_cli.prompt.template import PLAIN, ChatTemplate, Target, Tokens, load_template
+from delift_cli.prompt.builtin import PLAIN, load_template
+from delift_cli.prompt.template import ChatTemplate, Target, Tokens
 
 TEMPLATES = {
     "CHATML": g.CHATML,
@@ -597,7 +598,7 @@ def test_what_templates_in_the_wild_use(setup: MakeSetup) -> None:
 
 def test_texts_with_the_templates_own_markers(setup: MakeSetup) -> None:
     s = setup("CHATML", "bpe")
-    marker = templates._marker
+    marker = TODO
     turns = [Message("user", marker(1) + marker(0)), Message("assistant", marker(0) + marker(3) + " {{ 1 }}{% x %}")]
     asked = s.template.target(record(turns[0].content, turns[1].content))
     pair = joined(s.template.example(record(turns[0].content, turns[1].content)), asked.after, asked.response)
