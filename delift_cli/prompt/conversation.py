@@ -15,7 +15,7 @@ from .messages import Form, build
 from .structure import Structure
 from .tokens import Speller
 
-STAND_INS = (Message("user", "qxquestion"), Message("assistant", "qxanswer"))  # in place of another record's turns
+STAND_INS = (Message("user", "qzquestion"), Message("assistant", "qzanswer"))  # in place of another record's turns
 
 
 class Line(NamedTuple):

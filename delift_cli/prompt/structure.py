@@ -10,15 +10,15 @@ from .fill import Render, common_length
 from .jinja import described
 from .messages import Traits
 
-_ASKED, _SAID, _THOUGHT, _NAME, _ANSWER = "qxasked", "qxsaid", "qxthought", "qxname", "qxanswer"
+_ASKED, _SAID, _THOUGHT, _NAME, _ANSWER = "qzasked", "qzsaid", "qzthought", "qzname", "qzanswer"
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
-_ARGUMENTS = '{"qxkey":  "qxvalue"}'  # two spaces: to know the text itself when it is printed
+_ARGUMENTS = '{"qzkey":  "qzvalue"}'  # two spaces: to know the text itself when it is printed
 _TOOL = {
     "type": "function",
     "function": {
         "name": _NAME,
         "description": "d",
-        "parameters": {"type": "object", "properties": {"qxkey": {"type": "string", "description": "d"}}},
+        "parameters": {"type": "object", "properties": {"qzkey": {"type": "string", "description": "d"}}},
     },
 }
 
@@ -73,9 +73,9 @@ class Structure:
             given = self._called(silence, mapping) or ""
             if _NAME in text and _ARGUMENTS in text and (not given or json.dumps(mapping) in given):
                 return True, "text", silence
-            if _NAME in given and "qxvalue" in given and "{'qxkey'" not in given:
+            if _NAME in given and "qzvalue" in given and "{'qzkey'" not in given:
                 return True, "mapping", silence
-            if _NAME in text and "qxvalue" in text:
+            if _NAME in text and "qzvalue" in text:
                 return True, "text", silence
         return False, "mapping", ""
 
@@ -84,11 +84,11 @@ class Structure:
 
     def _answers(self, calls: bool, arguments: str, silence: str | None) -> bool:
         given: Any = _ARGUMENTS if arguments == "text" else json.loads(_ARGUMENTS)
-        turn = _call(silence, given) if calls else _assistant("qxcalls")
+        turn = _call(silence, given) if calls else _assistant("qzcalls")
         return _ANSWER in (self._try([_user(), turn, _answer(), _assistant()]) or "")
 
     def _strips(self, role: str) -> bool:
-        padded = " \n qx \n "
+        padded = " \n qz \n "
         turns = {
             "system": [{"role": "system", "content": padded}, _user(), _assistant()],
             "user": [{"role": "user", "content": padded}, _assistant()],
@@ -96,7 +96,7 @@ class Structure:
             "tool": [_user(), _assistant(), {**_answer(), "content": padded}, _assistant()],
         }[role]
         printed = self._try(turns)
-        return printed is not None and "qx \n " not in printed
+        return printed is not None and "qz \n " not in printed
 
     # ------------------------------------------------------------------ generation and the end of a turn
 
@@ -114,10 +114,10 @@ class Structure:
         if called and self.traits.calls:
             arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
             turns = [_user(), _call(self.traits.silence, arguments), _answer(), _assistant()]
-            first, then = "qxvalue", _ANSWER
+            first, then = "qzvalue", _ANSWER
         else:
-            turns = [_user(), _assistant(), _user("qxagain"), _assistant()]
-            first, then = _SAID, "qxagain"
+            turns = [_user(), _assistant(), _user("qzagain"), _assistant()]
+            first, then = _SAID, "qzagain"
         printed = self._try(turns) or ""
         return printed.partition(first)[2].partition(then)[0] if then in printed else ""
 
@@ -125,7 +125,7 @@ class Structure:
     def complaint(self) -> str:
         """Why the template cannot print the simplest conversation, in its own words where it has any."""
         try:
-            self._render([_user(), _assistant(), _user("qxagain"), _assistant("qxend")])
+            self._render([_user(), _assistant(), _user("qzagain"), _assistant("qzend")])
         except Exception as error:
             return described(error)
         return "a message is missing from what it prints, or printed twice"
@@ -140,9 +140,9 @@ def _assistant(content: str = _SAID) -> Turn:
 
 
 def _call(content: str | None, arguments: Any) -> Turn:
-    call = {"type": "function", "id": "qxcall001", "function": {"name": _NAME, "arguments": arguments}}
+    call = {"type": "function", "id": "qzcall001", "function": {"name": _NAME, "arguments": arguments}}
     return {"role": "assistant", "content": content, "tool_calls": [call]}
 
 
 def _answer() -> Turn:
-    return {"role": "tool", "name": _NAME, "content": _ANSWER, "tool_call_id": "qxcall001"}
+    return {"role": "tool", "name": _NAME, "content": _ANSWER, "tool_call_id": "qzcall001"}

@@ -92,7 +92,7 @@ class ChatTemplate:
         self._printer = Printer(self.name, self._structure, self._render, self._speller, as_trained=self.as_trained)
         self._noted: dict[str, set[tuple[str, int]]] = {}
         try:
-            self._printer.lay([*STAND_INS, Message("user", "qxagain"), Message("assistant", "qxend")], "")
+            self._printer.lay([*STAND_INS, Message("user", "qzagain"), Message("assistant", "qzend")], "")
         except InputError:
             raise InputError(
                 f"{self.name} cannot print two turns of user and assistant: {self._structure.complaint}; "

@@ -150,6 +150,7 @@ class Speller:
         parts: list[Tokens] = []
         at, behind = 0, behind_text
         for start, stop in _merged(posing):
+            start = max(at, len(text[:start].rstrip(" ")))  # spaces are tokenized with what follows them
             for piece, trusted in ((text[at:start], True), (text[start:stop], False)):
                 for bit in [piece] if trusted else self._bits(piece):
                     if bit:
