@@ -12,8 +12,8 @@ import numpy.typing as npt
 from delift_cli.data.record import Message, Record, RecordSet
 from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import FLASH_ATTENTION, KV_TYPES, Model, Settings
+from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import EncodedExamples, EncodedTargets, encode_examples, encode_targets
-from delift_cli.prompt.template import load_template
 from delift_cli.scoring.pairs import TargetTokens, Work, cells_needed, score
 
 Floats = npt.NDArray[np.float32]

@@ -25,7 +25,8 @@ from ..model.gguf import ModelFile, locate
 from ..model.llama import Settings
 from ..model.log import log_file
 from ..progress import Progress, Say, Step, counting, silent
-from ..prompt.template import ChatTemplate, load_template
+from ..prompt.builtin import load_template
+from ..prompt.template import ChatTemplate
 from ..scoring import job
 from ..scoring.embeddings import embeddings_of
 from ..scoring.pairs import Scoring, Work, lay_out_of

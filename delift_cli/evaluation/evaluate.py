@@ -15,8 +15,8 @@ from ..display import Facts, Lines
 from ..model.gguf import ModelFile, locate
 from ..model.llama import Settings
 from ..progress import Progress, Say, counting, silent
+from ..prompt.builtin import load_template
 from ..prompt.encoding import encode_examples
-from ..prompt.template import load_template
 from ..scoring import job
 from .in_context import HeldOut, join, read_set
 from .intervals import Interval, Outcome, outcomes, random_subsets

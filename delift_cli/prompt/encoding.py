@@ -23,7 +23,7 @@ class EncodedExamples:
 
     Attributes:
         prefixes: token ids up to the last of the example's response, one array for each.
-        systems: the text of the system message that opens each record, or None.
+        systems: what opens each record, or None: the text of its system message, and of its tools.
     """
 
     prefixes: list[Tokens]
@@ -85,14 +85,13 @@ def encode_rows_of_examples(
 def encode_targets(
     records: RecordSet, template: ChatTemplate, *, limit: int | None, response_tokens: int | None = None
 ) -> EncodedTargets:
-    """Every record as a target, of whose response the first `response_tokens` count (default: all of them).
+    """Every record as a target, of whose scored tokens the first `response_tokens` count (default: all of them).
 
     The same limit and errors as for `encode_examples`.
     """
 
     def encode(record: Record) -> Target:
-        target = template.target(record, limit=limit)
-        return target._replace(response=target.response[:response_tokens])
+        return template.target(record, limit=limit).first_scored(response_tokens)
 
     return EncodedTargets(
         _encode(records, encode),
@@ -169,4 +168,5 @@ def _named(records: RecordSet, record: Record) -> Iterator[None]:
 
 
 def _system(record: Record) -> str | None:
-    return record.prompt[0].content if record.prompt[0].role == "system" else None
+    system = record.turns[0].content if record.turns[0].role == "system" else None
+    return f"{system or ''}\0{record.tools}" if record.tools else system

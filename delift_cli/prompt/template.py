@@ -1,93 +1,66 @@
-"""Records to tokens: the model's own chat template, split by structure into example prefix, target prompt and response.
-
-A conversation is rendered once for each *structure* (its sequence of roles) with a marker in place of every
-message; what stands between the markers are the template's own pieces. Record texts are then put between the
-pieces, so no character of a record is ever searched for to find a boundary. A template that rewrites a text
-(trims it, drops think tags of earlier turns, fills them in the last) is caught by rendering with that one text
-in place of its marker.
-"""
+"""Records to tokens: what a model with this chat template and this vocabulary sees of them, and what is scored."""
 
 from __future__ import annotations
 
-import datetime
-import json
-import os.path
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple
 
-import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-import jinja2.sandbox
 import numpy as np
 import numpy.typing as npt
 
 from ..data.record import Message, Record
 from ..errors import InputError
+from .conversation import STAND_INS, Line, Printer
+from .fill import Laid
+from .jinja import TEMPLATE_DATE, Jinja, Printed
+from .messages import Form, adapted
+from .shorten import shorten
+from .structure import Structure
+from .thoughts import split_thoughts
+from .tokens import Speller, Tokens, Vocabulary
+from .view import View, view
 
-Tokens = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
 
-PLAIN = """\
-{%- for message in messages -%}
-{%- if message.role == 'assistant' -%}{{- message.content + '\\n\\n' -}}
-{%- else -%}{{- message.content + '\\n' -}}{%- endif -%}
-{%- endfor -%}"""
-
-# Templates that print the date would make a utility depend on the day it was measured.
-TEMPLATE_DATE = datetime.datetime(2025, 1, 1)
-
-# SentencePiece vocabularies put a space in front of every text they are given. This byte never merges with
-# what follows it, so a text tokenized behind it keeps its own first character.
-_GUARD = "\x01"
-
-
-class Tokenizer(Protocol):
-    """What a template needs of a vocabulary (`delift_cli.model.Vocabulary` is one)."""
-
-    bos: int
-    eos: int
-    add_bos: bool
-    adds_space: bool
-
-    def tokenize(self, text: str, *, special: bool) -> list[int]: ...
-    def is_control(self, token: int) -> bool: ...
-    def is_end(self, token: int) -> bool: ...
-    def text(self, token: int) -> str: ...
+__all__ = ["TEMPLATE_DATE", "ChatTemplate", "Mask", "Target", "Tokens"]
 
 
 class Target(NamedTuple):
     """A record in the role of a target: token ids, int32.
 
     ``alone`` is its context without an example (from the very first token), ``after`` its context behind an
-    example whose system message is the same or when it has none, ``after_system`` the same with its own system
-    message repeated, for an example that has another one. ``response`` ends with the end-of-turn token.
+    example whose system message and tools are the same or when it has none, ``after_system`` the same with its own
+    repeated, for an example that has others. ``response`` reaches from the first scored token to the last; those that
+    are scored are True in ``scored``, bool [response]: what each scored turn says, with its end of turn.
     """
 
     alone: Tokens
     after: Tokens
     after_system: Tokens
     response: Tokens
+    scored: Mask
+
+    def first_scored(self, count: int | None) -> Target:
+        """The same up to the scored token number `count` (default: all of them)."""
+        places = np.flatnonzero(self.scored)
+        if count is None or len(places) <= count:
+            return self
+        stop = int(places[count - 1]) + 1
+        return self._replace(response=self.response[:stop], scored=self.scored[:stop])
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Text of the template (control tokens are parsed) or of a record (they are not)."""
+class _Encoded(NamedTuple):
+    """A line as tokens, int32, and which of them are scored."""
 
-    text: str
-    trusted: bool
+    tokens: Tokens
+    scored: Mask
 
-
-class _Generation(jinja2.ext.Extension):
-    """`{% generation %}`, with which some templates mark what to train on: prints what it encloses."""
-
-    tags = {"generation"}  # noqa: RUF012 (Jinja2's own protocol)
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parted(self) -> tuple[Tokens, Tokens, Mask]:
+        """Context, response, and what is scored of it."""
+        first = int(self.scored.argmax()) if self.scored.any() else len(self.scored)
+        return self.tokens[:first], self.tokens[first:], self.scored[first:]
 
 
 @dataclass
@@ -98,358 +71,253 @@ class ChatTemplate:
         source: the template's text, as `tokenizer.chat_template` of a GGUF has it.
         vocabulary: tokenizes, and says which tokens are control and end-of-turn tokens.
         name: what errors call it.
+        arguments: further variables for the template, such as {"enable_thinking": False}.
+        as_trained: score a last turn as the template prints it in a conversation, not behind what its generation
+            prompt adds (an opened or empty block of thought).
 
     Raises:
         InputError: it is not valid Jinja2, or does not print a user's and an assistant's turn.
     """
 
     source: str
-    vocabulary: Tokenizer
+    vocabulary: Vocabulary
     name: str = "the model's chat template"
-    _compiled: jinja2.Template = field(init=False, repr=False)
-    _pieces: dict[tuple[str, ...], list[str] | None] = field(init=False, repr=False, default_factory=dict)
-    _known_controls: dict[str, list[int]] = field(init=False, repr=False, default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    as_trained: bool = False
 
     def __post_init__(self) -> None:
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols, _Generation]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = TEMPLATE_DATE.strftime
+        self._jinja = Jinja(self.source, self.name)
+        self._speller = Speller(self.vocabulary, self.source)
+        self._structure = Structure(self._render)
+        self._printer = Printer(self.name, self._structure, self._render, self._speller, as_trained=self.as_trained)
+        self._noted: dict[str, set[tuple[str, int]]] = {}
         try:
-            self._compiled = environment.from_string(self.source)
-        except jinja2.TemplateSyntaxError as error:
-            raise InputError(f"{self.name} is not valid Jinja2: line {error.lineno}: {error.message}") from None
-        except Exception as error:  # nested too deeply for Python
-            raise InputError(f"{self.name} is not valid Jinja2: {_described(error)}") from None
-        if self._split(("user", "assistant", "user", "assistant")) is None:
+            self._printer.lay([*STAND_INS, Message("user", "qzagain"), Message("assistant", "qzend")], "")
+        except InputError:
             raise InputError(
-                f"{self.name} cannot print two turns of user and assistant: {self._complaint()}; "
+                f"{self.name} cannot print two turns of user and assistant: {self._structure.complaint}; "
                 "use --template plain or a Jinja2 file of your own"
-            )
+            ) from None
+
+    # ------------------------------------------------------------------ what is said about it
+
+    def notes(self) -> list[str]:
+        """What was dropped or adapted in the records so far, a line with a count for each kind."""
+        return [f"{text}: {len(records):,} record{'s' * (len(records) > 1)}" for text, records in self._noted.items()]
+
+    def describe(self) -> dict[str, Any]:
+        """What of the template a cache's numbers depend on, for its manifest."""
+        prompt = self._structure.generation_prompt
+        given = {"arguments": dict(self.arguments)} if self.arguments else {}
+        return {
+            "name": self.name,
+            "text": self.source,
+            "scored from": "as trained" if self.as_trained else "behind the generation prompt",
+            "generation prompt": prompt,
+            **given,
+        }
+
+    def _note(self, record: Record, text: str) -> None:
+        self._noted.setdefault(text, set()).add((record.id, record.line))
 
     # ------------------------------------------------------------------ records to tokens
 
     def example(self, record: Record, *, limit: int | None = None) -> Tokens:
-        """The tokens of `record` as an earlier turn, up to the last one of its response (not the turn's end).
+        """The tokens of `record` as an earlier turn, up to the last one of what it says (not the turn's end).
 
-        With `limit`, a longer prompt loses its middle; a record that cannot be made to fit raises InputError.
+        With `limit`, a longer one loses the middle of what is not scored; a record that cannot be made to fit raises
+        InputError.
         """
 
-        def encode(prompt: tuple[Message, ...]) -> Tokens:
-            turns = [*self._leading(prompt), Message("assistant", record.response)]
-            pieces = self._fill(turns, ("user", "assistant"))
-            context, response = _move_spaces(pieces[: 2 * len(turns) - 1], pieces[2 * len(turns) - 1])
-            return _array(self._with_bos(self._tokens(context)) + self._response_tokens(context, response))
+        def encode(turns: tuple[Message, ...]) -> Tokens:
+            laid, form = self._printer.lay([*turns, *STAND_INS], record.tools, after=len(STAND_INS))
+            self._tell(record, turns, laid, form)
+            return self._with_bos(self._encode(_between(laid, 0, _end(laid, len(turns)))).tokens)
 
-        return _shorten(record, encode, limit)
+        return shorten(record, self._own(record), encode, len, limit)
 
     def further_example(self, record: Record, *, system: bool, limit: int | None = None) -> Tokens:
         """The tokens of `record` as an earlier turn behind another example, from the end of that one's response on.
 
-        Its own system message is repeated where `system`, and left out otherwise. `limit` as for `example`.
+        Its own system message and tools are repeated where `system`, and left out otherwise. `limit` as for `example`.
         """
-        around = ("user", "assistant")
 
-        def encode(prompt: tuple[Message, ...]) -> Tokens:
-            if prompt[0].role == "system" and not system:
-                prompt = prompt[1:]
-            elif self._split((*around, *_roles(prompt), "assistant", *around)) is None and prompt[0].role == "system":
-                prompt = _fold_system(prompt)
-            turns = [*prompt, Message("assistant", record.response)]
-            pieces = self._fill(turns, around, start=around)
-            context, response = _move_spaces(pieces[: 2 * len(turns) - 1], pieces[2 * len(turns) - 1])
-            return _array(self._tokens(context, behind_text=True) + self._response_tokens(context, response))
+        def encode(turns: tuple[Message, ...]) -> Tokens:
+            behind = self._behind(turns, record.tools, own=system, after=STAND_INS)
+            stop = _end(behind.laid, len(behind.turns) - len(STAND_INS))
+            return self._encode(_between(behind.laid, behind.start, stop), behind_text=True).tokens
 
-        return _shorten(record, encode, limit)
+        return shorten(record, self._own(record), encode, len, limit)
 
     def target(self, record: Record, *, limit: int | None = None) -> Target:
         """The tokens of `record` as a target; `limit` bounds its context and response together."""
-        response = Message("assistant", record.response)
 
-        def encode(prompt: tuple[Message, ...]) -> Target:
-            alone = self._fill([*self._leading(prompt), response])
-            context, answer = _move_spaces(alone[:-2], alone[-2])
-            first = self._with_bos(self._tokens(context))
-            bare = self._after(prompt[1:] if prompt[0].role == "system" else prompt, response)
-            own = self._after(prompt, response) if prompt[0].role == "system" else bare
-            return Target(
-                _array(first),
-                _array(bare),
-                _array(own),
-                _array(self._response_tokens(context, answer) + self._end_of_turn(alone[-1].text)),
-            )
+        def encode(turns: tuple[Message, ...]) -> Target:
+            laid, form = self._printer.lay(turns, record.tools)
+            self._tell(record, turns, laid, form)
+            line = self._printer.line(turns, laid, record.tools, form)
+            if line.added:
+                self._note(record, f"scored behind {line.added!r} of the generation prompt")
+            alone, response, scored = self._encode(line).parted()
+            if not scored.any():
+                raise InputError(f"{self.name} prints nothing of what is scored in this record")
+            bare = self._context(record, turns, "", response, own=False)
+            has_own = turns[0].role == "system" or bool(record.tools)
+            own = self._context(record, turns, record.tools, response, own=True) if has_own else bare
+            return Target(self._with_bos(alone), bare, own, response, scored)
 
-        return _shorten(record, encode, limit)
+        return shorten(record, self._own(record), encode, _length, limit)
 
-    def _after(self, prompt: tuple[Message, ...], response: Message) -> list[int]:
+    def view(self, record: Record) -> View:
+        """What the model sees of `record` alone, in pieces, decoded from its very tokens."""
+        turns = self._own(record)
+        laid, form = self._printer.lay(turns, record.tools)
+        self._tell(record, turns, laid, form)
+        line = self._printer.line(turns, laid, record.tools, form)
+        encoded = self._encode(line)
+        return view(self._with_bos(encoded.tokens), encoded.scored, line, self._speller)
+
+    def _own(self, record: Record) -> tuple[Message, ...]:
+        """The record's turns with thoughts where the template reads them."""
+        return split_thoughts(record.turns, self._structure.traits)
+
+    def _context(
+        self, record: Record, turns: tuple[Message, ...], tools: str, response: Tokens, *, own: bool
+    ) -> Tokens:
         """Context tokens of a target that follows an example: from the end of the example's response on."""
-        before = ("user", "assistant")
-        if prompt[0].role == "system" and self._split((*before, *_roles(prompt), "assistant")) is None:
-            prompt = _fold_system(prompt)
-        pieces = self._fill([*prompt, response], start=before)
-        context, _ = _move_spaces(pieces[:-2], pieces[-2])
-        return self._tokens(context, behind_text=True)
+        behind = self._behind(turns, tools, own=own)
+        line = self._printer.line(behind.turns, behind.laid, behind.tools, behind.form, behind.start)
+        context, found, _ = self._encode(line, behind_text=True).parted()
+        if not np.array_equal(found, response):
+            self._note(record, "printed in other words behind another record, and scored as it is printed alone")
+        return context
 
-    def _leading(self, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
-        """The prompt at the head of a conversation; its system message joins the user's where it must."""
-        if prompt[0].role == "system" and self._split((*_roles(prompt), "assistant")) is None:
-            return _fold_system(prompt)
-        return prompt
+    def _behind(self, turns: tuple[Message, ...], tools: str, *, own: bool, after: tuple[Message, ...] = ()) -> _Behind:
+        """`turns` behind stand-ins, with their own system message and tools or without."""
+        bare = turns[1:] if turns[0].role == "system" else turns
+        if not own or not tools:
+            return self._lay_behind(turns if own else bare, "", after)
+        there: _Behind | None = None
+        with contextlib.suppress(InputError):
+            there = self._lay_behind(turns, tools, after)
+        if there and any(span.part == "tools" and span.start >= there.start for span in there.laid.spans):
+            return there
+        behind = self._lay_behind(bare, "", after)
+        alone, form = self._printer.lay([*turns, *after], tools, after=len(after))
+        opened = self._printer.opening([*turns, *after], alone, form, behind.laid, self._bos_text)
+        if opened is None:
+            return there or behind
+        return behind._replace(laid=opened, tools=tools)
 
-    # ------------------------------------------------------------------ structure
+    def _lay_behind(self, turns: tuple[Message, ...], tools: str, after: tuple[Message, ...]) -> _Behind:
+        shown = (*STAND_INS, *turns, *after)
+        laid, form = self._printer.lay(shown, tools, before=len(STAND_INS), after=len(after))
+        return _Behind(laid, shown, tools, form, _end(laid, len(STAND_INS)))
 
-    def _render(self, messages: list[dict[str, str]]) -> str:
+    # ------------------------------------------------------------------ text to tokens
+
+    @property
+    def _bos_text(self) -> str:
+        return self.vocabulary.text(self.vocabulary.bos) if self.vocabulary.bos >= 0 else ""
+
+    def _render(
+        self, messages: list[dict[str, Any]], tools: list[Any] | None = None, *, generate: bool = False
+    ) -> Printed:
+        variables = {
+            "messages": messages,
+            "tools": tools,
+            "documents": None,
+            "add_generation_prompt": generate,
+            "bos_token": self._bos_text,
+            "eos_token": self.vocabulary.text(self.vocabulary.eos) if self.vocabulary.eos >= 0 else "",
+            **self.arguments,
+        }
+        return self._jinja.render(variables, _size(messages) + _size(tools), len(messages))
+
+    def _encode(self, line: Line, *, behind_text: bool = False) -> _Encoded:
+        """Tokens of a line; one that lies across the border of what is scored counts as scored."""
+        tokens = self._speller.tokens(line.text, line.spans, behind_text=behind_text)
+        scored = np.zeros(len(tokens), np.bool_)
+        if line.scored:
+            places = self._speller.places(line.text, tokens, behind_text=behind_text)
+            if places is None:
+                return self._encode_apart(line, behind_text)
+            for start, stop in line.scored:
+                begin, end = (_bytes(line.text[:at]) for at in (start, stop))
+                first, last = np.searchsorted(places[1:], begin, side="right"), np.searchsorted(places[:-1], end)
+                scored[first:last] = True
+        return self._ended(tokens, scored, line)
+
+    def _encode_apart(self, line: Line, behind_text: bool) -> _Encoded:
+        """The same where tokens cannot be placed in the text: what is scored is tokenized by itself."""
+        parts, masks, at = [], [], 0
+        for start, stop in [*line.scored, (len(line.text), len(line.text))]:
+            for low, high, scored in ((at, start, False), (start, stop, True)):
+                piece = _between(Laid(line.text, line.spans, []), low, high)
+                parts.append(self._speller.tokens(piece.text, piece.spans, behind_text=behind_text or low > 0))
+                masks.append(np.full(len(parts[-1]), scored))
+            at = stop
+        return self._ended(np.concatenate(parts), np.concatenate(masks), line)
+
+    def _ended(self, tokens: Tokens, scored: Mask, line: Line) -> _Encoded:
+        if line.ends and self.vocabulary.eos >= 0:
+            tokens, scored = np.append(tokens, np.int32(self.vocabulary.eos)), np.append(scored, True)
+        return _Encoded(tokens, scored)
+
+    def _with_bos(self, tokens: Tokens) -> Tokens:
         vocabulary = self.vocabulary
-        return self._compiled.render(
-            messages=messages,
-            tools=None,
-            documents=None,
-            add_generation_prompt=False,
-            bos_token=vocabulary.text(vocabulary.bos) if vocabulary.bos >= 0 else "",
-            eos_token=vocabulary.text(vocabulary.eos) if vocabulary.eos >= 0 else "",
-        )
-
-    def _complaint(self) -> str:
-        """Why the template cannot print the simplest conversation, in its own words where it has any."""
-        roles = ("user", "assistant", "user", "assistant")
-        try:
-            self._render(_marked(roles))
-        except Exception as error:
-            return _described(error)
-        return "a message is missing from what it prints, or printed twice"
-
-    def _split(self, roles: tuple[str, ...]) -> list[str] | None:
-        """The template's own text around each message: len(roles) + 1 pieces, None where it has no such form."""
-        if roles not in self._pieces:
-            self._pieces[roles] = self._split_rendered(roles)
-        return self._pieces[roles]
-
-    def _split_rendered(self, roles: tuple[str, ...]) -> list[str] | None:
-        # a template is somebody's program: whatever it raises means that it has no such form
-        try:
-            rest = self._render(_marked(roles))
-        except Exception:
-            return None
-        if any(rest.count(_marker(place)) != 1 for place in range(len(roles))):
-            return None
-        pieces = []
-        for place in range(len(roles)):
-            piece, found, rest = rest.partition(_marker(place))
-            if not found:  # printed in another order
-                return None
-            pieces.append(piece)
-        return [*pieces, rest]
-
-    def _fill(
-        self, turns: Sequence[Message], after: tuple[str, ...] = (), *, start: tuple[str, ...] = ()
-    ) -> list[_Piece]:
-        """Template pieces and record texts in turn, for `turns` between marked turns `start` and `after`.
-
-        The first piece is what the template prints before the first of `turns`: all of it when `start` is
-        empty, otherwise what follows the last message of `start`.
-        """
-        roles = (*start, *_roles(turns), *after)
-        pieces = self._split(roles)
-        if pieces is None:
-            raise InputError(
-                f"{self.name} cannot print a conversation of {' / '.join(roles)}; "
-                "use --template plain or a Jinja2 file of your own"
-            )
-        filled = []
-        for place, turn in enumerate(turns, start=len(start)):
-            piece, text = self._printed(roles, pieces, place, turn.content)
-            filled += [_Piece(piece, trusted=True), _Piece(text, trusted=False)]
-        filled.append(_Piece(pieces[len(start) + len(turns)], trusted=True))
-        return filled
-
-    def _printed(self, roles: tuple[str, ...], pieces: list[str], place: int, content: str) -> tuple[str, str]:
-        """`content` as the template prints it at this place of the conversation, and the piece in front of it.
-
-        That piece ends where the text begins to change what is printed: a think block that the template leaves
-        empty in front of a plain answer belongs to the text of one that brings its own.
-        """
-        messages = _marked(roles)
-        messages[place]["content"] = content
-        before = "".join(pieces[at] + _marker(at) for at in range(place))
-        behind = pieces[place + 1] + "".join(_marker(at) + pieces[at + 1] for at in range(place + 1, len(roles)))
-        try:
-            rendered = self._render(messages)
-        except Exception as error:
-            raise InputError(f"{self.name} refuses a text: {_described(error)}") from None
-        text = rendered[len(before) : len(rendered) - len(behind)]
-        piece = os.path.commonprefix([pieces[place], text])  # noqa: RUF071 (of any strings)
-        if rendered != before + text + behind or self._controls(piece) != self._controls(pieces[place]):
-            raise InputError(
-                f"{self.name} changes its structure with the text of a message; "
-                "use --template plain or a Jinja2 file of your own"
-            )
-        return piece, text[len(piece) :]
-
-    # ------------------------------------------------------------------ tokens
-
-    def _controls(self, piece: str) -> list[int]:
-        """The control tokens of a piece of the template."""
-        if piece not in self._known_controls:
-            tokens = self.vocabulary.tokenize(piece, special=True)
-            self._known_controls[piece] = list(filter(self.vocabulary.is_control, tokens))
-        return self._known_controls[piece]
-
-    def _tokens(self, run: list[_Piece], *, behind_text: bool = False) -> list[int]:
-        """Token ids of one run of text.
-
-        The run is tokenized in one call, as the model's own tooling does it, unless a record's text would
-        become a control token there; then each piece is tokenized by itself, record texts without control
-        tokens.
-        """
-        whole = self._tokenize("".join(piece.text for piece in run), behind_text, special=True)
-        controls = [token for piece in run if piece.trusted for token in self._controls(piece.text)]
-        if list(filter(self.vocabulary.is_control, whole)) == controls:
-            return whole
-        parts: list[int] = []
-        for piece in run:
-            behind = behind_text if not parts else not self.vocabulary.is_control(parts[-1])
-            parts += self._tokenize(piece.text, behind, special=piece.trusted)
-        return parts
-
-    def _response_tokens(self, context: list[_Piece], response: list[_Piece]) -> list[int]:
-        last = next((piece for piece in reversed(context) if piece.text), _Piece("", trusted=True))
-        before = self.vocabulary.tokenize(last.text, special=last.trusted)[-1:]
-        behind_text = any(not self.vocabulary.is_control(token) for token in before)
-        return self._tokenize("".join(piece.text for piece in response), behind_text, special=False)
-
-    def _tokenize(self, text: str, behind_text: bool, *, special: bool) -> list[int]:
-        if not text:
-            return []
-        if not (behind_text and self.vocabulary.adds_space):
-            return self.vocabulary.tokenize(text, special=special)
-        guard = self.vocabulary.tokenize(_GUARD, special=False)
-        tokens = self.vocabulary.tokenize(_GUARD + text, special=special)
-        return tokens[len(guard) :]
-
-    def _with_bos(self, tokens: list[int]) -> list[int]:
-        vocabulary = self.vocabulary
-        if vocabulary.add_bos and tokens[:1] != [vocabulary.bos]:
-            return [vocabulary.bos, *tokens]
+        if vocabulary.add_bos and (len(tokens) == 0 or tokens[0] != vocabulary.bos):
+            return np.concatenate([np.array([vocabulary.bos], np.int32), tokens])
         return tokens
 
-    def _end_of_turn(self, tail: str) -> list[int]:
-        """What the template prints after a response, up to the token that ends the turn.
-
-        That is its first end-of-generation token, else its first control token, else its first token; a
-        template that prints nothing there ends the turn with the vocabulary's end-of-sequence token.
-        """
-        tokens = self._tokenize(tail, True, special=True)
-        for ends in (self.vocabulary.is_end, self.vocabulary.is_control):
-            for place, token in enumerate(tokens):
-                if ends(token):
-                    return tokens[: place + 1]
-        return tokens[:1] or [self.vocabulary.eos]
-
-
-def load_template(choice: str | None, own: str | None, vocabulary: Tokenizer) -> ChatTemplate:
-    """The template that `--template` asks for.
-
-    Args:
-        choice: None (the model's own, else plain), `plain`, or the path of a Jinja2 file.
-        own: the chat template in the model's metadata, if it has one.
-
-    Raises:
-        InputError: no such file, or not a usable template.
-    """
-    if choice is None and own:
-        return ChatTemplate(own, vocabulary)
-    if choice in (None, "plain"):
-        return ChatTemplate(PLAIN, vocabulary, "the plain template")
-    path = Path(str(choice))
-    try:
-        return ChatTemplate(path.read_text(encoding="utf-8-sig"), vocabulary, f"template {path}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read template {path}: {error}; give a Jinja2 file or 'plain'") from None
+    def _tell(self, record: Record, turns: Sequence[Message], laid: Laid, form: Form) -> None:
+        """Note what the template does not print, and how the record was adapted to it."""
+        for text in adapted(record.tools, turns, form, self._structure.traits):
+            self._note(record, text)
+        thoughts = {span.turn for span in laid.spans if span.part == "reasoning"}
+        if any(turn.reasoning and place not in thoughts for place, turn in enumerate(turns)):
+            self._note(record, "thoughts are not shown, for the template does not print them there")
+        whole = [0] * len(turns)
+        for span in laid.spans:
+            if span.part == "content" and span.turn < len(turns):
+                whole[span.turn] += span.stop - span.start
+        for size, turn in zip(whole, turns, strict=False):
+            if "</think>" in turn.content and size < len(turn.content.strip()) - 40:
+                self._note(record, "thoughts within an answer are not shown, for the template drops them there")
 
 
-def _shorten(record: Record, encode: Callable[[tuple[Message, ...]], Any], limit: int | None) -> Any:
-    """`encode(prompt)`, with the middle of the prompt's messages cut, the longest first, until it fits `limit`."""
-    prompt = record.prompt
-    encoded = encode(prompt)
-    if limit is None or _length(encoded) <= limit:
-        return encoded
-    for place in sorted(range(len(prompt)), key=lambda at: -len(record.prompt[at].content)):
-        fits, too_long = 0, len(prompt[place].content)
-        shortest = _cut(prompt, place, fits)
-        encoded = encode(shortest)
-        if _length(encoded) > limit:
-            prompt = shortest
-            continue
-        while too_long - fits > 1:
-            middle = (fits + too_long) // 2
-            candidate = encode(_cut(prompt, place, middle))
-            if _length(candidate) <= limit:
-                fits, encoded = middle, candidate
-            else:
-                too_long = middle
-        return encoded
-    raise InputError(
-        f"record {record.id} (line {record.line}) needs {_length(encoded):,} tokens even with its prompt cut, "
-        f"{limit:,} are left for it; raise --ctx or leave it out"
-    )
+class _Behind(NamedTuple):
+    """What is printed behind stand-ins: from `start` on."""
+
+    laid: Laid
+    turns: tuple[Message, ...]
+    tools: str
+    form: Form
+    start: int
 
 
-def _cut(prompt: tuple[Message, ...], place: int, kept: int) -> tuple[Message, ...]:
-    """`prompt` with `kept` characters of one message, half from its head and half from its tail."""
-    content = prompt[place].content
-    shorter = f"{content[: kept - kept // 2]} […] {content[len(content) - kept // 2 :]}"
-    return (*prompt[:place], prompt[place]._replace(content=min(content, shorter, key=len)), *prompt[place + 1 :])
+def _end(laid: Laid, turns: int) -> int:
+    """Where the text of the first `turns` turns ends."""
+    return max((span.stop for span in laid.spans if 0 <= span.turn < turns), default=0)
 
 
-def _length(encoded: Tokens | Target) -> int:
-    if isinstance(encoded, Target):
-        return max(len(encoded.alone), len(encoded.after_system)) + len(encoded.response)
-    return len(encoded)
+def _between(laid: Laid, start: int, stop: int) -> Line:
+    spans = [s._replace(start=s.start - start, stop=s.stop - start) for s in laid.spans if start <= s.start < stop]
+    return Line(laid.text[start:stop], spans, [], False, "")
 
 
-def _move_spaces(context: list[_Piece], response: _Piece) -> tuple[list[_Piece], list[_Piece]]:
-    """Spaces that the template prints right before a response are tokenized with it, as in running text."""
-    last = context[-1]
-    bare = last.text.rstrip(" ")
-    return [*context[:-1], _Piece(bare, True)], [_Piece(last.text[len(bare) :], True), response]
+def _length(target: Target) -> int:
+    return max(len(target.alone), len(target.after_system)) + len(target.response)
 
 
-def _fold_system(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The system message as the first lines of the first user turn, for templates without a place for it."""
-    system, first = prompt[0], prompt[1]
-    if not system.content.strip():
-        return prompt[1:]
-    if first.role != "user":
-        return (Message("user", system.content), *prompt[1:])
-    return (Message("user", f"{system.content}\n\n{first.content}"), *prompt[2:])
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def _roles(turns: Sequence[Message]) -> tuple[str, ...]:
-    return tuple(turn.role for turn in turns)
-
-
-def _marker(place: int) -> str:
-    return f"⟦delift-message-{place}⟧"
-
-
-def _marked(roles: tuple[str, ...]) -> list[dict[str, str]]:
-    return [{"role": role, "content": _marker(place)} for place, role in enumerate(roles)]
-
-
-def _array(tokens: list[int]) -> Tokens:
-    return np.asarray(tokens, dtype=np.int32)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
-
-
-def _described(error: Exception) -> str:
-    """An exception of somebody's template in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def _size(value: Any) -> int:
+    """Characters in what is handed to a template."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list) else 0

@@ -18,6 +18,7 @@ from ..compiled import jit
 
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 
 
 class Sequences(NamedTuple):
@@ -27,21 +28,24 @@ class Sequences(NamedTuple):
         tokens: int32 [total].
         bounds: int64 [s + 1]; sequence i is tokens[bounds[i]:bounds[i + 1]].
         response: int64 [s], the place within sequence i of its first scored token, at least 1.
+        scored: bool [total], which tokens are scored; none in front of `response`.
     """
 
     tokens: Int32
     bounds: Int64
     response: Int64
+    scored: Bool
 
     @classmethod
-    def join(cls, pairs: Sequence[tuple[Int32, Int32]]) -> Sequences:
-        """From (context, response) pairs."""
+    def join(cls, pairs: Sequence[tuple[Int32, Int32]], scored: Sequence[Bool] | None = None) -> Sequences:
+        """From (context, response) pairs, and which tokens of each response are scored (default: all)."""
         lengths = np.array([len(context) + len(response) for context, response in pairs], np.int64)
         parts = [part for pair in pairs for part in pair]
         return cls(
             np.concatenate(parts) if parts else np.empty(0, np.int32),
             np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             np.array([len(context) for context, _ in pairs], np.int64),
+            _joined_masks(pairs, scored),
         )
 
     def sorted_order(self) -> Int64:
@@ -53,8 +57,14 @@ class Sequences(NamedTuple):
         return np.array(sorted(range(len(keys)), key=keys.__getitem__), np.int64)
 
 
+def _joined_masks(pairs: Sequence[tuple[Int32, Int32]], scored: Sequence[Bool] | None) -> Bool:
+    masks = [np.ones(len(response), np.bool_) for _, response in pairs] if scored is None else scored
+    parts = [part for (context, _), mask in zip(pairs, masks, strict=True) for part in (np.zeros(len(context)), mask)]
+    return np.concatenate(parts).astype(np.bool_) if parts else np.empty(0, np.bool_)
+
+
 class Trie(NamedTuple):
-    """The stream of tokens to evaluate for some sequences, and where each response token's probability is read.
+    """The stream of tokens to evaluate for some sequences, and where each scored token's probability is read.
 
     The last token of a sequence is never evaluated: nothing is predicted from it.
 
@@ -64,7 +74,7 @@ class Trie(NamedTuple):
         attach: int32 [b], how many tokens branch b shares with branch b - 1.
         edge_source: int64 [c], nondecreasing; edge_token: int32 [c]: edge k asks for the log-probability of
             edge_token[k] after stream token edge_source[k].
-        response_edge: int64 [total]; response_bounds: int64 [s + 1]: the edges of the s sequences' responses.
+        response_edge: int64 [scored]; response_bounds: int64 [s + 1]: the edges of the s sequences' scored tokens.
     """
 
     tokens: Int32
@@ -108,8 +118,8 @@ def build_trie(sequences: Sequences, order: Int64) -> Trie:
 
 
 @jit()
-def _nodes(tokens, bounds, response, order):  # type: ignore[no-untyped-def]
-    """Trie nodes in depth-first order, and for each response token the node that holds it."""
+def _nodes(tokens, bounds, response, counts, order):  # type: ignore[no-untyped-def]
+    """Trie nodes in depth-first order, and for each scored token the node that holds it."""
     room = 0
     longest = 0
     answers = 0
@@ -142,13 +152,14 @@ def _nodes(tokens, bounds, response, order):  # type: ignore[no-untyped-def]
             path[d] = count
             count += 1
         for d in range(response[order[k]], length):
-            scored[path[d]] = True
-            response_node[answer] = path[d]
-            answer += 1
+            if counts[start + d]:
+                scored[path[d]] = True
+                response_node[answer] = path[d]
+                answer += 1
         response_bounds[k + 1] = answer
         before_start = start
         before_length = length
-    return token[:count], depth[:count], parent[:count], scored[:count], response_node, response_bounds
+    return token[:count], depth[:count], parent[:count], scored[:count], response_node[:answer], response_bounds
 
 
 class Batch(NamedTuple):

@@ -14,7 +14,7 @@ from ..display import Facts, Lines
 from ..model.gguf import ModelFile, locate
 from ..model.high_level import high_level_loop
 from ..model.llama import Model, Settings
-from ..prompt.template import load_template
+from ..prompt.builtin import load_template
 from .job import choose_engine, expected_tokens, prepare
 from .pairs import cells_needed, common_start, row_scorer
 from .throughput import raw_rate, some_pairs

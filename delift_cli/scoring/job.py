@@ -38,7 +38,7 @@ from .tuning import tune
 from .way import checked, first_way
 
 METRIC = {
-    "distance": "||1 - p||_2 / sqrt(L) over the response's tokens and its end of turn",
+    "distance": "||1 - p||_2 / sqrt(L) over the L scored tokens: of each scored turn all and its end of turn",
     "logprob": "mean ln p over the same tokens",
 }
 BYTES_PER_PAIR = 8  # two float32 matrices
@@ -262,7 +262,7 @@ def open_sparse_cache(path: Path, description: dict[str, Any], inputs: Inputs) -
 def _lengths(inputs: Inputs) -> dict[str, list[int]]:
     return {
         "example_tokens": [len(prefix) for prefix in inputs.encoded_examples.prefixes],
-        "response_tokens": [len(target.response) for target in inputs.encoded_targets.targets],
+        "response_tokens": [int(target.scored.sum()) for target in inputs.encoded_targets.targets],
     }
 
 

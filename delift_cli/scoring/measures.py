@@ -1,4 +1,4 @@
-"""Log-probabilities of response tokens to what is stored of a pair."""
+"""Log-probabilities of scored tokens to what is stored of a pair."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import RunError
 class Measures(NamedTuple):
     """What the model said of some targets: float32 [targets].
 
-    With p the probabilities of a response's L tokens (the end of turn among them), distance is ‖1 − p‖₂ / √L
+    With p the probabilities of the L scored tokens (each turn's end among them), distance is ‖1 − p‖₂ / √L
     (DELIFT, arXiv 2411.04425, section 3) and logprob the mean of ln p, in nats per token.
     """
 
@@ -48,7 +48,7 @@ class NotFiniteError(RunError):
 
 
 def measures_of(logprobs: npt.NDArray[np.float64], bounds: npt.NDArray[np.int64]) -> Measures:
-    """Distance and mean log-probability of responses laid end to end.
+    """Distance and mean log-probability of the scored tokens of targets laid end to end.
 
     Raises:
         NotFiniteError: with the place of the first response that holds one.

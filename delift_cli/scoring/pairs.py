@@ -79,10 +79,12 @@ class TargetTokens:
     def __init__(self, encoded: EncodedTargets) -> None:
         targets = encoded.targets
         self.count = len(targets)
-        self.alone = Sequences.join([(target.alone, target.response) for target in targets])
+        scored = [target.scored for target in targets]
+        self.alone = Sequences.join([(target.alone, target.response) for target in targets], scored)
         self._behind = Sequences.join(
             [(target.after, target.response) for target in targets]
-            + [(target.after_system, target.response) for target in targets]
+            + [(target.after_system, target.response) for target in targets],
+            2 * scored,
         )
         self._codes: dict[str | None, int] = {None: _NO_SYSTEM}
         self._systems = np.array([self._codes.setdefault(s, len(self._codes)) for s in encoded.systems], np.int64)

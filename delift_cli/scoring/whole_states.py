@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from ..compiled import jit
 from ..model.llama import Model
 from ..prompt.template import Tokens
 from ..prompt.trie import Sequences
@@ -78,11 +78,10 @@ class LayOutRows:
             parts.append(block.ravel())
             blocks.append(Block(filled, len(members), length))
             filled += block.size
-        counts = lengths + 1 + shared - first
-        bounds = np.concatenate([[0], np.cumsum(counts)])
-        within = np.arange(bounds[-1]) - np.repeat(bounds[:-1], counts)
-        source = np.repeat(begins + first - 1 - shared, counts) + within
-        token = np.concatenate([text[start:] for text, start in zip(texts, first.tolist(), strict=True)])
+        places = [np.flatnonzero(sequences.scored[sequences.bounds[at] : sequences.bounds[at + 1]]) for at in order]
+        bounds = np.concatenate([[0], np.cumsum([len(scored) for scored in places])]).astype(np.int64)
+        source = np.concatenate([begin - 1 - shared + scored for begin, scored in zip(begins, places, strict=True)])
+        token = np.concatenate([text[scored] for text, scored in zip(texts, places, strict=True)])
         edges = np.argsort(source)
         response_edge = np.empty(len(edges), np.int64)
         response_edge[edges] = np.arange(len(edges))
@@ -106,7 +105,7 @@ def _shared(first: Tokens, last: Tokens, limit: int) -> int:
     return int(different[0]) if len(different) else limit
 
 
-@numba.njit(cache=True)
+@jit()
 def _partition(lengths, states, batch, cost):  # type: ignore[no-untyped-def]
     """Where the group that begins at each place stops, for the least tokens + cost × groups; and those tokens."""
     count = len(lengths)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..cache.sidecar import keep, kept_file, read_kept
 from ..cache.stored import Stored
-from ..data.record import Message, RecordSet
+from ..data.record import Message, Record, RecordSet
 from ..model.llama import Model
 from ..prompt.encoding import EncodedExamples, encode_targets
 from .job import OpenModel
@@ -57,5 +57,8 @@ def logprob_without_prompt(
 
 def _without_prompts(records: RecordSet) -> RecordSet:
     return replace(
-        records, records=[replace(record, turns=(*EMPTY_PROMPT, record.turns[-1])) for record in records.records]
+        records,
+        records=[
+            Record(record.id, (*EMPTY_PROMPT, record.turns[-1]), record.raw, record.line) for record in records.records
+        ],
     )

@@ -195,8 +195,8 @@ def embed(prompts: list[str], responses: list[str]) -> np.ndarray:
     from delift_cli.data.reading import read_records
     from delift_cli.model.gguf import ModelFile, locate
     from delift_cli.model.llama import Settings
+    from delift_cli.prompt.builtin import load_template
     from delift_cli.prompt.encoding import encode_examples
-    from delift_cli.prompt.template import load_template
     from delift_cli.scoring.embeddings import embed_texts
     from delift_cli.scoring.job import Engine
 

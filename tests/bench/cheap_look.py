@@ -31,8 +31,8 @@ from delift_cli.model.converted import converted
 from delift_cli.model.gguf import ModelFile, locate
 from delift_cli.model.llama import Model, Settings
 from delift_cli.model.logprob import token_logprobs
+from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import encode_examples, encode_targets
-from delift_cli.prompt.template import load_template
 from delift_cli.scoring.embeddings import embed
 from tests.bench.budget import COLUMNS, Judge, dense, fill, score_with
 from tests.evidence.stats import rank_correlation

@@ -35,8 +35,8 @@ from delift_cli.data.record import Message, Record, RecordSet
 from delift_cli.model import high_level
 from delift_cli.model.gguf import ModelFile, locate
 from delift_cli.model.llama import Model, Settings, quantize
+from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import EncodedExamples
-from delift_cli.prompt.template import load_template
 from delift_cli.prompt.trie import Sequences, build_trie
 from delift_cli.scoring import job, throughput
 from delift_cli.scoring.pairs import TargetTokens, cells_needed, common_start, row_scorer

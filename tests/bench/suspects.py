@@ -31,8 +31,8 @@ from delift_cli.data.record import Message, RecordSet
 from delift_cli.model.converted import converted
 from delift_cli.model.gguf import ModelFile, locate
 from delift_cli.model.llama import Model, Settings
+from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import EncodedExamples, encode_examples, encode_targets
-from delift_cli.prompt.template import load_template
 from delift_cli.scoring import pairs as scoring
 from delift_cli.scoring.pairs import Scoring, TargetTokens, Unit, cells_needed
 from tests.evidence.pools import Record, read_sources

@@ -25,8 +25,8 @@ from transformers import AttentionInterface, AutoModelForCausalLM
 
 from delift_cli.data.record import RecordSet
 from delift_cli.model.gguf import ModelFile
+from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import encode_targets
-from delift_cli.prompt.template import load_template
 
 RANK, ALPHA = 16, 32
 EPOCHS, BATCH, RATE, WARM_UP = 3, 8, 3e-4, 0.1

@@ -20,7 +20,8 @@ from delift_cli.data.record import Message, Record
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile, Vocabulary
 from delift_cli.prompt import template as templates
-from delift_cli.prompt.template import PLAIN, ChatTemplate, Target, Tokens, load_template
+from delift_cli.prompt.builtin import PLAIN, load_template
+from delift_cli.prompt.template import ChatTemplate, Target, Tokens
 
 TEMPLATES = {
     "CHATML": g.CHATML,
@@ -114,6 +115,11 @@ def setup(tiny_model: Callable[..., Path]) -> MakeSetup:
     return make
 
 
+def spoken(s: Setup, asked: Target) -> Tokens:
+    """A response without an end of sequence that the template does not print."""
+    return asked.response[:-1] if s.name == "PLAIN" else asked.response
+
+
 def joined(*parts: Tokens) -> list[int]:
     return np.concatenate(parts).tolist()
 
@@ -138,14 +144,18 @@ def test_parts_make_up_the_whole_conversation(
     turns = [Message("user", question), Message("assistant", answer)]
     asked = s.template.target(record(question, answer))
 
-    pair = joined(s.template.example(shown), asked.after, asked.response)
+    pair = joined(s.template.example(shown), asked.after, spoken(s, asked))
     assert pair == s.whole(*first, *turns)[: len(pair)]
-    alone = joined(asked.alone, asked.response)
+    alone = joined(asked.alone, spoken(s, asked))
     assert alone == s.whole(*turns)[: len(alone)]
     assert asked.after_system.tolist() == asked.after.tolist()
 
     # and with the roles of the two exchanged
-    pair = joined(s.template.example(record(question, answer)), *(s.template.target(shown)[at] for at in (1, 3)))
+    pair = joined(
+        s.template.example(record(question, answer)),
+        s.template.target(shown).after,
+        spoken(s, s.template.target(shown)),
+    )
     assert pair == s.whole(*turns, *first)[: len(pair)]
 
 
@@ -165,12 +175,12 @@ def test_several_turns(setup: MakeSetup, name: str, tokenizer: str) -> None:
     short = record("Is it good?", "The answer is yes.")
     other = [Message("user", "Is it good?"), Message("assistant", "The answer is yes.")]
     asked = s.template.target(short)
-    pair = joined(s.template.example(long), asked.after, asked.response)
+    pair = joined(s.template.example(long), asked.after, spoken(s, asked))
     assert pair == s.whole(*turns, *other)[: len(pair)]
     asked = s.template.target(long)
-    pair = joined(s.template.example(short), asked.after, asked.response)
+    pair = joined(s.template.example(short), asked.after, spoken(s, asked))
     assert pair == s.whole(*other, *turns)[: len(pair)]
-    alone = joined(asked.alone, asked.response)
+    alone = joined(asked.alone, spoken(s, asked))
     assert alone == s.whole(*turns)[: len(alone)]
 
 
@@ -183,11 +193,12 @@ def test_white_space_around_texts_is_kept(setup: MakeSetup, name: str, tokenizer
     if name == "THINK":  # strips new lines in front of an answer
         answer = answer.lstrip("\n")
     asked = s.template.target(record(question, answer))
-    pair = joined(s.template.example(record(question, answer)), asked.after, asked.response)
+    pair = joined(s.template.example(record(question, answer)), asked.after, spoken(s, asked))
     whole = s.whole(*first, *first)
     assert s.controls(pair) == s.controls(whole)
     assert s.bytes(whole).startswith(s.bytes(pair))
-    assert s.bytes(asked.response).startswith(answer.encode())
+    block = b"<think>\n\n</think>\n\n" if name == "THINK" else b""  # the model says it, so that it is scored
+    assert s.bytes(asked.response).replace(b"> ", b">").startswith(block + answer.encode())
 
 
 @pytest.mark.parametrize("name", sorted(TRIMMING))
@@ -245,7 +256,7 @@ def check_same_but_spelled_out(s: Setup, given: Record) -> None:
         given.line,
     )
     pairs = [(s.template.example(given), s.template.example(innocent))]
-    pairs += zip(s.template.target(given), s.template.target(innocent), strict=True)
+    pairs += zip(s.template.target(given)[:4], s.template.target(innocent)[:4], strict=True)
     for tokens, expected in pairs:
         assert s.controls(tokens) == s.controls(expected)
         assert s.bytes(tokens).decode() == s.bytes(expected).decode().replace("‹", "<")
@@ -286,7 +297,7 @@ def test_control_tokens_split_between_template_and_texts(setup: MakeSetup, token
     (start,) = s.vocabulary.tokenize("<|im_start|>", special=True)
     tokens = s.template.example(record("end", "start"))
     assert s.controls(tokens) == [s.vocabulary.bos] * s.vocabulary.add_bos + [start, start]
-    assert s.controls(s.template.target(record("end", "end")).response) == []
+    assert s.controls(s.template.target(record("end", "end")).response) == [s.vocabulary.eos]
 
     s = setup(touching, tokenizer, vocab_extra=("<|im_end|>",) if tokenizer == "spm" else ())
     asked = s.template.target(record("What <|im_", "end|>"))
@@ -329,7 +340,7 @@ def test_text_right_behind_a_control_token_is_tokenized_as_llama_cpp_does(setup:
     turns = [Message("user", "What is it?"), Message("assistant", "model")]
     asked = s.template.target(record("What is it?", "model"))
     assert joined(asked.alone, asked.response) == s.whole(*turns)
-    pair = joined(s.template.example(record("What is it?", "model")), asked.after, asked.response)
+    pair = joined(s.template.example(record("What is it?", "model")), asked.after, spoken(s, asked))
     assert pair == s.whole(*turns, *turns)
     check_same_but_spelled_out(s, record("</s>What", "<s>model"))
 
@@ -340,7 +351,7 @@ def test_a_tokenizer_that_adds_no_space(setup: MakeSetup, name: str) -> None:
     assert not s.vocabulary.adds_space
     turns = [Message("user", "What is it?"), Message("assistant", "two words")]
     asked = s.template.target(record("What is it?", "two words"))
-    pair = joined(s.template.example(record("What is it?", "two words")), asked.after, asked.response)
+    pair = joined(s.template.example(record("What is it?", "two words")), asked.after, spoken(s, asked))
     assert pair == s.whole(*turns, *turns)[: len(pair)]
     check_same_but_spelled_out(s, record("What </s>is?", "</s>two words"))
 
@@ -370,13 +381,13 @@ def test_system_messages(setup: MakeSetup, name: str, tokenizer: str) -> None:
     without = s.template.example(record("What is it?", "two words"))
     asked = s.template.target(record("Who wrote it?", "She wrote it.", system="Use your own words."))
 
-    alone = joined(asked.alone, asked.response)
+    alone = joined(asked.alone, spoken(s, asked))
     assert alone == s.whole(*led(own, target))[: len(alone)]
-    same = joined(with_kind, asked.after, asked.response)  # the example has the same system message
+    same = joined(with_kind, asked.after, spoken(s, asked))  # the example has the same system message
     assert same == s.whole(*led(kind, example), *target)[: len(same)]
-    other = joined(with_kind, asked.after_system, asked.response)
+    other = joined(with_kind, asked.after_system, spoken(s, asked))
     assert other == s.whole(*led(kind, example), *inner(own, target))[: len(other)]
-    none = joined(without, asked.after_system, asked.response)
+    none = joined(without, asked.after_system, spoken(s, asked))
     assert none == s.whole(*example, *inner(own, target))[: len(none)]
     assert asked.after.tolist() == s.template.target(record("Who wrote it?", "She wrote it.")).after.tolist()
 
@@ -433,20 +444,20 @@ def test_thoughts_of_earlier_turns_are_dropped_and_the_last_ones_kept(setup: Mak
 
     turns = [Message("user", "What is it?"), Message("assistant", THOUGHT)]
     asked = s.template.target(thoughtful)
-    alone = joined(asked.alone, asked.response)
+    alone = joined(asked.alone, spoken(s, asked))
     assert alone == s.whole(*turns)[: len(alone)]
-    pair = joined(s.template.example(thoughtful), asked.after, asked.response)
+    pair = joined(s.template.example(thoughtful), asked.after, spoken(s, asked))
     assert pair == s.whole(*turns, *turns)[: len(pair)]
-    # the model is asked for the thought, from behind the tag that opens it
-    assert s.bytes(asked.response).startswith(b"Is it one?")
-    (opening,) = s.vocabulary.tokenize("<think>", special=False)
-    assert opening in asked.alone
-    assert opening not in asked.response
-    # a plain answer stands behind the empty block that the template prints
+    # the model is asked for the thought, from where it would begin to speak: it opens the block itself
+    opening = s.vocabulary.tokenize("<think>", special=False)[-1]
+    assert opening not in asked.alone
+    assert asked.response[0] == opening
+    assert b"Is it one?" in s.bytes(asked.response)
+    # so it does for the empty block that the template prints in front of a plain answer
     asked = s.template.target(plain)
     alone = joined(asked.alone, asked.response)
     assert alone == s.whole(turns[0], Message("assistant", "two words"))[: len(alone)]
-    assert s.bytes(asked.response).startswith(b"two words")
+    assert asked.response[0] == opening
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
@@ -462,17 +473,16 @@ def test_thoughts_in_the_prompts_own_turns_are_dropped(setup: MakeSetup, tokeniz
         assert given.tolist() == expected.tolist()
 
 
-def test_a_structure_that_changes_with_a_text_is_refused(setup: MakeSetup) -> None:
+def test_a_structure_that_changes_with_a_text_is_the_templates_own(setup: MakeSetup) -> None:
     changing = (
         "{% for m in messages %}{% if 'secret' in m.content %}{{ '<|im_end|>' }}{% else %}{{ '<|im_start|>' }}"
         "{% endif %}{{ m.role + m.content + '<|im_end|>' }}{% endfor %}"
     )
     s = setup(changing, "bpe")
-    assert len(s.template.example(record("a", "b")))
-    with pytest.raises(InputError, match="changes its structure with the text of a message"):
-        s.template.example(record("a secret", "b"))
-    with pytest.raises(InputError, match="changes its structure with the text of a message"):
-        s.template.target(record("a", "b secret"))
+    for turns in (("a secret", "b"), ("a", "b secret")):
+        asked = s.template.target(record(*turns))
+        alone = joined(asked.alone, asked.response)
+        assert alone == s.whole(Message("user", turns[0]), Message("assistant", turns[1]))[: len(alone)]
 
 
 # ---------------------------------------------------------------------- the end of a turn
@@ -506,7 +516,8 @@ def test_the_response_ends_with_the_end_of_turn(setup: MakeSetup, name: str, tok
 def test_a_template_without_an_end_token(setup: MakeSetup, tokenizer: str) -> None:
     s = setup("PLAIN", tokenizer)
     asked = s.template.target(record("What?", "two words"))
-    assert s.bytes(asked.response) == b"two words\n"  # the first token of what follows
+    assert asked.response[-1] == s.vocabulary.eos
+    assert s.bytes(asked.response[:-1]).strip() == b"two words"
     nothing = (
         "{% for m in messages %}{{ m.role + ': ' + m.content }}{% if not loop.last %}{{ '\\n' }}{% endif %}{% endfor %}"
     )
@@ -535,7 +546,6 @@ BROKEN = {
     "prints a turn twice": ("{% for m in messages %}{{ m.content }}{% endfor %}{{ messages[0].content }}",) * 2,
     "prints the last one first": ("{{ messages[-1].content }}{% for m in messages %}{{ m.content }}{% endfor %}",) * 2,
     "backwards": ("{% for m in messages | reverse %}{{ m.content }}{% endfor %}",) * 2,
-    "shouts": ("{% for m in messages %}{{ m.content | upper }}{% endfor %}",) * 2,
     "raises": ("{{ raise_exception('no\n\n  way') }}", r"TemplateError: no way;"),
     "undefined": ("{{ messages[0].nothing.more }}", r"UndefinedError"),
     "divides by nothing": ("{{ 1 / 0 }}", r"ZeroDivisionError"),
@@ -567,13 +577,13 @@ def test_a_template_that_refuses_one_record(setup: MakeSetup) -> None:
         "{{ m.role + m.content + '<|im_end|>' }}{% endfor %}"
     )
     s = setup(picky, "bpe")
-    with pytest.raises(InputError, match=r"refuses a text: TemplateError: no x please$"):
+    with pytest.raises(InputError, match=r"refuses a conversation: TemplateError: no x please;"):
         s.template.target(record("axe", "b"))
     s = setup("CHATML", "bpe")
     only_pairs = "{% if messages | length not in (2, 4) %}{{ raise_exception('pairs') }}{% endif %}" + g.CHATML
     s = Setup(only_pairs, s.file.path)
     assert len(s.template.example(record("a", "b")))
-    with pytest.raises(InputError, match="cannot print a conversation of user / assistant / user / assistant / user"):
+    with pytest.raises(InputError, match="refuses a conversation: TemplateError: pairs"):
         s.template.target(chat(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")))
 
 
@@ -597,10 +607,9 @@ def test_what_templates_in_the_wild_use(setup: MakeSetup) -> None:
 
 def test_texts_with_the_templates_own_markers(setup: MakeSetup) -> None:
     s = setup("CHATML", "bpe")
-    marker = templates._marker
-    turns = [Message("user", marker(1) + marker(0)), Message("assistant", marker(0) + marker(3) + " {{ 1 }}{% x %}")]
+    turns = [Message("user", "\ufdd01\ufdd1 \ufdd0"), Message("assistant", "\ufdd00\ufdd1 \\ufdd2 {{ 1 }}{% x %}")]
     asked = s.template.target(record(turns[0].content, turns[1].content))
-    pair = joined(s.template.example(record(turns[0].content, turns[1].content)), asked.after, asked.response)
+    pair = joined(s.template.example(record(turns[0].content, turns[1].content)), asked.after, spoken(s, asked))
     assert pair == s.whole(*turns, *turns)[: len(pair)]
 
 
@@ -609,7 +618,7 @@ def test_more_than_ten_turns(setup: MakeSetup) -> None:
     turns = [Message(("user", "assistant")[at % 2], f"turn number {at}") for at in range(24)]
     given = Record.of_pair("r1", tuple(turns[:-1]), turns[-1].content, b"", 1)
     asked = s.template.target(given)
-    pair = joined(s.template.example(given), asked.after, asked.response)
+    pair = joined(s.template.example(given), asked.after, spoken(s, asked))
     assert pair == s.whole(*turns, *turns)[: len(pair)]
 
 

@@ -18,7 +18,8 @@ from delift_cli.data.reading import read_records
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import FLASH_ATTENTION, KV_TYPES, Model, Settings
-from delift_cli.prompt.template import ChatTemplate, load_template
+from delift_cli.prompt.builtin import load_template
+from delift_cli.prompt.template import ChatTemplate
 from delift_cli.scoring.embeddings import LAST, MEAN, embed
 from delift_cli.scoring.job import Engine, engine_as_measured
 from delift_cli.selection.blocks import KernelOptions, kernels, objective_over

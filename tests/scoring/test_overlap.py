@@ -15,7 +15,7 @@ from delift_cli.data.reading import parse_records
 from delift_cli.errors import RunError
 from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import Model, Settings, open_models
-from delift_cli.prompt.template import load_template
+from delift_cli.prompt.builtin import load_template
 from delift_cli.scoring import job
 from delift_cli.scoring.pairs import TargetTokens, cells_needed, score
 

@@ -1,0 +1,251 @@
+"""A record's turns as one text for a model: printed by the template, with what is scored in it marked."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from ..data.record import Message
+from ..errors import InputError
+from .fill import Laid, Render, Span, common_length, lay
+from .messages import Form, build
+from .structure import Structure
+from .tokens import Speller
+
+STAND_INS = (Message("user", "qzquestion"), Message("assistant", "qzanswer"))  # in place of another record's turns
+
+
+class Line(NamedTuple):
+    """A conversation up to the last scored character, or up to where it was cut.
+
+    Attributes:
+        text: as the model sees it.
+        spans: the record's texts in it.
+        scored: (start, stop) of what is scored, ascending.
+        ends: does an end-of-sequence token that the template does not print follow?
+        added: what the generation prompt adds in front of the last turn and the template does not print there.
+    """
+
+    text: str
+    spans: list[Span]
+    scored: list[tuple[int, int]]
+    ends: bool
+    added: str
+
+
+class Printer:
+    """Prints conversations through one template, adapted where it does not take them as they are."""
+
+    def __init__(self, name: str, structure: Structure, render: Render, speller: Speller, *, as_trained: bool) -> None:
+        self.structure = structure
+        self._name, self._render, self._speller, self._as_trained = name, render, speller, as_trained
+        self._known: dict[tuple[object, ...], Form] = {}
+
+    def lay(self, turns: Sequence[Message], tools: str, *, before: int = 0, after: int = 0) -> tuple[Laid, Form]:
+        """The conversation as printed, and how it was adapted.
+
+        Args:
+            turns: the first `before` and the last `after` of them are stand-ins.
+
+        Raises:
+            InputError: the template cannot print it in any form.
+        """
+        traits = self.structure.traits
+        signature = (tuple((t.role, bool(t.calls), bool(t.content.strip())) for t in turns), bool(tools), before, after)
+        known = self._known.get(signature)
+        forms = list(_forms(turns, offered=bool(tools) and not traits.tools))
+        refused: list[InputError] = []
+        for form in ([known] if known else []) + [form for form in forms if form != known]:
+            try:
+                laid = lay(turns, tools, traits, form, self._render)
+            except InputError as error:
+                refused.append(error)
+                continue
+            if _is_whole(laid, turns, before, after, form):
+                self._known[signature] = form
+                return laid, form
+        roles = " / ".join(turn.role for turn in turns)
+        shown = roles if len(roles) < 200 else f"{len(turns)} turns"
+        reason = f"{self._name} cannot print a conversation of {shown}"
+        if refused:
+            reason = f"{self._name} {refused[0]}" if len(refused) == len(forms) == 1 else f"{reason} ({refused[0]})"
+        raise InputError(f"{reason}; use --template plain or a Jinja2 file of your own")
+
+    # ------------------------------------------------------------------ what is scored
+
+    def line(self, turns: Sequence[Message], laid: Laid, tools: str, form: Form, start: int = 0) -> Line:
+        """What is scored of `laid`, cut behind the last of it; what stands before `start` is left out."""
+        text, spans, added = laid.text, laid.spans, ""
+        last = len(turns) - 1
+        scored: list[tuple[int, int]] = []
+        ends = False
+        extents = _extents(spans, len(turns))
+        firsts = sorted(span.start for span in spans)
+        stops = sorted(span.stop for span in spans)
+        for place, turn in enumerate(turns):
+            extent = extents[place]
+            if not turn.scored or extent is None:
+                continue
+            first, stop = extent
+            before = stops[at - 1] if (at := bisect.bisect_right(stops, first)) else 0
+            behind = firsts[at] if (at := bisect.bisect_left(firsts, stop)) < len(firsts) else len(text)
+            begin = before + self._header(text[before:first])
+            marked = [span for span in laid.generated if span[0] < stop and span[1] > first]
+            if marked:
+                begin, end = marked[0][0], marked[-1][1]
+                scored += marked
+                if place == last:
+                    text = text[:end]
+                continue
+            if place == last and not self._as_trained:
+                cut, added = self._prompted(turns, tools, form, text, before, first)
+                if added:
+                    text = text[:cut] + added + text[cut:]
+                    spans = [_moved(span, cut, len(added)) for span in spans]
+                    begin, stop = cut + len(added), stop + len(added)
+                    behind = len(text)
+            found = self._speller.end_in(text, stop, behind)
+            if place == last and found is None:
+                closing = self.structure.behind_answer(called=bool(turn.calls))
+                found = self._speller.end_in(closing)
+                text = text[:stop] + closing[: found or 0]
+                ends = found is None
+                found = len(text)
+            end = stop if found is None else found
+            scored.append((begin, end))
+            if place == last:
+                text = text[:end]
+        spans = [span._replace(start=span.start - start, stop=span.stop - start) for span in spans]
+        return Line(
+            text[start:],
+            [span for span in spans if span.start >= 0 and span.stop <= len(text) - start],
+            [(max(0, begin - start), end - start) for begin, end in scored],
+            ends,
+            added,
+        )
+
+    def _header(self, head: str) -> int:
+        """Where generation starts in what stands between a turn and the text of an assistant's behind it."""
+        prompt = self.structure.generation_prompt
+        if not prompt:
+            return len(head)
+        for length in range(len(prompt), 0, -1):
+            at = head.rfind(prompt[:length])
+            if at >= 0:
+                kept = _whole_tags(prompt[:length])
+                told = 2 * len(kept) >= len(prompt) or any(True for _ in self._speller.find(kept))
+                return at + len(kept) if told else len(head)
+        return len(head)
+
+    def _prompted(
+        self, turns: Sequence[Message], tools: str, form: Form, text: str, before: int, first: int
+    ) -> tuple[int, str]:
+        """What the generation prompt adds that the template does not print in front of the last turn, and where."""
+        prompt = self.structure.generation_prompt
+        if (
+            not prompt
+            or prompt in text[before:first]
+            or (form.merge and len(turns) > 1 and turns[-2].role == "assistant")
+        ):
+            return first, ""
+        try:
+            messages, listed = build(turns[:-1], tools, self.structure.traits, form, lambda text, turn, part: text)
+            asked = self._render(messages, listed, generate=True).text
+        except Exception:
+            return first, ""
+        if text.startswith(asked) and len(asked) <= first:
+            return first, ""
+        cut = len(_whole_tags(asked[: common_length(text[:first], asked)]))
+        return (cut, asked[cut:]) if cut >= before else (first, "")
+
+    # ------------------------------------------------------------------ a system message and tools of one's own
+
+    def opening(self, turns: Sequence[Message], laid: Laid, form: Form, behind: Laid, bos: str) -> Laid | None:
+        """`behind`, which has stand-ins and neither system message nor tools, with those that open `laid` put in.
+
+        None where what opens `laid` cannot be told from the turns.
+        """
+        answered = max(span.stop for span in behind.spans if span.turn == len(STAND_INS) - 1)
+        next_start = min(span.start for span in behind.spans if span.start >= answered)
+        between = behind.text[answered:next_start]
+        closing = between[: common_length(between, self._closing)]
+        header = between[len(closing) :]
+        starts = [s.start for s in laid.spans if s.turn >= 0 and (form.fold or turns[s.turn].role != "system")]
+        first = min(starts, default=0)
+        if not laid.text[:first].endswith(header):
+            return None
+        opening = laid.text[: first - len(header)].removeprefix(bos)
+        skipped = first - len(header) - len(opening)
+        cut = answered + len(closing)
+        spans = [_moved(span, cut, len(opening)) for span in behind.spans]
+        inside = [s for s in laid.spans if skipped <= s.start and s.stop <= first - len(header)]
+        spans += [s._replace(start=s.start - skipped + cut, stop=s.stop - skipped + cut, turn=-1) for s in inside]
+        text = behind.text[:cut] + opening + behind.text[cut:]
+        generated = [(a + len(opening), b + len(opening)) if a >= cut else (a, b) for a, b in behind.generated]
+        return Laid(text, sorted(spans), generated)
+
+    @property
+    def _closing(self) -> str:
+        """What the template prints behind the last answer of a conversation."""
+        text = self.lay(STAND_INS, "")[0]
+        return text.text[max(span.stop for span in text.spans) :]
+
+
+def _forms(turns: Sequence[Message], *, offered: bool) -> Iterator[Form]:
+    """Ways to adapt a conversation, from none to all that could matter."""
+    system = offered or any(turn.role == "system" for turn in turns)
+    spoken = [turn.role for turn in turns if turn.role != "system"]
+    calls = any(turn.calls or turn.role == "tool" for turn in turns)
+    twice = calls or system or any(a == b for a, b in itertools.pairwise(turn.role for turn in turns))
+    leading = bool(spoken) and spoken[0] != "user"
+    ways = itertools.product(*((False, True) if way else (False,) for way in (calls, leading, twice, system)))
+    yield from sorted((Form(*reversed(way)) for way in ways), key=sum)
+
+
+def _is_whole(laid: Laid, turns: Sequence[Message], before: int, after: int, form: Form) -> bool:
+    """Is each turn's text there once, in the order of the turns, between the stand-ins?"""
+    low = max((s.stop for s in laid.spans if 0 <= s.turn < before), default=0)
+    high = min((s.start for s in laid.spans if s.turn >= len(turns) - after), default=len(laid.text))
+    said = [0] * len(turns)
+    called = [False] * len(turns)
+    reached = 0
+    for span in laid.spans:
+        if span.turn < 0 or span.part == "name":
+            continue
+        if before <= span.turn < len(turns) - after and not low <= span.start <= span.stop <= high:
+            return False
+        if span.part == "content":
+            said[span.turn] += max(1, span.stop - span.start)
+            if turns[span.turn].role != "system":
+                if span.turn < reached:
+                    return False
+                reached = span.turn
+        called[span.turn] |= span.part == "call"
+    for place, turn in enumerate(turns):
+        if turn.content.strip() and not 0 < said[place] <= len(turn.content):
+            return False
+        if turn.calls and not called[place]:
+            return False
+    return True
+
+
+def _extents(spans: Sequence[Span], count: int) -> list[tuple[int, int] | None]:
+    extents: list[tuple[int, int] | None] = [None] * count
+    for span in spans:
+        if span.turn >= 0 and span.part != "name":
+            before = extents[span.turn]
+            start, stop = (span.start, span.stop) if before is None else before
+            extents[span.turn] = min(start, span.start), max(stop, span.stop)
+    return extents
+
+
+def _moved(span: Span, cut: int, by: int) -> Span:
+    return span._replace(start=span.start + by, stop=span.stop + by) if span.start >= cut else span
+
+
+def _whole_tags(text: str) -> str:
+    """`text` without a tag that is begun at its end and not closed."""
+    return re.sub(r"<[^<>\s]*\Z", "", text)

@@ -1,0 +1,254 @@
+"""A conversation through a template: the text that plain Jinja2 prints, and where in it each text of the record stands.
+
+It is rendered twice, as it is and with a mark at both ends of each text. What the marked one prints without its marks
+must be what the plain one prints; where it is not (a template looks at how a text begins, or rewrites it), the marks
+are put elsewhere and tried again. So no character of a record is ever searched for to find a boundary, and the text
+is the template's own to the last character.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from ..data.record import Message
+from ..errors import InputError
+from .jinja import Printed, described
+from .messages import Form, Part, Traits, build
+
+
+class Render(Protocol):
+    """Runs the template, with the generation prompt where `generate`; raises whatever the template raises."""
+
+    def __call__(
+        self, messages: list[dict[str, Any]], tools: list[Any] | None = None, *, generate: bool = False
+    ) -> Printed: ...
+
+
+_PAIRS = [(chr(code), chr(code + 1)) for code in range(0xFDD0, 0xFDEE, 2)]  # noncharacters, which no text should hold
+_TAG = re.compile(r"(</?[\w:|]*think[\w:|]*>|\[/?THINK\])")
+_CORE = re.compile(r"\s*(.*\S)\s*", re.DOTALL)
+
+
+class Span(NamedTuple):
+    """text[start:stop] of what is printed is a record's text: of which turn, which part of it.
+
+    `own` where an assistant says it, who may write the tags of thoughts and calls itself.
+    """
+
+    start: int
+    stop: int
+    turn: int
+    part: Part
+    own: bool = False
+
+
+class Laid(NamedTuple):
+    """A conversation as the template prints it.
+
+    Attributes:
+        text: what plain Jinja2 prints.
+        spans: the record's texts in it, in the order of the text.
+        generated: what {% generation %} blocks of the template enclose, (start, stop).
+    """
+
+    text: str
+    spans: list[Span]
+    generated: list[tuple[int, int]]
+
+
+def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render: Render) -> Laid:
+    """Print a conversation.
+
+    Raises:
+        InputError: the template refuses it, or rewrites a text so that it cannot be told from the template's own.
+    """
+    plain = _printed(render, *build(turns, tools, traits, form, lambda text, turn, part: text))
+    if "\ufdee" in tools or any("\ufdee" in text or "\ufdef" in text for text in _texts(turns)):
+        raise InputError("a text holds U+FDEE or U+FDEF, which are not characters; remove them")
+    first, last = _free_pair(turns, tools, plain.text)
+    given = [_usual(turns, traits)]
+    given += [dict.fromkeys(given[0], way) for way in ("inner", "split", "middle")]
+    for ways in given:
+        spans = _marked(turns, tools, traits, form, render, ways, first, last, plain.text)
+        if spans is not None:
+            return Laid(plain.text, spans, plain.generated)
+    # one text alone may be the odd one
+    ways = dict(given[0])
+    for place, turn in enumerate(turns if len(turns) <= 64 else ()):
+        for way in ("outer", "inner", "split", "middle"):
+            trial = dict.fromkeys(ways, "none") | {place: way}
+            if _marked(turns, tools, traits, form, render, trial, first, last, plain.text) is not None:
+                ways[place] = way
+                break
+        else:
+            if turn.content.strip():
+                raise _rewritten(place)
+            ways[place] = "none"
+    spans = _marked(turns, tools, traits, form, render, ways, first, last, plain.text)
+    if spans is None:
+        raise _rewritten(0)
+    return Laid(plain.text, spans, plain.generated)
+
+
+def _rewritten(place: int) -> InputError:
+    return InputError(
+        f"the template rewrites the text of turn {place + 1} so that its own and the record's cannot be told apart; "
+        "use --template plain or a Jinja2 file of your own"
+    )
+
+
+def _printed(render: Render, messages: list[dict[str, Any]], tools: list[Any] | None) -> Printed:
+    try:
+        return render(messages, tools)
+    except Exception as error:
+        raise InputError(f"refuses a conversation: {described(error)}") from None
+
+
+def _texts(turns: Sequence[Message]) -> list[str]:
+    texts = []
+    for turn in turns:
+        texts += [turn.content, turn.reasoning, turn.name, turn.call_id]
+        texts += [text for call in turn.calls for text in call]
+    return texts
+
+
+def _free_pair(turns: Sequence[Message], tools: str, printed: str) -> tuple[str, str]:
+    """Two characters that occur nowhere, not even escaped in JSON."""
+    texts = [tools, printed, *_texts(turns)]
+    for first, last in _PAIRS:
+        spelled = (first, last, *(f"\\u{ord(c):04x}" for c in (first, last)))
+        if not any(mark in text for text in texts for mark in spelled):
+            return first, last
+    raise InputError("the texts hold every mark that delift knows (U+FDD0 to U+FDED), which are not characters")
+
+
+def _usual(turns: Sequence[Message], traits: Traits) -> dict[int, str]:
+    """Where the marks of each turn's texts go, to begin with; -1 is the list of tools."""
+    ways = {-1: "outer"}
+    for place, turn in enumerate(turns):
+        ways[place] = "inner" if turn.role in traits.strips else "outer"
+        if turn.role == "assistant" and (turn.reasoning or "think" in turn.content.lower()):
+            ways[place] = "split"
+    return ways
+
+
+def _marked(
+    turns: Sequence[Message],
+    tools: str,
+    traits: Traits,
+    form: Form,
+    render: Render,
+    ways: dict[int, str],
+    first: str,
+    last: str,
+    plain: str,
+) -> list[Span] | None:
+    """The spans, by rendering with marks; None where the marks change what is printed."""
+    marks: list[tuple[int, Part, str, int, int]] = []  # turn, part, the whole text, where this piece of it lies
+
+    def wrap(text: str, turn: int, part: Part) -> str:
+        pieces = _pieces(text, ways[turn])
+        if not pieces:
+            return text
+        made, at = [], 0
+        for start, stop in pieces:
+            number = len(marks)
+            marks.append((turn, part, text, start, stop))
+            made += [text[at:start], f"{first}{number}{last}"]
+            if stop > start or ways[turn] != "middle":
+                made += [text[start:stop], f"{first}{number}{last}"]
+            at = stop
+        return "".join((*made, text[at:]))
+
+    try:
+        text = render(*build(turns, tools, traits, form, wrap)).text
+    except Exception:
+        return None
+    parts = re.split(f"{first}(\\d+){last}", text)
+    if "".join(parts[::2]) != plain:
+        return None
+    opened: dict[int, int] = {}
+    spans: list[Span] = []
+    sources: list[tuple[str, int, int]] = []
+    at = 0
+    for place, part in enumerate(parts):
+        if place % 2 == 0:
+            at += len(part)
+            continue
+        turn, kind, whole, start, stop = marks[int(part)]
+        own = turn >= 0 and turns[turn].role == "assistant" and kind != "name"
+        if start == stop:
+            left, right = _grown(plain, at, whole, start)
+            spans.append(Span(at - left, at + right, turn, kind, own))
+            sources.append((whole, start - left, start + right))
+        elif int(part) in opened:
+            spans.append(Span(opened.pop(int(part)), at, turn, kind, own))
+            sources.append((whole, start, stop))
+        else:
+            opened[int(part)] = at
+    if opened:  # a text is printed in part
+        return None
+    return _joined(plain, spans, sources)
+
+
+def _pieces(text: str, way: str) -> list[tuple[int, int]]:
+    """Where the marks go: the (start, stop) of the pieces of `text` between two of them."""
+    if way == "none":
+        return []
+    if way == "outer":
+        return [(0, len(text))]
+    pieces, at = [], 0
+    for place, part in enumerate(_TAG.split(text) if way in ("split", "middle") else [text]):
+        core = _CORE.fullmatch(part) if place % 2 == 0 else None
+        if core:
+            pieces.append((at + core.start(1), at + core.end(1)))
+        at += len(part)
+    if way == "middle":
+        pieces = [((start + stop) // 2,) * 2 for start, stop in pieces]
+    return pieces
+
+
+def _grown(printed: str, at: int, whole: str, place: int) -> tuple[int, int]:
+    """How far what is printed around `at` is `whole` around `place`: characters to the left, to the right."""
+    right = common_length(printed[at : at + len(whole) - place], whole[place:])
+    left = common_length(printed[max(0, at - place) : at][::-1], whole[:place][::-1])
+    return left, right
+
+
+def common_length(a: str, b: str) -> int:
+    """How many characters two texts have in common at their heads."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _joined(printed: str, spans: list[Span], sources: list[tuple[str, int, int]]) -> list[Span]:
+    """Pieces of one text that are printed as they follow each other in it are one span, tags at its ends included."""
+    joined: list[Span] = []
+    ends: list[tuple[str, int, int]] = []
+    for span, (whole, start, stop) in sorted(zip(spans, sources, strict=True), key=lambda both: both[0].start):
+        if joined and ends[-1][0] is whole and joined[-1][2:] == span[2:]:
+            before, (_, begun, reached) = joined[-1], ends[-1]
+            if start >= reached and printed[before.stop : span.start] == whole[reached:start]:
+                joined[-1] = span._replace(start=before.start)
+                ends[-1] = whole, begun, stop
+                continue
+        joined.append(span)
+        ends.append((whole, start, stop))
+    return [_with_tags(printed, span, *end) for span, end in zip(joined, ends, strict=True)]
+
+
+def _with_tags(printed: str, span: Span, whole: str, start: int, stop: int) -> Span:
+    head, tail = whole[:start], whole[stop:]
+    if head.strip() and printed[max(0, span.start - len(head)) : span.start] == head:
+        span = span._replace(start=span.start - len(head))
+    if tail.strip() and printed.startswith(tail, span.stop):
+        span = span._replace(stop=span.stop + len(tail))
+    return span

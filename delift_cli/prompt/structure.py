@@ -1,0 +1,148 @@
+"""What a chat template does, found by rendering small conversations: what it reads, where generation starts."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from typing import Any, Literal
+
+from .fill import Render, common_length
+from .jinja import described
+from .messages import Traits
+
+_ASKED, _SAID, _THOUGHT, _NAME, _ANSWER = "qzasked", "qzsaid", "qzthought", "qzname", "qzanswer"
+_THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
+_ARGUMENTS = '{"qzkey":  "qzvalue"}'  # two spaces: to know the text itself when it is printed
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": _NAME,
+        "description": "d",
+        "parameters": {"type": "object", "properties": {"qzkey": {"type": "string", "description": "d"}}},
+    },
+}
+
+Turn = dict[str, Any]
+
+
+class Structure:
+    """A template's habits; each is tried once."""
+
+    def __init__(self, render: Render) -> None:
+        self._render = render
+
+    def _try(self, messages: list[Turn], **options: Any) -> str | None:
+        # a template is somebody's program: whatever it raises means that it has no such form
+        try:
+            return self._render(messages, **options).text
+        except Exception:
+            return None
+
+    @cached_property
+    def traits(self) -> Traits:
+        """What the template reads."""
+        thought, splits = self._thoughts()
+        calls, arguments, silence = self._calls()
+        return Traits(
+            thought=thought,
+            splits=splits,
+            tools=_NAME in (self._try([_user(), _assistant()], tools=[_TOOL]) or ""),
+            calls=calls,
+            answers=self._answers(calls, arguments, silence),
+            arguments=arguments,
+            silence=silence,
+            strips=frozenset(role for role in ("system", "user", "assistant", "tool") if self._strips(role)),
+        )
+
+    def _thoughts(self) -> tuple[str | None, bool]:
+        inline = self._try([_user(), _assistant(f"<think>\n{_THOUGHT}\n</think>\n\n{_SAID}")]) or ""
+        verbatim = f"<think>\n{_THOUGHT}\n</think>\n\n{_SAID}"
+        for key in _THOUGHT_KEYS:
+            given = self._try([_user(), {**_assistant(), key: _THOUGHT}]) or ""
+            if _THOUGHT in given and _SAID in given:
+                return key, given == inline
+        plain = self._try([_user(), _assistant()]) or ""
+        if _THOUGHT in inline and (verbatim not in inline or inline.replace(verbatim, _SAID) != plain):
+            return "content", True
+        return None, False
+
+    def _calls(self) -> tuple[bool, Literal["text", "mapping"], str | None]:
+        mapping = json.loads(_ARGUMENTS)
+        for silence in ("", None):
+            text = self._called(silence, _ARGUMENTS) or ""
+            given = self._called(silence, mapping) or ""
+            if _NAME in text and _ARGUMENTS in text and (not given or json.dumps(mapping) in given):
+                return True, "text", silence
+            if _NAME in given and "qzvalue" in given and "{'qzkey'" not in given:
+                return True, "mapping", silence
+            if _NAME in text and "qzvalue" in text:
+                return True, "text", silence
+        return False, "mapping", ""
+
+    def _called(self, silence: str | None, arguments: Any) -> str | None:
+        return self._try([_user(), _call(silence, arguments), _answer(), _assistant()])
+
+    def _answers(self, calls: bool, arguments: str, silence: str | None) -> bool:
+        given: Any = _ARGUMENTS if arguments == "text" else json.loads(_ARGUMENTS)
+        turn = _call(silence, given) if calls else _assistant("qzcalls")
+        return _ANSWER in (self._try([_user(), turn, _answer(), _assistant()]) or "")
+
+    def _strips(self, role: str) -> bool:
+        padded = " \n qz \n "
+        turns = {
+            "system": [{"role": "system", "content": padded}, _user(), _assistant()],
+            "user": [{"role": "user", "content": padded}, _assistant()],
+            "assistant": [_user(), {"role": "assistant", "content": padded}, _user(), _assistant()],
+            "tool": [_user(), _assistant(), {**_answer(), "content": padded}, _assistant()],
+        }[role]
+        printed = self._try(turns)
+        return printed is not None and "qz \n " not in printed
+
+    # ------------------------------------------------------------------ generation and the end of a turn
+
+    @cached_property
+    def generation_prompt(self) -> str:
+        """What the template adds where the model is to speak behind a user's turn; empty where it adds nothing."""
+        for turns in ([_user()], [_user(), _assistant(), _user()]):
+            with_it, without = self._try(turns, generate=True), self._try(turns)
+            if with_it is not None and without is not None:
+                return with_it[common_length(with_it, without) :]
+        return ""
+
+    def behind_answer(self, *, called: bool) -> str:
+        """What the template prints between an answer, or a call, and the turn behind it."""
+        if called and self.traits.calls:
+            arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
+            turns = [_user(), _call(self.traits.silence, arguments), _answer(), _assistant()]
+            first, then = "qzvalue", _ANSWER
+        else:
+            turns = [_user(), _assistant(), _user("qzagain"), _assistant()]
+            first, then = _SAID, "qzagain"
+        printed = self._try(turns) or ""
+        return printed.partition(first)[2].partition(then)[0] if then in printed else ""
+
+    @cached_property
+    def complaint(self) -> str:
+        """Why the template cannot print the simplest conversation, in its own words where it has any."""
+        try:
+            self._render([_user(), _assistant(), _user("qzagain"), _assistant("qzend")])
+        except Exception as error:
+            return described(error)
+        return "a message is missing from what it prints, or printed twice"
+
+
+def _user(content: str = _ASKED) -> Turn:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str = _SAID) -> Turn:
+    return {"role": "assistant", "content": content}
+
+
+def _call(content: str | None, arguments: Any) -> Turn:
+    call = {"type": "function", "id": "qzcall001", "function": {"name": _NAME, "arguments": arguments}}
+    return {"role": "assistant", "content": content, "tool_calls": [call]}
+
+
+def _answer() -> Turn:
+    return {"role": "tool", "name": _NAME, "content": _ANSWER, "tool_call_id": "qzcall001"}
