@@ -17,13 +17,15 @@ from .selection.reasons import explain_record
 from .selection.shown import show_record
 from .selection.subset import Subset, select_records
 from .submodular import Selection, dense_kernel, select, utility_kernel
+from .version import __version__
 
 if TYPE_CHECKING:
     from .budget.run import forecast, score
     from .evaluation.evaluate import evaluate
 
-__version__ = "0.1.0"
+
 __all__ = [
+    "__version__",
     "DeliftError",
     "InputError",
     "KernelOptions",

@@ -9,7 +9,8 @@ from typing import Any
 
 import typer
 
-from . import __version__, signals
+from . import signals
+from .version import __version__
 from .errors import DeliftError
 from .visible import visible
 

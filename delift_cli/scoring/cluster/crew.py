@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from distributed import Client, Future
 
-from ... import __version__
+from ...version import __version__
 from ...errors import RunError
 from ...prompt.encoding import EncodedExamples, EncodedTargets
 from ..measures import Measures

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from ... import __version__
+from ...version import __version__
 from ...cache.files import write_all
 from ...errors import DeliftError, RunError
 from ...model.converted import cache_directory, converted
