@@ -38,7 +38,7 @@ def _delift(version: bool = typer.Option(False, "--version", help="Print the ver
 
 
 def _register() -> None:
-    from .commands import bench, cache, evaluate, explain, inspect, score, select
+    from .commands import bench, cache, evaluate, explain, inspect, score, select, verify
 
     app.command("score")(score.score)
     app.command("select")(select.select)
@@ -47,6 +47,7 @@ def _register() -> None:
     app.command("evaluate")(evaluate.evaluate)
     app.command("bench")(bench.bench)
     app.command("cache")(cache.cache)
+    app.command("verify")(verify.verify)
 
 
 _register()
