@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "__version__",
     "DeliftError",
     "InputError",
     "KernelOptions",
     "RunError",
     "Selection",
     "Subset",
+    "__version__",
     "dense_kernel",
     "evaluate",
     "explain_record",

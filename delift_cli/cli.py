@@ -10,8 +10,8 @@ from typing import Any
 import typer
 
 from . import signals
-from .version import __version__
 from .errors import DeliftError
+from .version import __version__
 from .visible import visible
 
 # Typer brings a Click of its own and does not export this, the base of a bad parameter's class
@@ -39,7 +39,7 @@ def _delift(version: bool = typer.Option(False, "--version", help="Print the ver
 
 
 def _register() -> None:
-    from .commands import bench, cache, evaluate, explain, inspect, report, score, select, show
+    from .commands import bench, cache, evaluate, explain, inspect, report, score, select, show, verify
 
     app.command("score")(score.score)
     app.command("select")(select.select)
@@ -50,6 +50,7 @@ def _register() -> None:
     app.command("evaluate")(evaluate.evaluate)
     app.command("bench")(bench.bench)
     app.command("cache")(cache.cache)
+    app.command("verify")(verify.verify)
 
 
 _register()

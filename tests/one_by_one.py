@@ -58,6 +58,9 @@ class MemoryCache:
         self.base_distance[first : first + len(distance)] = distance
         self.base_logprob[first : first + len(logprob)] = logprob
 
+    def missing(self, example: int) -> np.ndarray:
+        return np.arange(int(self.rows["done"][example]), self.distance.shape[1])
+
     def write_row(self, example: int, distance: Floats, logprob: Floats) -> None:
         done = int(self.rows["done"][example])
         self.distance[example, done:], self.logprob[example, done:] = distance, logprob

@@ -13,7 +13,7 @@ import orjson
 
 from ..amount import Budget, duration, parse_budget
 from ..cache.dense import Cache
-from ..cache.files import network_file_system
+from ..cache.files import may_append, network_file_system
 from ..cache.sparse import SparseCache, SparseWriter, layout_of, open_cache
 from ..cache.stored import Writing
 from ..data.folders import ENDINGS
@@ -173,7 +173,8 @@ class Run:
             rounds.check_budget(goal, self.inputs.shape, text, cache)
 
     def _log(self) -> AbstractContextManager[None]:
-        return log_file(self.path / "llama.cpp.log") if self.keep_log else nullcontext()
+        file = self.path / "llama.cpp.log"
+        return log_file(file) if self.keep_log and may_append(file) else nullcontext()
 
 
 def open_run(

@@ -171,6 +171,11 @@ class CacheWriter(Cache, Writing):
                 self._synced = time.monotonic()
         self.rows[example] = counted[0]
 
+    def forget_row(self, example: int) -> None:
+        """Let a row count as not scored."""
+        self._files["rows"].write(example, np.zeros(1, ROW))
+        self.rows[example] = 0, 0
+
 
 def open_for_scoring(
     path: Path,

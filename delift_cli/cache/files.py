@@ -66,6 +66,15 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
     return file
 
 
+def may_append(path: Path) -> bool:
+    """Is this a plain file with one name, or nothing yet, and can it be written to?"""
+    try:
+        os.close(open_file(path, os.O_WRONLY | os.O_CREAT))
+    except OSError:
+        return False
+    return True
+
+
 def is_folder(path: Path) -> bool:
     """Is this a folder, and no link to one?"""
     with contextlib.suppress(OSError):

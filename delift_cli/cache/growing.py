@@ -62,7 +62,7 @@ def claim(path: Path, manifest: dict[str, Any], contents: Callable[[], Contents]
     lock = lock or take_lock(path)
     try:
         with disk(path):
-            _tidy(path, read_manifest(path))
+            tidy(path, read_manifest(path))
         yield lock
     except BaseException:
         lock.close()
@@ -234,7 +234,7 @@ def renew(present: Stored, manifest: dict[str, Any], contents: Contents) -> None
         _settle(path, manifest)
 
 
-def _tidy(path: Path, manifest: dict[str, Any]) -> None:
+def tidy(path: Path, manifest: dict[str, Any]) -> None:
     """Do what a writer that was killed left to do. Only who holds the lock may."""
     if manifest["files"] != HERE:
         _settle(path, manifest)

@@ -117,7 +117,8 @@ class StoredRound:
         rows: ROW [example], as it was when the round was opened; only what it counts is to be used of the results.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int], version: int = VERSION) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], version: int = VERSION, *, results: bool = True) -> None:
+        """results: False opens the plan alone."""
         self.path = path
         self.asked, self._sums = self._plan(version)
         n, m = self.shape = self.asked.examples or shape[0], self.asked.targets or shape[1]
@@ -129,11 +130,16 @@ class StoredRound:
             raise self._damaged("indptr.npy", "it does not divide the pairs among the examples")
         self.targets = self._array("targets", count, np.int32)
         self.source = self._array("source", count, np.uint8)
+        if count and not (self.targets.min() >= 0 and self.targets.max() < m):
+            raise self._damaged("targets.npy", "it names a target that there is not")
+        if results:
+            self._open_results()
+
+    def _open_results(self) -> None:
+        n, count = self.shape[0], len(self.targets)
         self.rows = np.array(self._array("rows", n, ROW))
         self.distance = self._array("distance", count, np.float32)
         self.logprob = self._array("logprob", count, np.float32)
-        if count and not (self.targets.min() >= 0 and self.targets.max() < m):
-            raise self._damaged("targets.npy", "it names a target that there is not")
         if ((self.rows["done"] != 0) & (self.rows["done"] != np.diff(self.indptr))).any():
             raise self._damaged("rows.npy", "it counts other pairs than were planned")
 
@@ -340,7 +346,13 @@ class SparseCache(Stored):
 
 
 class SparseWriter(SparseCache, Writing):
-    """A cache of some of the pairs, opened for scoring."""
+    """A cache of some of the pairs, opened for scoring.
+
+    Attributes:
+        concludes: does a normal end mean that what the last round was planned for is done?
+    """
+
+    concludes = True
 
     def __init__(self, path: Path, lock: io.BufferedRandom) -> None:
         super().__init__(path, lock)
@@ -351,7 +363,7 @@ class SparseWriter(SparseCache, Writing):
         """A run that ends normally has done what it was asked for: its last round says so."""
         try:
             super().finish(normally=normally)
-            if normally and self.rounds and not self.rounds[-1].ended:
+            if normally and self.concludes and self.rounds and not self.rounds[-1].ended:
                 with disk(self.path):
                     replace_file(self.rounds[-1].path / "ended", Content.of(_ENDED))
         finally:
@@ -409,6 +421,11 @@ class SparseWriter(SparseCache, Writing):
                 files["rows"].sync()
                 self._synced = time.monotonic()
         part.rows[example] = row[0]
+
+    def forget_pairs(self, part: StoredRound, example: int) -> None:
+        """Let an example's pairs of one round count as not scored."""
+        self._files_of(part)["rows"].write(example, np.zeros(1, ROW))
+        part.rows[example] = 0, 0
 
     def sync(self) -> None:
         super().sync()

@@ -251,15 +251,16 @@ def describe(
 
 def open_cache(path: Path, description: dict[str, Any], inputs: Inputs) -> CacheWriter:
     """The run's cache of all pairs, new or to be gone on with; see `cache.open_for_scoring`."""
-    return open_for_scoring(path, description, inputs.examples, inputs.targets, **_lengths(inputs))
+    return open_for_scoring(path, description, inputs.examples, inputs.targets, **token_counts(inputs))
 
 
 def open_sparse_cache(path: Path, description: dict[str, Any], inputs: Inputs) -> SparseWriter:
     """The same for some of the pairs; see `sparse_cache.open_sparse_for_scoring`."""
-    return open_sparse_for_scoring(path, description, inputs.examples, inputs.targets, **_lengths(inputs))
+    return open_sparse_for_scoring(path, description, inputs.examples, inputs.targets, **token_counts(inputs))
 
 
-def _lengths(inputs: Inputs) -> dict[str, list[int]]:
+def token_counts(inputs: Inputs) -> dict[str, list[int]]:
+    """What a cache keeps of the lengths: tokens of each example, scored tokens of each target."""
     return {
         "example_tokens": [len(prefix) for prefix in inputs.encoded_examples.prefixes],
         "response_tokens": [int(target.scored.sum()) for target in inputs.encoded_targets.targets],

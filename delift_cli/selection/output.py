@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,13 +82,28 @@ def write(data: bytes, destination: Path | None) -> None:
         if destination.exists() and not destination.is_file():
             destination.write_bytes(data)
             return
-        final = destination.resolve()  # a link stays, what it points to is replaced
-        draft = final.with_name(f".{final.name}.{os.getpid()}")
-        try:
-            draft.write_bytes(data)
-            draft.replace(final)
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink()
+        _replace(destination.resolve(), data)  # a link stays, what it points to is replaced
     except OSError as error:
         raise RunError(f"cannot write {destination}: {error.strerror}") from None
+
+
+def _replace(final: Path, data: bytes) -> None:
+    """Put a file in the place of another one, which keeps its mode and, as far as may be, its owner."""
+    draft = final.with_name(f".{final.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        draft.unlink()
+    there = final.stat() if final.exists() else None
+    mode = 0o666 if there is None else stat.S_IMODE(there.st_mode) & 0o700  # no one else before it is done
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
+            file.write(data)
+            if there is not None:
+                with contextlib.suppress(OSError):
+                    os.fchown(file.fileno(), there.st_uid, there.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(there.st_mode))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, final)
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()

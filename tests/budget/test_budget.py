@@ -125,9 +125,10 @@ def test_what_does_not_go_with_what_is_there(folder: Path, tmp_path: Path) -> No
     assert "a cache of all pairs" in score(pool, "-o", folder / "whole", "--budget", "5%").refusal()
     assert "a cache of all pairs" in score(pool, "-o", folder / "whole", "--continue").refusal()
     assert score(pool, "-o", folder / "whole", "--budget", "100%", "--json").json["pairs_scored"] == 0
-    fewer = tmp_path / "fewer.jsonl"
-    fewer.write_bytes(jsonl([record(i) for i in range(N - 1)]))
-    assert "there 24 records, now 23" in score(fewer, "-o", folder / "part", "--budget", SHARE).refusal()
+    others = tmp_path / "others.jsonl"
+    others.write_bytes(jsonl([record(i + N - 3) for i in range(N)]))
+    refused = score(others, "-o", folder / "part", "--budget", SHARE).refusal()
+    assert "only 3 of its 24 examples are among the 24 given now" in refused
     assert "settings.kv_type" in score(pool, "-o", folder / "part", "--kv-type", "f32").refusal()
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from tiny_runs import delift
 
+from delift_cli.data.options import Reading
 from delift_cli.data.reading import parse_records
 from delift_cli.data.record import copy_groups
 from delift_cli.errors import InputError
@@ -19,7 +20,7 @@ CORPUS = hostile.corpus()
 
 def read(data: bytes, **options: bool) -> None:
     try:
-        found = parse_records(data, "file", **options)
+        found = parse_records(data, "file", Reading(**options))
     except InputError as error:
         refusal = str(error)
     else:

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from distributed import Client, Future
 
-from ...version import __version__
 from ...errors import RunError
 from ...prompt.encoding import EncodedExamples, EncodedTargets
+from ...version import __version__
 from ..measures import Measures
 from ..pairs import Unit
 from . import worker as remote

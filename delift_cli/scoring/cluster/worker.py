@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from ...version import __version__
 from ...cache.files import write_all
 from ...errors import DeliftError, RunError
 from ...model.converted import cache_directory, converted
 from ...model.gguf import ModelFile, locate
 from ...model.llama import Settings, open_models
 from ...prompt.encoding import EncodedExamples, EncodedTargets
+from ...version import __version__
 from ..measures import Measures
 from ..pairs import Scoring, TargetTokens, Unit, Work, cells_needed
 from ..tuning import machine

@@ -1,0 +1,355 @@
+"""Every byte of a cache against its checksum: all that is damaged by name, and what can be mended is made so.
+
+To mend is to forget: what does not match its checksum counts as not scored from then on, so that it can be computed
+again. What cannot be computed (the records, the manifest) is named and left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InputError
+from .dense import ROW, Cache, CacheWriter
+from .files import Content, disk, header, is_folder, open_array, read_bytes, read_file, replace_file, take_lock
+from .growing import tidy
+from .manifest import BASE_CRC, BASES, DENSE, TOKENS, VERSION, read_manifest
+from .sidecar import intact, kept_arrays
+from .sparse import SparseCache, SparseWriter, StoredRound
+from .stored import Stored
+
+_FLOAT = np.dtype(np.float32)
+_ROUND = re.compile(r"round-[1-9]\d{0,8}")
+
+
+class Damage(NamedTuple):
+    """What is wrong with a file of a cache, and what `--repair` does about it; None: nothing can be done."""
+
+    file: str
+    what: str
+    repair: str | None
+
+
+@dataclass
+class Forgotten:
+    """What counts as not scored any more.
+
+    Attributes:
+        rows: examples of a cache of all pairs. pairs: (round from 0, example) of one of some pairs.
+        targets: whose measurements without an example are gone. tokens: names of arrays of token counts to be made
+            again.
+    """
+
+    rows: list[int] = field(default_factory=list)
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+
+    @property
+    def needs_model(self) -> bool:
+        return bool(self.rows or self.pairs or self.targets or self.tokens)
+
+
+class _Array(NamedTuple):
+    """What an array of a cache must be."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    nothing: float | int = 0
+
+    def salvaged(self, data: bytes) -> bytes:
+        """A whole file from what is left of one: behind the header what there is, then nothing."""
+        head, size = header(self.shape, self.dtype), int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+        left = data[len(head) : len(head) + size]
+        whole = len(left) - len(left) % self.dtype.itemsize
+        missing = (size - whole) // self.dtype.itemsize
+        empty = (
+            np.full(missing, self.nothing, self.dtype) if self.dtype.names is None else np.zeros(missing, self.dtype)
+        )
+        return head + left[:whole] + empty.tobytes()
+
+
+_COUNTS = Damage("rows.npy", "it counts what there is not", "the rows are scored again")
+
+
+def examine(path: Path) -> list[Damage]:
+    """All that is wrong with the cache at `path`.
+
+    Raises:
+        InputError: there is no cache, or its manifest is damaged, so that nothing else can be told.
+    """
+    manifest = read_manifest(path)
+    folder = path / manifest["files"]
+    found = [*_records(folder, manifest)]
+    broken = [*_arrays(folder, _expected(manifest))]
+    if manifest["layout"] != DENSE:
+        for place, (name, there) in enumerate(_round_names(folder), start=1):
+            if name != f"round-{place}":
+                broken.append(Damage(f"round-{place}", "it is missing", "the later ones take its place"))
+                break
+            broken += _round(there, manifest)
+    elif not broken and _unsound(folder, manifest).any():
+        broken.append(_COUNTS)
+    found += broken
+    if not broken:
+        cache = SparseCache(path) if manifest["layout"] != DENSE else Cache(path)
+        found += _shared(cache)
+        found += _rows(cache) if isinstance(cache, Cache) else _pairs(cache)
+    for kept in kept_arrays(path):
+        try:
+            good = intact(read_file(kept))
+        except OSError:
+            good = False
+        if not good:
+            found.append(Damage(f"{kept.parent.name}/{kept.name}", "it does not match its checksum", "it is removed"))
+    return found
+
+
+@contextmanager
+def repaired(path: Path) -> Iterator[tuple[CacheWriter | SparseWriter, Forgotten]]:
+    """The cache opened for scoring, with what is damaged made to count as not scored; and what that is.
+
+    Raises:
+        InputError: something is damaged that cannot be computed again.
+        RunError: another process writes to the cache, or the disk is full.
+    """
+    lost = [damage for damage in examine(path) if damage.repair is None]
+    if lost:
+        raise InputError(
+            f"{path}: {'; '.join(f'{damage.file}: {damage.what}' for damage in lost)}: that cannot be computed again; "
+            "score the records into a new directory"
+        )
+    if read_manifest(path)["version"] != VERSION:
+        raise InputError(f"{path} is of an older format, which the next delift score makes anew; run it first")
+    lock = take_lock(path)
+    try:
+        with disk(path):
+            tidy(path, read_manifest(path))
+            manifest = read_manifest(path)
+            _mend_files(path, manifest)
+        writer: CacheWriter | SparseWriter
+        if manifest["layout"] == DENSE:
+            writer = CacheWriter(path, lock)
+        else:
+            writer = SparseWriter(path, lock)
+            writer.concludes = False
+    except BaseException:
+        lock.close()
+        raise
+    with writer:
+        yield writer, _forget(writer)
+
+
+def write_tokens(cache: Stored, name: str, counts: Sequence[int]) -> None:
+    """Put token counts that were made again in their place."""
+    array = np.asarray(counts, np.int32)
+    with disk(cache.path):
+        replace_file(cache.folder / f"{name}.npy", Content.of_array(array))
+    setattr(cache, name, array)
+
+
+# ---- what is wrong
+
+
+def _expected(manifest: dict[str, Any]) -> dict[str, _Array]:
+    n, m = manifest["examples"]["count"], manifest["targets"]["count"]
+    arrays = {name: _Array((m,), _FLOAT, np.nan) for name in BASES}
+    arrays |= {name: _Array((size,), np.dtype(np.int32)) for name, size in zip(TOKENS, (n, m), strict=True)}
+    if manifest["version"] == VERSION:
+        arrays["base_crc"] = _Array((m,), BASE_CRC)
+    if manifest["layout"] == DENSE:
+        arrays["rows"] = _Array((n,), ROW)
+        arrays |= {name: _Array((n, m), _FLOAT, np.nan) for name in ("distance", "logprob")}
+        if "known" in manifest.get("checksums", {}):
+            arrays["known"] = _Array((n, -(-m // 8)), np.dtype(np.uint8))
+    return arrays
+
+
+def _arrays(folder: Path, arrays: dict[str, _Array], repair: str = "what is left of it is checked") -> Iterator[Damage]:
+    for name, array in arrays.items():
+        try:
+            open_array(folder / f"{name}.npy", array.shape, array.dtype)
+        except InputError as error:
+            yield Damage(_shown(folder, f"{name}.npy"), str(error).split(f"{name}.npy: ", 1)[-1], repair)
+
+
+def _records(folder: Path, manifest: dict[str, Any]) -> Iterator[Damage]:
+    roles = ("examples",) if manifest["targets"]["same_as_examples"] else ("examples", "targets")
+    for role in roles:
+        for name, key in ((f"{role}.jsonl", "sha256"), (f"{role}.ids.json", "ids")):
+            try:
+                data = read_file(folder / name)
+            except OSError as error:
+                yield Damage(name, str(error.strerror), None)
+                continue
+            if key in manifest[role] and hashlib.sha256(data).hexdigest() != manifest[role][key]:
+                yield Damage(name, "it does not match its checksum", None)
+
+
+def _round_names(folder: Path) -> list[tuple[str, Path]]:
+    names = [name for name in os.listdir(folder) if _ROUND.fullmatch(name) and is_folder(folder / name)]
+    return [(name, folder / name) for name in sorted(names, key=lambda name: int(name[6:]))]
+
+
+def _round(folder: Path, manifest: dict[str, Any]) -> list[Damage]:
+    shape = manifest["examples"]["count"], manifest["targets"]["count"]
+    try:
+        part = StoredRound(folder, shape, manifest["version"])
+        damaged = part.damaged_plan()
+        what = f"{damaged[0]}.npy does not match its checksum" if damaged else ""
+    except InputError as error:
+        expected = _results(folder, shape, manifest["version"])
+        if expected:
+            results = [*_arrays(folder, expected)]
+            return results or [_COUNTS._replace(file=f"{folder.name}/rows.npy")]
+        damaged, what = ["plan"], str(error).split("damaged: ", 1)[-1].split("; see delift")[0]
+    if damaged:
+        return [Damage(folder.name, what, "the round is removed: which pairs it had cannot be told")]
+    try:
+        _ = part.ended
+    except InputError:
+        return [Damage(f"{folder.name}/ended", "it does not hold what was written", "it is removed")]
+    return []
+
+
+def _unsound(folder: Path, manifest: dict[str, Any]) -> npt.NDArray[np.bool_]:
+    """bool [example]: does rows.npy count what a row of the cache or round at `folder` cannot have?"""
+    n, m = manifest["examples"]["count"], manifest["targets"]["count"]
+    least, most, only = 0, np.full(n, m), False
+    if _ROUND.fullmatch(folder.name):
+        most, only = np.diff(StoredRound(folder, (n, m), manifest["version"], results=False).indptr), True
+    done = open_array(folder / "rows.npy", (len(most),), ROW)["done"]
+    return np.asarray((done != 0) & (done != most) if only else (done < least) | (done > most))
+
+
+def _results(folder: Path, shape: tuple[int, int], version: int) -> dict[str, _Array]:
+    """What the arrays of a round's results must be; none where its plan cannot be told."""
+    try:
+        planned = StoredRound(folder, shape, version, results=False)
+    except InputError:
+        return {}
+    count = _Array((len(planned),), _FLOAT, np.nan)
+    return {"distance": count, "logprob": count, "rows": _Array((planned.shape[0],), ROW)}
+
+
+def _shared(cache: Stored) -> Iterator[Damage]:
+    for name in cache.damaged_shared():
+        if name in BASES:
+            targets = np.flatnonzero(cache.damaged_bases(name))
+            what = f"{len(targets):,} targets do not match their checksums, the first is {targets[0]}"
+            yield Damage(f"{name}.npy", what, "they are measured again")
+        elif name in TOKENS:
+            yield Damage(f"{name}.npy", "it does not match its checksum", "tokens are counted again")
+        else:
+            yield Damage(f"{name}.npy", "it does not match its checksum", "rows that are not complete are scored again")
+
+
+def _rows(cache: Cache) -> Iterator[Damage]:
+    rows = [*cache.damaged_rows()]
+    if rows:
+        what = f"{len(rows):,} rows do not match their checksums, the first is {rows[0]}"
+        yield Damage("distance.npy, logprob.npy", what, "they are scored again")
+
+
+def _pairs(cache: SparseCache) -> Iterator[Damage]:
+    last = len(cache.rounds)
+    for number, part in enumerate(cache.rounds, start=1):
+        examples = part.damaged_examples()
+        if examples:
+            what = f"the pairs of {len(examples):,} examples do not match their checksums, the first is {examples[0]}"
+            yield Damage(part.path.name, what, "they are scored again")
+        elif number < last and len(part.todo):
+            yield Damage(
+                part.path.name, f"{len(part) - part.pairs_done:,} of its pairs are lost", "they are scored again"
+            )
+
+
+def _shown(folder: Path, name: str) -> str:
+    return f"{folder.name}/{name}" if _ROUND.fullmatch(folder.name) else name
+
+
+# ---- mending
+
+
+def _mend_files(path: Path, manifest: dict[str, Any]) -> None:
+    """Make every file one that can be opened. What it holds is checked after that."""
+    folder = path / manifest["files"]
+    _salvage(folder, _expected(manifest))
+    if manifest["layout"] == DENSE:
+        _mark(folder, manifest)
+    else:
+        shape = manifest["examples"]["count"], manifest["targets"]["count"]
+        kept = 0
+        for name, there in _round_names(folder):
+            damage = _round(there, manifest)
+            if any(wrong.file == name for wrong in damage):
+                os.rename(there, folder / f".{name}")  # what is called so is removed
+                continue
+            if damage:
+                _salvage(there, _results(there, shape, VERSION))
+                _mark(there, manifest)
+            if f"{name}/ended" in [wrong.file for wrong in damage]:
+                os.unlink(there / "ended")
+            kept += 1
+            if name != f"round-{kept}":
+                os.rename(there, folder / f"round-{kept}")
+    for damaged in kept_arrays(path):
+        try:
+            good = intact(read_file(damaged))
+        except OSError:
+            good = False
+        if not good:
+            os.unlink(damaged)
+    tidy(path, manifest)
+
+
+def _salvage(folder: Path, arrays: dict[str, _Array]) -> None:
+    for damage in [*_arrays(folder, arrays)]:
+        name = Path(damage.file).stem
+        try:
+            left = read_bytes(folder / f"{name}.npy")
+        except InputError:
+            left = b""
+        replace_file(folder / f"{name}.npy", Content.of(arrays[name].salvaged(left)))
+
+
+def _mark(folder: Path, manifest: dict[str, Any]) -> None:
+    """Make counts of what there is not such that their checksums do not match, so that they are forgotten."""
+    unsound = _unsound(folder, manifest)
+    if unsound.any():
+        rows = np.array(open_array(folder / "rows.npy", unsound.shape, ROW))
+        rows[unsound] = 0, 1
+        replace_file(folder / "rows.npy", Content.of_array(rows))
+
+
+def _forget(writer: CacheWriter | SparseWriter) -> Forgotten:
+    """Let what does not match its checksum count as not scored."""
+    gone = Forgotten(tokens=[name for name in writer.damaged_shared() if name in TOKENS])
+    bad = writer.damaged_bases(BASES[0]) | writer.damaged_bases(BASES[1])
+    gone.targets = np.flatnonzero(bad).tolist()
+    for target in gone.targets:
+        nothing = np.array([np.nan], np.float32)
+        writer.write_base(target, nothing, nothing)
+    if isinstance(writer, CacheWriter):
+        if "known" in writer.damaged_shared():
+            gone.rows = [row for row, done in enumerate(writer.rows["done"].tolist()) if 0 < done < writer.shape[1]]
+        gone.rows = sorted({*gone.rows, *writer.damaged_rows()})
+        for row in gone.rows:
+            writer.forget_row(row)
+    else:
+        for number, part in enumerate(writer.rounds):
+            damaged = part.damaged_examples()
+            for example in damaged:
+                writer.forget_pairs(part, example)
+            again = damaged if part is writer.rounds[-1] else part.todo.tolist()
+            gone.pairs += [(number, example) for example in again]
+    return gone

@@ -1,0 +1,39 @@
+"""`delift verify`: is every byte of a cache as it was written?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console, options
+from .options import AsJson, GpuLayers, ModelChoice, Quiet, Threads
+
+
+def verify(
+    cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A cache made by delift score.")],
+    repair: Annotated[
+        bool, options.how_much("--repair", help="Compute what is damaged again, and nothing else.")
+    ] = False,
+    model: ModelChoice = None,
+    threads: Threads = None,
+    gpu_layers: GpuLayers = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every byte of a cache, name what is damaged, and compute just that again. Exit code 1: it is damaged.
+
+    Examples:
+
+        delift verify train.delift
+        delift verify train.delift --repair
+    """
+    from ..model.llama import Settings
+    from ..scoring.repair import verify as verified
+
+    with console.bars(quiet=quiet) as progress:
+        found = verified(cache, repair=repair, model=model, settings=Settings(gpu_layers, threads), progress=progress)
+    console.show(found, as_json=as_json, quiet=quiet, asked_for=True)
+    if not found.sound:
+        raise typer.Exit(1)
