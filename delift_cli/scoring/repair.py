@@ -16,7 +16,8 @@ from ..errors import InputError
 from ..model.llama import Settings
 from ..progress import Progress, Step, silent
 from . import job
-from .pairs import Measures, Scoring, Unit
+from .measures import Measures
+from .pairs import Scoring, Unit
 
 ANY_LENGTH = 2**31 - 1  # what was scored fitted the context
 
