@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gguf_architectures import write_architecture
 from one_by_one import TEXTS, Block, pool
-from tiny_runs import QUICK, delift, jsonl
+from tiny_runs import QUICK, Result, delift, jsonl
 
 from delift_cli.model.llama import Settings
 from delift_cli.scoring import job, way
@@ -38,10 +38,10 @@ def trial(block: Block) -> Trial:
     return some_pairs(block.examples, TargetTokens(block.targets))
 
 
-def score(tmp_path: Path, model: Path, *options: object) -> object:
+def score(tmp_path: Path, model: Path, data: bytes = POOL) -> Result:
     file = tmp_path / "pool.jsonl"
-    file.write_bytes(POOL)
-    return delift("score", file, "-m", model, *QUICK, "-o", tmp_path / "a", *options)
+    file.write_bytes(data)
+    return delift("score", file, "-m", model, *QUICK, "-o", tmp_path / "a")
 
 
 def test_pairs_of_several_lengths(tiny_model: Callable[..., Path]) -> None:
@@ -62,31 +62,42 @@ def test_the_first_way_is_good_and_no_other_is_tried(tiny_model: Callable[..., P
 
 def test_several_states_that_mix_fall_back_to_one_at_a_time(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     result = score(tmp_path, tiny("plamo2"))
-    assert result.code == 0, result  # type: ignore[attr-defined]
-    assert "plamo2: targets are evaluated one at a time" in " ".join(result.err.split())  # type: ignore[attr-defined]
+    assert result.code == 0, result
+    assert "plamo2: targets are evaluated one at a time" in " ".join(result.err.split())
     assert job.read_manifest(tmp_path / "a")["run"]["states"] == 1
 
 
-def test_a_resumed_run_keeps_to_its_way(tiny: Callable[[str], Path], tmp_path: Path) -> None:
-    assert score(tmp_path, tiny("plamo2"), "--budget", "60%").code == 0  # type: ignore[attr-defined]
-    assert score(tmp_path, tiny("plamo2"), "--continue", "--budget", "100%").code == 0  # type: ignore[attr-defined]
-    assert job.read_manifest(tmp_path / "a")["run"]["states"] == 1
+def test_a_cache_goes_on_in_its_way(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, lines = tiny("falcon-h1"), POOL.splitlines(keepends=True)
+    with monkeypatch.context() as before:
+        before.setattr(way, "STATES", 2)  # what an earlier version may have chosen
+        assert score(tmp_path, model, data=b"".join(lines[:3])).code == 0
+    assert score(tmp_path, model, data=b"".join(lines[:5])).code == 0
+    assert job.read_manifest(tmp_path / "a")["run"]["states"] == 2
 
 
 def test_a_contradiction_is_refused_by_name(tiny: Callable[[str], Path], tmp_path: Path) -> None:
-    refusal = score(tmp_path, tiny("cogvlm")).refusal()  # type: ignore[attr-defined]
+    refusal = score(tmp_path, tiny("cogvlm")).refusal()
     assert "(cogvlm) under llama-cpp-python" in refusal
     assert "off those of each pair alone" in refusal
     assert not (tmp_path / "a").exists()
 
 
-def test_a_way_that_ends_the_process_ends_a_child(tmp_path: Path, threads: int) -> None:
-    block = Block(write_architecture(tmp_path / "m.gguf", "minimax-01", experts=True), pool(TEXTS))
-    assert block.file.keeps_states
-    ended, good = try_in_child(block.file, Settings(threads=threads), trial(block), [None, 16])
-    assert ended.reason is not None
-    assert "llama.cpp ends the process (GGML_ASSERT" in ended.reason
-    assert good.reason is None
+def test_a_way_that_ends_the_process_ends_a_child(tiny: Callable[[str], Path], threads: int) -> None:
+    block = Block(tiny("chameleon"), pool(TEXTS))
+    ended, again = try_in_child(block.file, Settings(threads=threads), trial(block), [None, 1])
+    for finding in (ended, again):
+        assert finding.reason is not None
+        assert finding.reason.startswith("llama.cpp ends the process (GGML_ASSERT")
+
+
+def test_after_a_way_that_fails_the_next_is_tried(tiny: Callable[[str], Path], threads: int) -> None:
+    block = Block(tiny("mamba"), pool(TEXTS))
+    failed, good = try_in_child(block.file, Settings(threads=threads), trial(block), [None, 16])
+    assert "could not evaluate a batch" in str(failed.reason)
+    assert (good.states, good.reason) == (16, None)
 
 
 def test_what_was_checked_is_remembered(

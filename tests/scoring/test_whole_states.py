@@ -18,6 +18,7 @@ from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import Model, Settings
 from delift_cli.prompt.trie import Sequences
 from delift_cli.scoring import job
+from delift_cli.scoring.embeddings import embed_texts
 from delift_cli.scoring.whole_states import FILLED_SHARE, LayOutRows, Rows
 
 FAMILIES = {  # name: architecture, experts, whole states
@@ -179,12 +180,18 @@ def test_two_contexts_and_an_interruption_give_the_same_bytes(tiny: Callable[...
 def test_from_records_to_a_subset(tiny: Callable[..., Path], tmp_path: Path) -> None:
     file = tmp_path / "pool.jsonl"
     file.write_bytes(jsonl([{"prompt": prompt, "response": response} for prompt, response in TEXTS[:4] + TEXTS[6:8]]))
-    model = ("-m", tiny("falcon-h1"), *QUICK)
-    scored = delift("score", file, *model, "-o", tmp_path / "a", "--budget", "60%", "--json")
+    scored = delift("score", file, "-m", tiny("falcon-h1"), *QUICK, "-o", tmp_path / "a")
     assert scored.code == 0, scored.err
-    assert job.read_manifest(tmp_path / "a")["run"]["states"] == 16
-    assert delift("score", file, *model, "-o", tmp_path / "a", "--continue", "--budget", "100%").code == 0
+    assert job.read_manifest(tmp_path / "a")["run"] == {"batch": 512, "states": 16}
     assert len(delift("select", tmp_path / "a", "-k", "3").out.splitlines()) == 3
+
+
+def test_embeddings_are_those_of_each_text_alone(tiny: Callable[..., Path], threads: int) -> None:
+    block = Block(tiny("falcon-h1"), pool(TEXTS))
+    engine = job.Engine(block.file, "as-is", None, Settings(threads=threads, batch=64, states=2))
+    together = embed_texts(engine, block.examples.prefixes, lambda done: None)
+    alone = [embed_texts(engine, [prefix], lambda done: None) for prefix in block.examples.prefixes[:3]]
+    np.testing.assert_allclose(together[:, :3], np.concatenate(alone, axis=1), atol=2e-3)
 
 
 def test_a_pair_without_a_number_is_named(
