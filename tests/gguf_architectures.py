@@ -342,13 +342,17 @@ def _tensors(described: gguf.GGUFWriter) -> list[tuple[str, tuple[int, ...], int
 
 def _values(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
     noise = rng.normal(size=shape)
-    if "ssm_a" in name:  # a state decays
-        return -np.abs(noise) - 0.05
+    if "ssm_a" in name:  # a state decays, slowly enough to tell of an example after a prompt
+        return -0.02 * np.abs(noise) - 0.01
+    if name.endswith("scale"):  # of weights in four bits; these are not
+        return np.ones(shape)
+    if name.endswith(("time_mix_decay.weight", "time_mix_w0.weight")):
+        return 0.1 * noise - 4.0
     if "norm" in name and name.endswith(".weight"):
         return 1.0 + 0.1 * noise
     if name.startswith("token_embd"):  # small, so that what the blocks add to it counts
         return 0.05 * noise
     if len(shape) == 1 or name.endswith(".bias"):
         return 0.1 * noise
-    scale = 3.0 if name.startswith("output") else 1.5
+    scale = 3.0 if name.startswith("output") else 1.0
     return scale * noise / np.sqrt(shape[-1])

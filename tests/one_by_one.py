@@ -120,7 +120,10 @@ class Block:
 class Alone:
     """One sequence at a time through llama.cpp's low-level interface, and NumPy in float64."""
 
-    def __init__(self, path: Path, *, threads: int, kv_type: str = "f16", flash_attention: str = "auto") -> None:
+    def __init__(
+        self, path: Path, *, threads: int, kv_type: str = "f16", flash_attention: str = "auto", batch: int = 1024
+    ) -> None:
+        self._size = batch
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
         self._n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         parameters = llama_cpp.llama_context_default_params()
@@ -137,20 +140,22 @@ class Alone:
         llama_cpp.llama_model_free(self._model)
 
     def log_probabilities(self, tokens: list[int], response: int) -> np.ndarray:
-        """ln p of the last `response` tokens."""
+        """ln p of the last `response` tokens, evaluated `batch` at a time."""
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
-        batch = self._batch
-        batch.n_tokens = len(tokens)
-        for at, token in enumerate(tokens):
-            batch.token[at], batch.pos[at], batch.n_seq_id[at], batch.seq_id[at][0] = token, at, 1, 0
-            batch.logits[at] = True
-        assert llama_cpp.llama_decode(self._context, batch) == 0
         given = []
-        for at in range(len(tokens) - response, len(tokens)):
-            row = llama_cpp.llama_get_logits_ith(self._context, at - 1)
-            logits = np.ctypeslib.as_array(row, (self._n_vocab,)).astype(np.float64)
-            top = logits.max()
-            given.append(logits[tokens[at]] - top - np.log(np.exp(logits - top).sum()))
+        for start in range(0, len(tokens), self._size):
+            part = tokens[start : start + self._size]
+            batch = self._batch
+            batch.n_tokens = len(part)
+            for at, token in enumerate(part):
+                batch.token[at], batch.pos[at], batch.n_seq_id[at], batch.seq_id[at][0] = token, start + at, 1, 0
+                batch.logits[at] = True
+            assert llama_cpp.llama_decode(self._context, batch) == 0
+            for at in range(max(len(tokens) - response - 1 - start, 0), min(len(tokens) - 1 - start, len(part))):
+                row = llama_cpp.llama_get_logits_ith(self._context, at)
+                logits = np.ctypeslib.as_array(row, (self._n_vocab,)).astype(np.float64)
+                top = logits.max()
+                given.append(logits[tokens[start + at + 1]] - top - np.log(np.exp(logits - top).sum()))
         return np.array(given)
 
     def measure(self, *parts: npt.NDArray[np.int32]) -> tuple[float, float]:

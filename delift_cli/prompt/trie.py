@@ -48,6 +48,20 @@ class Sequences(NamedTuple):
             _joined_masks(pairs, scored),
         )
 
+    def scored_places(self, sequence: int) -> Int64:
+        """Where the scored tokens of a sequence stand in it."""
+        return np.flatnonzero(self.scored[self.bounds[sequence] : self.bounds[sequence + 1]])
+
+    def taken(self, order: Int64) -> Sequences:
+        """Some of the sequences."""
+        parts = [slice(*self.bounds[at : at + 2].tolist()) for at in order.tolist()]
+        firsts = self.response[order].tolist()
+        texts = [self.tokens[part] for part in parts]
+        return Sequences.join(
+            [(text[:first], text[first:]) for text, first in zip(texts, firsts, strict=True)],
+            [self.scored[part][first:] for part, first in zip(parts, firsts, strict=True)],
+        )
+
     def sorted_order(self) -> Int64:
         """Indices that put the sequences in lexicographic order; equal ones keep theirs."""
         keys = [

@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,11 @@ from .pairs import TargetTokens, row_scorer
 
 PAIRS = 4  # that are tried
 LONG = 384  # tokens of a pair beyond which a shorter one is tried, where there is one
-FLOOR = 0.003  # nats a token: two ways that are nearer than that agree
-NOISE = 4.0  # or nearer than so many times what two batch sizes differ by, a pair at a time
-CONTRADICTION = 0.1  # nats a token: two batch sizes that differ by more contradict each other
+EXACT, ROUNDED = 0.003, 0.02  # nats a token: ways that are nearer than that agree, by the type of the weights
+EXACT_WEIGHTS = ("F32", "F16", "BF16")  # with others llama.cpp rounds what it multiplies by to eight bits
+NOISE = 4.0  # they agree as well within so many times what two batch sizes differ by, each pair alone
+CONTRADICTION = 0.5  # nats a token: two batch sizes that differ by more contradict each other
+PIECES = (2, 5)  # what a pair alone is cut into, to see that
 PATIENCE = 900.0  # seconds that a child may take, loading included
 
 
@@ -77,14 +80,12 @@ def some_pairs(examples: EncodedExamples, targets: TargetTokens) -> Trial:
     short = by_length[targets.lengths[by_length] + len(examples.prefixes[at]) <= LONG]
     usable = short if len(short) else by_length[:1]
     chosen = np.sort(usable[np.unique(np.linspace(0, len(usable) - 1, PAIRS).astype(int))])
-    sequences, _ = targets.behind(examples.systems[at], chosen, _taken)
+    sequences, _ = targets.behind(examples.systems[at], chosen, _as_they_are)
     return Trial(examples.prefixes[at], sequences)
 
 
-def _taken(sequences: Sequences, order: npt.NDArray[np.int64]) -> Sequences:
-    texts = [sequences.tokens[sequences.bounds[at] : sequences.bounds[at + 1]] for at in order.tolist()]
-    first = sequences.response[order].tolist()
-    return Sequences.join([(text[:start], text[start:]) for text, start in zip(texts, first, strict=True)])
+def _as_they_are(sequences: Sequences, order: npt.NDArray[np.int64]) -> Sequences:
+    return sequences.taken(order)
 
 
 # ---------------------------------------------------------------------- in this process
@@ -105,32 +106,31 @@ def try_ways(file: ModelFile, settings: Settings, trial: Trial, ways: Sequence[i
 def _try_way(file: ModelFile, settings: Settings, trial: Trial) -> Finding:
     count = len(trial.sequences.response)
     with Model(file, settings, cells=2 * trial.cells + settings.batch) as model:
-        size = min(settings.batch, 256)
-        alone, again = (_alone(model, trial, size) for size in (size, max(1, size // 4)))
+        alone = _alone(model, trial, 1)
+        noise = max(float(np.abs(alone - _alone(model, trial, pieces)).max()) for pieces in PIECES)
         scorer = row_scorer(model, threading.Event())
         scorer.keep_head(trial.prefix[: len(trial.prefix) // 2])
         layout = scorer.lay_out(trial.sequences, np.arange(count))
         batched = scorer.row(trial.prefix, layout).logprob
-    noise, apart = float(np.abs(alone - again).max()), float(np.abs(alone - batched).max())
-    reason = None
+    apart, reason = float(np.abs(alone - batched).max()), None
+    floor = EXACT if file.quantization() in EXACT_WEIGHTS else ROUNDED
     if noise > CONTRADICTION:
         reason = (
-            f"the same pair alone, in batches of {size} and {size // 4} tokens, gets log-probabilities "
-            f"{noise:.2g} nats a token apart"
+            f"the same pair alone, in one batch and in {PIECES[-1]}, gets log-probabilities {noise:.2g} nats a token "
+            "apart"
         )
-    elif apart > max(FLOOR, NOISE * noise):
+    elif apart > max(floor, NOISE * noise):
         reason = f"pairs behind one prefix get log-probabilities {apart:.2g} nats a token off those of each pair alone"
     return Finding(settings.states, apart, noise, reason)
 
 
-def _alone(model: Model, trial: Trial, size: int) -> npt.NDArray[np.float32]:
-    """Mean log-probability of each pair in a fresh sequence: `size` tokens at a time, with the logits of all."""
+def _alone(model: Model, trial: Trial, pieces: int) -> npt.NDArray[np.float32]:
+    """Mean log-probability of each pair in a fresh sequence, in so many batches or more, with the logits of all."""
     means = []
     sequences = trial.sequences
-    for start, stop, first in zip(
-        sequences.bounds[:-1].tolist(), sequences.bounds[1:].tolist(), sequences.response.tolist(), strict=True
-    ):
+    for at, (start, stop) in enumerate(pairwise(sequences.bounds.tolist())):
         tokens = np.concatenate([trial.prefix, sequences.tokens[start:stop]])
+        size = min(-(-len(tokens) // pieces), model.settings.batch)
         model.clear()
         parts = []
         for begin in range(0, len(tokens) - 1, size):
@@ -140,7 +140,7 @@ def _alone(model: Model, trial: Trial, size: int) -> npt.NDArray[np.float32]:
             logits = model.decode(part, positions, 0 * one, one, one.astype(np.bool_))
             following = tokens[begin + 1 : begin + 1 + len(part)]
             parts.append(token_logprobs(logits, np.arange(len(part)), following))
-        given = np.concatenate(parts)[len(trial.prefix) + first - 1 :]
+        given = np.concatenate(parts)[len(trial.prefix) + sequences.scored_places(at) - 1]
         means.append(measures_of(given, np.array([0, len(given)])).logprob[0])
     model.clear()
     return np.array(means, np.float32)

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
-from ..compiled import jit
 from ..model.llama import Model
 from ..prompt.template import Tokens
 from ..prompt.trie import Sequences
@@ -61,30 +61,30 @@ class LayOutRows:
 
     def __call__(self, sequences: Sequences, order: npt.NDArray[np.int64]) -> Rows:
         texts = [sequences.tokens[sequences.bounds[at] : sequences.bounds[at + 1]] for at in order.tolist()]
-        first = sequences.response[order]
-        shared = _shared(texts[0], texts[-1], int(first.min()) - 1)  # sorted: all between them share it too
+        scored = [sequences.scored_places(at) for at in order.tolist()]
+        limit = min(int(places[0]) for places in scored) - 1
+        shared = _shared(texts[0], texts[-1], limit)  # they are sorted: all between them share it too
         lengths = np.array([len(text) for text in texts], np.int64) - 1 - shared  # nothing is predicted from the last
         by_length = np.argsort(lengths, kind="stable")
         parts, blocks, filled = [texts[0][:shared]], [], shared
-        begins = np.empty(len(texts), np.int64)
+        begins = [0] * len(texts)
         for group in self._groups(lengths[by_length]):
-            members = by_length[group]
+            members = by_length[group].tolist()
             length = int(lengths[members[-1]])
             block = np.empty((len(members), length), np.int32)
-            for row, at in enumerate(members.tolist()):
+            for row, at in enumerate(members):
                 block[row, : lengths[at]] = texts[at][shared:-1]
                 block[row, lengths[at] :] = texts[at][-1]
                 begins[at] = filled + row * length
             parts.append(block.ravel())
             blocks.append(Block(filled, len(members), length))
             filled += block.size
-        places = [np.flatnonzero(sequences.scored[sequences.bounds[at] : sequences.bounds[at + 1]]) for at in order]
-        bounds = np.concatenate([[0], np.cumsum([len(scored) for scored in places])]).astype(np.int64)
-        source = np.concatenate([begin - 1 - shared + scored for begin, scored in zip(begins, places, strict=True)])
-        token = np.concatenate([text[scored] for text, scored in zip(texts, places, strict=True)])
+        source = np.concatenate([places - 1 - shared + begin for places, begin in zip(scored, begins, strict=True)])
+        token = np.concatenate([text[places] for text, places in zip(texts, scored, strict=True)])
         edges = np.argsort(source)
         response_edge = np.empty(len(edges), np.int64)
         response_edge[edges] = np.arange(len(edges))
+        bounds = np.concatenate([[0], np.cumsum([len(places) for places in scored])])
         return Rows(np.concatenate(parts), shared, blocks, source[edges], token[edges], response_edge, bounds)
 
     def _groups(self, lengths: npt.NDArray[np.int64]) -> Iterator[slice]:
@@ -105,7 +105,7 @@ def _shared(first: Tokens, last: Tokens, limit: int) -> int:
     return int(different[0]) if len(different) else limit
 
 
-@jit()
+@numba.njit(cache=True)
 def _partition(lengths, states, batch, cost):  # type: ignore[no-untyped-def]
     """Where the group that begins at each place stops, for the least tokens + cost × groups; and those tokens."""
     count = len(lengths)
