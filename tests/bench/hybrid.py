@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 from gguf_architectures import write_architecture  # noqa: E402
 
-WIDTH, HEADS, LAYERS, INNER = 1024, 16, 6, 3072
+WIDTH, HEADS, LAYERS, INNER = 1024, 16, 4, 3072
+RECORDS = 24  # of the samples, each before all of them
 ATTENTION = 4  # one layer in so many attends, where an architecture leaves it open
 EXPERTS = {"qwen3next": True}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -69,6 +71,7 @@ def measure(architecture: str, folder: Path, settings: Settings, seconds: float)
     write_architecture(path, architecture, experts=EXPERTS.get(architecture, False), changes=shape(architecture))
     file = ModelFile(path)
     records = read_records(str(ROOT / "samples" / "pool.jsonl"))
+    records = replace(records, records=records.records[:RECORDS])
     template = load_template(None, file.template, file.vocabulary)
     inputs = job.prepare(records, None, template, context=4096, truncate=False, skip_invalid=False)
     examples, targets = inputs.encoded_examples, inputs.target_tokens
