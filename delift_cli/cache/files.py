@@ -123,11 +123,11 @@ def replace_file(path: Path, content: Content) -> None:
     sync_directory(path.parent)
 
 
-def write_files(folder: Path, contents: Mapping[str, Content | Path]) -> None:
+def write_files(folder: Path, contents: Mapping[str, Content | Path], path: Path) -> None:
     """New files, also in folders of this folder; they are on disk when this returns.
 
     The room for all of them is taken before the first is written. In place of a content may stand the path of a file
-    that is to get this second name (a copy where the file system knows no hard links).
+    that is to get this second name (a copy where the file system knows no hard links). `path` is the cache's.
 
     Raises:
         RunError: there is not so much room.
@@ -145,7 +145,7 @@ def write_files(folder: Path, contents: Mapping[str, Content | Path]) -> None:
                 os.close(file)
     except OSError as error:
         if error.errno in _FULL:
-            raise no_room(folder.parent, sum(content.size for content in written.values()), error) from None
+            raise no_room(path, sum(content.size for content in written.values()), error) from None
         raise
     for name, content in written.items():
         file = open_file(folder / name, os.O_WRONLY)

@@ -82,7 +82,7 @@ def _create(path: Path, place: Path, manifest: dict[str, Any], contents: Content
             _drop_drafts(place)
             os.mkdir(draft)
             lock = take_lock(draft)
-            write_files(draft, contents)
+            write_files(draft, contents, path)
             write_manifest(draft, manifest)
             try:
                 os.rename(draft, place)
@@ -224,7 +224,7 @@ def renew(present: Stored, manifest: dict[str, Any], contents: Contents) -> None
     with disk(path):
         try:
             os.mkdir(folder)
-            write_files(folder, contents)
+            write_files(folder, contents, path)
             sync_directory(path)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)

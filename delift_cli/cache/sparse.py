@@ -383,7 +383,8 @@ class SparseWriter(SparseCache, Writing):
         try:
             with disk(self.path):
                 os.mkdir(draft)
-                write_files(draft, round_contents(asked, {"indptr": indptr, "targets": targets, "source": source}))
+                planned = {"indptr": indptr, "targets": targets, "source": source}
+                write_files(draft, round_contents(asked, planned), self.path)
                 os.rename(draft, folder)
                 sync_directory(self.folder)
         except BaseException:
