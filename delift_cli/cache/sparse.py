@@ -383,7 +383,7 @@ class SparseWriter(SparseCache, Writing):
         try:
             with disk(self.path):
                 os.mkdir(draft)
-                planned = {"indptr": indptr, "targets": targets, "source": source}
+                planned: dict[str, npt.NDArray[Any]] = {"indptr": indptr, "targets": targets, "source": source}
                 write_files(draft, round_contents(asked, planned), self.path)
                 os.rename(draft, folder)
                 sync_directory(self.folder)
