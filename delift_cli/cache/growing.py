@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import re
@@ -179,14 +180,19 @@ def recognise(there: Sequence[Record], now: Sequence[Record]) -> npt.NDArray[np.
 
     Of copies the first is the first, and so on.
     """
-    places: dict[Any, list[int]] = {}
+    places: dict[bytes, list[int]] = {}
     for place in reversed(range(len(there))):
-        places.setdefault((there[place].turns, there[place].tools), []).append(place)
+        places.setdefault(_content(there[place]), []).append(place)
     found = np.full(len(now), -1, np.int64)
     for place, record in enumerate(now):
-        if same := places.get((record.turns, record.tools)):
+        if same := places.get(_content(record)):
             found[place] = same.pop()
     return found
+
+
+def _content(record: Record) -> bytes:
+    """A digest of everything that is shown or scored of a record."""
+    return hashlib.blake2b(repr((record.turns, record.tools)).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _with_counts(
