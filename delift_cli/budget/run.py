@@ -128,6 +128,7 @@ class Run:
         goal, rounds_left, _ = rounds.pending(cache, self.budget, cache.shape)
         if cache.complete and (rounds_left == 0 or (not timed and goal <= cache.planned)):
             return Work(), "budget"  # nothing to do: the model need not be loaded
+        cache.reserve(0 if timed else goal - cache.planned)
         report = counting(progress, "embeddings", cache.shape[0])
         embedded = embeddings_of(cache, lambda: (self.engine, self.template), report)
         targets = self.inputs.target_tokens

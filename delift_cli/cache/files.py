@@ -172,6 +172,20 @@ def link(path: Path, name: Path) -> bool:
     return True
 
 
+def take_room(file: Path, size: int, path: Path) -> None:
+    """A new file of so many bytes, for whose sake the room is taken; RunError where the cache at `path` has none."""
+    room = open_file(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        _reserve(room, size)
+    except OSError as error:
+        os.unlink(file)
+        if error.errno in _FULL:
+            raise no_room(path, size, error) from None
+        raise
+    finally:
+        os.close(room)
+
+
 def _fill(file: int, content: Content) -> None:
     offset = 0
     for chunk in content.chunks:

@@ -63,6 +63,7 @@ def claim(path: Path, manifest: dict[str, Any], contents: Callable[[], Contents]
     lock = lock or take_lock(path)
     try:
         with disk(path):
+            _drop_drafts(place)
             tidy(path, read_manifest(path))
         yield lock
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import pickle
@@ -22,8 +23,10 @@ from delift_cli.cache import sidecar, sparse
 from delift_cli.cache.dense import Cache
 from delift_cli.cache.files import header, may_append, open_array
 from delift_cli.cache.sparse import Asked, SparseCache, open_sparse_for_scoring
+from delift_cli.cache.stored_round import plan_digest
 from delift_cli.cache.verification import examine, repaired
 from delift_cli.errors import DeliftError, InputError, RunError
+from delift_cli.selection.first_gains import gains_file
 
 PACKAGE = Path(manifests.__file__).parents[1]
 POOL = pairs(*range(6))
@@ -323,7 +326,7 @@ def test_fields_of_a_plan_that_are_wrong_or_lacking(tmp_path: Path) -> None:
     for way in every_place(clean):
         for wrong in (..., *WRONG, [2**63], ["a"], 2**70 * 1.0):
             plan = changed(clean, way, wrong)
-            file.write_bytes(orjson.dumps(plan | {"checksum": sparse._digest(plan)}))
+            file.write_bytes(orjson.dumps(plan | {"checksum": plan_digest(plan)}))
             refused += 1
             with in_one_line():
                 cache = SparseCache(path)
@@ -335,3 +338,38 @@ def test_fields_of_a_plan_that_are_wrong_or_lacking(tmp_path: Path) -> None:
         file.write_bytes(bad)
         with pytest.raises(InputError, match=r"round-1 is damaged: plan\.json"):
             SparseCache(path)
+
+
+# ---- while another process writes
+
+
+def test_what_is_kept_is_named_by_the_state_that_was_read(tmp_path: Path) -> None:
+    """Pairs are scored between reading a cache and keeping what came of it: that is of the earlier state."""
+    path = make_sparse(tmp_path / "c")
+    with open_sparse(path) as writer:
+        writer.forget_pairs(writer.rounds[1], 3)
+        reader = SparseCache(path)
+        name, pairs_read = gains_file(reader, [reader], objective="fl"), reader.pairs()
+        some = np.array([0.75, 0.5], np.float32)
+        writer.write_pairs(writer.rounds[1], 3, some, -some)
+        assert gains_file(reader, [reader], objective="fl") == name
+        for before, now in zip(pairs_read, reader.pairs(), strict=True):
+            np.testing.assert_array_equal(before, now)
+        assert len(pairs_read.example) == 22
+        later = SparseCache(path)
+        assert gains_file(later, [later], objective="fl") != name
+        assert len(later.pairs().example) == 24
+
+
+def test_room_for_all_rounds_is_taken_before_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_sparse(tmp_path / "c")
+    with open_sparse(path) as writer:
+        writer.reserve(1000)
+        assert (path / ".room.draft").stat().st_size == 13_000
+        nothing = np.zeros(2, np.int32), np.zeros(2, np.uint8)
+        writer.begin_round(Asked("50%", 24, 1, 0, 6, 6), np.array([0, 2, 2, 2, 2, 2, 2]), *nothing)
+        assert (path / ".room.draft").stat().st_size == 998 * 13
+        monkeypatch.setattr(os, "posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        with pytest.raises(RunError, match=r"no space left for .*: 65\.0 MB are needed and [\d,.]+ MB are free"):
+            writer.reserve(5_000_000)
+    assert not (path / ".room.draft").exists()
