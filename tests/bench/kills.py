@@ -26,16 +26,19 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--only", action="append", choices=[scenario.name for scenario in SCENARIOS], help="these runs")
+    parser.add_argument("--steps", type=int, help="kill within so many file operations; default all, counted first")
     options = parser.parse_args()
+    scenarios = [scenario for scenario in SCENARIOS if scenario.name in (options.only or [scenario.name])]
     rng, started = random.Random(options.seed), time.monotonic()
     kills, runs, wrong = Counter[str](), Counter[str](), 0
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder))
-        for scenario in SCENARIOS:
+        bench = Bench(Path(folder), scenarios, options.steps)
+        for scenario in scenarios:
             name = scenario.name
             print(f"{name}: {bench.steps[name]} file operations, {bench.seconds[name]:.2f} s uninterrupted", flush=True)
         while kills.total() < options.kills and time.monotonic() - started < options.seconds:
-            scenario = SCENARIOS[runs.total() % len(SCENARIOS)]
+            scenario = scenarios[runs.total() % len(scenarios)]
             killed, fault = bench.trial(scenario, rng)
             kills[scenario.name] += killed
             runs[scenario.name] += 1
