@@ -17,8 +17,6 @@ from tiny_runs import pairs, score, tree
 from delift_cli.cache.sparse import SparseCache, layout_of, open_cache
 from delift_cli.errors import DeliftError
 
-os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # the one that survives a fork
-
 START, APPENDED, EDITED = [*range(10)], [*range(13)], [0, 11, 1, 3, 2, 4, 5, 12, 7, 8, 9]
 SHARE, MORE = ("--budget", "45%"), ("--continue", "--budget", "+20%")
 NOT_COMPARED = ("lock", "llama.cpp.log")

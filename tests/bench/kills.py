@@ -9,6 +9,7 @@ random moment.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+os.environ["NUMBA_THREADING_LAYER"] = "workqueue"  # the one that survives a fork
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from killed_runs import SCENARIOS, Bench
