@@ -71,6 +71,10 @@ def _numbers(value: Any) -> bool:
     return value is None or (isinstance(value, dict) and all(type(number) in (int, float) for number in value.values()))
 
 
+def _roles(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(isinstance(role, str) for role in value.values()))
+
+
 def _file_names(value: Any) -> bool:
     return isinstance(value, list) and all(_name(name) for name in value)
 
@@ -94,6 +98,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {  # what every manifest has, and wh
     "weights.type": _name,
     "weights.deviation": _numbers,
     "run.batch": _whole,
+    "run.states": _optional_text,
     "run.states": _optional_whole,  # not in caches from before there were hybrid models
     "metric": _object,
     "settings": _object,
@@ -102,6 +107,8 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {  # what every manifest has, and wh
     "settings.truncate": _optional_whole,
     "settings.max_response_tokens": _optional_whole,
     "fields": _object,
+    "fields.turns": _optional_text,
+    "fields.roles": _roles,
 }
 _THERE = ("fields.prompt", "fields.response", "settings.truncate", "weights.deviation")  # also where it is null
 _FIELDS_OF_VERSION: dict[int, dict[str, Callable[[Any], bool]]] = {

@@ -305,6 +305,8 @@ def test_fields_of_a_manifest_that_are_wrong_or_lacking(tmp_path: Path, kind: st
     path = MAKE[kind](tmp_path / "c")
     clean = (path / "manifest.json").read_bytes()
     there = orjson.loads(clean)
+    there["fields"] |= {"turns": "last", "roles": {}}
+    there["run"]["states"] = None
     for way in every_place({name: value for name, value in there.items() if name != "checksum"}):
         for wrong in (..., *WRONG):
             manifests.write_manifest(path, changed(there, way, wrong))
