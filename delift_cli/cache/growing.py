@@ -210,10 +210,10 @@ def said(path: Path, present: Stored, found: Reuse, kept: int, scored: int) -> s
     parts = []
     for role, old, count in zip(("examples", "targets"), found, present.shape, strict=True):
         recognised = int((old >= 0).sum())
-        parts.append(f"{recognised:,} of {count:,} {role} are recognised, {len(old) - recognised:,} are new")
-    if present.square and len(set(parts)) == 2 and parts[0].split()[0] == parts[1].split()[0]:
-        parts = [parts[0].replace("examples", "records")]
-    return f"{path}: {'; '.join(parts)}: {kept:,} of the {scored:,} pairs scored before are used again"
+        what = "records" if present.square else role
+        parts.append(f"{recognised:,} of {count:,} {what} recognised, {len(old) - recognised:,} new")
+    told = "; ".join(dict.fromkeys(parts))
+    return f"{path}: {told}; {kept:,} of the {scored:,} pairs that were scored are used again"
 
 
 def scattered(values: npt.NDArray[Any], old: npt.NDArray[np.int64], empty: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -98,7 +98,6 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {  # what every manifest has, and wh
     "weights.type": _name,
     "weights.deviation": _numbers,
     "run.batch": _whole,
-    "run.states": _optional_text,
     "run.states": _optional_whole,  # not in caches from before there were hybrid models
     "metric": _object,
     "settings": _object,

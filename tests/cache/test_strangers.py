@@ -21,7 +21,7 @@ from tiny_runs import DESCRIPTION, delift, make_cache, open_cache, pairs, record
 from delift_cli.cache import manifest as manifests
 from delift_cli.cache import sidecar, sparse
 from delift_cli.cache.dense import Cache
-from delift_cli.cache.files import header, may_append, open_array
+from delift_cli.cache.files import header, may_append, network_file_system, open_array
 from delift_cli.cache.sparse import Asked, SparseCache, open_sparse_for_scoring
 from delift_cli.cache.stored_round import plan_digest
 from delift_cli.cache.verification import examine, repaired
@@ -375,3 +375,12 @@ def test_room_for_all_rounds_is_taken_before_the_first(tmp_path: Path, monkeypat
         with pytest.raises(RunError, match=r"no space left for .*: 65\.0 MB are needed and [\d,.]+ MB are free"):
             writer.reserve(5_000_000)
     assert not (path / ".room.draft").exists()
+
+
+def test_network_file_systems_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert network_file_system(tmp_path) is None
+    mounts = f"/dev/vda / ext4 rw 0 0\nhost:/data {tmp_path} nfs4 rw 0 0\nnone {tmp_path}/local tmpfs rw 0 0\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: mounts)
+    assert network_file_system(tmp_path / "c") == "nfs4"
+    assert network_file_system(tmp_path / "local" / "c") is None
+    assert network_file_system(Path("/elsewhere")) is None
