@@ -33,7 +33,11 @@ from .stored import Stored, compare, other_cache
 Contents = Mapping[str, Content | Path]  # of new files, by name; a path: that file gets this second name
 UNLOCKED_SECONDS = 60.0  # after which a draft without a lock is no longer being begun
 _ROUND = re.compile(r"round-[1-9]\d*")
-_OWN = re.compile(r"[a-z_]+\.(npy|jsonl|ids\.json)(\.grown)?|round-[1-9]\d*")  # what a generation consists of
+_GENERATION = re.compile(r"generation-[1-9]\d*")
+_ARRAYS = "distance|logprob|base_distance|base_logprob|base_crc|example_tokens|response_tokens|rows|known"
+_FILE = rf"({_ARRAYS})\.npy|(examples|targets)\.(jsonl|ids\.json)"
+_OWN = re.compile(rf"{_FILE}|round-[1-9]\d*")  # what a generation consists of: nothing else is ever removed
+_DRAFT = re.compile(rf"({_FILE})\.grown|manifest\.json\.new|\.(.*\.(draft|settling)|round-[1-9]\d*)")
 
 
 class Reuse(NamedTuple):
@@ -150,13 +154,14 @@ def reuse(
     """
     compare(present, manifest)
     sets = {"examples": examples, **({} if targets is None else {"targets": targets})}
-    same = {role: present.record_bytes(role) == lines(records) for role, records in sets.items()}
+    now = {role: lines(records) for role, records in sets.items()}
+    same = {role: present.record_bytes(role) == now[role] for role in sets}
     ids_same = all(present.id_bytes(role) == ids(records) for role, records in sets.items())
     there: dict[str, npt.NDArray[np.int64]] = {}
     for role, records in sets.items():
         if same[role]:
             there[role] = np.arange(len(records.records))
-        elif lines(records).startswith(present.record_bytes(role)):  # added to at the end
+        elif now[role].startswith(present.record_bytes(role)):  # added to at the end
             old = present.manifest[role]["count"]
             there[role] = np.where(np.arange(len(records.records)) < old, np.arange(len(records.records)), -1)
         else:
@@ -246,16 +251,12 @@ def tidy(path: Path, manifest: dict[str, Any]) -> None:
     if manifest["files"] != HERE:
         _settle(path, manifest)
         manifest = read_manifest(path)
-    for debris in path.iterdir():
-        old = debris.name.startswith("generation-") and debris.name != manifest["files"]
-        draft = debris.name.startswith(".") and (
-            debris.name.endswith((".draft", ".settling")) or _ROUND.fullmatch(debris.name[1:])
-        )
-        grown = debris.name.endswith(".grown") and debris.name not in {
-            f"{name}.grown" for name in manifest.get("pending", ())
-        }
-        if old or draft or grown or debris.name == "manifest.json.new":
-            _remove(debris)
+    pending = {f"{name}.grown" for name in manifest.get("pending", ())}
+    for folder in {path, path / manifest["files"]}:
+        for debris in folder.iterdir():
+            old = _GENERATION.fullmatch(debris.name) and debris.name != manifest["files"]
+            if old or (_DRAFT.fullmatch(debris.name) and debris.name not in pending):
+                _remove(debris)
     for kept in (path / GAINS, path / BASELINES):
         if is_folder(kept):
             for unfinished in kept.glob(".*.draft"):

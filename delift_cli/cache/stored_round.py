@@ -166,16 +166,14 @@ class StoredRound:
 
     def damaged_examples(self) -> list[int]:
         """Examples whose pairs are not what was written, or no numbers."""
-        found = []
-        for example, (done, crc) in enumerate(self.rows.tolist()):
-            at = self.pairs_of(example)
-            good = not crc
-            if done:
-                numbers = np.isfinite(self.distance[at]).all() and np.isfinite(self.logprob[at]).all()
-                good = numbers and self.checksum(example) == crc
-            if not good:
-                found.append(example)
-        return found
+        done, crc = self.rows["done"] > 0, self.rows["crc"]
+        bad = ~done & (crc != 0)
+        wrong = ~(np.isfinite(self.distance) & np.isfinite(self.logprob))
+        owner = np.repeat(np.arange(self.shape[0]), np.diff(self.indptr))[wrong]
+        bad[owner] |= done[owner]
+        for example in np.flatnonzero(done & ~bad).tolist():
+            bad[example] = self.checksum(example) != crc[example]
+        return np.flatnonzero(bad).tolist()
 
     def _plan(self, version: int) -> tuple[Asked, dict[str, int]]:
         try:

@@ -929,3 +929,45 @@ def test_mismatch_through_the_command(tmp_path: Path) -> None:
     ):
         assert field in score(pool, "-o", path, *options).refusal()
     assert array_bytes(path) == before
+
+
+def test_what_the_user_keeps_in_a_cache_stays(tmp_path: Path) -> None:
+    path = make_cache(tmp_path / "c", POOL)
+    mine = {
+        "subset.jsonl": b"mine",
+        "notes.npy": b"mine",
+        "rounds": b"mine",
+        "generation-x": b"mine",
+        "a.grown": b"mine",
+    }
+    for name, data in mine.items():
+        (path / name).write_bytes(data)
+    with open_cache(path, EDITS["all at once"][0]) as cache:
+        fill(cache)
+    there = tree(path)
+    assert {name: there[name] for name in mine} == mine
+
+
+def test_a_file_system_without_second_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the files of a changed cache stay in their folder, and everything else is the same."""
+
+    def no_link(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    want = make_cache(tmp_path / "fresh", MORE)
+    monkeypatch.setattr(os, "link", no_link)
+    path = make_cache(tmp_path / "c", pairs(*range(4)))
+    for data in (POOL, MORE):
+        with open_cache(path, data) as cache:
+            fill(cache)
+        with open_cache(path, data) as cache:
+            assert cache.complete
+            cache.check_rows()
+    assert Cache(path).manifest["files"] == "generation-3"
+    assert {name: data for name, data in tree(path / "generation-3").items()} == {
+        name: data for name, data in tree(want).items() if name not in ("lock", "manifest.json")
+    }
+    monkeypatch.undo()  # on another file system they take their places
+    with open_cache(path, MORE):
+        pass
+    assert tree(path) == tree(want)
