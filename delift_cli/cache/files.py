@@ -256,14 +256,14 @@ def _data_offset(file: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int
     descr = np.lib.format.dtype_to_descr(dtype)
     wanted = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape!r}, }}".encode("latin-1")
     if start[:8] != b"\x93NUMPY\x01\x00" or len(text) != length or text[-1:] != b"\n":
-        raise ValueError("it does not begin as an .npy file")
+        raise ValueError("does not begin as an .npy file")
     if text[:-1].rstrip(b" ") != wanted:
         held = _PLAIN_HEADER.match(text)
         what = f"{np.dtype(held[1].decode())} {held[2].decode()}" if held else "something else"
-        raise ValueError(f"it holds {what}, not {dtype} {shape}")
+        raise ValueError(f"holds {what}, not {dtype} {shape}")
     size, expected = os.fstat(file).st_size, 10 + length + math.prod(shape) * dtype.itemsize
     if size != expected:
-        raise ValueError(f"it has {size:,} bytes, not {expected:,}")
+        raise ValueError(f"has {size:,} bytes, not {expected:,}")
     return 10 + length
 
 
@@ -276,9 +276,10 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.
             if 0 in shape:
                 return np.empty(shape, dtype)
             return np.memmap(file, dtype, "r", offset, shape)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{path.parent} is damaged: {path.name}: {reason}") from None
+    except OSError as error:
+        raise InputError(f"{path.parent} is damaged: {path.name}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InputError(f"{path.parent} is damaged: {path.name} {error}") from None
 
 
 class ArrayFile:
@@ -294,7 +295,7 @@ class ArrayFile:
             self._offset = _data_offset(self.file, shape, self.dtype)
         except ValueError as error:
             os.close(self.file)
-            raise InputError(f"{path.parent} is damaged: {path.name}: {error}") from None
+            raise InputError(f"{path.parent} is damaged: {path.name} {error}") from None
 
     def write(self, element: int, values: npt.NDArray[Any]) -> None:
         """Write `values` from the array's element `element` (in C order) on."""

@@ -180,7 +180,7 @@ def _arrays(folder: Path, arrays: dict[str, _Array], repair: str = "what is left
         try:
             open_array(folder / f"{name}.npy", array.shape, array.dtype)
         except InputError as error:
-            yield Damage(_shown(folder, f"{name}.npy"), str(error).split(f"{name}.npy: ", 1)[-1], repair)
+            yield Damage(_shown(folder, f"{name}.npy"), str(error).split(f"{name}.npy", 1)[-1].lstrip(": "), repair)
 
 
 def _records(folder: Path, manifest: dict[str, Any]) -> Iterator[Damage]:

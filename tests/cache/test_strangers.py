@@ -231,7 +231,7 @@ def test_headers_are_compared_and_never_evaluated(tmp_path: Path, name: str) -> 
     for version in (b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00", b"PK\x03\x04aaaa"):
         text = HEADERS[name] + b" " * (117 - len(HEADERS[name])) + b"\n"
         file.write_bytes(version + len(text).to_bytes(2, "little") + text + bytes(144))
-        with pytest.raises(InputError, match=r"damaged: distance\.npy: it (holds|does not begin)") as refused:
+        with pytest.raises(InputError, match=r"damaged: distance\.npy (holds|does not begin)") as refused:
             open_array(file, (6, 6), np.float32)
         assert len(str(refused.value)) < len(str(tmp_path)) + 200
 
