@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 OPERATIONS = (
@@ -46,9 +46,26 @@ def died(step: int, work: Callable[[], object]) -> bool:
     return code == 9
 
 
-if __name__ == "__main__":  # python -m dying STEP score …: the command line, gone at that step
-    die_at(int(sys.argv[1]))
-    sys.argv = ["delift", *sys.argv[2:]]
-    from delift_cli.cli import main
+@contextmanager
+def failing_from(step: int, error: int) -> Iterator[None]:
+    """From the step with this number on every file operation fails with this error of the disk."""
+    left = step
 
-    main()
+    def before(call: Any) -> Any:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left < 0 and call.__name__ not in ("unlink", "rmdir"):
+                raise OSError(error, os.strerror(error))
+            return call(*args, **kwargs)
+
+        return counted
+
+    real = {name: getattr(os, name) for name in OPERATIONS if hasattr(os, name)}
+    for name, call in real.items():
+        setattr(os, name, before(call))
+    try:
+        yield
+    finally:
+        for name, call in real.items():
+            setattr(os, name, call)

@@ -12,41 +12,42 @@ STOPPED_SECONDS = 2.0  # a silence so long was a stop, if the process did next t
 IDLE_SHARE = 0.1
 
 
-class Clock:
-    """Seconds by `time.monotonic`, less those in which the process was stopped.
+class Stops:
+    """Seconds in which the process was stopped, by its ticks.
 
-    A machine that sleeps stops that clock by itself, and setting the time of day does not move it. A process that is
-    stopped (SIGSTOP, Ctrl-Z, a frozen container) shows by its ticks: none came, and it used no processor.
+    A machine that sleeps stops `time.monotonic` by itself, and setting the time of day does not move it. A process that
+    is stopped (SIGSTOP, Ctrl-Z, a frozen container) shows by its ticks: none came, and it used no processor.
     """
 
     def __init__(self) -> None:
-        self._stopped = 0.0
+        self._seconds = 0.0
         self._last = time.monotonic(), time.process_time()
 
-    def now(self) -> float:
+    def seconds(self) -> float:
+        """Up to now."""
         self.tick()
-        return time.monotonic() - self._stopped
+        return self._seconds
 
     def tick(self) -> None:
         """Has there been a stop since the last tick?"""
         now, worked = time.monotonic(), time.process_time()
         silence = now - self._last[0]
         if silence > STOPPED_SECONDS and worked - self._last[1] < IDLE_SHARE * silence:
-            self._stopped += silence - TICK_SECONDS
+            self._seconds += silence - TICK_SECONDS
         self._last = now, worked
 
 
 @contextmanager
-def working_time() -> Iterator[Callable[[], float]]:
-    """A `Clock`'s `now`, ticking in a thread of its own."""
-    clock, over = Clock(), threading.Event()
+def stops() -> Iterator[Callable[[], float]]:
+    """The seconds of `Stops`, which a thread of its own ticks for."""
+    counted, over = Stops(), threading.Event()
 
     def ticks() -> None:
         while not over.wait(TICK_SECONDS):
-            clock.tick()
+            counted.tick()
 
     threading.Thread(target=ticks, daemon=True).start()
     try:
-        yield clock.now
+        yield counted.seconds
     finally:
         over.set()

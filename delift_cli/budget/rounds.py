@@ -124,8 +124,8 @@ class Rounds:
         for_examples: is it for finding each example's best targets, or each target's best examples?
         embeddings: of examples and targets, as `embeddings_of` gives them; near ones are scored first.
         tokens_per_second: the expected rate, until there is a measured one. For a time only.
-        deadline: by `clock`; None for a budget that is not a time.
-        clock: seconds; see `clock.working_time`.
+        deadline: by `time.monotonic()`; None for a budget that is not a time.
+        stopped_seconds: those in which the process was stopped, which are not spent; see `clock.stops`.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Rounds:
         for_examples: bool = False,
         tokens_per_second: float = 0.0,
         deadline: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        stopped_seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.stopped = "budget"
         self._scoring = scoring
@@ -154,7 +154,7 @@ class Rounds:
         self._for_examples = for_examples
         self._rate = tokens_per_second
         self._deadline = deadline
-        self._clock = clock
+        self._stopped_seconds = stopped_seconds
 
     def rounds(self) -> Iterator[StoredRound]:
         """The round that was interrupted, if one was, then new ones, each planned when it is asked for."""
@@ -168,7 +168,7 @@ class Rounds:
         for rounds_left in range(left, 0, -1):
             if self._late():
                 return
-            started = self._clock()
+            started = self._now()
             if self._deadline is not None:
                 goal = self._affordable(rounds_left, planning)
                 check_budget(goal, cache.shape, budget, cache)
@@ -186,7 +186,7 @@ class Rounds:
                 return
             later = cache.later if cache.rounds else None
             new = plan.next_round(texts, known, goal, rounds_left=rounds_left, seed=self._seed, later=later)
-            planning = self._clock() - started
+            planning = self._now() - started
             if not len(new):
                 if self._deadline is not None and cache.planned < n * m:
                     self.stopped = "time"
@@ -201,7 +201,7 @@ class Rounds:
         """
         todo = np.random.default_rng(self._seed).permutation(part.todo).tolist()
         units = (Unit(example, part.targets[part.pairs_of(example)].astype(np.int64)) for example in todo)
-        before, started = self._scoring.work.tokens, self._clock()
+        before, started = self._scoring.work.tokens, self._now()
 
         def write(unit: Unit, measured: Measures) -> None:
             self._cache.write_pairs(part, unit.example, *measured)
@@ -212,15 +212,18 @@ class Rounds:
                 if self._late():
                     return
         if self._deadline is not None and todo:
-            self._rate = (self._scoring.work.tokens - before) / (self._clock() - started)
+            self._rate = (self._scoring.work.tokens - before) / (self._now() - started)
 
     def _before_last_round(self, known: Scored) -> Scored:
         """Scored pairs stand in the order of rounds."""
         count = len(known) - self._cache.rounds[-1].pairs_done
         return Scored(known.example[:count], known.target[:count], known.utility[:count], known.source[:count])
 
+    def _now(self) -> float:
+        return time.monotonic() - self._stopped_seconds()
+
     def _late(self) -> bool:
-        late = self._deadline is not None and self._clock() > self._deadline
+        late = self._deadline is not None and self._now() > self._deadline
         if late:
             self.stopped = "time"
         return late
@@ -228,7 +231,7 @@ class Rounds:
     def _affordable(self, rounds_left: int, planning: float) -> int:
         """Pairs in all that the time left is enough for."""
         assert self._deadline is not None
-        seconds = MARGIN * (self._deadline - self._clock()) - rounds_left * planning
+        seconds = MARGIN * (self._deadline - self._now()) - rounds_left * planning
         return self._cache.planned + cost(self._inputs, self._targets, self._scoring.lay_out).pairs(
             seconds * self._rate, rounds_left
         )

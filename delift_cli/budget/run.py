@@ -31,7 +31,7 @@ from ..scoring import job
 from ..scoring.embeddings import embeddings_of
 from ..scoring.pairs import Scoring, Work, lay_out_of
 from . import rounds
-from .clock import working_time
+from .clock import stops
 from .result import Expected, Scores
 
 ALL_PAIRS_SECONDS = 12 * 3600  # what a run may take that was not given a budget
@@ -103,10 +103,10 @@ class Run:
         with (
             job.open_sparse_cache(self.path, self.description, self.inputs) as cache,
             self._log(),
-            working_time() as clock,
+            stops() as stopped_seconds,
         ):
             self._say_first(cache)
-            work, stopped = self._rounds(cache, rate, progress, clock)
+            work, stopped = self._rounds(cache, rate, progress, stopped_seconds)
             if not cache.pairs_done:
                 text = self.budget.text if self.budget else ""
                 raise InputError(f"--budget {text} is over before the first pair was scored; give it more time")
@@ -120,7 +120,7 @@ class Run:
             self.say(f"{cache.path} is on a network file system ({network}): let no other machine score into it too")
 
     def _rounds(
-        self, cache: SparseWriter, rate: float, progress: Progress, clock: Callable[[], float]
+        self, cache: SparseWriter, rate: float, progress: Progress, stopped_seconds: Callable[[], float]
     ) -> tuple[Work, str]:
         """Round after round; what was done, and why it ended."""
         timed = self.budget is not None and self.budget.seconds is not None
@@ -128,6 +128,7 @@ class Run:
         goal, rounds_left, _ = rounds.pending(cache, self.budget, cache.shape)
         if cache.complete and (rounds_left == 0 or (not timed and goal <= cache.planned)):
             return Work(), "budget"  # nothing to do: the model need not be loaded
+        cache.reserve(0 if timed else goal - cache.planned)
         report = counting(progress, "embeddings", cache.shape[0])
         embedded = embeddings_of(cache, lambda: (self.engine, self.template), report)
         targets = self.inputs.target_tokens
@@ -146,7 +147,7 @@ class Run:
                 for_examples=self.pool_before_targets,
                 tokens_per_second=rate,
                 deadline=deadline,
-                clock=clock,
+                stopped_seconds=stopped_seconds,
             )
             for part in going.rounds():
                 title, before, todo = f"round {len(cache.rounds)}, {len(part):,} pairs", measuring.work, len(part.todo)

@@ -93,7 +93,8 @@ class Cache(Stored):
         """Of each example its scored targets and their distances."""
         for example in range(self.shape[0]):
             targets = self.scored(example)
-            yield example, targets, self.distance[example, targets]
+            whole = not len(targets) or int(targets[-1]) == len(targets) - 1  # a part of the row needs no copy
+            yield example, targets, self.distance[example, : len(targets)] if whole else self.distance[example, targets]
 
     def check_rows(self) -> None:
         """Compare every finished row, and the arrays that all rows share, with their checksums.

@@ -123,11 +123,11 @@ def replace_file(path: Path, content: Content) -> None:
     sync_directory(path.parent)
 
 
-def write_files(folder: Path, contents: Mapping[str, Content | Path]) -> None:
+def write_files(folder: Path, contents: Mapping[str, Content | Path], path: Path) -> None:
     """New files, also in folders of this folder; they are on disk when this returns.
 
     The room for all of them is taken before the first is written. In place of a content may stand the path of a file
-    that is to get this second name (a copy where the file system knows no hard links).
+    that is to get this second name (a copy where the file system knows no hard links). `path` is the cache's.
 
     Raises:
         RunError: there is not so much room.
@@ -145,7 +145,7 @@ def write_files(folder: Path, contents: Mapping[str, Content | Path]) -> None:
                 os.close(file)
     except OSError as error:
         if error.errno in _FULL:
-            raise no_room(folder.parent, sum(content.size for content in written.values()), error) from None
+            raise no_room(path, sum(content.size for content in written.values()), error) from None
         raise
     for name, content in written.items():
         file = open_file(folder / name, os.O_WRONLY)
@@ -170,6 +170,20 @@ def link(path: Path, name: Path) -> bool:
             return False
         raise
     return True
+
+
+def take_room(file: Path, size: int, path: Path) -> None:
+    """A new file of so many bytes, for whose sake the room is taken; RunError where the cache at `path` has none."""
+    room = open_file(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    try:
+        _reserve(room, size)
+    except OSError as error:
+        os.unlink(file)
+        if error.errno in _FULL:
+            raise no_room(path, size, error) from None
+        raise
+    finally:
+        os.close(room)
 
 
 def _fill(file: int, content: Content) -> None:
@@ -242,14 +256,14 @@ def _data_offset(file: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int
     descr = np.lib.format.dtype_to_descr(dtype)
     wanted = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape!r}, }}".encode("latin-1")
     if start[:8] != b"\x93NUMPY\x01\x00" or len(text) != length or text[-1:] != b"\n":
-        raise ValueError("it does not begin as an .npy file")
+        raise ValueError("does not begin as an .npy file")
     if text[:-1].rstrip(b" ") != wanted:
         held = _PLAIN_HEADER.match(text)
         what = f"{np.dtype(held[1].decode())} {held[2].decode()}" if held else "something else"
-        raise ValueError(f"it holds {what}, not {dtype} {shape}")
+        raise ValueError(f"holds {what}, not {dtype} {shape}")
     size, expected = os.fstat(file).st_size, 10 + length + math.prod(shape) * dtype.itemsize
     if size != expected:
-        raise ValueError(f"it has {size:,} bytes, not {expected:,}")
+        raise ValueError(f"has {size:,} bytes, not {expected:,}")
     return 10 + length
 
 
@@ -262,9 +276,10 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.
             if 0 in shape:
                 return np.empty(shape, dtype)
             return np.memmap(file, dtype, "r", offset, shape)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{path.parent} is damaged: {path.name}: {reason}") from None
+    except OSError as error:
+        raise InputError(f"{path.parent} is damaged: {path.name}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InputError(f"{path.parent} is damaged: {path.name} {error}") from None
 
 
 class ArrayFile:
@@ -280,7 +295,7 @@ class ArrayFile:
             self._offset = _data_offset(self.file, shape, self.dtype)
         except ValueError as error:
             os.close(self.file)
-            raise InputError(f"{path.parent} is damaged: {path.name}: {error}") from None
+            raise InputError(f"{path.parent} is damaged: {path.name} {error}") from None
 
     def write(self, element: int, values: npt.NDArray[Any]) -> None:
         """Write `values` from the array's element `element` (in C order) on."""

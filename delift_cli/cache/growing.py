@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import re
@@ -32,7 +33,11 @@ from .stored import Stored, compare, other_cache
 Contents = Mapping[str, Content | Path]  # of new files, by name; a path: that file gets this second name
 UNLOCKED_SECONDS = 60.0  # after which a draft without a lock is no longer being begun
 _ROUND = re.compile(r"round-[1-9]\d*")
-_OWN = re.compile(r"[a-z_]+\.(npy|jsonl|ids\.json)(\.grown)?|round-[1-9]\d*")  # what a generation consists of
+_GENERATION = re.compile(r"generation-[1-9]\d*")
+_ARRAYS = "distance|logprob|base_distance|base_logprob|base_crc|example_tokens|response_tokens|rows|known"
+_FILE = rf"({_ARRAYS})\.npy|(examples|targets)\.(jsonl|ids\.json)"
+_OWN = re.compile(rf"{_FILE}|round-[1-9]\d*")  # what a generation consists of: nothing else is ever removed
+_DRAFT = re.compile(rf"({_FILE})\.grown|manifest\.json\.new|\.(.*\.(draft|settling)|round-[1-9]\d*)")
 
 
 class Reuse(NamedTuple):
@@ -62,6 +67,7 @@ def claim(path: Path, manifest: dict[str, Any], contents: Callable[[], Contents]
     lock = lock or take_lock(path)
     try:
         with disk(path):
+            _drop_drafts(place)
             tidy(path, read_manifest(path))
         yield lock
     except BaseException:
@@ -82,7 +88,7 @@ def _create(path: Path, place: Path, manifest: dict[str, Any], contents: Content
             _drop_drafts(place)
             os.mkdir(draft)
             lock = take_lock(draft)
-            write_files(draft, contents)
+            write_files(draft, contents, path)
             write_manifest(draft, manifest)
             try:
                 os.rename(draft, place)
@@ -148,13 +154,14 @@ def reuse(
     """
     compare(present, manifest)
     sets = {"examples": examples, **({} if targets is None else {"targets": targets})}
-    same = {role: present.record_bytes(role) == lines(records) for role, records in sets.items()}
+    now = {role: lines(records) for role, records in sets.items()}
+    same = {role: present.record_bytes(role) == now[role] for role in sets}
     ids_same = all(present.id_bytes(role) == ids(records) for role, records in sets.items())
     there: dict[str, npt.NDArray[np.int64]] = {}
     for role, records in sets.items():
         if same[role]:
             there[role] = np.arange(len(records.records))
-        elif lines(records).startswith(present.record_bytes(role)):  # added to at the end
+        elif now[role].startswith(present.record_bytes(role)):  # added to at the end
             old = present.manifest[role]["count"]
             there[role] = np.where(np.arange(len(records.records)) < old, np.arange(len(records.records)), -1)
         else:
@@ -179,14 +186,19 @@ def recognise(there: Sequence[Record], now: Sequence[Record]) -> npt.NDArray[np.
 
     Of copies the first is the first, and so on.
     """
-    places: dict[Any, list[int]] = {}
+    places: dict[bytes, list[int]] = {}
     for place in reversed(range(len(there))):
-        places.setdefault((there[place].turns, there[place].tools), []).append(place)
+        places.setdefault(_content(there[place]), []).append(place)
     found = np.full(len(now), -1, np.int64)
     for place, record in enumerate(now):
-        if same := places.get((record.turns, record.tools)):
+        if same := places.get(_content(record)):
             found[place] = same.pop()
     return found
+
+
+def _content(record: Record) -> bytes:
+    """A digest of everything that is shown or scored of a record."""
+    return hashlib.blake2b(repr((record.turns, record.tools)).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _with_counts(
@@ -203,10 +215,10 @@ def said(path: Path, present: Stored, found: Reuse, kept: int, scored: int) -> s
     parts = []
     for role, old, count in zip(("examples", "targets"), found, present.shape, strict=True):
         recognised = int((old >= 0).sum())
-        parts.append(f"{recognised:,} of {count:,} {role} are recognised, {len(old) - recognised:,} are new")
-    if present.square and len(set(parts)) == 2 and parts[0].split()[0] == parts[1].split()[0]:
-        parts = [parts[0].replace("examples", "records")]
-    return f"{path}: {'; '.join(parts)}: {kept:,} of the {scored:,} pairs scored before are used again"
+        what = "records" if present.square else role
+        parts.append(f"{recognised:,} of {count:,} {what} recognised, {len(old) - recognised:,} new")
+    told = "; ".join(dict.fromkeys(parts))
+    return f"{path}: {told}; {kept:,} of the {scored:,} pairs that were scored are used again"
 
 
 def scattered(values: npt.NDArray[Any], old: npt.NDArray[np.int64], empty: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -224,7 +236,7 @@ def renew(present: Stored, manifest: dict[str, Any], contents: Contents) -> None
     with disk(path):
         try:
             os.mkdir(folder)
-            write_files(folder, contents)
+            write_files(folder, contents, path)
             sync_directory(path)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -239,16 +251,12 @@ def tidy(path: Path, manifest: dict[str, Any]) -> None:
     if manifest["files"] != HERE:
         _settle(path, manifest)
         manifest = read_manifest(path)
-    for debris in path.iterdir():
-        old = debris.name.startswith("generation-") and debris.name != manifest["files"]
-        draft = debris.name.startswith(".") and (
-            debris.name.endswith((".draft", ".settling")) or _ROUND.fullmatch(debris.name[1:])
-        )
-        grown = debris.name.endswith(".grown") and debris.name not in {
-            f"{name}.grown" for name in manifest.get("pending", ())
-        }
-        if old or draft or grown or debris.name == "manifest.json.new":
-            _remove(debris)
+    pending = {f"{name}.grown" for name in manifest.get("pending", ())}
+    for folder in {path, path / manifest["files"]}:
+        for debris in folder.iterdir():
+            old = _GENERATION.fullmatch(debris.name) and debris.name != manifest["files"]
+            if old or (_DRAFT.fullmatch(debris.name) and debris.name not in pending):
+                _remove(debris)
     for kept in (path / GAINS, path / BASELINES):
         if is_folder(kept):
             for unfinished in kept.glob(".*.draft"):

@@ -71,6 +71,10 @@ def _numbers(value: Any) -> bool:
     return value is None or (isinstance(value, dict) and all(type(number) in (int, float) for number in value.values()))
 
 
+def _roles(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(isinstance(role, str) for role in value.values()))
+
+
 def _file_names(value: Any) -> bool:
     return isinstance(value, list) and all(_name(name) for name in value)
 
@@ -102,7 +106,10 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {  # what every manifest has, and wh
     "settings.truncate": _optional_whole,
     "settings.max_response_tokens": _optional_whole,
     "fields": _object,
+    "fields.turns": _optional_text,
+    "fields.roles": _roles,
 }
+_THERE = ("fields.prompt", "fields.response", "settings.truncate", "weights.deviation")  # also where it is null
 _FIELDS_OF_VERSION: dict[int, dict[str, Callable[[Any], bool]]] = {
     1: {"pending": _file_names},
     2: {
@@ -234,6 +241,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     wanted = {**_FIELDS, **_FIELDS_OF_VERSION[version]}
     wrong = next((name for name, right in wanted.items() if not right(field(manifest, name))), None)
+    wrong = wrong or next((name for name in _THERE if not _has(manifest, name)), None)
     if wrong:
         raise InputError(f"{path} is damaged: manifest.json has no proper {wrong}")
     if version == 1:  # caches from before there were two layouts do not name theirs
@@ -245,6 +253,11 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if manifest["targets"]["same_as_examples"] and manifest["targets"]["sha256"] != manifest["examples"]["sha256"]:
         raise InputError(f"{path} is damaged: manifest.json gives a pool two hashes")
     return manifest
+
+
+def _has(manifest: dict[str, Any], name: str) -> bool:
+    section, last = name.split(".")
+    return last in manifest[section]
 
 
 def field(manifest: Any, name: str) -> Any:

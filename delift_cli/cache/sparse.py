@@ -20,19 +20,18 @@ were added know nothing of these.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import io
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from ..data.record import RecordSet
 from ..errors import InputError, RunError
@@ -43,217 +42,21 @@ from .files import (
     checksum,
     disk,
     is_folder,
-    open_array,
-    read_bytes,
     replace_file,
     sync_directory,
+    take_room,
     write_files,
 )
 from .growing import Contents, Reuse, claim, record_contents, renew, reuse, said
-from .manifest import MAX_RECORDS, VERSION, describe, empty_arrays, read_manifest
+from .manifest import describe, empty_arrays, read_manifest
 from .stored import Stored, Writing
+from .stored_round import ENDED, PLANNED, RESULTS, Asked, Pairs, StoredRound, round_contents
 
-_RESULTS = ("distance", "logprob")
-_PLANNED = ("indptr", "targets", "source")
-_ENDED = b"the run that planned this round came to its end\n"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a round was planned for: the budget as it was written, the pairs in all that it comes to, how many rounds
-    (this one included) were to spend it, the seed, how many records there were (None: as many as now), whether it
-    was to find each example's best targets or each target's best examples, and which of the records, by their places
-    now, came after it all the same (a file that was edited in its middle)."""
-
-    budget: str
-    goal: int
-    rounds_left: int
-    seed: int
-    examples: int | None = None
-    targets: int | None = None
-    for_examples: bool = False
-    later_examples: tuple[int, ...] = ()
-    later_targets: tuple[int, ...] = ()
-
-    @classmethod
-    def read(cls, plan: dict[str, Any]) -> Asked:
-        """From a plan's fields; ValueError where one lacks or is not what it must be."""
-        fields = {**plan}
-        for name in ("later_examples", "later_targets"):
-            fields[name] = tuple(fields.get(name, ()))
-        unknown = set(fields) - set(cls.__dataclass_fields__)
-        if unknown:
-            raise ValueError(f"it has the unknown field {min(unknown)[:40]!r}")
-        for name in ("budget", "goal", "rounds_left", "seed"):
-            if name not in fields:
-                raise ValueError(f"it has no {name}")
-        asked = cls(**fields)
-        if not isinstance(asked.budget, str) or not isinstance(asked.for_examples, bool):
-            raise ValueError("it has no proper budget or for_examples")
-        numbers = [asked.goal, asked.rounds_left, asked.seed, *asked.later_examples, *asked.later_targets]
-        numbers += [count for count in (asked.examples, asked.targets) if count is not None]
-        if not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
-            raise ValueError("one of its numbers is none, or out of range")
-        if not all(count is None or 0 < count <= MAX_RECORDS for count in (asked.examples, asked.targets)):
-            raise ValueError("it is for no proper number of records")
-        return asked
+__all__ = ["Asked", "Pairs", "SparseCache", "SparseWriter", "StoredRound", "layout_of", "open_cache"]
 
 
-class Pairs(NamedTuple):
-    """Scored pairs, arrays of one length in the order of rounds and, within these, of examples."""
-
-    example: npt.NDArray[np.int32]
-    target: npt.NDArray[np.int32]
-    distance: npt.NDArray[np.float32]
-    logprob: npt.NDArray[np.float32]
-    source: npt.NDArray[np.uint8]
-
-
-class StoredRound:
-    """One round of a cache, opened for reading. `len` is how many pairs it plans, `shape` the block it was planned for:
-    records may have come since.
-
-    Attributes:
-        rows: ROW [example], as it was when the round was opened; only what it counts is to be used of the results.
-    """
-
-    def __init__(self, path: Path, shape: tuple[int, int], version: int = VERSION, *, results: bool = True) -> None:
-        """results: False opens the plan alone."""
-        self.path = path
-        self.asked, self._sums = self._plan(version)
-        n, m = self.shape = self.asked.examples or shape[0], self.asked.targets or shape[1]
-        if n > shape[0] or m > shape[1]:
-            raise self._damaged("plan.json", "it is for more records than the cache has")
-        self.indptr = self._array("indptr", n + 1, np.int64)
-        count = int(self.indptr[-1])
-        if self.indptr[0] != 0 or (np.diff(self.indptr) < 0).any() or np.diff(self.indptr).max() > m:
-            raise self._damaged("indptr.npy", "it does not divide the pairs among the examples")
-        self.targets = self._array("targets", count, np.int32)
-        self.source = self._array("source", count, np.uint8)
-        if count and not (self.targets.min() >= 0 and self.targets.max() < m):
-            raise self._damaged("targets.npy", "it names a target that there is not")
-        if results:
-            self._open_results()
-
-    def _open_results(self) -> None:
-        n, count = self.shape[0], len(self.targets)
-        self.rows = np.array(self._array("rows", n, ROW))
-        self.distance = self._array("distance", count, np.float32)
-        self.logprob = self._array("logprob", count, np.float32)
-        if ((self.rows["done"] != 0) & (self.rows["done"] != np.diff(self.indptr))).any():
-            raise self._damaged("rows.npy", "it counts other pairs than were planned")
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    @property
-    def todo(self) -> npt.NDArray[np.int64]:
-        """Examples with pairs that are not scored."""
-        return np.flatnonzero(self.rows["done"] != np.diff(self.indptr))
-
-    @property
-    def pairs_done(self) -> int:
-        return int(self.rows["done"].sum())
-
-    @property
-    def ended(self) -> bool:
-        """Did the run that planned it come to its end?"""
-        file = self.path / "ended"
-        if not os.path.lexists(file):
-            return False
-        if read_bytes(file) != _ENDED:
-            raise self._damaged("ended", "it does not hold what was written")
-        return True
-
-    def later(self, shape: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Places of the examples and targets, in a block of this shape, that came after it was planned."""
-        examples, targets = self.asked.later_examples, self.asked.later_targets
-        return (
-            np.concatenate([np.array(sorted(examples), np.int64), np.arange(self.shape[0], shape[0])]),
-            np.concatenate([np.array(sorted(targets), np.int64), np.arange(self.shape[1], shape[1])]),
-        )
-
-    def pairs_of(self, example: int) -> slice:
-        """Where an example's pairs stand in the arrays."""
-        return slice(int(self.indptr[example]), int(self.indptr[example + 1]))
-
-    def checksum(self, example: int) -> int:
-        """Of an example's pairs as planned and as scored."""
-        at = self.pairs_of(example)
-        return checksum([self.targets[at], self.source[at], self.distance[at], self.logprob[at]])
-
-    def pairs(self) -> Pairs:
-        """What is scored."""
-        degree = np.diff(self.indptr)
-        scored = np.repeat(self.rows["done"] == degree, degree)
-        example = np.repeat(np.arange(len(degree), dtype=np.int32), degree)
-        return Pairs(*(array[scored] for array in (example, self.targets, self.distance, self.logprob, self.source)))
-
-    def check(self) -> None:
-        """InputError where the plan or an example's pairs do not match their checksum."""
-        for name in self.damaged_plan():
-            raise self._damaged(f"{name}.npy", "it does not match its checksum")
-        for example in self.damaged_examples():
-            raise self._damaged("arrays", f"the pairs of example {example} do not match their checksum")
-
-    def damaged_plan(self) -> list[str]:
-        """Names of the planned arrays that do not match their checksums."""
-        return [name for name, crc in self._sums.items() if checksum([getattr(self, name)]) != crc]
-
-    def damaged_examples(self) -> list[int]:
-        """Examples whose pairs are not what was written, or no numbers."""
-        found = []
-        for example, (done, crc) in enumerate(self.rows.tolist()):
-            at = self.pairs_of(example)
-            good = not crc
-            if done:
-                numbers = np.isfinite(self.distance[at]).all() and np.isfinite(self.logprob[at]).all()
-                good = numbers and self.checksum(example) == crc
-            if not good:
-                found.append(example)
-        return found
-
-    def _plan(self, version: int) -> tuple[Asked, dict[str, int]]:
-        try:
-            plan = orjson.loads(read_bytes(self.path / "plan.json"))
-            if not isinstance(plan, dict):
-                raise ValueError("it is no object")
-            if version == 1:
-                return Asked.read(plan), {}
-            written = plan.pop("checksum", None)
-            if written != _digest(plan):
-                raise ValueError("it does not match its checksum")
-            sums = plan.pop("arrays")
-            return Asked.read(plan), {name: sums[name] for name in _PLANNED}
-        except (ValueError, TypeError, KeyError) as error:
-            raise self._damaged("plan.json", str(error)) from None
-
-    def _array(self, name: str, count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        if count < 0 or count > 2**48:
-            raise self._damaged(f"{name}.npy", f"it cannot hold {count:,} pairs")
-        return open_array(self.path / f"{name}.npy", (count,), np.dtype(dtype))
-
-    def _damaged(self, name: str, reason: str) -> InputError:
-        return InputError(f"{self.path} is damaged: {name}: {reason}; see delift verify {self.path.parent}")
-
-
-def _digest(plan: dict[str, Any]) -> str:
-    return hashlib.sha256(orjson.dumps(plan, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def round_contents(asked: Asked, planned: dict[str, npt.NDArray[Any]]) -> dict[str, Content]:
-    """The files of a round with nothing scored; `planned`: indptr, targets and source."""
-    count = len(planned["targets"])
-    plan: dict[str, Any] = asdict(asked) | {"arrays": {name: checksum([planned[name]]) for name in _PLANNED}}
-    arrays = {
-        **planned,
-        **dict.fromkeys(_RESULTS, np.full(count, np.nan, np.float32)),
-        "rows": np.zeros(len(planned["indptr"]) - 1, ROW),
-    }
-    return {
-        "plan.json": Content.of(orjson.dumps(plan | {"checksum": _digest(plan)}) + b"\n"),
-        **{f"{name}.npy": Content.of_array(array) for name, array in arrays.items()},
-    }
+BYTES_PER_PAIR = 13  # target, source and two float32
+ROOM = ".room.draft"  # a file that holds the room for pairs to come
 
 
 class SparseCache(Stored):
@@ -357,17 +160,33 @@ class SparseWriter(SparseCache, Writing):
     def __init__(self, path: Path, lock: io.BufferedRandom) -> None:
         super().__init__(path, lock)
         self._open_round: tuple[StoredRound, dict[str, ArrayFile]] | None = None
+        self._reserved = 0
         self._synced = time.monotonic()
 
     def finish(self, *, normally: bool) -> None:
         """A run that ends normally has done what it was asked for: its last round says so."""
         try:
             super().finish(normally=normally)
+            self.reserve(0)
             if normally and self.concludes and self.rounds and not self.rounds[-1].ended:
                 with disk(self.path):
-                    replace_file(self.rounds[-1].path / "ended", Content.of(_ENDED))
+                    replace_file(self.rounds[-1].path / "ended", Content.of(ENDED))
         finally:
             self._close_round()
+
+    def reserve(self, pairs: int) -> None:
+        """Take the room for so many more pairs now, so that a run ends before it begins where there is none.
+
+        Raises:
+            RunError: there is not so much room.
+        """
+        room = self.folder / ROOM
+        with disk(self.path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(room)
+            self._reserved = max(0, pairs)
+            if self._reserved:
+                take_room(room, self._reserved * BYTES_PER_PAIR, self.path)
 
     def begin_round(
         self,
@@ -378,17 +197,21 @@ class SparseWriter(SparseCache, Writing):
     ) -> StoredRound:
         """Write down a plan, with room for its results, as the next round."""
         self.sync()  # what was scored is on disk before anything is planned from it
+        left = self._reserved - len(targets)
+        self.reserve(0)
         folder = self._folder(len(self.rounds) + 1)
         draft = self.folder / f".{folder.name}"
         try:
             with disk(self.path):
                 os.mkdir(draft)
-                write_files(draft, round_contents(asked, {"indptr": indptr, "targets": targets, "source": source}))
+                planned: dict[str, npt.NDArray[Any]] = {"indptr": indptr, "targets": targets, "source": source}
+                write_files(draft, round_contents(asked, planned), self.path)
                 os.rename(draft, folder)
                 sync_directory(self.folder)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
+        self.reserve(left)
         self.rounds.append(StoredRound(folder, self.shape))
         return self.rounds[-1]
 
@@ -407,12 +230,12 @@ class SparseWriter(SparseCache, Writing):
         files = self._files_of(part)
         at = part.pairs_of(example)
         with disk(self.path):
-            for name, values in zip(_RESULTS, (distance, logprob), strict=True):
+            for name, values in zip(RESULTS, (distance, logprob), strict=True):
                 if not np.isfinite(values).all():
                     wrong = int(part.targets[at][~np.isfinite(values)][0])
                     raise RunError(f"{self.path}: {name} of example {example} before target {wrong} is not a number")
                 files[name].write(at.start, values)
-            for name in _RESULTS:
+            for name in RESULTS:
                 files[name].sync()
             results = [np.ascontiguousarray(values, np.float32) for values in (distance, logprob)]
             row = np.array([(at.stop - at.start, checksum([part.targets[at], part.source[at], *results]))], ROW)
@@ -439,7 +262,7 @@ class SparseWriter(SparseCache, Writing):
         if self._open_round is None or self._open_round[0] is not part:
             self.sync()
             self._close_round()
-            kinds = {**dict.fromkeys(_RESULTS, (len(part), np.dtype(np.float32))), "rows": (part.shape[0], ROW)}
+            kinds = {**dict.fromkeys(RESULTS, (len(part), np.dtype(np.float32))), "rows": (part.shape[0], ROW)}
             self._open_round = (
                 part,
                 {name: ArrayFile(part.path / f"{name}.npy", (count,), dtype) for name, (count, dtype) in kinds.items()},
@@ -498,8 +321,8 @@ def _changed_rounds(present: SparseCache, found: Reuse) -> tuple[dict[str, Conte
     extended, kept = found.extends(present.shape), 0
     places = [_places(old, count) for old, count in zip(found, present.shape, strict=True)]
     for part in present.rounds:
-        planned: dict[str, npt.NDArray[Any]] = {name: np.array(getattr(part, name)) for name in _PLANNED}
-        results = {name: np.array(getattr(part, name)) for name in _RESULTS}
+        planned: dict[str, npt.NDArray[Any]] = {name: np.array(getattr(part, name)) for name in PLANNED}
+        results = {name: np.array(getattr(part, name)) for name in RESULTS}
         asked, rows = part.asked, part.rows
         if extended:
             asked = replace(asked, examples=part.shape[0], targets=part.shape[1])
@@ -535,7 +358,7 @@ def _changed_rounds(present: SparseCache, found: Reuse) -> tuple[dict[str, Conte
         arrays = {**results, "rows": rows}
         files |= {f"{name}.npy": Content.of_array(array) for name, array in arrays.items()}
         if part.ended or (present.version == 1 and not len(part.todo)):
-            files["ended"] = Content.of(_ENDED)
+            files["ended"] = Content.of(ENDED)
         contents |= {f"{part.path.name}/{name}": content for name, content in files.items()}
     return contents, kept
 

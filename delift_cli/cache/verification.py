@@ -24,8 +24,9 @@ from .files import Content, disk, header, is_folder, open_array, read_bytes, rea
 from .growing import tidy
 from .manifest import BASE_CRC, BASES, DENSE, TOKENS, VERSION, read_manifest
 from .sidecar import intact, kept_arrays
-from .sparse import SparseCache, SparseWriter, StoredRound
+from .sparse import SparseCache, SparseWriter
 from .stored import Stored
+from .stored_round import StoredRound
 
 _FLOAT = np.dtype(np.float32)
 _ROUND = re.compile(r"round-[1-9]\d{0,8}")
@@ -179,7 +180,7 @@ def _arrays(folder: Path, arrays: dict[str, _Array], repair: str = "what is left
         try:
             open_array(folder / f"{name}.npy", array.shape, array.dtype)
         except InputError as error:
-            yield Damage(_shown(folder, f"{name}.npy"), str(error).split(f"{name}.npy: ", 1)[-1], repair)
+            yield Damage(_shown(folder, f"{name}.npy"), str(error).split(f"{name}.npy", 1)[-1].lstrip(": "), repair)
 
 
 def _records(folder: Path, manifest: dict[str, Any]) -> Iterator[Damage]:

@@ -17,7 +17,7 @@ from ..model.llama import Settings
 from ..progress import Progress, Step, silent
 from . import job
 from .measures import Measures
-from .pairs import Scoring, Unit
+from .pairs import BASE_CHUNK, Scoring, Unit
 
 ANY_LENGTH = 2**31 - 1  # what was scored fitted the context
 
@@ -114,6 +114,9 @@ def _score_again(
     total, done = len(gone.rows) + len(gone.pairs), 0
     with job.at_work(engine, inputs, targets) as models:
         scoring = Scoring(models, inputs.encoded_examples, targets)
+        for start in sorted({target // BASE_CHUNK * BASE_CHUNK for target in gone.targets}):
+            nothing = np.full(min(BASE_CHUNK, targets.count - start), np.nan, np.float32)
+            writer.write_base(start, nothing, nothing)  # together, as they were measured, for the same bytes
         for _ in scoring.base(writer):
             pass
         for number in sorted({number for number, _ in gone.pairs}):

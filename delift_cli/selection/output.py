@@ -95,14 +95,12 @@ def _replace(final: Path, data: bytes) -> None:
     there = final.stat() if final.exists() else None
     mode = 0o666 if there is None else stat.S_IMODE(there.st_mode) & 0o700  # no one else before it is done
     try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
-            file.write(data)
-            if there is not None:
-                with contextlib.suppress(OSError):
-                    os.fchown(file.fileno(), there.st_uid, there.st_gid)
-                os.fchmod(file.fileno(), stat.S_IMODE(there.st_mode))
-            file.flush()
-            os.fsync(file.fileno())
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode))
+        draft.write_bytes(data)
+        if there is not None:
+            with contextlib.suppress(OSError):
+                os.chown(draft, there.st_uid, there.st_gid)
+            draft.chmod(stat.S_IMODE(there.st_mode))
         os.replace(draft, final)
     finally:
         with contextlib.suppress(OSError):

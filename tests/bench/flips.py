@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from flips import files, flips, kept, silently_used, used
+from bit_flips import files, flips, kept, silently_used, used
 from tiny_runs import delift, pairs, score
 
 

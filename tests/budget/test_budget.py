@@ -132,6 +132,20 @@ def test_what_does_not_go_with_what_is_there(folder: Path, tmp_path: Path) -> No
     assert "settings.kv_type" in score(pool, "-o", folder / "part", "--kv-type", "f32").refusal()
 
 
+def test_more_that_was_interrupted_at_its_end_is_not_spent_twice(folder: Path, tmp_path: Path) -> None:
+    """The last pair was scored, but the run did not come to its end: repeated, it scores nothing; then it is more."""
+    path = tmp_path / "c"
+    shutil.copytree(folder / "part", path)
+    more = (folder / "pool.jsonl", "-o", path, "--continue", "--budget", "+10%", "--json")
+    assert score(*more).json["pairs_scored"] == 58
+    last = SparseCache(path).rounds[-1]
+    assert last.ended
+    (last.path / "ended").unlink()
+    assert score(*more).json["pairs_scored"] == 0
+    assert SparseCache(path).rounds[-1].ended
+    assert score(*more).json["pairs_scored"] == 58
+
+
 def test_dry_run_says_pairs_rounds_and_share(folder: Path, tmp_path: Path) -> None:
     result = score(folder / "pool.jsonl", "-o", tmp_path / "c", "--budget", SHARE, "--dry-run", "--json").json
     assert (result["pairs"], result["pairs_all"], result["rounds"]) == (PAIRS, N * N, plan.ROUNDS)

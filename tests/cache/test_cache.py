@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dying import died
+from dying import died, failing_from
 from tiny_runs import (
     ARRAYS,
     DESCRIPTION,
@@ -273,17 +274,19 @@ def test_kill_and_resume(slow_pool: Path, uninterrupted: Path, tmp_path: Path) -
     assert array_bytes(path) == array_bytes(uninterrupted)
 
 
-def test_ctrl_c_and_resume(slow_pool: Path, uninterrupted: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_told_to_end_and_resume(slow_pool: Path, uninterrupted: Path, tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "interrupted"
     process = begin(slow_pool, path, 2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == 128 + number, err
     assert out == b""
-    line = err.decode()
-    assert line.startswith("delift: interrupted")
-    assert line.count("\n") == 1, line
+    line = err.decode().splitlines(keepends=True)[-1]
+    assert line.startswith("delift: interrupted" if number == signal.SIGINT else f"delift: ended by {number.name}")
+    assert line.endswith("; what delift score has scored is safe, the same command goes on from there\n")
+    assert err.count(b"delift: ") == 1, err
     assert 2 <= finished(path) < 12
     assert score(slow_pool, "-o", path, "-q").code == 0
     assert array_bytes(path) == array_bytes(uninterrupted)
@@ -552,6 +555,90 @@ def test_failing_disk_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with open_cache(path, POOL) as cache:
         fill(cache)
     assert array_bytes(path) == array_bytes(make_cache(tmp_path / "fresh", POOL))
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_the_disk_fails_at_any_moment(tmp_path: Path, error: int) -> None:
+    """While a cache is made, scored and made larger: one line, no debris, and when it is mended the run goes on."""
+    want = tree(make_cache(tmp_path / "fresh", MORE))
+    failed = 0
+    for step in range(0, 150, 7):
+        path = tmp_path / "c"
+        told = []
+        try:
+            with failing_from(step, error):
+                make_cache(path, POOL)
+                make_cache(path, MORE)
+        except RunError as refusal:
+            told.append(str(refusal))
+        assert all(str(path) in line and "\n" not in line for line in told)
+        failed += len(told)
+        make_cache(path, MORE)
+        assert tree(path) == want
+        assert sorted(os.listdir(tmp_path)) == ["c", "fresh"]
+        shutil.rmtree(path)
+    assert failed > 10
+
+
+def test_room_is_taken_before_a_cache_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The matrices do not fit: refused with the figures, and not a byte of them was written."""
+    written = 0
+
+    def full(_file: int, _offset: int, size: int) -> None:
+        if size > 200:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def count(file: int, data: Any, offset: int) -> int:
+        nonlocal written
+        written += len(data)
+        return len(data)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "pwrite", count)
+    with pytest.raises(RunError, match=r"no space left for .*: 0\.0 MB are needed and [\d,.]+ MB are free"):
+        open_cache(tmp_path / "c", POOL)
+    assert written == 0
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_processes_make_one_cache(tmp_path: Path) -> None:
+    """All find nothing there; one makes it, the others are refused in one line or, if that has ended, go on with it."""
+    for turn in range(6):
+        path, children = tmp_path / f"c{turn}", []
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    with contextlib.suppress(RunError):  # being written by another delift
+                        make_cache(path, POOL)
+                    code = 0
+                finally:
+                    os._exit(code)
+            children.append(child)
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+        assert array_bytes(path) == array_bytes(make_cache(path, POOL))
+    assert sorted(os.listdir(tmp_path)) == [f"c{turn}" for turn in range(6)]
+
+
+def test_a_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
+    """Even if its pid is another process's by now: the kernel forgets a lock with its holder."""
+    path = make_cache(tmp_path / "c", POOL)
+    (path / "lock").write_text(str(os.getppid()))
+    with open_cache(path, POOL):
+        pass
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    path = make_cache(tmp_path / "c", POOL)
+    monkeypatch.setattr(files.fcntl, "flock", none)
+    with pytest.raises(
+        RunError, match="this file system keeps no second process out; score into a directory on a local"
+    ):
+        open_cache(path, POOL)
 
 
 def test_short_writes_are_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -842,3 +929,45 @@ def test_mismatch_through_the_command(tmp_path: Path) -> None:
     ):
         assert field in score(pool, "-o", path, *options).refusal()
     assert array_bytes(path) == before
+
+
+def test_what_the_user_keeps_in_a_cache_stays(tmp_path: Path) -> None:
+    path = make_cache(tmp_path / "c", POOL)
+    mine = {
+        "subset.jsonl": b"mine",
+        "notes.npy": b"mine",
+        "rounds": b"mine",
+        "generation-x": b"mine",
+        "a.grown": b"mine",
+    }
+    for name, data in mine.items():
+        (path / name).write_bytes(data)
+    with open_cache(path, EDITS["all at once"][0]) as cache:
+        fill(cache)
+    there = tree(path)
+    assert {name: there[name] for name in mine} == mine
+
+
+def test_a_file_system_without_second_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the files of a changed cache stay in their folder, and everything else is the same."""
+
+    def no_link(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    want = make_cache(tmp_path / "fresh", MORE)
+    monkeypatch.setattr(os, "link", no_link)
+    path = make_cache(tmp_path / "c", pairs(*range(4)))
+    for data in (POOL, MORE):
+        with open_cache(path, data) as cache:
+            fill(cache)
+        with open_cache(path, data) as cache:
+            assert cache.complete
+            cache.check_rows()
+    assert Cache(path).manifest["files"] == "generation-3"
+    assert {name: data for name, data in tree(path / "generation-3").items()} == {
+        name: data for name, data in tree(want).items() if name not in ("lock", "manifest.json")
+    }
+    monkeypatch.undo()  # on another file system they take their places
+    with open_cache(path, MORE):
+        pass
+    assert tree(path) == tree(want)

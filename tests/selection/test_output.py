@@ -133,6 +133,25 @@ def test_old_file_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.M
     assert os.listdir(tmp_path) == ["out.jsonl"]
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444])
+def test_the_mode_of_a_file_stays(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "out.jsonl"
+    file.write_bytes(b"old")
+    file.chmod(mode)
+    write(b"new", file)
+    assert file.read_bytes() == b"new"
+    assert stat.S_IMODE(file.stat().st_mode) == mode
+
+
+def test_a_draft_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    precious, file = tmp_path / "precious", tmp_path / "out.jsonl"
+    precious.write_bytes(b"precious")
+    (tmp_path / f".out.jsonl.{os.getpid()}").symlink_to(precious)
+    write(b"new", file)
+    assert (file.read_bytes(), precious.read_bytes()) == (b"new", b"precious")
+    assert sorted(os.listdir(tmp_path)) == ["out.jsonl", "precious"]
+
+
 def test_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real.jsonl").write_bytes(b"old")
     link = tmp_path / "link.jsonl"

@@ -1,0 +1,93 @@
+"""A process that is told to end: within two seconds, in words, wherever it is."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from delift_cli.budget.clock import Stops
+
+SWALLOWS = """
+import sys, time
+from delift_cli import signals
+with signals.ending_promptly():
+    print("ready", flush=True)
+    stop = time.monotonic() + 20
+    while time.monotonic() < stop:
+        try:
+            time.sleep(20)
+        except BaseException:  # as a library does around its callbacks
+            pass
+"""
+
+
+def tell(code: str, number: signal.Signals, before: str = "") -> tuple[int, str, float]:
+    """Exit code, stderr and seconds of a program that gets a signal when it says that it is ready."""
+    command = ["sh", "-c", f'{before} exec "$0" -c "$1"', sys.executable, code]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    time.sleep(0.3)  # it is in what it does
+    started = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    return process.returncode, err.decode(), time.monotonic() - started
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_library_that_swallows_exceptions_is_left_all_the_same(number: signal.Signals) -> None:
+    code, err, seconds = tell(SWALLOWS, number)
+    assert code == 128 + number
+    assert err.startswith("delift: ")
+    assert err.endswith("the same command goes on from there\n")
+    assert 1.0 < seconds < 2.0
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As under nohup."""
+    code, err, _ = tell(SWALLOWS.replace("20", "2"), signal.SIGHUP, before="trap '' HUP;")
+    assert (code, err) == (0, "")
+
+
+def test_handlers_are_given_back() -> None:
+    code = SWALLOWS.split("with ")[0] + (
+        "import signal\nwith signals.ending_promptly(): pass\n"
+        "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\nassert signal.set_wakeup_fd(-1) == -1\n"
+        "print('ready', flush=True); time.sleep(20)"
+    )
+    assert tell(code, signal.SIGTERM)[0] == -signal.SIGTERM
+
+
+def test_a_stopped_process_spends_no_time() -> None:
+    code = (
+        "import time\nfrom delift_cli.budget.clock import stops\n"
+        "with stops() as stopped:\n"
+        "    began = time.monotonic()\n    print('ready', flush=True)\n"
+        "    while time.monotonic() - began < 3: time.sleep(0.05)\n"
+        "    print(stopped(), time.monotonic() - began)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(3.2)
+    process.send_signal(signal.SIGCONT)
+    stopped, passed = map(float, process.communicate(timeout=30)[0].split())
+    assert passed > 3.1
+    assert passed - 1.0 < stopped < passed
+
+
+def test_work_without_a_tick_is_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code that lets no other thread run for seconds is at work."""
+    times = {"monotonic": 0.0, "process_time": 0.0}
+    for name in times:
+        monkeypatch.setattr(time, name, lambda name=name: times[name])
+    stops = Stops()
+    times.update(monotonic=10.0, process_time=9.0)
+    assert stops.seconds() == 0.0
+    times.update(monotonic=110.0, process_time=9.1)
+    assert stops.seconds() == 99.75
