@@ -18,7 +18,7 @@ import orjson
 
 from ..errors import InputError
 from . import tables
-from .arrays import array_rows, list_in_object, one_line
+from .arrays import array_rows, check_object, list_in_object, one_line
 from .separated import csv_rows, delimiter_of, looks_separated
 
 _FOREIGN = {
@@ -106,6 +106,7 @@ def _json(plain: io.BufferedReader, name: str, key: str | None) -> Rows:
         if key is not None:
             return Rows("array", list_in_object(data, name, key)[1])
         if alone or _one_value(data):
+            check_object(data, name)
             whole = (number, one_line(data))
             return Rows("jsonl", iter([whole]), lambda: list_in_object(data, name, None))
         plain, number, first = _buffered(io.BytesIO(data)), 1, b""
