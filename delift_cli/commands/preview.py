@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -31,6 +32,9 @@ from .options import (
 )
 from .score import RECORDS
 
+if TYPE_CHECKING:
+    from ..prompt.view import View
+
 SHOWN = 3  # records, unless some are named
 OPEN, CLOSE = "⟦", "⟧"  # around what is scored, where there is no colour
 SCORED = "bold green"
@@ -39,7 +43,7 @@ SCORED = "bold green"
 def preview(
     data: Annotated[list[str], typer.Argument(metavar="DATA...", help=f"{RECORDS}.")],
     record: Annotated[
-        list[str] | None, options.records("--record", metavar="ID", help="Show this record, also as line:7. Repeatable.")
+        list[str] | None, options.records("--record", metavar="ID", help="Show this one, also as line:7. Repeatable.")
     ] = None,
     first: Annotated[
         int | None, options.records(metavar="N", min=0, help="Show the first records; default 3, with --json all.")
@@ -67,7 +71,9 @@ def preview(
     """
     reading = options.reading(prompt_field, response_field, turns, role, records, strict, skip_invalid)
     found = read_records(data, reading)
-    shown = _shown(found, record, len(found.records) if as_json and first is None else SHOWN if first is None else first)
+    if first is None:
+        first = len(found.records) if as_json else SHOWN
+    shown = _shown(found, record, first)
     sight = None
     if model is not None or template is not None:
         from ..prompt.sight import sight_of
@@ -86,7 +92,7 @@ def preview(
         lines += sight.lines(found.records)
     console.facts(lines, console=console.stdout())
     for each in shown:
-        _show(each, previewed(each, reading), None if sight is None else sight.pieces(each))
+        _show(each, previewed(each, reading), None if sight is None else sight.view(each))
 
 
 def _shown(found: RecordSet, named: list[str] | None, first: int) -> list[Record]:
@@ -106,28 +112,31 @@ def _write_list(rows: Any) -> None:
     sys.stdout.buffer.flush()
 
 
-def _show(record: Record, read: Previewed, pieces: list[tuple[str, bool, bool]] | None) -> None:
+def _show(record: Record, read: Previewed, view: View | None) -> None:
     """A record: a line on it, and its text as the model sees it, or its turns where there is no model."""
     out = console.stdout()
     facts = [f"line {record.line}", read.layout]
-    if pieces is not None:
-        tokens = sum(len(text) for text, _, _ in pieces)
-        facts.append(counted(tokens, "character"))
+    if view is not None:
+        facts.append(f"{counted(view.tokens, 'token')}, {view.scored:,} scored")
     if read.ignored:
         facts.append(f"not read: {', '.join(read.ignored)}")
     out.print()
     out.print(visible(f"{record.id}: {'; '.join(facts)}"), style="dim", markup=False)
-    if pieces is None:
-        pieces = []
-        if record.tools:
-            pieces.append((f"tools: {record.tools}\n", False, False))
-        for message in record.turns:
-            pieces += [(f"{message.role}: ", True, False), (message.text, False, message.scored), ("\n", True, False)]
+    pieces = _turns(record) if view is None else view.pieces
     text = Text()
-    for part, is_template, is_scored in pieces:
-        part = visible(part, lines=True)
-        if is_scored and not out.is_terminal:
-            part = f"{OPEN}{part}{CLOSE}"
-        text.append(part, SCORED if is_scored else "dim" if is_template else "")
+    for scored, part in groupby(pieces, lambda piece: piece[2]):
+        before, after = (OPEN, CLOSE) if scored and not out.is_terminal else ("", "")
+        text.append(before)
+        for piece, is_template, _ in part:
+            text.append(visible(piece, lines=True), SCORED if scored else "dim" if is_template else "")
+        text.append(after)
     text.rstrip()
     out.print(text)
+
+
+def _turns(record: Record) -> list[tuple[str, bool, bool]]:
+    """The turns without a template: text, whether it is ours, whether it is scored."""
+    pieces = [(f"tools: {record.tools}\n", True, False)] if record.tools else []
+    for message in record.turns:
+        pieces += [(f"{message.role}: ", True, False), (message.text, False, message.scored), ("\n", True, False)]
+    return pieces

@@ -11,8 +11,9 @@ from ..amount import counted
 from ..data.record import Record
 from ..errors import InputError
 from ..model.gguf import ModelFile, locate
-from .template import ChatTemplate, load_template
-from .view import View
+from .builtin import load_template
+from .template import ChatTemplate
+from .view import Piece, View
 
 LOOKED_AT = 500  # records, evenly over the set, whose tokens are counted
 
@@ -60,7 +61,7 @@ class Sight:
         if alone:
             lines.append(("overflow", f"{counted(alone, 'record')} longer than the context{of}"))
         if pair > alone:
-            lines.append(("overflow", f"{counted(pair, 'record')} longer than it behind the longest one{of}; --truncate"))
+            lines.append(("overflow", f"{counted(pair, 'record')} do not fit behind the longest{of}; --truncate"))
         lines += [("refused", f"{counted(count, 'record')}: {reason}{of}") for reason, count in refused.most_common(4)]
         return lines + [("template", note) for note in self.chat.notes()]
 
@@ -73,9 +74,8 @@ def sight_of(model: str | None, template: str | None) -> Sight:
     """
     file = ModelFile(locate(model))
     chat = load_template(template, file.template, file.vocabulary)
-    identity = f"{file.path.name}"
-    return Sight(chat, file.context, identity)
+    return Sight(chat, file.context, file.path.name)
 
 
-def _is_scored(piece: object) -> bool:
-    return bool(getattr(piece, "is_scored", False))
+def _is_scored(piece: Piece) -> bool:
+    return piece.is_scored
