@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ..errors import InputError
 from ..selection import output as files
 from ..selection.blocks import Estimates, KernelOptions, SelfUtility
+from ..selection.card import publish
 from ..selection.subset import COVERING, Method, select_records
 from ..submodular.curve import plot, render_curve
 from ..submodular.kernel import Transform, Utility
@@ -110,7 +112,13 @@ def select(
     gpu_layers: GpuLayers = None,
     threads: Threads = None,
     destination: Annotated[
-        Path | None, options.output("--output", "-o", metavar="FILE", help="File to write; default stdout.")
+        Path | None,
+        options.output("--output", "-o", metavar="FILE", help="File, also .parquet or .csv; default stdout (-)."),
+    ] = None,
+    force: Annotated[bool, options.output("--force", help="Write even over a file of the records.")] = False,
+    push: Annotated[
+        str | None,
+        options.output(metavar="hf:OWNER/NAME", help="Put the subset on the hub, with a card of how it was made."),
     ] = None,
     order: Annotated[Literal["selection", "input"], options.output(help="Order of the records written.")] = "selection",
     with_scores: Annotated[
@@ -169,8 +177,15 @@ def select(
             threads=threads,
             progress=progress,
         )
-    written = subset.render(input_order=order == "input", with_scores=with_scores, ids_only=ids_only)
-    files.write(written, destination)
+    if str(destination) == "-":
+        destination = None
+    if not force:
+        files.refuse_to_overwrite(destination, subset.sources)
+    how: dict[str, Any] = {"input_order": order == "input", "with_scores": with_scores, "say": console.sayer(quiet)}
+    if destination is not None or push is None:
+        files.write(subset.render(destination=destination, ids_only=ids_only, **how), destination)
+    if push is not None:
+        console.sayer(quiet)(f"pushed to {publish(subset, push, shlex.join(['delift', *sys.argv[1:]]), **how)}")
     if curve is not None:
         files.write(render_curve(subset.curve(), "json" if curve.suffix == ".json" else "csv"), curve)
     stream = sys.stderr if destination is None else sys.stdout

@@ -15,9 +15,10 @@ from ..cache.stored import Stored
 from ..data.limits import labels, named_indices, read_quotas
 from ..data.near_duplicates import near_duplicates
 from ..data.record import Record
+from ..data.writing import form_of
 from ..display import Facts, Lines
 from ..errors import InputError
-from ..progress import Progress, counting, silent
+from ..progress import Progress, Say, counting, silent
 from ..submodular.curve import curve_rows
 from ..submodular.objectives import Objective, value
 from ..submodular.select import Method as Greedy
@@ -76,13 +77,27 @@ class Subset(Facts):
         """Their ids."""
         return [record.id for record in self.records]
 
-    def render(self, *, input_order: bool = False, with_scores: bool = False, ids_only: bool = False) -> bytes:
-        """The records' lines as they came in; see `output.render`."""
+    def form(self, destination: str | Path | None = None) -> str:
+        """The container that the records go into: the one that a file's name says, else the one they came in."""
+        return form_of(None if destination is None else Path(destination), self.pool.cache.manifest["examples"]["form"])
+
+    def render(
+        self,
+        *,
+        destination: str | Path | None = None,
+        say: Say = silent,
+        input_order: bool = False,
+        with_scores: bool = False,
+        ids_only: bool = False,
+    ) -> bytes:
+        """The records as they came in, in the container that the name of `destination` says; see `output.render`."""
         return output.render(
             self.pool.examples,
             self.selection,
-            form=self.pool.cache.manifest["examples"]["form"],
+            form=self.form(destination),
             whole=self.whole,
+            source=self.pool.cache.manifest["examples"]["source"],
+            say=say,
             input_order=input_order,
             with_scores=with_scores,
             ids_only=ids_only,
@@ -92,9 +107,16 @@ class Subset(Facts):
         """Value and gain against the number of records; see `curve_rows`."""
         return curve_rows(self.selection, [record.id for record in self.pool.examples], self.whole)
 
-    def write(self, destination: str | Path, **form: bool) -> None:
-        """`render` into a file, whole or not at all."""
-        output.write(self.render(**form), Path(destination))
+    @property
+    def sources(self) -> list[str]:
+        """The files that the pool's records came from."""
+        return str(self.pool.cache.manifest["examples"]["source"]).split(", ")
+
+    def write(self, destination: str | Path, *, force: bool = False, **form: Any) -> None:
+        """`render` into a file, whole or not at all; over a file that the records came from only with `force`."""
+        if not force:
+            output.refuse_to_overwrite(Path(destination), self.sources)
+        output.write(self.render(destination=destination, **form), Path(destination))
 
     def as_dict(self) -> dict[str, Any]:
         """What was chosen, by what, how good it is."""
