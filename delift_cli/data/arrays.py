@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from ..errors import InputError
 from .fields import quoted
@@ -26,6 +27,15 @@ def array_rows(data: bytes, source: str) -> Iterator[tuple[int, bytes]]:
     text = data.decode("utf-8", "surrogateescape")
     start = text.index("[")
     yield from _elements(text, start, source, whole=True)
+
+
+def first_element(data: bytes) -> Any:
+    """The first element of an array, or None where there is none or it cannot be read."""
+    text = data.decode("utf-8", "surrogateescape")
+    try:
+        return _decode(text, _skip(text, text.index("[") + 1))[0]
+    except (json.JSONDecodeError, RecursionError):
+        return None
 
 
 def list_in_object(data: bytes, source: str, key: str | None) -> tuple[str, Iterator[tuple[int, bytes]]]:

@@ -30,7 +30,7 @@ from .fields import (
 )
 from .ids import ID_FIELDS
 from .options import Reading
-from .parts import Said, content_of
+from .parts import Said, content_of, listed_calls
 from .questions import answer_of, choices_of
 from .record import Message
 from .scored import masked, up_to_last_scored
@@ -53,6 +53,11 @@ RESPONSES = (
 EXTRAS = ("input", "context", "contexts", "passage")
 HISTORIES = ("history", "chat_history")
 SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "preamble")
+# how an answer was found, where trainers differ on what becomes of it
+WORKINGS = (
+    *("cot", "complex_cot", "chain_of_thought", "rationale", "rationales", "explanation", "steps", "thought"),
+    *("thoughts", "reasoning_trace", "thinking_trajectories", "deepseek_reasoning"),
+)
 MEDIA = ("images", "image", "audios", "audio", "videos", "video")
 LISTS_OF_MASKS = ("weights", "loss_mask", "train_mask", *MASKS)
 REJECTED = ("rejected", "non_preferred_output")
@@ -249,6 +254,9 @@ class _Row:
         for other in others:
             if other not in (response, prompt) and self.fields[other] not in BLANK:
                 self.said.note(f"{response} is scored, {other} left", ambiguous=True)
+        for name in WORKINGS:
+            if (key := self.names.get(name)) and key not in (prompt, response) and not self.reading.response_field:
+                self.said.note(f"{response} is scored, {key} left", ambiguous=True)
         if self.fields.get("label") is False:
             self.said.note("label is false, which may mark an answer that is not wanted; it is scored", ambiguous=True)
         labels: list[str] = []
@@ -298,6 +306,9 @@ class _Row:
             if not said.strip():
                 raise RecordError(f"field {quoted(name)} is empty")
             return [Message(role, said, scored=True)]
+        if any(key in self.names for key in TOOLS) and (calls := listed_calls(value, f"field {quoted(name)}")):
+            self.said.note(f"{name} is a list of calls, and scored as such")
+            return [Message(role, "", scored=True, calls=calls)]
         thought = next((key for key in THOUGHTS if isinstance(self.fields.get(key), str) and key != name), None)
         reasoning = ""
         if thought and self.fields[thought].strip():
