@@ -39,8 +39,9 @@ def _delift(version: bool = typer.Option(False, "--version", help="Print the ver
 
 
 def _register() -> None:
-    from .commands import bench, cache, evaluate, explain, inspect, report, score, select, show, verify
+    from .commands import bench, cache, evaluate, explain, inspect, preview, report, score, select, show, verify
 
+    app.command("preview")(preview.preview)
     app.command("score")(score.score)
     app.command("select")(select.select)
     app.command("inspect")(inspect.inspect)

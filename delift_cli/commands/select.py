@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from ..errors import InputError
 from ..selection import output as files
 from ..selection.blocks import Estimates, KernelOptions, SelfUtility
-from ..selection.subset import COVERING, Method, select_records
+from ..selection.card import publish
+from ..selection.subset import Method, select_records
 from ..submodular.curve import plot, render_curve
 from ..submodular.kernel import Transform, Utility
 from ..submodular.select import Method as Greedy
 from . import bars, console, options
+from .methods import refuse_unused
 from .options import GpuLayers, ModelChoice, Quiet, Threads
 
 ObjectiveName = Literal["fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated"]
-
-METHODS_OF = {  # who has a use for which option; the others are everybody's
-    **dict.fromkeys(("target", "existing", "objective", "self_utility", "eta", "nu", "alpha"), COVERING),
-    **dict.fromkeys(("greedy", "epsilon", "parts"), COVERING),
-    **dict.fromkeys(("utility", "kernel", "estimates", "paper"), ("delift",)),
-}
 
 
 def select(
@@ -95,6 +92,22 @@ def select(
     at_most: Annotated[
         list[str] | None, options.limits(metavar="VALUE=N", help="Most for one value: chat=500. Repeatable.")
     ] = None,
+    shares: Annotated[
+        Literal["keep"] | None,
+        options.limits(metavar="keep", help="Each value of --group keeps the share that it has in the pool."),
+    ] = None,
+    share: Annotated[
+        list[str] | None,
+        options.limits(metavar="FIELD:VALUE=SHARE", help="Share of one value: source:code=30%. Repeatable."),
+    ] = None,
+    quality: Annotated[
+        str | None,
+        options.choosing(metavar="FIELD[:W]", help="Weigh a score that the data carry, higher is better."),
+    ] = None,
+    not_like: Annotated[
+        list[str] | None,
+        options.limits(metavar="DATA[:SHARE]", help="Leave out what overlaps a benchmark: test.jsonl:0.8. Repeatable."),
+    ] = None,
     distinct: Annotated[
         str | None, options.limits(metavar="SHARE", help="Never two records whose texts are this similar: 0.9 or 90%.")
     ] = None,
@@ -110,7 +123,13 @@ def select(
     gpu_layers: GpuLayers = None,
     threads: Threads = None,
     destination: Annotated[
-        Path | None, options.output("--output", "-o", metavar="FILE", help="File to write; default stdout.")
+        Path | None,
+        options.output("--output", "-o", metavar="FILE", help="File, also .parquet or .csv; default stdout (-)."),
+    ] = None,
+    force: Annotated[bool, options.output("--force", help="Write even over a file of the records.")] = False,
+    push: Annotated[
+        str | None,
+        options.output(metavar="hf:OWNER/NAME", help="Put the subset on the hub, with a card of how it was made."),
     ] = None,
     order: Annotated[Literal["selection", "input"], options.output(help="Order of the records written.")] = "selection",
     with_scores: Annotated[
@@ -134,7 +153,7 @@ def select(
         delift select train.delift --target dev.delift -k 500
         delift select train.delift --existing old.delift -k 30%
     """
-    _refuse_unused(context, method)
+    refuse_unused(context, method)
     if paper:
         if (utility, kernel) != ("euclidean", "clip"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
@@ -157,6 +176,10 @@ def select(
             group=group,
             at_least=at_least or (),
             at_most=at_most or (),
+            keep_shares=shares == "keep",
+            shares=share or (),
+            quality=quality,
+            not_like=not_like or (),
             distinct=distinct,
             until=until,
             stop_at_zero=stop_at_zero,
@@ -169,8 +192,15 @@ def select(
             threads=threads,
             progress=progress,
         )
-    written = subset.render(input_order=order == "input", with_scores=with_scores, ids_only=ids_only)
-    files.write(written, destination)
+    if str(destination) == "-":
+        destination = None
+    if not force:
+        files.refuse_to_overwrite(destination, subset.sources)
+    how: dict[str, Any] = {"input_order": order == "input", "with_scores": with_scores, "say": console.sayer(quiet)}
+    if destination is not None or push is None:
+        files.write(subset.render(destination=destination, ids_only=ids_only, **how), destination)
+    if push is not None:
+        console.sayer(quiet)(f"pushed to {publish(subset, push, shlex.join(['delift', *sys.argv[1:]]), **how)}")
     if curve is not None:
         files.write(render_curve(subset.curve(), "json" if curve.suffix == ".json" else "csv"), curve)
     stream = sys.stderr if destination is None else sys.stdout
@@ -179,15 +209,3 @@ def select(
     if curve is not None and not (quiet or as_json):
         value = subset.selection.value
         console.plot(plot(subset.selection.curve.tolist()), f"value against k, up to {value:.4f} at {len(subset):,}")
-
-
-def _refuse_unused(context: typer.Context, method: str) -> None:
-    """InputError for an option that the user gave and that this method has no use for."""
-    for parameter in context.command.params:
-        methods = METHODS_OF.get(parameter.name or "", (method,))
-        source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name == "COMMANDLINE" and method not in methods:
-            option = parameter.opts[0]
-            raise InputError(
-                f"{option} is of no use to --method {method}, only to {' and '.join(methods)}; leave it out"
-            )

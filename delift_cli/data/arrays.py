@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from ..errors import InputError
 from .fields import quoted
@@ -26,6 +27,15 @@ def array_rows(data: bytes, source: str) -> Iterator[tuple[int, bytes]]:
     text = data.decode("utf-8", "surrogateescape")
     start = text.index("[")
     yield from _elements(text, start, source, whole=True)
+
+
+def first_element(data: bytes) -> Any:
+    """The first element of an array, or None where there is none or it cannot be read."""
+    text = data.decode("utf-8", "surrogateescape")
+    try:
+        return _decode(text, _skip(text, text.index("[") + 1))[0]
+    except (json.JSONDecodeError, RecursionError):
+        return None
 
 
 def list_in_object(data: bytes, source: str, key: str | None) -> tuple[str, Iterator[tuple[int, bytes]]]:
@@ -58,6 +68,13 @@ def list_in_object(data: bytes, source: str, key: str | None) -> tuple[str, Iter
     return key, _elements(text, at, source, whole=False)
 
 
+def check_object(data: bytes, source: str) -> None:
+    """InputError where `data` is not one JSON object as a whole."""
+    text = data.decode("utf-8", "surrogateescape")
+    for _ in _members(text, _skip(text, 0), source, whole=True):
+        pass
+
+
 def _elements(text: str, start: int, source: str, *, whole: bool) -> Iterator[tuple[int, bytes]]:
     line, counted = 1, 0
     at = _skip(text, start + 1)
@@ -85,7 +102,7 @@ def _elements(text: str, start: int, source: str, *, whole: bool) -> Iterator[tu
         raise InputError(f"{source}:{line}: the JSON is nested too deep to be read") from None
 
 
-def _members(text: str, start: int, source: str) -> Iterator[tuple[str, int]]:
+def _members(text: str, start: int, source: str, *, whole: bool = False) -> Iterator[tuple[str, int]]:
     """The keys of the object that starts at `start`, each with where its value starts."""
     try:
         if text[start : start + 1] != "{":
@@ -104,6 +121,8 @@ def _members(text: str, start: int, source: str) -> Iterator[tuple[str, int]]:
                 at = _skip(text, at + 1)
             elif text[at : at + 1] != "}":
                 raise json.JSONDecodeError("a comma or the end of the object is missing", text, at)
+        if whole and (at := _skip(text, at + 1)) != len(text):
+            raise json.JSONDecodeError("something follows the end of the object", text, at)
     except json.JSONDecodeError as error:
         cause = error.msg if text[error.pos :].strip() else "the object breaks off"
         raise InputError(

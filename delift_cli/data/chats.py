@@ -39,6 +39,10 @@ _BLANK: tuple[object, ...] = (None, "", [], {})
 _FALSE, _TRUE = ("false", "no", "0", "0.0"), ("true", "yes", "1", "1.0")
 
 
+class _UnknownRoleError(RecordError):
+    """A turn of nobody that is known."""
+
+
 def is_chat(value: object) -> bool:
     """Can this be a list of turns, by its form?"""
     if isinstance(value, str):
@@ -82,7 +86,13 @@ def read_chat(value: object, name: str, roles: Mapping[str, str], said: Said, *,
             if who == "assistant":
                 messages.append(Message("assistant", text, bool(text) and not text.isspace()))
                 continue
-        _read_turn(turn, f"{field}, turn {place}", name, roles, said, scored, messages)
+        try:
+            _read_turn(turn, f"{field}, turn {place}", name, roles, said, scored, messages)
+        except _UnknownRoleError as error:
+            raise RecordError(
+                f"{error} (roles found: {roles_found(turns)}); known are {known_roles()}; "
+                "name another one with --role NAME=assistant"
+            ) from None
     return messages
 
 
@@ -141,8 +151,10 @@ def _read_turn(
     role = roles.get(who.strip().lower().strip("<|[]>:"), "") if isinstance(who, str) else ""
     if not role:
         what = f"the role {quoted(who)} is unknown" if isinstance(who, str) else "there is no role"
-        raise RecordError(f"{where}: {what}; known are {known_roles()}; name another one with --role NAME=assistant")
+        raise _UnknownRoleError(f"{where}: {what}")
     text = next((turn[key] for key in TEXT_KEYS if turn.get(key) is not None), None)
+    if role not in ("assistant", CALL) and any(turn.get(key) in (True, 1) for key in MASKS):
+        said.note(f"{name}: a turn of the {role} that is marked to be trained on is context all the same")
     if role == CALL:
         _add_call(messages, text, turn, where, scored, said)
     elif role == "tool":
@@ -157,8 +169,8 @@ def _read_turn(
     else:
         calls = calls_of(turn.get("tool_calls"), turn.get("function_call"), where) if role == "assistant" else ()
         thought = next((turn[key] for key in THOUGHTS if isinstance(turn.get(key), str)), "")
-        if text is None and (calls or thought):
-            text = ""
+        if text is None and role == "assistant":
+            text = ""  # it may be a call; where it says nothing at all it is not scored
         content = content_of(text, where)
         content = content._replace(calls=(*content.calls, *calls), reasoning=content.reasoning or thought)
         _add(messages, role, content, turn, where, scored, said)

@@ -18,7 +18,7 @@ import orjson
 
 from ..errors import InputError
 from . import tables
-from .arrays import array_rows, list_in_object, one_line
+from .arrays import array_rows, check_object, first_element, list_in_object, one_line
 from .separated import csv_rows, delimiter_of, looks_separated
 
 _FOREIGN = {
@@ -97,8 +97,10 @@ def _json(plain: io.BufferedReader, name: str, key: str | None) -> Rows:
     number, first = _first_line(plain, name)
     value = _value(first)
     opening = first.lstrip()[:1]
-    if opening == b"[" and not (isinstance(value, list) and _is_row(value)):
+    if opening == b"[" and not (isinstance(value, list) and _is_row(value, more=bool(plain.peek(1).strip()))):
         data = b"\n" * (number - 1) + first + _whole(plain, name)
+        if _is_row([first_element(data)], more=False):
+            return Rows("jsonl", iter([(number, one_line(data))]))
         return Rows("array", array_rows(data, name))
     alone = isinstance(value, dict) and any(isinstance(part, list) for part in value.values()) and not plain.peek(1)
     if opening == b"{" and (key is not None or value is None or alone):
@@ -106,6 +108,7 @@ def _json(plain: io.BufferedReader, name: str, key: str | None) -> Rows:
         if key is not None:
             return Rows("array", list_in_object(data, name, key)[1])
         if alone or _one_value(data):
+            check_object(data, name)
             whole = (number, one_line(data))
             return Rows("jsonl", iter([whole]), lambda: list_in_object(data, name, None))
         plain, number, first = _buffered(io.BytesIO(data)), 1, b""
@@ -128,14 +131,15 @@ def _first_line(plain: io.BufferedReader, name: str) -> tuple[int, bytes]:
     raise InputError(f"{name}: there is nothing in it" + (" but white space" if number else ""))
 
 
-def _is_row(value: list[Any]) -> bool:
-    """Is a list that fills a line one record, a list of turns, and not an array of records?"""
+def _is_row(value: list[Any], *, more: bool) -> bool:
+    """Is a list that fills a line, after which `more` come or not, a list of turns and not an array of records?"""
     from .chats import is_turn
 
     first = value[0] if value else None
     if isinstance(first, dict):
         return is_turn(first) and any(isinstance(first.get(key), str) for key in ("role", "from"))
-    return isinstance(first, str)
+    pair = more and isinstance(first, list) and len(first) == 2 and all(isinstance(text, str) for text in first)
+    return isinstance(first, str) or pair
 
 
 def _one_value(data: bytes) -> bool:

@@ -90,8 +90,9 @@ def not_json(raw: bytes, error: Exception, *, columns: bool = True) -> str:
         where = f" (column {len(raw[: bad.start].decode()) + 1})" if columns else ""
         return f"not UTF-8: byte 0x{raw[bad.start]:02x}{where}"
     where = f" (column {position})" if columns else ""
-    for word in ("NaN", "Infinity", "-Infinity"):
-        if text.startswith(word, max(position - 1, 0)):
+    start = max(position - 1, 0)
+    for word in ("-Infinity", "NaN", "Infinity"):
+        if text.startswith(word, start - (word[0] == "-")):
             return f"not JSON: {word} is no JSON value{where}; write null in its place"
     return f"not JSON: {getattr(error, 'msg', error)}{where}"
 

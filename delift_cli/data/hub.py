@@ -9,7 +9,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from ..errors import InputError
+from ..errors import InputError, RunError
 
 _NAME = re.compile(
     r"hf:(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+/)?(?P<split>[\w.-]+))?"
@@ -80,6 +80,27 @@ def dataset_files(source: str) -> list[Path]:
             f"hf:{asked.repo}:{PurePosixPath(min(folders)).name}/{split or 'train'}"
         )
     return [_download(hub, asked, name, source) for name in chosen]
+
+
+def push(files: dict[str, bytes], destination: str, message: str) -> str:
+    """Put files into a data set of the hub, which is made if there is none; its address.
+
+    Raises:
+        InputError: the name is none, or huggingface_hub is not installed. RunError: the hub refuses or does not answer.
+    """
+    asked = parse(destination)
+    hub = library(destination)
+    if asked.split or asked.revision:
+        raise InputError(f"--push {destination}: give hf:owner/name, without a split or revision")
+    api = hub.HfApi()
+    try:
+        api.create_repo(asked.repo, repo_type="dataset", exist_ok=True)
+        operations = [hub.CommitOperationAdd(name, content) for name, content in files.items()]
+        commit = api.create_commit(asked.repo, operations, commit_message=message, repo_type="dataset")
+    except Exception as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise RunError(f"{destination}: the hub did not take the subset (is HF_TOKEN set?): {cause}") from None
+    return str(commit.commit_url)
 
 
 def split_of(name: str) -> str:

@@ -12,11 +12,10 @@ In a chat every assistant turn is scored that says something and that no mask ex
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .chats import MASKS, THOUGHTS, all_roles, is_chat, is_turn, mask_value, read_chat, roles_found
+from .chats import MASKS, THOUGHTS, all_roles, is_chat, is_turn, read_chat, roles_found
 from .fields import (
     ABSENT,
     RecordError,
@@ -31,9 +30,10 @@ from .fields import (
 )
 from .ids import ID_FIELDS
 from .options import Reading
-from .parts import Said, content_of
+from .parts import Said, content_of, listed_calls
 from .questions import answer_of, choices_of
 from .record import Message
+from .scored import masked, up_to_last_scored
 from .tools import TOOLS, tools_of
 from .transcripts import transcript
 
@@ -53,6 +53,11 @@ RESPONSES = (
 EXTRAS = ("input", "context", "contexts", "passage")
 HISTORIES = ("history", "chat_history")
 SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "preamble")
+# how an answer was found, where trainers differ on what becomes of it
+WORKINGS = (
+    *("cot", "complex_cot", "chain_of_thought", "rationale", "rationales", "explanation", "steps", "thought"),
+    *("thoughts", "reasoning_trace", "thinking_trajectories", "deepseek_reasoning"),
+)
 MEDIA = ("images", "image", "audios", "audio", "videos", "video")
 LISTS_OF_MASKS = ("weights", "loss_mask", "train_mask", *MASKS)
 REJECTED = ("rejected", "non_preferred_output")
@@ -88,7 +93,7 @@ def interpret(fields: dict[str, Any] | list[Any], raw: bytes, reading: Reading) 
     row.refuse_media(messages)
     messages = row.add_system(messages)
     tools = row.tools()
-    turns, dropped = row.finish(messages, layout)
+    turns, dropped = up_to_last_scored(messages, reading.turns, in_chat=layout in row.fields, alone=layout == "text")
     for name, value in row.fields.items():
         if name not in row.used and name.lower() not in _IDS and value not in BLANK:
             row.said.ignore(name)
@@ -238,22 +243,8 @@ class _Row:
         for name in LISTS_OF_MASKS:
             if isinstance(mask := self.fields.get(name), list) and mask:
                 self.used.add(name)
-                messages = self._mask(messages, mask, name)
+                messages = masked(messages, mask, name, self.said)
         return messages
-
-    def _mask(self, messages: list[Message], mask: list[Any], name: str) -> list[Message]:
-        answers = [place for place, message in enumerate(messages) if message.role == "assistant"]
-        if len(mask) not in (len(messages), len(answers)):
-            raise RecordError(
-                f"field {quoted(name)} has {len(mask)} entries, for {len(messages)} turns, {len(answers)} of which "
-                "are the assistant's"
-            )
-        places = answers if len(mask) == len(answers) else range(len(messages))
-        masked = list(messages)
-        for place, value in zip(places, mask, strict=True):
-            wanted = value is None or mask_value(value, f"field {quoted(name)}", self.said)
-            masked[place] = masked[place]._replace(scored=masked[place].scored and wanted)
-        return masked
 
     def _pair(self, prompt: str, response: str) -> tuple[str, list[Message]]:
         self._say_rejected(response)
@@ -263,6 +254,9 @@ class _Row:
         for other in others:
             if other not in (response, prompt) and self.fields[other] not in BLANK:
                 self.said.note(f"{response} is scored, {other} left", ambiguous=True)
+        for name in WORKINGS:
+            if (key := self.names.get(name)) and key not in (prompt, response) and not self.reading.response_field:
+                self.said.note(f"{response} is scored, {key} left", ambiguous=True)
         if self.fields.get("label") is False:
             self.said.note("label is false, which may mark an answer that is not wanted; it is scored", ambiguous=True)
         labels: list[str] = []
@@ -312,6 +306,9 @@ class _Row:
             if not said.strip():
                 raise RecordError(f"field {quoted(name)} is empty")
             return [Message(role, said, scored=True)]
+        if any(key in self.names for key in TOOLS) and (calls := listed_calls(value, f"field {quoted(name)}")):
+            self.said.note(f"{name} is a list of calls, and scored as such")
+            return [Message(role, "", scored=True, calls=calls)]
         thought = next((key for key in THOUGHTS if isinstance(self.fields.get(key), str) and key != name), None)
         reasoning = ""
         if thought and self.fields[thought].strip():
@@ -400,31 +397,3 @@ class _Row:
         if isinstance(first, Mapping) and first.get("tools"):
             return tools_of(first["tools"], "tools") or ""
         return ""
-
-    def finish(self, messages: list[Message], layout: str) -> tuple[tuple[Message, ...], dict[str, int]]:
-        """The turns up to the last scored one, and how many are not scored or left out, by reason."""
-        places = [place for place, message in enumerate(messages) if message.scored]
-        if not places:
-            raise self._nothing_scored(messages)
-        last = places[-1]
-        if layout != "text" and all(message.role in ("system", "assistant") for message in messages[:last]):
-            before = f"follows a turn of the {messages[last - 1].role}" if last else "is the first turn"
-            raise RecordError(f"the response {before}, and no turn of the user precedes it")
-        dropped: Counter[str] = Counter()
-        for place, message in enumerate(messages):
-            if message.role == "assistant" and not message.scored:
-                masked = message.content.strip() or message.calls or message.reasoning
-                if place > last or layout in self.fields:
-                    dropped["masked" if masked else "empty"] += 1
-            elif place > last:
-                dropped["unanswered"] += 1
-        turns = messages[: last + 1]
-        if self.reading.turns == "last" and len(places) > 1:
-            turns = [message._replace(scored=False) for message in turns[:-1]] + turns[-1:]
-        return tuple(turns), dict(dropped)
-
-    def _nothing_scored(self, messages: list[Message]) -> RecordError:
-        last = max((place for place, message in enumerate(messages) if message.role == "assistant"), default=0)
-        if messages[last].content.strip() or messages[last].calls:
-            return RecordError("every assistant turn is masked: there is nothing to score")
-        return RecordError(f"turn {last + 1} (assistant) is empty, and no other one can be scored")

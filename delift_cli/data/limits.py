@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..amount import Amount, parse_counts, parse_quota, quota_records
+from ..amount import Amount, parse_counts, parse_quota, parse_share, quota_records
 from ..errors import InputError
 from .fields import record_field
 from .ids import Names
@@ -19,6 +20,9 @@ def read_quotas(
     at_most: list[str],
     records: Sequence[Record],
     amount: Amount,
+    *,
+    keep: bool = False,
+    shares: Sequence[str] = (),
 ) -> tuple[str | None, dict[str, int], dict[str, int]]:
     """The field that groups the records, and the least and the most for each of its values.
 
@@ -26,9 +30,17 @@ def read_quotas(
         per: `FIELD:SHARE`, the most for every value of a field.
         group: the field that at_least and at_most (`VALUE=COUNT`) are about; default that of `per`, else "task".
 
+        keep: every value of the field keeps the share that it has in the pool.
+        shares: `FIELD:VALUE=SHARE`, what a value is to make of the selection.
+
     Raises:
-        InputError: a quota cannot be read, two fields are named, or a record lacks the field.
+        InputError: a quota cannot be read, two fields are named, or a record lacks the field; shares of a token budget,
+            that make more than all, or that the pool cannot fill.
     """
+    if keep or shares:
+        if per is not None or at_least or at_most:
+            raise InputError("shares and limits are two ways to say the same: give --shares and --share, or the others")
+        return _shares(group, records, amount.records, keep=keep, given=shares)
     if per is None and not at_least and not at_most:
         return None, {}, {}
     quota = None if per is None else parse_quota(per)
@@ -40,6 +52,53 @@ def read_quotas(
         limit = quota_records(quota, amount.records)
         most = dict.fromkeys(labels(records, field), limit)
     return field, parse_counts(at_least, "--at-least"), {**most, **parse_counts(at_most, "--at-most")}
+
+
+def _shares(
+    group: str | None, records: Sequence[Record], k: int | None, *, keep: bool, given: Sequence[str]
+) -> tuple[str, dict[str, int], dict[str, int]]:
+    """The field, and how many records of its values there are to be, as the least and as the most."""
+    if k is None:
+        raise InputError("shares need a number of records with -k, not a token budget")
+    parsed = [parse_target(text) for text in given]
+    fields = {field for field, _, _ in parsed} | ({group} if group else set())
+    if len(fields) > 1:
+        raise InputError(f"--share and --group name several fields ({', '.join(sorted(fields))}); shares are of one")
+    field = fields.pop() if fields else "task"
+    there = Counter(labels(records, field))
+    wanted = {value: share for _, value, share in parsed}
+    if (total := sum(wanted.values())) > 1 + 1e-9:
+        raise InputError(f"the shares make {total:.0%} together")
+    if keep:
+        others = sum(count for value, count in there.items() if value not in wanted)
+        left = 1 - total
+        wanted |= {value: left * count / others for value, count in there.items() if value not in wanted}
+    counts = _apportioned(wanted, k)
+    for value, count in counts.items():
+        if count > there.get(value, 0):
+            raise InputError(
+                f"{count:,} records with {field} {value!r} are its share of {k:,}; there are {there.get(value, 0):,}"
+            )
+    return field, counts, dict(counts)
+
+
+def _apportioned(shares: dict[str, float], k: int) -> dict[str, int]:
+    """Shares of k as whole numbers whose sum is rounded as well, the largest remainders up first."""
+    exact = {value: share * k for value, share in shares.items()}
+    counts = {value: int(number + 1e-9) for value, number in exact.items()}
+    missing = round(sum(exact.values())) - sum(counts.values())
+    for value in sorted(exact, key=lambda value: counts[value] - exact[value])[: max(missing, 0)]:
+        counts[value] += 1
+    return counts
+
+
+def parse_target(text: str) -> tuple[str, str, float]:
+    """`source:code=30%` as field, value and share."""
+    field, colon, rest = text.partition(":")
+    value, equals, share = rest.rpartition("=")
+    if not (field and colon and value and equals):
+        raise InputError(f"--share {text}: give a field, a value and its share, such as source:code=30%")
+    return field, value, parse_share(share, "--share")
 
 
 def labels(records: Sequence[Record], field: str) -> list[str]:

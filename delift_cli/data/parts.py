@@ -96,6 +96,19 @@ def calls_of(tool_calls: Any, function_call: Any, where: str) -> tuple[Call, ...
     return tuple(_call(call, where) for call in calls)
 
 
+def listed_calls(value: Any, where: str) -> tuple[Call, ...]:
+    """The calls in an answer that is a list of {name, arguments}, one such object, or its JSON text; else none."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return ()
+    value = [value] if isinstance(value, dict) else value
+    if not isinstance(value, list) or not all(isinstance(call, dict) and "arguments" in call for call in value):
+        return ()
+    return calls_of(value, None, where) if all(isinstance(call.get("name"), str) for call in value) else ()
+
+
 def _call(call: Any, where: str) -> Call:
     if isinstance(call, str):
         try:

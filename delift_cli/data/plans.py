@@ -13,13 +13,39 @@ from typing import Any
 
 from .chats import MASKS, THOUGHTS, all_roles
 from .ids import ID_FIELDS
-from .layouts import BLANK, CHATS, EXTRAS, HISTORIES, LISTS_OF_MASKS, MEDIA, PROMPTS, REJECTED, RESPONSES, SYSTEMS, Read
+from .layouts import (
+    BLANK,
+    CHATS,
+    EXTRAS,
+    HISTORIES,
+    LISTS_OF_MASKS,
+    MEDIA,
+    PROMPTS,
+    REJECTED,
+    RESPONSES,
+    SYSTEMS,
+    WORKINGS,
+    Read,
+)
 from .options import Reading
 from .questions import CHOICES, is_option
 from .record import Message
 from .tools import TOOLS
 
-_MEANING = {*CHATS, *PROMPTS, *RESPONSES, *EXTRAS, *HISTORIES, *SYSTEMS, *MEDIA, *TOOLS, *THOUGHTS, *CHOICES, *REJECTED}
+_MEANING = {
+    *CHATS,
+    *PROMPTS,
+    *RESPONSES,
+    *EXTRAS,
+    *HISTORIES,
+    *SYSTEMS,
+    *MEDIA,
+    *TOOLS,
+    *THOUGHTS,
+    *CHOICES,
+    *REJECTED,
+    *WORKINGS,
+}
 _MEANING |= {*LISTS_OF_MASKS, *MASKS, "label"}
 _MOST = 1000  # plans that are kept
 _REST = ("", (), "", "")  # of a Message: reasoning, calls, name, call_id

@@ -97,8 +97,12 @@ class Interpreter:
 
 
 def read_row(raw: bytes, reading: Reading) -> Read:
-    """What one record says; RecordError as `interpret`, and for what is no JSON object or list."""
-    return interpret(_value(raw), raw, reading)
+    """What one record says.
+
+    Raises:
+        RecordError: as `interpret`, and for what is no object or list. JSONDecodeError: it is no JSON.
+    """
+    return interpret(_checked(orjson.loads(raw)), raw, reading)
 
 
 class _Tally:
@@ -128,7 +132,7 @@ class _Tally:
             rows = iter([(line, raw)])
             try:
                 read_row(raw, self.reading)
-            except UnknownLayoutError:
+            except (UnknownLayoutError, orjson.JSONDecodeError):
                 key, rows = source.inner()
                 source = Rows("array", rows)
                 self.said["notes"][f"the records are the list {key!r} of one JSON object"] = 0
@@ -225,10 +229,3 @@ def _checked(value: Any) -> dict[str, Any] | list[Any]:
     if not isinstance(value, dict | list):
         raise RecordError(f"{kind(value)} where an object with fields is expected")
     return value
-
-
-def _value(raw: bytes) -> dict[str, Any] | list[Any]:
-    try:
-        return _checked(orjson.loads(raw))
-    except orjson.JSONDecodeError as error:
-        raise RecordError(not_json(raw, error)) from None

@@ -40,7 +40,7 @@ def table_rows(data: bytes, kind: str, source: str) -> Iterator[tuple[int, bytes
         for batch in _batches(arrow, data, kind):
             for row in batch.to_pylist():
                 place += 1
-                yield place, orjson.dumps(row, default=_other)
+                yield place, orjson.dumps(row, default=other)
     except (arrow.ArrowException, OSError) as error:
         raise InputError(f"{source}: the {kind} data is damaged: {' '.join(str(error).split())}") from None
 
@@ -76,7 +76,7 @@ def _schema(arrow: Any, data: bytes, kind: str) -> Any:
     return (arrow.ipc.open_file if data[:6] == b"ARROW1" else arrow.ipc.open_stream)(source).schema
 
 
-def _other(value: Any) -> Any:
+def other(value: Any) -> Any:
     """What JSON has no form for."""
     if isinstance(value, bytes):
         try:

@@ -23,7 +23,9 @@ def tools_of(value: Any, name: str) -> str | None:
         except orjson.JSONDecodeError:
             return None
     if isinstance(value, dict):
-        value = value.get("tools") or value.get("functions") or [value]
+        named = all(isinstance(tool, dict) and {"description", "parameters"} & {*tool} for tool in value.values())
+        by_name = [_function({"name": name, **tool}) for name, tool in value.items()] if named else None
+        value = value.get("tools") or value.get("functions") or by_name or [value]
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         return None
     tools = [form for tool in value for form in _forms(tool, name)]

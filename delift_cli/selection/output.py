@@ -6,14 +6,16 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from ..data.record import Record
-from ..errors import RunError
+from ..data.writing import written
+from ..errors import InputError, RunError
+from ..progress import Say, silent
 from ..submodular.select import Selection
 
 
@@ -23,6 +25,8 @@ def render(
     *,
     form: str,
     whole: float,
+    source: str = "",
+    say: Say = silent,
     input_order: bool = False,
     with_scores: bool = False,
     ids_only: bool = False,
@@ -30,7 +34,8 @@ def render(
     """The selected records as bytes.
 
     Args:
-        form: `jsonl` gives one line each, `array` a JSON array.
+        form: `jsonl` gives one line each, `array` a JSON array; the others see `data.writing`, also for `source`.
+        say: takes what there is to say of the form.
         whole: what the whole pool is worth; the coverage of a record is the share of it that the selection
             reached with that record.
         with_scores: adds to each record a field `delift` of id, rank (from 1), gain and coverage.
@@ -42,8 +47,8 @@ def render(
     if ids_only:
         return b"".join(records[selection.indices[rank]].id.encode() + b"\n" for rank in order)
     lines = []
-    for rank in order:
-        record = records[selection.indices[rank]]
+    chosen = [records[selection.indices[rank]] for rank in order]
+    for rank, record in zip(order, chosen, strict=True):
         line = record.raw
         if with_scores:
             scores = {
@@ -54,14 +59,30 @@ def render(
             }
             line = _with_field(line, b"delift", scores)
         lines.append(line)
-    if form == "array":
-        return b"[\n" + b",\n".join(lines) + b"\n]\n"
-    return b"".join(line + b"\n" for line in lines)
+    data, said = written(lines, form, records=() if with_scores else chosen, source=source)
+    if said:
+        say(said)
+    return data
+
+
+def refuse_to_overwrite(destination: Path | None, sources: Iterable[str]) -> None:
+    """InputError where the output would take the place of a file that the records came from."""
+    if destination is None or not destination.is_file():
+        return
+    for source in sources:
+        with contextlib.suppress(OSError):
+            if os.path.samefile(destination, source):
+                raise InputError(
+                    f"{destination} is where the records came from: it would be replaced by the subset; "
+                    "give another file with -o, or insist with --force"
+                )
 
 
 def _with_field(line: bytes, name: bytes, value: dict[str, Any]) -> bytes:
     """A record's JSON with one more field; what was there keeps its bytes (numbers of any size, spacing)."""
     fields = orjson.loads(line)
+    if not isinstance(fields, dict):
+        raise InputError("records that are lists of turns have no fields to add scores to; leave out --with-scores")
     if name.decode() in fields:
         return orjson.dumps({**fields, name.decode(): value})
     return b'%s, "%s": %s}' % (line.rstrip().removesuffix(b"}").rstrip(), name, orjson.dumps(value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -13,17 +13,18 @@ from ..cache.dense import Cache
 from ..cache.sparse import SparseCache, open_cache
 from ..cache.stored import Stored
 from ..data.limits import labels, named_indices, read_quotas
-from ..data.near_duplicates import near_duplicates
 from ..data.record import Record
+from ..data.writing import form_of
 from ..display import Facts, Lines
 from ..errors import InputError
-from ..progress import Progress, counting, silent
+from ..progress import Progress, Say, counting, silent
 from ..submodular.curve import curve_rows
 from ..submodular.objectives import Objective, value
 from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
 from . import baselines, blocks, first_gains, output
 from .blocks import AnyBlock, KernelOptions, PartialBlock, Records
+from .hygiene import Hygiene, hygiene
 
 if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need it
     from ..prompt.template import ChatTemplate
@@ -59,6 +60,7 @@ class Subset(Facts):
     options: KernelOptions
     seed: int
     partial: Mapping[str, PartialBlock]
+    clean: Hygiene = field(default_factory=Hygiene)
 
     def __len__(self) -> int:
         return len(self.selection.indices)
@@ -76,13 +78,27 @@ class Subset(Facts):
         """Their ids."""
         return [record.id for record in self.records]
 
-    def render(self, *, input_order: bool = False, with_scores: bool = False, ids_only: bool = False) -> bytes:
-        """The records' lines as they came in; see `output.render`."""
+    def form(self, destination: str | Path | None = None) -> str:
+        """The container that the records go into: the one that a file's name says, else the one they came in."""
+        return form_of(None if destination is None else Path(destination), self.pool.cache.manifest["examples"]["form"])
+
+    def render(
+        self,
+        *,
+        destination: str | Path | None = None,
+        say: Say = silent,
+        input_order: bool = False,
+        with_scores: bool = False,
+        ids_only: bool = False,
+    ) -> bytes:
+        """The records as they came in, in the container that the name of `destination` says; see `output.render`."""
         return output.render(
             self.pool.examples,
             self.selection,
-            form=self.pool.cache.manifest["examples"]["form"],
+            form=self.form(destination),
             whole=self.whole,
+            source=self.pool.cache.manifest["examples"]["source"],
+            say=say,
             input_order=input_order,
             with_scores=with_scores,
             ids_only=ids_only,
@@ -92,9 +108,16 @@ class Subset(Facts):
         """Value and gain against the number of records; see `curve_rows`."""
         return curve_rows(self.selection, [record.id for record in self.pool.examples], self.whole)
 
-    def write(self, destination: str | Path, **form: bool) -> None:
-        """`render` into a file, whole or not at all."""
-        output.write(self.render(**form), Path(destination))
+    @property
+    def sources(self) -> list[str]:
+        """The files that the pool's records came from."""
+        return str(self.pool.cache.manifest["examples"]["source"]).split(", ")
+
+    def write(self, destination: str | Path, *, force: bool = False, **form: Any) -> None:
+        """`render` into a file, whole or not at all; over a file that the records came from only with `force`."""
+        if not force:
+            output.refuse_to_overwrite(Path(destination), self.sources)
+        output.write(self.render(destination=destination, **form), Path(destination))
 
     def as_dict(self) -> dict[str, Any]:
         """What was chosen, by what, how good it is."""
@@ -123,6 +146,7 @@ class Subset(Facts):
             "at_least_of_optimum": selection.value / selection.optimum_bound if selection.optimum_bound else None,
             "model_sha256": self.pool.cache.manifest["model"]["sha256"],
             "measured": {role: self._measured(block) for role, block in self.partial.items()},
+            **self.clean.as_dict(),
         }
 
     def lines(self) -> Lines:
@@ -145,6 +169,7 @@ class Subset(Facts):
         if covering and found["at_least_of_optimum"]:
             proven = f"proven in general: {selection.guarantee_note}"
             rows.append(("quality", f"at least {found['at_least_of_optimum']:.1%} of the best subset; {proven}"))
+        rows += self.clean.lines()
         if selection.stopped == "until":
             taken = found["selected"] / found["pool"]
             rows.append(("stopped", f"gains fell under the limit: {taken:.1%} of the pool was enough"))
@@ -194,6 +219,10 @@ def select_records(
     group: str | None = None,
     at_least: Sequence[str] = (),
     at_most: Sequence[str] = (),
+    keep_shares: bool = False,
+    shares: Sequence[str] = (),
+    quality: str | None = None,
+    not_like: Sequence[str] = (),
     distinct: str | None = None,
     until: str | None = None,
     stop_at_zero: bool = False,
@@ -214,8 +243,9 @@ def select_records(
         k: a number of records, a share (30%) or a token budget (200ktok).
         objective: None for that of the stage: fl; flmi with target, flcg with existing, flcmi with both.
         options: how measurements become similarities.
-        always, never: files of ids. per, group, at_least, at_most: see `data.limits.read_quotas`.
-        distinct, until: shares, such as 90% and 1%.
+        always, never: files of ids. per, group, at_least, at_most, keep_shares, shares: see
+            `data.limits.read_quotas`.
+        quality, not_like, distinct: see `hygiene.hygiene`. until: a share, such as 1%.
         model, gpu_layers, threads: for the methods ifd and embedding, which run the cache's model once.
 
     Raises:
@@ -245,7 +275,12 @@ def select_records(
         goal, pool = _per_record(method, caches.get("pool"), seed, open_model, progress)  # type: ignore[arg-type]
     records = pool.examples
     amount = parse_amount(str(k), len(records))
-    group_field, least, most = read_quotas(per, group, list(at_least), list(at_most), records, amount)
+    limits = (list(at_least), list(at_most), records, amount)
+    group_field, least, most = read_quotas(per, group, *limits, keep=keep_shares, shares=shares)
+    clean = hygiene(records, not_like=not_like, distinct=distinct, quality=quality)
+    if quality is not None:
+        goal = clean.with_quality(goal, len(records), amount, float(pool.cache.example_tokens.mean()))
+        kept_gains = None  # they are without it
     first, left_out = (named_indices(None if file is None else Path(file), records) for file in (always, never))
     if both := {*first} & {*left_out}:
         raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
@@ -255,11 +290,11 @@ def select_records(
         cost=None if amount.tokens is None else pool.cache.example_tokens,
         budget=amount.tokens,
         always=first,
-        never=left_out,
+        never=sorted({*left_out, *clean.left_out} - {*first}),
         group=None if group_field is None else labels(records, group_field),
         at_least=least,
         at_most=most,
-        near_duplicates=None if distinct is None else near_duplicates(records, parse_share(distinct, "--distinct")),
+        near_duplicates=clean.near,
         until=0.0 if until is None else parse_share(until, "--until"),
         stop_at_zero=stop_at_zero,
         method=greedy,
@@ -275,7 +310,7 @@ def select_records(
     if kept_gains is not None:
         first_gains.keep_gains(kept_gains, selection.initial_gains)
     partial = {role: block for role, block in opened.items() if isinstance(block, PartialBlock)}
-    return Subset(selection, pool, value(goal), method, str(k), amount, options, seed, partial)
+    return Subset(selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean)
 
 
 def opened_cache(cache: AnyCache) -> Cache | SparseCache:

@@ -275,7 +275,7 @@ def test_names_of_the_assistant(role: str) -> None:
 def test_role_map() -> None:
     chat = [{"role": "customer", "content": "p"}, {"role": "agent", "content": "r"}]
     message = refusal({"messages": chat})
-    assert 'turn 1: the role "customer" is unknown; known are system' in message
+    assert 'turn 1: the role "customer" is unknown (roles found: "customer", "agent"); known are system' in message
     assert "--role" in message
     assert only({"messages": chat}, roles=parse_roles(["customer=user", "Agent=assistant"])) == PR
     for wrong in ("agent", "agent=", "=user", "agent=clerk"):
@@ -535,3 +535,45 @@ def test_counts_of_many_records_are_exact() -> None:
     alone = [parse(row).records[0].conversation for row in (*rows, *chats)]
     assert [record.conversation for record in found.records] == alone
     assert found.duplicates == len(alone) - len(set(alone))
+
+
+def test_an_unknown_role_lists_the_roles_found() -> None:
+    chat = [*CHAT, {"role": "narrator", "content": "x"}]
+    assert 'turn 3: the role "narrator" is unknown (roles found: "user", "assistant", "narrator")' in refusal(
+        {"messages": chat}
+    )
+
+
+def test_workings_beside_an_answer_are_said() -> None:
+    for name in ("cot", "rationale", "explanation", "Complex_CoT"):
+        found = parse({"question": "p", name: "because", "answer": "r"})
+        assert found.ambiguous == {f"answer is scored, {name} left": 1}
+
+
+def test_an_answer_that_is_calls() -> None:
+    tools = json.dumps([{"name": "f", "description": "d", "parameters": {}}])
+    for answers in (json.dumps([F]), [F], json.dumps(F)):
+        found = parse({"query": "p", "tools": tools, "answers": answers})
+        assert shown(found.records[0]) == ["user: p", CALL]
+        assert found.notes == {"answers is a list of calls, and scored as such": 1}
+    assert only({"query": "p", "answers": json.dumps([F])}) == ["user: p", f"assistant*: {json.dumps([F])}"]
+    by_name = parse({"messages": CHAT, "tools": {"f": {"description": "d", "parameters": {}}}}).records[0].tools
+    assert json.loads(by_name)[0]["function"] == {"name": "f", "description": "d", "parameters": {}}
+
+
+def test_a_mask_on_a_turn_of_the_user_is_said() -> None:
+    found = parse({"messages": [{**CHAT[0], "train": True}, CHAT[1]]})
+    assert found.notes == {"messages: a turn of the user that is marked to be trained on is context all the same": 1}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_file_that_is_one_chat(indent: int | None) -> None:
+    found = parse_records(json.dumps(CHAT, indent=indent).encode(), "chat.json")
+    assert [shown(record) for record in found.records] == [PR]
+    found = parse_records(json.dumps([CHAT, CHAT], indent=indent).encode(), "chats.json")
+    assert [shown(record) for record in found.records] == [PR, PR]
+
+
+def test_lines_of_pairs_of_texts() -> None:
+    found = parse([["p", "r"]], [["p", "r"], ["q", "s"]])
+    assert [len(record.turns) for record in found.records] == [2, 4]

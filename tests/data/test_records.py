@@ -331,7 +331,7 @@ GOOD = lines({"id": "g", **PAIR})
         (lines({"messages": turns(("system", "s"), ("assistant", "r"))}), "follows a turn of the system"),
         (lines({"messages": turns(("user", "p"), ("assistant", " "))}), "turn 2 (assistant) is empty"),
         (lines({"messages": turns(("user", ""), ("assistant", "r"))}), "turn 1 (user) is empty"),
-        (lines({"messages": turns(("user", "p"), ("assistant", None))}), "turn 2: the content is null"),
+        (lines({"messages": turns(("user", "p"), ("assistant", None))}), "turn 2 (assistant) is empty"),
         (
             lines({"messages": turns(("user", "p"), ("assistant", "r"), ("narrator", "n"))}),
             'the role "narrator" is unkn',

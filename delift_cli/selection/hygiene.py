@@ -1,0 +1,123 @@
+"""What is asked of a subset besides coverage: no records of a benchmark, no near-duplicates, good scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+from ..amount import Amount, parse_share
+from ..data.near_duplicates import near_duplicates
+from ..data.overlap import groups_of, overlaps, parse_not_like
+from ..data.quality import Quality, bonus, read_quality
+from ..data.reading import read_records
+from ..data.record import Record
+from ..display import Lines
+from ..submodular.objectives import Objective, value
+
+SHOWN = 5  # pairs and groups in the summary for people
+
+
+class Like(NamedTuple):
+    """A record that was left out, and the record of a benchmark that it overlaps, by their ids."""
+
+    id: str
+    source: str
+    like: str
+    share: float
+    part: str
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Hygiene:
+    """What was found and done.
+
+    Attributes:
+        left_out: places of the records that overlap a benchmark; `like`: with what.
+        near: the near-duplicates as `near_duplicates` gives them, None where they were not asked for.
+        groups: ids of records that are near-duplicates of each other.
+        quality: the scores that the data carry, where they are weighed.
+    """
+
+    left_out: list[int] = field(default_factory=list)
+    like: list[Like] = field(default_factory=list)
+    near: Any = None
+    groups: list[list[str]] = field(default_factory=list)
+    quality: Quality | None = None
+
+    def with_quality(self, goal: Objective, records: int, amount: Amount, mean_cost: float) -> Objective:
+        """The objective with the scores as a modular term, see `quality.bonus`; the same one where there are none."""
+        if self.quality is None:
+            return goal
+        k = amount.records if amount.records is not None else int((amount.tokens or 0) / max(mean_cost, 1.0))
+        term = bonus(self.quality, value(goal), min(k, records))
+        weight = {f"quality of {self.quality.field}": self.quality.weight}
+        return replace(goal, bonus=goal.bonus + term, parameters={**goal.parameters, **weight})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as data; nothing of what was not asked for."""
+        found: dict[str, Any] = {}
+        if self.like:
+            found["not_like"] = [like._asdict() for like in self.like]
+        if self.near is not None:
+            found["near_duplicate_groups"] = self.groups
+        if self.quality is not None:
+            quality = self.quality._asdict()
+            del quality["scores"]
+            found["quality"] = quality
+        return found
+
+    def lines(self) -> Lines:
+        """The same for people."""
+        rows: Lines = []
+        if self.like:
+            rows.append(("not like", f"{len(self.like):,} records left out, for what they share with a benchmark"))
+            for like in self.like[:SHOWN]:
+                how = "the same prompt" if like.exact else f"{like.share:.0%} of its {like.part}"
+                rows.append(("", f"{like.id}: {how} as {like.like} of {like.source}"))
+            if len(self.like) > SHOWN:
+                rows.append(("", f"and {len(self.like) - SHOWN:,} more; --json lists them"))
+        if self.near is not None:
+            count = sum(map(len, self.groups))
+            rows.append(
+                ("near", f"{len(self.groups):,} groups of near-duplicates, {count:,} records; never two of a pair")
+            )
+            rows += [
+                ("", ", ".join([*group[:SHOWN], *(["…"] if len(group) > SHOWN else [])]))
+                for group in self.groups[:SHOWN]
+            ]
+        if self.quality is not None:
+            q = self.quality
+            scale = f"{q.low:g} counts as 0 and {q.high:g} as 1, times {q.weight:g}"
+            meaning = "at weight 1 the best scores add as much as the whole pool covers"
+            missing = f"; {q.missing:,} records without one count as 0" if q.missing else ""
+            rows.append(("quality", f"{q.field}: {scale} ({meaning}){missing}"))
+        return rows
+
+
+def hygiene(
+    records: Sequence[Record], *, not_like: Sequence[str], distinct: str | None, quality: str | None
+) -> Hygiene:
+    """Look at a pool's records for what was asked.
+
+    Args:
+        not_like: sources of benchmarks, each with the least containment (`test.jsonl:0.8`). distinct: from which
+            similarity on two records are near-duplicates. quality: `FIELD[:weight]`.
+
+    Raises:
+        InputError: an option, a benchmark or a score cannot be read.
+    """
+    like: list[Like] = []
+    places: dict[int, None] = {}
+    for text in not_like:
+        source, least = parse_not_like(text)
+        benchmark = read_records(source).records
+        for found in overlaps(records, benchmark, least):
+            if found.place not in places:
+                places[found.place] = None
+                other = benchmark[found.other].id
+                like.append(Like(records[found.place].id, source, other, found.share, found.part, found.exact))
+    near = None if distinct is None else near_duplicates(records, parse_share(distinct, "--distinct"))
+    groups = [] if near is None else [[records[place].id for place in group] for group in groups_of(*near)]
+    return Hygiene(list(places), like, near, groups, None if quality is None else read_quality(quality, records))

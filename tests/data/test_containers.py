@@ -1,0 +1,306 @@
+"""Files of other kinds than JSON Lines: tables, CSV, compressed ones, folders; what is none is named for what it is."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from delift_cli.data.folders import files_of
+from delift_cli.data.options import Reading
+from delift_cli.data.reading import parse_records, read_records
+from delift_cli.data.writing import form_of, written
+from delift_cli.errors import InputError
+
+ROWS: list[dict[str, Any]] = [
+    {"id": f"r{n}", "prompt": f"p{n} ü\n", "response": f"r{n}", "score": n / 4, "tags": ["a", str(n)], "none": None}
+    for n in range(7)
+]
+
+
+def jsonl(rows: list[Any] = ROWS) -> bytes:
+    return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
+
+
+def conversations(path: Path | str | list[Path], **options: Any) -> list[Any]:
+    found = read_records(path, Reading(**options))  # type: ignore[arg-type]
+    return [(record.id, record.conversation) for record in found.records]
+
+
+EXPECTED = [(record.id, record.conversation) for record in parse_records(jsonl(), "x").records]
+
+
+def refusal(path: Path, **options: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        read_records(path, Reading(**options))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- tables ----
+
+
+def save(rows: list[Any], path: Path) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pa.Table.from_pylist(rows)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=3)
+    else:
+        opened = pa.ipc.new_stream if path.name.startswith("stream") else pa.ipc.new_file
+        with opened(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=2)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "stream.arrow", "parquet without an ending"])
+def test_tables(name: str, tmp_path: Path) -> None:
+    path = save(ROWS, tmp_path / ("a.parquet" if " " in name else name))
+    if " " in name:
+        path = path.rename(tmp_path / name)
+    assert conversations(path) == EXPECTED
+    found = read_records(path)
+    assert found.form == ("parquet" if "parquet" in name else "arrow")
+    assert [record.line for record in found.records] == list(range(1, 8))
+    assert [json.loads(record.raw) for record in found.records] == ROWS
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_rows_of_a_table_go_out_with_its_schema(name: str, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    path = save(ROWS, tmp_path / name)
+    found = read_records(path)
+    some = [found.records[place] for place in (5, 0, 3)]
+    data, said = written([record.raw for record in some], found.form, records=some, source=found.source)
+    assert said == ""
+    out = tmp_path / f"out{path.suffix}"
+    out.write_bytes(data)
+    assert conversations(out) == [EXPECTED[place] for place in (5, 0, 3)]
+    read = (lambda p: pa.parquet.read_table(p)) if "parquet" in name else (lambda p: pa.ipc.open_file(p).read_all())
+    assert read(out).schema == read(path).schema  # also of the column that is null throughout
+    path.unlink()
+    data, said = written([record.raw for record in some], found.form, records=some, source=found.source)
+    assert "types of the columns are found in the rows again" in said
+    out.write_bytes(data)
+    assert conversations(out) == [EXPECTED[place] for place in (5, 0, 3)]
+
+
+def test_what_json_has_no_form_for(tmp_path: Path) -> None:
+    import datetime
+
+    rows = [{"prompt": "p", "response": "r", "when": datetime.date(2024, 5, 1), "blob": b"\xff\x00", "text": b"t"}]
+    record = read_records(save(rows, tmp_path / "a.parquet")).records[0]
+    assert json.loads(record.raw) == {**PAIR, "when": "2024-05-01", "blob": "<2 bytes>", "text": "t"}
+
+
+PAIR = {"prompt": "p", "response": "r"}
+
+
+def test_chats_in_a_table(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
+    found = read_records(save([{"messages": turns}, {"messages": json.dumps(turns)}][:1], tmp_path / "a.parquet"))
+    assert [turn.content for turn in found.records[0].turns] == ["p", "r"]
+
+
+def test_damaged_tables(tmp_path: Path) -> None:
+    data = save(ROWS, tmp_path / "a.parquet").read_bytes()
+    for damaged in (data[:-20], data[:8], data[:200] + b"x" * 40 + data[240:]):
+        (tmp_path / "b.parquet").write_bytes(damaged)
+        assert "damaged" in refusal(tmp_path / "b.parquet")
+
+
+# ---- CSV ----
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.csv", ";"), ("a.tsv", "\t"), ("a.csv.gz", ",")])
+def test_separated(name: str, mark: str, tmp_path: Path) -> None:
+    rows = [("id", "prompt", "response"), ("x", f'a {mark} "b"', "c\nd"), ("y", "e", "f ü")]
+    text = "".join(mark.join('"' + cell.replace('"', '""') + '"' for cell in row) + "\r\n" for row in rows)
+    data = b"\xef\xbb\xbf" + text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    found = read_records(tmp_path / name)
+    assert [(r.id, r.turns[0].content, r.response) for r in found.records] == [
+        ("x", f'a {mark} "b"', "c\nd"),
+        ("y", "e", "f ü"),
+    ]
+    assert (found.form, [record.line for record in found.records]) == ("csv", [2, 4])
+    out, _ = written([record.raw for record in found.records], found.form, source=found.source)
+    (tmp_path / "again.csv").write_bytes(out)
+    assert conversations(tmp_path / "again.csv") == conversations(tmp_path / name)
+
+
+def test_faults_of_csv(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for data, cause in (
+        (b"prompt,response\na,b,c\n", "a.csv:2: the row has 3 cells"),
+        (b"prompt,prompt\na,b\n", "two columns have the name 'prompt'"),
+        (b"prompt,response\na,b\n\xff,c\n", "not UTF-8: byte 0xff"),
+        (b"", "empty"),
+        (b"prompt,response\n", "there is no record"),
+        (b"prompt,response\na,\n", 'a.csv:2: field "response" is empty'),
+    ):
+        path.write_bytes(data)
+        assert cause in refusal(path)
+
+
+# ---- JSON in other shapes ----
+
+
+def test_list_under_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for indent in (None, 2):
+        path.write_text(json.dumps({"about": [1, 2], "data": ROWS}, indent=indent))
+        assert conversations(path) == EXPECTED
+        assert conversations(path, records="data") == EXPECTED
+        path.write_text(json.dumps({"splits": {"train": ROWS, "test": ROWS[:1]}, "extra": [{"a": 1}], "b": [{}]}))
+        assert "several lists of objects: extra, b; say which with --records KEY" in refusal(path)
+        assert conversations(path, records="splits.train") == EXPECTED
+        assert "no 'dev' for --records splits.dev; there are train, test" in refusal(path, records="splits.dev")
+        assert "names something that is no list" in refusal(path, records="splits")
+    path.write_text(json.dumps(ROWS[0], indent=2))
+    assert conversations(path) == EXPECTED[:1]
+    path.write_text(json.dumps(ROWS[0], indent=2) + "\n" + json.dumps(ROWS[1], indent=2))
+    assert "jq -c" in refusal(path) or "follows" in refusal(path)
+    path.write_text('{"a": ' + '{"a": ' * 100_000)
+    assert "nested too deep" in refusal(path) or "not JSON" in refusal(path)
+
+
+def test_numbers_of_any_size(tmp_path: Path) -> None:
+    for form in ("[%s]", "%s"):
+        for digits in (300, 5000):
+            big = "9" * digits
+            text = form % f'{{"prompt": "p", "response": "r", "n": {big}}}'
+            if digits == 300:
+                assert big.encode() in parse_records(text.encode(), "x").records[0].raw
+            else:  # as orjson has it
+                with pytest.raises(InputError, match="x:1: not JSON: number is infinity"):
+                    parse_records(text.encode(), "x")
+
+
+def test_words_that_are_no_json(tmp_path: Path) -> None:
+    for word in ("NaN", "Infinity", "-Infinity"):
+        line = b'{"prompt": "p", "response": "r", "x": %s}\n' % word.encode()
+        with pytest.raises(InputError, match=f"x:1: not JSON: {word} is no JSON value"):
+            parse_records(line, "x")
+
+
+# ---- compression, archives, folders, several files ----
+
+
+def test_zstd(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    data = jsonl()
+    path = tmp_path / "a.jsonl.zst"
+    path.write_bytes(zstandard.compress(data[:50]) + zstandard.compress(data[50:]))
+    assert conversations(path) == EXPECTED
+    path.write_bytes(zstandard.compress(data)[:-9] + b"123456789")
+    assert "zst" in refusal(path) or "not JSON" in refusal(path)
+
+
+def test_a_file_that_expands_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from delift_cli.data import containers
+
+    monkeypatch.setattr(containers, "_LARGEST", 1 << 20)
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(jsonl() + b" " * (1 << 22)))
+    assert "expand to more than" in refusal(path)
+    path.write_bytes(gzip.compress(jsonl() * 3000))
+    assert len(read_records(path).records) == 21_000
+
+
+def test_archives_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl())
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.write(tmp_path / "a.jsonl")
+    assert "this is a zip archive: unpack it" in refusal(tmp_path / "a.zip")
+    for mode in ("w", "w:gz"):
+        with tarfile.open(tmp_path / "a.tar", mode) as tar:  # type: ignore[call-overload]
+            tar.add(tmp_path / "a.jsonl", "a.jsonl")
+        assert "this is a tar archive: unpack it" in refusal(tmp_path / "a.tar")
+
+
+def test_several_files_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "part-0.jsonl").write_bytes(jsonl(ROWS[:3]))
+    (tmp_path / "shards" / "part-1.jsonl.gz").write_bytes(gzip.compress(jsonl(ROWS[3:])))
+    (tmp_path / "shards" / "README.md").write_text("x")
+    assert conversations(tmp_path / "shards") == EXPECTED
+    found = read_records([path for path, _ in files_of(str(tmp_path / "shards"))])
+    assert [(record.id, record.conversation) for record in found.records] == EXPECTED
+    assert [count for _, count in found.files] == [3, 4]
+    (tmp_path / "more.csv").write_text("prompt,response\na,b\n")
+    ids = [record.id for record in read_records([tmp_path / "shards", tmp_path / "more.csv"]).records]
+    assert ids == [*(name for name, _ in EXPECTED), "more.csv:2"]
+    (tmp_path / "shards" / "b.csv").write_text("prompt,response\na,b\n")
+    assert "files of several kinds (.csv, .jsonl)" in refusal(tmp_path / "shards")
+    (tmp_path / "none").mkdir()
+    assert "a folder without any file of records" in refusal(tmp_path / "none")
+
+
+def test_the_fault_of_one_of_several_files_is_placed(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(jsonl())
+    (tmp_path / "b.jsonl").write_bytes(jsonl() + b"nothing\n")
+    with pytest.raises(InputError, match=r"b\.jsonl:8: not JSON"):
+        read_records([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+
+
+def test_folders_that_datasets_saved(tmp_path: Path) -> None:
+    save(ROWS[:4], tmp_path / "stream-0.arrow").rename(tmp_path / "data-00000-of-00002.arrow")
+    save(ROWS[4:], tmp_path / "stream-1.arrow").rename(tmp_path / "data-00001-of-00002.arrow")
+    names = [{"filename": f"data-0000{n}-of-00002.arrow"} for n in (0, 1)]
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": names, "_split": "train"}))
+    (tmp_path / "dataset_info.json").write_text("{}")
+    assert conversations(tmp_path) == EXPECTED
+    (tmp_path / "state.json").write_text("{}")
+    assert "state.json does not name its files" in refusal(tmp_path)
+    whole = tmp_path / "whole"
+    (whole / "train").mkdir(parents=True)
+    (whole / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    (whole / "train" / "state.json").write_text("{}")
+    assert f"with the splits train; name one, as in {whole / 'train'}" in refusal(whole)
+
+
+def test_a_cache_is_no_folder_of_records(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "examples.jsonl").write_bytes(jsonl())
+    assert "is a cache of delift" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "expected"),
+    [
+        (None, "parquet", "parquet"),
+        ("out.parquet", "jsonl", "parquet"),
+        ("out.jsonl", "parquet", "jsonl"),
+        ("out.jsonl", "array", "jsonl"),
+        ("out.json", "jsonl", "jsonl"),
+        ("out.json", "csv", "array"),
+        ("out.json", "array", "array"),
+        ("out.txt", "csv", "csv"),
+        ("out.tsv", "jsonl", "tsv"),
+    ],
+)
+def test_form_of_an_output(name: str | None, form: str, expected: str) -> None:
+    assert form_of(None if name is None else Path(name), form) == expected
+
+
+def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    path = save(ROWS, tmp_path / "a.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert 'pip install "delift-cli[data]"' in refusal(path)
+
+
+def test_standard_input_may_be_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    data = save(ROWS, tmp_path / "a.parquet").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert len(conversations("-")) == len(ROWS)

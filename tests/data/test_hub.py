@@ -1,0 +1,147 @@
+"""Data sets of the hub, against a server on this machine: read, kept in the cache, read offline, and pushed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import environment, jsonl, make_cache, pair, pairs, start
+
+sys.path.insert(0, str(Path(__file__).parent))
+from hub_server import Hub, hub
+
+from delift_cli.data.hub import parse, split_of
+from delift_cli.errors import InputError
+
+pytest.importorskip("huggingface_hub")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Hub]:
+    with hub() as running:
+        running.datasets["us/pairs"] = {
+            "README.md": b"# pairs",
+            "data/train-00000-of-00002.jsonl": pairs(0, 1),
+            "data/train-00001-of-00002.jsonl": pairs(2),
+            "data/test.jsonl.gz": gzip.compress(pairs(7)),
+        }
+        running.datasets["us/configs"] = {"a/train.jsonl": pairs(0), "b/train.jsonl": pairs(1)}
+        running.datasets["us/code"] = {"main.py": b"print()"}
+        yield running
+
+
+def run(server: Hub, home: Path, *args: object, **env: str) -> tuple[int, bytes, str]:
+    variables = environment(
+        HF_ENDPOINT=server.url, HF_HOME=str(home), HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1", **env
+    )
+    process = start(*args, env=variables)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err.decode()
+
+
+def ids(out: bytes) -> list[str]:
+    return [row["id"] for row in json.loads(out)]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("hf:us/pairs", ("us/pairs", None, None, None)),
+        ("hf:us/pairs:test", ("us/pairs", None, None, "test")),
+        ("hf:us/pairs@v2:a/test", ("us/pairs", "v2", "a", "test")),
+        ("hf:gsm8k", ("gsm8k", None, None, None)),
+    ],
+)
+def test_names(name: str, expected: tuple[Any, ...]) -> None:
+    assert parse(name) == expected
+
+
+def test_names_that_are_none() -> None:
+    for name in ("hf:", "hf:a/b/c", "hf:a b", "hf:us/x:"):
+        with pytest.raises(InputError, match="hf:owner/name"):
+            parse(name)
+
+
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [
+        ("data/train-00000-of-00002.parquet", "train"),
+        ("data/train-00000-of-00002-1a2b3c4d5e6f7a8b.parquet", "train"),
+        ("train.jsonl", "train"),
+        ("train/0000.parquet", "train"),
+        ("default/test/0.parquet", "test"),
+        ("data/train_sft-00000-of-00001.parquet", "train_sft"),
+        ("validation.csv.gz", "validation"),
+        ("alpaca_data.json", "alpaca_data"),
+    ],
+)
+def test_splits_by_the_names_of_files(file: str, split: str) -> None:
+    assert split_of(file) == split
+
+
+def test_read_then_offline(server: Hub, tmp_path: Path) -> None:
+    code, out, err = run(server, tmp_path, "preview", "hf:us/pairs", "--json")
+    assert (code, err) == (0, "")
+    assert ids(out) == ["r0", "r1", "r2"]
+    asked = len(server.asked)
+    code, out, err = run(server, tmp_path, "preview", "hf:us/pairs", "--json", HF_HUB_OFFLINE="1")
+    assert (code, ids(out)) == (0, ["r0", "r1", "r2"]), err
+    assert len(server.asked) == asked
+    code, out, err = run(server, tmp_path / "empty", "preview", "hf:us/pairs", HF_HUB_OFFLINE="1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "HF_HUB_OFFLINE is set" in err
+    code, out, _ = run(server, tmp_path, "preview", "hf:us/pairs:test", "--json")
+    assert ids(out) == ["r7"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("hf:us/pairs:dev", "there is no split 'dev'; there are test, train"),
+        ("hf:us/none", "the hub has no such data set, or it is private"),
+        ("hf:us/code", "has no file of records that delift reads; it has main.py"),
+        ("hf:us/configs", "several configurations have the split: a, b; say which, as in hf:us/configs:a/train"),
+    ],
+)
+def test_refusals(server: Hub, tmp_path: Path, name: str, cause: str) -> None:
+    code, _, err = run(server, tmp_path, "preview", name)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert cause in err
+
+
+def test_a_configuration(server: Hub, tmp_path: Path) -> None:
+    _, out, err = run(server, tmp_path, "preview", "hf:us/configs:b/train", "--json")
+    assert ids(out) == ["r1"], err
+
+
+def test_push(server: Hub, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "c", jsonl([pair(number) for number in range(6)]))
+    push = ("select", cache, "-k", "3", "--push", "hf:us/subset")
+    code, _, err = run(server, tmp_path, *push)
+    assert (code, err.count("\n")) == (1, 1), err
+    assert "the hub did not take the subset (is HF_TOKEN set?)" in err
+    code, out, err = run(server, tmp_path, *push, HF_TOKEN="hf_x")
+    assert (code, out) == (0, b""), err
+    assert f"pushed to {server.url}/datasets/us/subset/commit/" in err
+    files = server.datasets["us/subset"]
+    assert set(files) == {"README.md", "data/train.jsonl"}
+    assert len(files["data/train.jsonl"].splitlines()) == 3
+    card = files["README.md"].decode()
+    for fact in (
+        "3 of 6 in pool.jsonl",
+        "made up",
+        "--push hf:us/subset",
+        "| seed | none",
+        "| objective | fl",
+        "| value |",
+    ):
+        assert fact in card
+    assert card.startswith("---\nconfigs:\n")
+    # and back again, as a data set like any other
+    _, out, _ = run(server, tmp_path, "preview", "hf:us/subset", "--json")
+    assert len(ids(out)) == 3

@@ -1,0 +1,177 @@
+"""Benchmarks kept out, near-duplicates grouped, scores of the data weighed, shares of a field."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_runs import delift, jsonl, make_cache, records
+
+from delift_cli.amount import parse_amount
+from delift_cli.data.limits import read_quotas
+from delift_cli.data.near_duplicates import near_duplicates
+from delift_cli.data.overlap import groups_of, overlaps, parse_not_like
+from delift_cli.data.quality import bonus, parse_quality, read_quality
+from delift_cli.errors import InputError
+from delift_cli.selection.subset import select_records
+
+LONG = "the quick brown fox jumps over the lazy dog near the old stone bridge"
+
+
+def pool(*rows: dict[str, Any]) -> Any:
+    return records(jsonl([{"prompt": f"p{n}", "response": f"r{n}", **row} for n, row in enumerate(rows)])).records
+
+
+# ---- benchmarks
+
+
+def test_overlaps() -> None:
+    mine = pool(
+        {"prompt": f"Intro. {LONG.upper()}! And more."},  # holds all of it
+        {"prompt": " ".join(LONG.split()[:10])},  # a part: 3 of its 7 n-grams
+        {"prompt": "Say  HI!"},  # the same short prompt, up to case and punctuation
+        {"prompt": "Say hi to her"},
+        {"response": f"Well: {LONG}."},
+        {"prompt": "other", "response": "yes it is"},
+    )
+    theirs = pool({"prompt": LONG, "response": "yes it is"}, {"prompt": "say hi"})
+    found = overlaps(mine, theirs, 0.8)
+    assert [(o.place, o.other, o.share, o.part, o.exact) for o in found] == [
+        (0, 0, 1.0, "prompt", False),
+        (2, 1, 1.0, "prompt", True),
+        (4, 0, 1.0, "prompt", False),
+    ]
+    assert [(o.place, round(o.share, 4)) for o in overlaps(mine, theirs, 0.4)][:2] == [(0, 1.0), (1, round(3 / 7, 4))]
+
+
+def test_overlap_with_an_answer() -> None:
+    mine = pool({"response": LONG}, {"prompt": "x", "response": "yes"})
+    found = overlaps(mine, pool({"prompt": "what?", "response": LONG}), 1.0)
+    assert [(o.place, o.part) for o in found] == [(0, "response")]
+
+
+def test_not_like_as_written() -> None:
+    assert parse_not_like("test.jsonl") == ("test.jsonl", 0.8)
+    assert parse_not_like("test.jsonl:0.5") == ("test.jsonl", 0.5)
+    assert parse_not_like("hf:us/x:test:50%") == ("hf:us/x:test", 0.5)
+    assert parse_not_like("hf:us/x:test") == ("hf:us/x:test", 0.8)
+    for wrong in ("t:0", "t:1.5", "t:1.2.3", ":0.5"):
+        with pytest.raises(InputError, match="--not-like"):
+            parse_not_like(wrong)
+
+
+def test_groups_of_near_duplicates() -> None:
+    mine = pool({"prompt": LONG}, {"prompt": "else"}, {"prompt": LONG + "s", "response": "r0"}, {"prompt": "b"})
+    assert groups_of(*near_duplicates(mine, 0.7)) == [[0, 2]]
+    chain = np.array([0, 1, 2, 2, 3]), np.array([1, 2, 0], np.int32)  # 0-1, 1-2, 3-0
+    assert groups_of(*chain) == [[0, 1, 2, 3]]
+
+
+# ---- scores
+
+
+def test_quality_is_scaled() -> None:
+    quality = read_quality("score:0.5", pool({"score": 2}, {"score": "4"}, {"score": 3.0}, {}))
+    assert quality.scores.tolist() == [0.0, 1.0, 0.5, 0.0]
+    assert (quality.weight, quality.low, quality.high, quality.missing) == (0.5, 2.0, 4.0, 1)
+    term = bonus(quality, 6.0, 2)
+    np.testing.assert_allclose(term, [0, 2, 1, 0])  # the best two make half of 6
+    assert parse_quality("a.b") == ("a.b", 1.0)
+    for wrong, rows in (("s:0", [{}]), ("s:x", [{}]), ("s", [{}]), ("s", [{"s": "x"}]), ("s", [{"s": 1}, {"s": 1}])):
+        with pytest.raises(InputError, match=r"--quality|is no number"):
+            read_quality(wrong, pool(*rows))
+
+
+# ---- shares
+
+TASKS = [{"task": task} for task in "aaaaabbbcc"]
+
+
+def quotas(k: str, **options: Any) -> dict[str, int]:
+    rows = pool(*TASKS)
+    field, least, most = read_quotas(None, options.pop("group", None), [], [], rows, parse_amount(k, 10), **options)
+    assert (field, least) == ("task", most)
+    return least
+
+
+def test_shares() -> None:
+    assert quotas("6", keep=True) == {"a": 3, "b": 2, "c": 1}
+    assert quotas("10", keep=True) == {"a": 5, "b": 3, "c": 2}
+    assert quotas("5", shares=["task:c=40%"]) == {"c": 2}
+    assert quotas("4", shares=["task:c=0.5"], keep=True) == {"c": 2, "a": 1, "b": 1}
+    assert sum(quotas("7", keep=True).values()) == 7
+    for options, cause in (
+        ({"shares": ["task:c=90%"]}, "there are 2"),
+        ({"shares": ["task:a=60%", "task:b=50%"]}, "110% together"),
+        ({"shares": ["task:a=60%", "x:b=1%"]}, "several fields"),
+        ({"shares": ["task=60%"]}, "source:code=30%"),
+        ({"keep": True, "group": "none"}, "no field 'none'"),
+    ):
+        with pytest.raises(InputError, match=cause):
+            quotas("8", **options)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="not a token budget"):
+        quotas("50tok", keep=True)
+
+
+# ---- all of it through select
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    rows = [
+        {
+            "id": f"r{n}",
+            "prompt": f"{LONG} {n}" if n < 3 else f"say {n}",
+            "response": f"{n}",
+            "task": "ab"[n % 2],
+            "score": n,
+        }
+        for n in range(12)
+    ]
+    return make_cache(tmp_path / "c", jsonl(rows))
+
+
+def test_select_leaves_out_what_is_like_a_benchmark(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_bytes(jsonl([{"id": "q", "prompt": LONG, "response": "x"}]))
+    ran = delift(
+        "select", cache, "-k", "12", "--not-like", tmp_path / "test.jsonl", "--stop-at-zero", "-o", tmp_path / "out"
+    )
+    assert ran.code == 0
+    assert not {"r0", "r1", "r2"} & {json.loads(line)["id"] for line in (tmp_path / "out").read_bytes().splitlines()}
+    assert "3 records left out" in ran.err
+    assert "r0: 100% of its prompt as q of" in ran.err
+    summary = delift(
+        "select", cache, "-k", "4", "--not-like", tmp_path / "test.jsonl:0.9", "-o", tmp_path / "o", "--json"
+    ).json
+    assert [like["id"] for like in summary["not_like"]] == ["r0", "r1", "r2"]
+
+
+def test_select_weighs_scores(cache: Path) -> None:
+    def chosen(quality: str | None) -> list[str]:
+        return sorted(select_records(cache, 4, quality=quality).ids)
+
+    assert chosen("score:1000") == ["r10", "r11", "r8", "r9"]
+    assert chosen("score:0.000001") == chosen(None)
+    subset = select_records(cache, 4, quality="score:1")
+    assert subset.as_dict()["parameters"]["quality of score"] == 1
+    assert any("0 counts as 0 and 11 as 1" in text for _, text in subset.lines())
+    without = select_records(cache, 4)
+    assert np.mean([int(name[1:]) for name in subset.ids]) > np.mean([int(name[1:]) for name in without.ids])
+
+
+def test_select_keeps_shares(cache: Path) -> None:
+    subset = select_records(cache, 6, keep_shares=True)
+    assert sorted(json.loads(record.raw)["task"] for record in subset) == list("aaabbb")
+    subset = select_records(cache, 6, shares=["task:b=83.4%"])
+    assert sorted(json.loads(record.raw)["task"] for record in subset) == list("abbbbb")
+
+
+def test_select_reports_groups(cache: Path) -> None:
+    subset = select_records(cache, 6, distinct="40%")
+    (group,) = subset.as_dict()["near_duplicate_groups"]
+    assert group == ["r0", "r1", "r2"]
+    assert len({*group} & {*subset.ids}) <= 1
+    assert any("1 groups of near-duplicates, 3 records" in text for _, text in subset.lines())
