@@ -114,7 +114,7 @@ class Printer:
                 text = text[:stop] + closing[: found or 0]
                 ends = found is None
                 found = len(text)
-            end = stop if found is None else found
+            end = found if found is not None else stop + self._call_end(text[stop:behind]) if turn.calls else stop
             scored.append((begin, end))
             if place == last:
                 text = text[:end]
@@ -126,6 +126,10 @@ class Printer:
             ends,
             added,
         )
+
+    def _call_end(self, tail: str) -> int:
+        """How much of what stands behind a call the template prints there even where nothing follows."""
+        return common_length(tail, self.structure.behind_last_call)
 
     def _header(self, head: str) -> int:
         """Where generation starts in what stands between a turn and the text of an assistant's behind it."""

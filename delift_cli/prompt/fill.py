@@ -26,7 +26,8 @@ class Render(Protocol):
     ) -> Printed: ...
 
 
-_PAIRS = [(chr(code), chr(code + 1)) for code in range(0xFDD0, 0xFDEE, 2)]  # noncharacters, which no text should hold
+# Brackets that hardly any text holds; printable, so that `repr` and the like leave them as they are.
+_PAIRS = [(chr(code), chr(code + 1)) for code in (*range(0x2987, 0x2998, 2), 0x29FC, 0x27EC, 0x2E28, 0x2E24)]
 _TAG = re.compile(r"(</?[\w:|]*think[\w:|]*>|\[/?THINK\])")
 _CORE = re.compile(r"\s*(.*\S)\s*", re.DOTALL)
 
@@ -76,6 +77,15 @@ def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render
             return Laid(plain.text, spans, plain.generated)
     # one text alone may be the odd one
     ways = dict(given[0])
+    if (
+        _marked(
+            turns, tools, traits, form, render, dict.fromkeys(ways, "none") | {-1: "outer"}, first, last, plain.text
+        )
+        is None
+    ):
+        if any(mark in tools for mark in "<[|"):
+            raise InputError("rewrites the list of tools so that its own text and the record's cannot be told apart")
+        ways[-1] = "none"
     for place, turn in enumerate(turns if len(turns) <= 64 else ()):
         for way in ("outer", "inner", "split", "middle"):
             trial = dict.fromkeys(ways, "none") | {place: way}
@@ -94,8 +104,7 @@ def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render
 
 def _rewritten(place: int) -> InputError:
     return InputError(
-        f"the template rewrites the text of turn {place + 1} so that its own and the record's cannot be told apart; "
-        "use --template plain or a Jinja2 file of your own"
+        f"rewrites the text of turn {place + 1} so that its own text and the record's cannot be told apart"
     )
 
 
@@ -121,7 +130,7 @@ def _free_pair(turns: Sequence[Message], tools: str, printed: str) -> tuple[str,
         spelled = (first, last, *(f"\\u{ord(c):04x}" for c in (first, last)))
         if not any(mark in text for text in texts for mark in spelled):
             return first, last
-    raise InputError("the texts hold every mark that delift knows (U+FDD0 to U+FDED), which are not characters")
+    raise InputError("the texts hold every kind of bracket that delift could mark them with (U+2987 to U+2998 …)")
 
 
 def _usual(turns: Sequence[Message], traits: Traits) -> dict[int, str]:
@@ -166,7 +175,8 @@ def _marked(
         text = render(*build(turns, tools, traits, form, wrap)).text
     except Exception:
         return None
-    parts = re.split(f"{first}(\\d+){last}", text)
+    begins, ends = (f"(?:{mark}|\\\\u{ord(mark):04x})" for mark in (first, last))  # as they are, or escaped in JSON
+    parts = re.split(f"{begins}(\\d+){ends}", text)
     if "".join(parts[::2]) != plain:
         return None
     opened: dict[int, int] = {}

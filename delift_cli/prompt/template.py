@@ -15,7 +15,7 @@ from ..errors import InputError
 from .conversation import STAND_INS, Line, Printer
 from .fill import Laid
 from .jinja import TEMPLATE_DATE, Jinja, Printed
-from .messages import Form, adapted
+from .messages import Form, Traits, adapted
 from .shorten import shorten
 from .structure import Structure
 from .thoughts import split_thoughts
@@ -91,13 +91,22 @@ class ChatTemplate:
         self._structure = Structure(self._render)
         self._printer = Printer(self.name, self._structure, self._render, self._speller, as_trained=self.as_trained)
         self._noted: dict[str, set[tuple[str, int]]] = {}
+        self._no_tools: list[Any] | None = None
+        if not self._is_usable():
+            complaint = self._structure.complaint
+            self._no_tools = []  # some templates for tools alone do not ask whether there are any
+            if not self._is_usable():
+                raise InputError(
+                    f"{self.name} cannot print two turns of user and assistant: {complaint}; "
+                    "use --template plain or a Jinja2 file of your own"
+                )
+
+    def _is_usable(self) -> bool:
         try:
             self._printer.lay([*STAND_INS, Message("user", "qzagain"), Message("assistant", "qzend")], "")
         except InputError:
-            raise InputError(
-                f"{self.name} cannot print two turns of user and assistant: {self._structure.complaint}; "
-                "use --template plain or a Jinja2 file of your own"
-            ) from None
+            return False
+        return True
 
     # ------------------------------------------------------------------ what is said about it
 
@@ -116,6 +125,11 @@ class ChatTemplate:
             "generation prompt": prompt,
             **given,
         }
+
+    @property
+    def traits(self) -> Traits:
+        """What the template reads."""
+        return self._structure.traits
 
     def _note(self, record: Record, text: str) -> None:
         self._noted.setdefault(text, set()).add((record.id, record.line))
@@ -225,7 +239,7 @@ class ChatTemplate:
     ) -> Printed:
         variables = {
             "messages": messages,
-            "tools": tools,
+            "tools": self._no_tools if tools is None else tools,
             "documents": None,
             "add_generation_prompt": generate,
             "bos_token": self._bos_text,
