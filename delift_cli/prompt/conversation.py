@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..data.record import Message
 from ..errors import InputError
-from .fill import Laid, Render, Span, common_length, lay
+from .fill import Laid, Render, Span, UnboundedError, common_length, lay
 from .messages import Form, build
 from .structure import Structure
 from .tokens import Speller
@@ -61,6 +61,8 @@ class Printer:
         for form in ([known] if known else []) + [form for form in forms if form != known]:
             try:
                 laid = lay(turns, tools, traits, form, self._render)
+            except UnboundedError as error:
+                raise InputError(f"{self._name} {error}; use --template plain or a Jinja2 file of your own") from None
             except InputError as error:
                 refused.append(error)
                 continue
@@ -229,7 +231,8 @@ def _is_whole(laid: Laid, turns: Sequence[Message], before: int, after: int, for
                 reached = span.turn
         called[span.turn] |= span.part == "call"
     for place, turn in enumerate(turns):
-        if turn.content.strip() and not 0 < said[place] <= len(turn.content):
+        dropped = said[place] == 0 and turn.calls  # some templates print calls alone
+        if turn.content.strip() and not dropped and not 0 < said[place] <= len(turn.content):
             return False
         if turn.calls and not called[place]:
             return False

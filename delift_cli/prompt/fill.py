@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..data.record import Message
 from ..errors import InputError
-from .jinja import Printed, described
+from .jinja import Limit, Printed, described
 from .messages import Form, Part, Traits, build
 
 
@@ -29,6 +29,7 @@ class Render(Protocol):
 # Brackets that hardly any text holds; printable, so that `repr` and the like leave them as they are.
 _PAIRS = [(chr(code), chr(code + 1)) for code in (*range(0x2987, 0x2998, 2), 0x29FC, 0x27EC, 0x2E28, 0x2E24)]
 _TAG = re.compile(r"(</?[\w:|]*think[\w:|]*>|\[/?THINK\])")
+_ONE_MARK = {"head": 0.0, "middle": 0.5, "tail": 1.0}  # a single mark in a text, and where
 _CORE = re.compile(r"\s*(.*\S)\s*", re.DOTALL)
 
 
@@ -59,6 +60,10 @@ class Laid(NamedTuple):
     generated: list[tuple[int, int]]
 
 
+class UnboundedError(InputError):
+    """A template that asks for more time or memory than one is given: no other form of the conversation is tried."""
+
+
 def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render: Render) -> Laid:
     """Print a conversation.
 
@@ -70,7 +75,7 @@ def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render
         raise InputError("a text holds U+FDEE or U+FDEF, which are not characters; remove them")
     first, last = _free_pair(turns, tools, plain.text)
     given = [_usual(turns, traits)]
-    given += [dict.fromkeys(given[0], way) for way in ("inner", "split", "middle")]
+    given += [dict.fromkeys(given[0], way) for way in ("inner", "split", *_ONE_MARK)]
     for ways in given:
         spans = _marked(turns, tools, traits, form, render, ways, first, last, plain.text)
         if spans is not None:
@@ -87,7 +92,7 @@ def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render
             raise InputError("rewrites the list of tools so that its own text and the record's cannot be told apart")
         ways[-1] = "none"
     for place, turn in enumerate(turns if len(turns) <= 64 else ()):
-        for way in ("outer", "inner", "split", "middle"):
+        for way in ("outer", "inner", "split", *_ONE_MARK):
             trial = dict.fromkeys(ways, "none") | {place: way}
             if _marked(turns, tools, traits, form, render, trial, first, last, plain.text) is not None:
                 ways[place] = way
@@ -111,6 +116,8 @@ def _rewritten(place: int) -> InputError:
 def _printed(render: Render, messages: list[dict[str, Any]], tools: list[Any] | None) -> Printed:
     try:
         return render(messages, tools)
+    except Limit as error:
+        raise UnboundedError(f"asks for too much: {error}") from None
     except Exception as error:
         raise InputError(f"refuses a conversation: {described(error)}") from None
 
@@ -166,7 +173,7 @@ def _marked(
             number = len(marks)
             marks.append((turn, part, text, start, stop))
             made += [text[at:start], f"{first}{number}{last}"]
-            if stop > start or ways[turn] != "middle":
+            if ways[turn] not in _ONE_MARK:
                 made += [text[start:stop], f"{first}{number}{last}"]
             at = stop
         return "".join((*made, text[at:]))
@@ -189,7 +196,7 @@ def _marked(
             continue
         turn, kind, whole, start, stop = marks[int(part)]
         own = turn >= 0 and turns[turn].role == "assistant" and kind != "name"
-        if start == stop:
+        if ways[turn] in _ONE_MARK:
             left, right = _grown(plain, at, whole, start)
             spans.append(Span(at - left, at + right, turn, kind, own))
             sources.append((whole, start - left, start + right))
@@ -210,13 +217,14 @@ def _pieces(text: str, way: str) -> list[tuple[int, int]]:
     if way == "outer":
         return [(0, len(text))]
     pieces, at = [], 0
-    for place, part in enumerate(_TAG.split(text) if way in ("split", "middle") else [text]):
+    for place, part in enumerate([text] if way == "inner" else _TAG.split(text)):
         core = _CORE.fullmatch(part) if place % 2 == 0 else None
         if core:
             pieces.append((at + core.start(1), at + core.end(1)))
         at += len(part)
-    if way == "middle":
-        pieces = [((start + stop) // 2,) * 2 for start, stop in pieces]
+    if way in _ONE_MARK:
+        share = _ONE_MARK[way]
+        pieces = [(start + int(share * (stop - start)),) * 2 for start, stop in pieces]
     return pieces
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from ..data.record import Message, Record
 from ..errors import InputError
 from .conversation import STAND_INS, Line, Printer
 from .fill import Laid
-from .jinja import TEMPLATE_DATE, Jinja, Printed
+from .jinja import TEMPLATE_DATE, Jinja, Limit, Printed, described
 from .messages import Form, Traits, adapted
 from .shorten import shorten
 from .structure import Structure
@@ -92,14 +92,23 @@ class ChatTemplate:
         self._printer = Printer(self.name, self._structure, self._render, self._speller, as_trained=self.as_trained)
         self._noted: dict[str, set[tuple[str, int]]] = {}
         self._no_tools: list[Any] | None = None
+        try:
+            self._render([{"role": "user", "content": "qzasked"}, {"role": "assistant", "content": "qzsaid"}])
+        except Limit as error:
+            self._refuse(described(error))
+        except Exception:
+            pass  # what it needs besides is found out below
         if not self._is_usable():
             complaint = self._structure.complaint
             self._no_tools = []  # some templates for tools alone do not ask whether there are any
             if not self._is_usable():
-                raise InputError(
-                    f"{self.name} cannot print two turns of user and assistant: {complaint}; "
-                    "use --template plain or a Jinja2 file of your own"
-                )
+                self._refuse(complaint)
+
+    def _refuse(self, complaint: str) -> NoReturn:
+        raise InputError(
+            f"{self.name} cannot print two turns of user and assistant: {complaint}; "
+            "use --template plain or a Jinja2 file of your own"
+        )
 
     def _is_usable(self) -> bool:
         try:
@@ -169,9 +178,7 @@ class ChatTemplate:
         def encode(turns: tuple[Message, ...]) -> Target:
             laid, form = self._printer.lay(turns, record.tools)
             self._tell(record, turns, laid, form)
-            line = self._printer.line(turns, laid, record.tools, form)
-            if line.added:
-                self._note(record, f"scored behind {line.added!r} of the generation prompt")
+            line = self._alone(record, turns, laid, form)
             alone, response, scored = self._encode(line).parted()
             if not scored.any():
                 raise InputError(f"{self.name} prints nothing of what is scored in this record")
@@ -187,9 +194,15 @@ class ChatTemplate:
         turns = self._own(record)
         laid, form = self._printer.lay(turns, record.tools)
         self._tell(record, turns, laid, form)
-        line = self._printer.line(turns, laid, record.tools, form)
+        line = self._alone(record, turns, laid, form)
         encoded = self._encode(line)
         return view(self._with_bos(encoded.tokens), encoded.scored, line, self._speller)
+
+    def _alone(self, record: Record, turns: tuple[Message, ...], laid: Laid, form: Form) -> Line:
+        line = self._printer.line(turns, laid, record.tools, form)
+        if line.added:
+            self._note(record, f"scored behind {line.added!r}, which the generation prompt adds")
+        return line
 
     def _own(self, record: Record) -> tuple[Message, ...]:
         """The record's turns with thoughts where the template reads them."""
@@ -295,7 +308,9 @@ class ChatTemplate:
         for span in laid.spans:
             if span.part == "content" and span.turn < len(turns):
                 whole[span.turn] += span.stop - span.start
-        for size, turn in zip(whole, turns, strict=False):
+        for size, turn in zip(whole, turns, strict=True):
+            if turn.calls and turn.content.strip() and size == 0:
+                self._note(record, "text beside a call is not shown, for the template prints the call alone")
             if "</think>" in turn.content and size < len(turn.content.strip()) - 40:
                 self._note(record, "thoughts within an answer are not shown, for the template drops them there")
 
