@@ -112,6 +112,21 @@ TRAITS = {
     + _CUE,
 }
 
+# "calls as json" with what TRL's templates mark: what the assistant says, with the end of its turn.
+MARKED = (
+    TRAITS["calls as json"]
+    .replace(
+        "{{ '<|im_start|>' + m.role + '\\n' + (m.content or '') }}{% for call",
+        "{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}{% generation %}"
+        "{{ m.content or '' }}{% for call",
+    )
+    .replace(
+        "{% endfor %}{{ '<|im_end|>\\n' }}{% endif %}{% endfor %}",
+        "{% endfor %}{{ '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
+        "{% else %}{{ m.content + '<|im_end|>\\n' }}{% endif %}{% endif %}{% endfor %}",
+    )
+)
+
 TOOLS = [
     {
         "type": "function",
