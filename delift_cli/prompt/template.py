@@ -24,7 +24,10 @@ from .view import View, view
 
 Mask = npt.NDArray[np.bool_]
 
-__all__ = ["TEMPLATE_DATE", "ChatTemplate", "Mask", "Target", "Tokens"]
+AS_TRAINED = "as trained"
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token")
+
+__all__ = ["AS_TRAINED", "TEMPLATE_DATE", "ChatTemplate", "Mask", "Target", "Tokens"]
 
 
 class Target(NamedTuple):
@@ -86,6 +89,9 @@ class ChatTemplate:
     as_trained: bool = False
 
     def __post_init__(self) -> None:
+        taken = [name for name in self.arguments if name in _GIVEN]
+        if taken:
+            raise InputError(f"--template-arg {taken[0]}: what the records and the vocabulary give cannot be replaced")
         self._jinja = Jinja(self.source, self.name)
         self._speller = Speller(self.vocabulary, self.source)
         self._structure = Structure(self._render)
@@ -130,7 +136,7 @@ class ChatTemplate:
         return {
             "name": self.name,
             "text": self.source,
-            "scored from": "as trained" if self.as_trained else "behind the generation prompt",
+            "scored from": AS_TRAINED if self.as_trained else "behind the generation prompt",
             "generation prompt": prompt,
             **given,
         }

@@ -29,7 +29,7 @@ from ..prompt.encoding import (
     without,
     without_refused,
 )
-from ..prompt.template import TEMPLATE_DATE, ChatTemplate
+from ..prompt.template import AS_TRAINED, TEMPLATE_DATE, ChatTemplate
 from ..prompt.trie import build_trie
 from .measures import NotFiniteError
 from .pairs import Probe, TargetTokens, Work, cells_needed, common_start, lay_out_of, score
@@ -212,7 +212,14 @@ def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> 
     )
     weights = manifest["weights"]["type"]
     run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
-    template = ChatTemplate(manifest["template"]["text"], file.vocabulary, manifest["template"]["name"])
+    used = manifest["template"]
+    template = ChatTemplate(
+        used["text"],
+        file.vocabulary,
+        used["name"],
+        used.get("arguments") or {},
+        as_trained=used.get("scored from") == AS_TRAINED,
+    )
     return Engine(run_file, weights, manifest["weights"]["deviation"], settings), template
 
 
@@ -233,8 +240,7 @@ def describe(
         "weights": {"type": engine.weights, "deviation": engine.deviation},
         "run": {"batch": engine.settings.batch, "states": engine.settings.states},
         "template": {
-            "name": template.name,
-            "text": template.source,
+            **template.describe(),
             "date": TEMPLATE_DATE.date().isoformat(),
             "add_bos": file.vocabulary.add_bos,
         },
