@@ -278,6 +278,8 @@ class ChatTemplate:
             for start, stop in line.scored:
                 begin, end = (_bytes(line.text[:at]) for at in (start, stop))
                 first, last = np.searchsorted(places[1:], begin, side="right"), np.searchsorted(places[:-1], end)
+                while first > 0 and places[first - 1] >= begin:  # a space that SentencePiece puts in front
+                    first -= 1
                 scored[first:last] = True
         return self._ended(tokens, scored, line)
 

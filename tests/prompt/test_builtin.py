@@ -17,7 +17,8 @@ from delift_cli.prompt.builtin import BUILT_IN, PLAIN, load_template, parse_argu
 EXPECTED = {
     "plain": "What is it?\nA word.{eos}",
     "alpaca": "Below is an instruction that describes a task. "
-    "Write a response that appropriately completes the request.\n\n### Instruction:\nWhat is it?\n\n### Response:\nA word.{eos}",
+    "Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\nWhat is it?\n\n### Response:\nA word.{eos}",
     "chatml": "<|im_start|>user\nWhat is it?<|im_end|>\n<|im_start|>assistant\nA word.<|im_end|>",
     "gemma": "{bos}<start_of_turn>user\nWhat is it?<end_of_turn>\n<start_of_turn>model\nA word.<end_of_turn>{eos}",
     "llama2": "{bos}[INST] What is it? [/INST] A word. {eos}",

@@ -323,6 +323,19 @@ def test_calls_with_ids_that_a_template_does_not_take(tiny_model: Callable[..., 
     assert answer("4").call_id == "call00001"
 
 
+def test_white_space_that_a_vocabulary_swallows(tiny_model: Callable[..., Path]) -> None:
+    """As Phi-3's does behind its control tokens; the space that SentencePiece adds is said by the model."""
+    source = (
+        "{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+    )
+    tags = ("<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>")
+    path = tiny_model("spm", chat_template=source, vocab_extra=tags, metadata={"general.name": "Phi-3 tiny"})
+    chat = ChatTemplate(source, ModelFile(path).vocabulary)
+    assert chat.vocabulary.tokenize("<|end|>\n", special=True) == chat.vocabulary.tokenize("<|end|>", special=True)
+    assert scored(chat, CONVERSATIONS["several turns"]) == [" She.<|end|>", " Last week.<|end|>"]
+
+
 def test_a_record_of_which_nothing_is_printed_is_refused(make: Make) -> None:
     with pytest.raises(InputError, match=r"prints nothing of what is scored"):
         make("plain turns").target(record(user("a"), said("")))
