@@ -231,7 +231,7 @@ def _is_whole(laid: Laid, turns: Sequence[Message], before: int, after: int, for
                 reached = span.turn
         called[span.turn] |= span.part == "call"
     for place, turn in enumerate(turns):
-        dropped = said[place] == 0 and turn.calls  # some templates print calls alone
+        dropped = said[place] == 0 and (turn.calls or "</think>" in turn.content)  # some print calls or answers alone
         if turn.content.strip() and not dropped and not 0 < said[place] <= len(turn.content):
             return False
         if turn.calls and not called[place]:

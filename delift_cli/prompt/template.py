@@ -25,6 +25,7 @@ from .view import View, view
 Mask = npt.NDArray[np.bool_]
 
 AS_TRAINED = "as trained"
+_FAR = 64  # characters for each token that fits, beyond which a text is looked at before it is tokenized
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token")
 
 __all__ = ["AS_TRAINED", "TEMPLATE_DATE", "ChatTemplate", "Mask", "Target", "Tokens"]
@@ -151,12 +152,13 @@ class ChatTemplate:
 
     # ------------------------------------------------------------------ records to tokens
 
-    def example(self, record: Record, *, limit: int | None = None) -> Tokens:
+    def example(self, record: Record, *, limit: int | None = None, most: int | None = None) -> Tokens:
         """The tokens of `record` as an earlier turn, up to the last one of what it says (not the turn's end).
 
         With `limit`, a longer one loses the middle of what is not scored; a record that cannot be made to fit raises
-        InputError.
+        InputError. So does, without being tokenized to its end, one that is far above `most`.
         """
+        self._check_size(record, most)
 
         def encode(turns: tuple[Message, ...]) -> Tokens:
             laid, form = self._printer.lay([*turns, *STAND_INS], record.tools, after=len(STAND_INS))
@@ -178,8 +180,9 @@ class ChatTemplate:
 
         return shorten(record, self._own(record), encode, len, limit)
 
-    def target(self, record: Record, *, limit: int | None = None) -> Target:
-        """The tokens of `record` as a target; `limit` bounds its context and response together."""
+    def target(self, record: Record, *, limit: int | None = None, most: int | None = None) -> Target:
+        """The tokens of `record` as a target; `limit` and `most` bound its context and response together."""
+        self._check_size(record, most)
 
         def encode(turns: tuple[Message, ...]) -> Target:
             laid, form = self._printer.lay(turns, record.tools)
@@ -209,6 +212,17 @@ class ChatTemplate:
         if line.added:
             self._note(record, f"scored behind {line.added!r}, which the generation prompt adds")
         return line
+
+    def _check_size(self, record: Record, most: int | None) -> None:
+        """Refuse what is too long by far: a text of 50 MB takes a minute and 2 GB to tokenize."""
+        longest = max((turn.content for turn in record.turns), key=len)
+        if most is None or len(longest) <= _FAR * most:
+            return
+        if len(self.vocabulary.token_array(longest[: _FAR * most // 2], special=False)) > most:
+            raise InputError(
+                f"one of its texts, {len(longest):,} characters long, has more than the {most:,} tokens that fit; "
+                "use --truncate, a larger --ctx, or --skip-invalid to leave it out"
+            )
 
     def _own(self, record: Record) -> tuple[Message, ...]:
         """The record's turns with thoughts where the template reads them."""

@@ -84,7 +84,7 @@ def prepare(
     skip_invalid: bool,
     response_tokens: int | None = None,
 ) -> Inputs:
-    """Tokens for both roles; of a target's response the first `response_tokens` count (default: all of them).
+    """Tokens for both roles; of a target's scored tokens the first `response_tokens` count (default: all of them).
 
     With `truncate` each record gets half the context, so that what a record becomes never depends on the others.
 
@@ -92,15 +92,18 @@ def prepare(
         InputError: pairs exceed the context; the records are named.
     """
     example_limit, target_limit = (context // 2, context - context // 2) if truncate else (None, None)
+    most = None if truncate else context
     if skip_invalid:
-        examples = without_refused(examples, lambda record: template.example(record, limit=example_limit))
+        examples = without_refused(examples, lambda record: template.example(record, limit=example_limit, most=most))
         if targets is None:
-            examples = without_refused(examples, lambda record: template.target(record, limit=target_limit))
+            examples = without_refused(examples, lambda record: template.target(record, limit=target_limit, most=most))
         else:
-            targets = without_refused(targets, lambda record: template.target(record, limit=target_limit))
+            targets = without_refused(targets, lambda record: template.target(record, limit=target_limit, most=most))
     while True:
-        as_examples = encode_examples(examples, template, limit=example_limit)
-        as_targets = encode_targets(targets or examples, template, limit=target_limit, response_tokens=response_tokens)
+        as_examples = encode_examples(examples, template, limit=example_limit, most=most)
+        as_targets = encode_targets(
+            targets or examples, template, limit=target_limit, most=most, response_tokens=response_tokens
+        )
         long = too_long(examples, targets or examples, as_examples.prefixes, as_targets.lengths(), context)
         if not any(long):
             return Inputs(examples, targets, as_examples, as_targets)

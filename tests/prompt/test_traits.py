@@ -233,6 +233,12 @@ def test_thoughts_within_an_answer_are_split_where_the_template_has_a_field(make
     assert any(note.startswith("thoughts are not shown") for note in chat.notes())
 
 
+def test_an_answer_that_is_all_thought(make: Make) -> None:
+    chat = make("opens a thought")
+    given = record(user("Why?"), said("<think>so"), user("And?"), said("hm</think>"), user("Yes?"), said("Yes."))
+    assert [text.replace("<|im_end|>", "") for text in scored(chat, given)] == ["<think>so", "Yes."]
+
+
 def test_what_a_template_drops_is_counted(make: Make) -> None:
     chat = make("opens a thought")
     for number in range(3):
