@@ -193,19 +193,27 @@ def _add_vocabulary(
     return ids
 
 
-def _special_tokens(template: str | None, extra: Iterable[str], basic: Iterable[str]) -> list[tuple[str, TokenType]]:
+def _special_tokens(
+    template: str | None, extra: Iterable[str], basic: Iterable[str], user_defined: Iterable[str] = ()
+) -> list[tuple[str, TokenType]]:
     """Control tokens: the basic ones, those that the template prints, the caller's.
 
     Think tags are user-defined tokens, as in Qwen3: llama.cpp finds them in any text.
     """
     printed = _CONTROL.findall(template or "")
-    special = [(text, TokenType.CONTROL) for text in dict.fromkeys([*basic, *printed, *extra])]
+    found_anywhere = list(dict.fromkeys(user_defined))
+    control = [text for text in dict.fromkeys([*basic, *printed, *extra]) if text not in found_anywhere]
+    special = [(text, TokenType.CONTROL) for text in control]
+    special += [(text, TokenType.USER_DEFINED) for text in found_anywhere]
     if template is not None and "<think>" in template:
-        special += [(text, TokenType.USER_DEFINED) for text in ("<think>", "</think>")]
+        tags = [text for text in ("<think>", "</think>") if text not in found_anywhere]
+        special += [(text, TokenType.USER_DEFINED) for text in tags]
     return special
 
 
-def add_bpe(writer: gguf.GGUFWriter, template: str | None, extra: Iterable[str]) -> int:
+def add_bpe(
+    writer: gguf.GGUFWriter, template: str | None, extra: Iterable[str], user_defined: Iterable[str] = ()
+) -> int:
     merges = bpe_merges()
     pieces = dict.fromkeys([*byte_characters(), *(a + b for a, b in merges)])
     basic = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -213,7 +221,7 @@ def add_bpe(writer: gguf.GGUFWriter, template: str | None, extra: Iterable[str])
     if template is not None and "start_header_id" in template:
         bos = "<|begin_of_text|>"
         basic.append(bos)
-    tokens = [(piece, TokenType.NORMAL) for piece in pieces] + _special_tokens(template, extra, basic)
+    tokens = [(piece, TokenType.NORMAL) for piece in pieces] + _special_tokens(template, extra, basic, user_defined)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     ids = _add_vocabulary(writer, tokens, None)
@@ -225,7 +233,9 @@ def add_bpe(writer: gguf.GGUFWriter, template: str | None, extra: Iterable[str])
     return len(tokens)
 
 
-def _add_spm(writer: gguf.GGUFWriter, template: str | None, extra: Iterable[str]) -> int:
+def _add_spm(
+    writer: gguf.GGUFWriter, template: str | None, extra: Iterable[str], user_defined: Iterable[str] = ()
+) -> int:
     merges = _spm_merges()
     merged = list(dict.fromkeys(a + b for a, b in merges))
     characters = ["▁", *(chr(c) for c in range(0x21, 0x7F)), "é", "ü"]
@@ -235,7 +245,7 @@ def _add_spm(writer: gguf.GGUFWriter, template: str | None, extra: Iterable[str]
     tokens += [(piece, TokenType.NORMAL) for piece in [*merged, *characters]]
     # The earlier the merge, the better the score; single characters come after every merge, as in Llama-2.
     scores = [0.0] * unscored + [-float(rank) for rank in range(len(tokens) - unscored)]
-    special = _special_tokens(template, extra, ())
+    special = _special_tokens(template, extra, (), user_defined)
     tokens += special
     scores += [0.0] * len(special)
     writer.add_tokenizer_model("llama")
@@ -318,6 +328,7 @@ def write_model(
     tokenizer: str = "bpe",
     chat_template: str | None = "auto",
     vocab_extra: Iterable[str] = (),
+    user_defined: Iterable[str] = (),
     add_bos: bool | None = None,
     add_space_prefix: bool | None = None,
     n_layer: int = 2,
@@ -334,7 +345,7 @@ def write_model(
     tokenizer: "bpe" (GPT-2 style, byte level) or "spm" (SentencePiece style, Llama-2).
     chat_template: a Jinja2 text, None for a model without one; "auto" is CHATML for bpe, LLAMA2 for spm. The
         control tokens that a template prints are in the vocabulary.
-    vocab_extra: more control tokens.
+    vocab_extra: more control tokens; user_defined: tokens that llama.cpp finds in any text.
     add_bos, add_space_prefix: None leaves the key out, so that llama.cpp's defaults hold: neither for bpe,
         both for spm.
     dtype: of the matrices: f32, f16, bf16 or q8_0 (n_embd a multiple of 32).
@@ -353,7 +364,7 @@ def write_model(
     file_type = "ALL_F32" if dtype == "f32" else f"MOSTLY_{dtype.upper()}"
     writer.add_file_type(int(LlamaFileType[file_type]))
     add = {"bpe": add_bpe, "spm": _add_spm}[tokenizer]
-    n_vocab = add(writer, chat_template, vocab_extra)
+    n_vocab = add(writer, chat_template, vocab_extra, user_defined)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     if add_bos is not None:

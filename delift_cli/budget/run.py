@@ -25,7 +25,7 @@ from ..model.gguf import ModelFile, locate
 from ..model.llama import Settings
 from ..model.log import log_file
 from ..progress import Progress, Say, Step, counting, silent
-from ..prompt.builtin import load_template
+from ..prompt.builtin import load_template, parse_arguments
 from ..prompt.template import ChatTemplate
 from ..scoring import job
 from ..scoring.embeddings import embeddings_of
@@ -186,6 +186,8 @@ def open_run(
     output: str | Path | None = None,
     model: str | None = None,
     template: str | None = None,
+    template_arguments: Sequence[str] = (),
+    as_trained: bool = False,
     reading: Reading = AS_IT_COMES,
     budget: str | None = None,
     go_on: bool = False,
@@ -204,6 +206,8 @@ def open_run(
     Args:
         data: the pool, scored against itself, or against `targets`. examples: shown in place of the pool.
         output: the cache's directory; default NAME.delift, after the set that makes it different from the pool's own.
+        template: a name or a file, see `load_template`; template_arguments: NAME=VALUE for it; as_trained: score a
+            last turn as the template prints a conversation, not behind what its generation prompt adds.
         reading: what fields and turns mean, where the data alone do not say it.
         budget: some pairs only, such as 5%, 2M or 8h; go_on: on top of what is there.
         context: longest pair in tokens; default the model's. truncate: cut prompts so that everything fits.
@@ -240,7 +244,14 @@ def open_run(
     context = context or file.context
     if context > file.context:
         say(f"--ctx {context:,} is more than the {file.context:,} tokens that the model was trained on")
-    chat = load_template(template, file.template, file.vocabulary)
+    chat = load_template(
+        template,
+        file.template,
+        file.vocabulary,
+        arguments=parse_arguments(template_arguments),
+        as_trained=as_trained,
+        say=say,
+    )
     inputs = job.prepare(
         example_records,
         target_records,
@@ -250,6 +261,8 @@ def open_run(
         skip_invalid=reading.skip_invalid,
         response_tokens=max_response_tokens,
     )
+    for note in chat.notes():
+        say(note)
     identity = file.identity()
     engine = job.choose_engine(
         file,

@@ -93,6 +93,7 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {  # what every manifest has, and wh
     "model.quantization": _optional_text,
     "model.architecture": _optional_text,
     **{f"template.{name}": _text for name in ("name", "text")},
+    "template.arguments": lambda value: value is None or isinstance(value, dict),
     **{f"fields.{name}": _optional_text for name in ("prompt", "response")},
     "targets.same_as_examples": lambda value: isinstance(value, bool),
     "weights.type": _name,

@@ -10,6 +10,7 @@ import typer
 from ..evaluation.intervals import Outcome
 from . import console, options
 from .options import (
+    AsTrained,
     GpuLayers,
     ModelChoice,
     PromptField,
@@ -19,6 +20,7 @@ from .options import (
     Roles,
     SkipInvalid,
     Strict,
+    TemplateArguments,
     TemplateChoice,
     Threads,
     Truncate,
@@ -57,6 +59,8 @@ def evaluate(
     truncate: Truncate = False,
     model: ModelChoice = None,
     template: TemplateChoice = None,
+    template_arg: TemplateArguments = None,
+    as_trained: AsTrained = False,
     weights: WeightsChoice = "auto",
     threads: Threads = None,
     gpu_layers: GpuLayers = None,
@@ -83,6 +87,8 @@ def evaluate(
             seed=seed,
             model=model,
             template=template,
+            template_arguments=template_arg or (),
+            as_trained=as_trained,
             reading=options.reading(prompt_field, response_field, turns, role, records, strict, skip_invalid),
             truncate=truncate,
             weights=weights,

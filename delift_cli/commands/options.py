@@ -36,7 +36,16 @@ ModelChoice = Annotated[
     str | None, model("--model", "-m", metavar="GGUF", help="A GGUF file, or smollm2; default $DELIFT_MODEL.")
 ]
 TemplateChoice = Annotated[
-    str | None, model(metavar="NAME|FILE", help="'plain' or a Jinja2 file; default the model's own.")
+    str | None,
+    model(metavar="NAME|FILE", help="alpaca, chatml, plain, … or a Jinja2 file; default the model's own."),
+]
+TemplateArguments = Annotated[
+    list[str] | None,
+    model("--template-arg", metavar="NAME=VALUE", help="For the template: enable_thinking=false. Repeatable."),
+]
+AsTrained = Annotated[
+    bool,
+    model("--as-trained", help="Score as the template prints a conversation, not behind its generation prompt."),
 ]
 WeightsChoice = Annotated[Weights, model(help="Run a converted copy; auto: the fastest that keeps the numbers.")]
 

@@ -12,6 +12,7 @@ import typer
 from . import console, options
 from .options import (
     AsJson,
+    AsTrained,
     Batch,
     GpuLayers,
     ModelChoice,
@@ -22,6 +23,7 @@ from .options import (
     Roles,
     SkipInvalid,
     Strict,
+    TemplateArguments,
     TemplateChoice,
     Threads,
     Truncate,
@@ -55,6 +57,8 @@ def score(
     ] = None,
     model: ModelChoice = None,
     template: TemplateChoice = None,
+    template_arg: TemplateArguments = None,
+    as_trained: AsTrained = False,
     weights: WeightsChoice = "auto",
     ctx: Annotated[
         int | None, options.model(metavar="TOKENS", min=16, help="Longest pair; default the model's context.")
@@ -110,6 +114,8 @@ def score(
         output=output,
         model=model,
         template=template,
+        template_arguments=template_arg or (),
+        as_trained=as_trained,
         reading=options.reading(prompt_field, response_field, turns, role, records, strict, skip_invalid),
         budget=budget,
         go_on=go_on,

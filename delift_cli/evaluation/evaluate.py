@@ -15,7 +15,7 @@ from ..display import Facts, Lines
 from ..model.gguf import ModelFile, locate
 from ..model.llama import Settings
 from ..progress import Progress, Say, counting, silent
-from ..prompt.builtin import load_template
+from ..prompt.builtin import load_template, parse_arguments
 from ..prompt.encoding import encode_examples
 from ..scoring import job
 from .in_context import HeldOut, join, read_set
@@ -73,6 +73,8 @@ def evaluate(
     seed: int = 0,
     model: str | None = None,
     template: str | None = None,
+    template_arguments: Sequence[str] = (),
+    as_trained: bool = False,
     reading: Reading = AS_IT_COMES,
     truncate: bool = False,
     weights: str = "auto",
@@ -102,7 +104,14 @@ def evaluate(
     drawn = {size: random_subsets(joined.members[-1], size, random, seed) for size in sizes}
     file = ModelFile(locate(model))
     sha256 = file.identity()["sha256"]
-    chat = load_template(template, file.template, file.vocabulary)
+    chat = load_template(
+        template,
+        file.template,
+        file.vocabulary,
+        arguments=parse_arguments(template_arguments),
+        as_trained=as_trained,
+        say=say,
+    )
     limit = file.context // (shots + 1) if truncate else None
     test = HeldOut(targets, joined.records, chat, limit)
     engine = job.choose_engine(
@@ -115,6 +124,8 @@ def evaluate(
         cache=None,
         say=say,
     )
+    for note in chat.notes():
+        say(note)
     test.embed_prompts(engine, counting(progress, "prompts", len(targets.records) + len(joined.records.records)))
     shown = np.array(
         [

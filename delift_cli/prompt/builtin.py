@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,7 @@ def load_template(
     *,
     arguments: Mapping[str, Any] | None = None,
     as_trained: bool = False,
+    say: Callable[[str], None] = lambda text: None,
 ) -> ChatTemplate:
     """The template that `--template` asks for.
 
@@ -131,6 +132,7 @@ def load_template(
             a Jinja2 file or of a tokenizer_config.json.
         own: the model's own chat template, or its templates by name.
         arguments, as_trained: see ChatTemplate.
+        say: is told in one line that a model has no chat template, and what a trainer would use.
 
     Raises:
         InputError: no such file, or not a usable template.
@@ -146,6 +148,8 @@ def load_template(
         return made(_jinja_of(named[usual], vocabulary), "the model's chat template")
     if choice is not None and choice in named:
         return made(_jinja_of(named[choice], vocabulary), f"the model's chat template {choice}")
+    if choice is None:
+        say(_without_template(vocabulary))
     if choice is None or choice in BUILT_IN:
         return made(BUILT_IN[choice or "plain"], f"the {choice or 'plain'} template")
     path = Path(choice)
@@ -172,10 +176,26 @@ def templates_of_config(config: Any) -> dict[str, str]:
     }
 
 
-def without_template(vocabulary: Vocabulary, choice: str | None, own: Own) -> str | None:
-    """One line where a model without a chat template is used with `plain`: what a trainer would use; else None."""
-    if choice is not None or own:
-        return None
+def parse_arguments(given: Sequence[str]) -> dict[str, Any]:
+    """{"enable_thinking": False} of ["enable_thinking=false"]: values are JSON, or texts where they are not.
+
+    Raises:
+        InputError: one of them is not NAME=VALUE.
+    """
+    parsed: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise InputError(f"--template-arg {text}: give NAME=VALUE, as in enable_thinking=false")
+        try:
+            parsed[name.strip()] = json.loads(value)
+        except (ValueError, RecursionError):
+            parsed[name.strip()] = value
+    return parsed
+
+
+def _without_template(vocabulary: Vocabulary) -> str:
+    """What is done with a model that has no chat template, and what its trainer would use."""
     has = {vocabulary.text(token) for token in range(vocabulary.size) if vocabulary.is_control(token)}
     fitting = next((name for name, needed in _NEEDED.items() if has.issuperset(needed)), None)
     usual = f"--template {fitting}, whose tokens its vocabulary has" if fitting else "--template alpaca or chatml"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..data.record import Message
 from ..errors import InputError
-from .fill import Laid, Render, Span, common_length, lay
+from .fill import Laid, Render, Span, UnboundedError, common_length, lay
 from .messages import Form, build
 from .structure import Structure
 from .tokens import Speller
@@ -61,6 +61,8 @@ class Printer:
         for form in ([known] if known else []) + [form for form in forms if form != known]:
             try:
                 laid = lay(turns, tools, traits, form, self._render)
+            except UnboundedError as error:
+                raise InputError(f"{self._name} {error}; use --template plain or a Jinja2 file of your own") from None
             except InputError as error:
                 refused.append(error)
                 continue
@@ -114,7 +116,7 @@ class Printer:
                 text = text[:stop] + closing[: found or 0]
                 ends = found is None
                 found = len(text)
-            end = stop if found is None else found
+            end = found if found is not None else stop + self._call_end(text[stop:behind]) if turn.calls else stop
             scored.append((begin, end))
             if place == last:
                 text = text[:end]
@@ -126,6 +128,10 @@ class Printer:
             ends,
             added,
         )
+
+    def _call_end(self, tail: str) -> int:
+        """How much of what stands behind a call the template prints there even where nothing follows."""
+        return common_length(tail, self.structure.behind_last_call)
 
     def _header(self, head: str) -> int:
         """Where generation starts in what stands between a turn and the text of an assistant's behind it."""
@@ -225,7 +231,8 @@ def _is_whole(laid: Laid, turns: Sequence[Message], before: int, after: int, for
                 reached = span.turn
         called[span.turn] |= span.part == "call"
     for place, turn in enumerate(turns):
-        if turn.content.strip() and not 0 < said[place] <= len(turn.content):
+        dropped = said[place] == 0 and (turn.calls or "</think>" in turn.content)  # some print calls or answers alone
+        if turn.content.strip() and not dropped and not 0 < said[place] <= len(turn.content):
             return False
         if turn.calls and not called[place]:
             return False

@@ -42,14 +42,16 @@ class EncodedTargets:
         return np.array([max(len(t.after), len(t.after_system)) + len(t.response) for t in self.targets])
 
 
-def encode_examples(records: RecordSet, template: ChatTemplate, *, limit: int | None) -> EncodedExamples:
+def encode_examples(
+    records: RecordSet, template: ChatTemplate, *, limit: int | None, most: int | None = None
+) -> EncodedExamples:
     """Every record as an example; with `limit`, prompts are shortened until the record has no more tokens.
 
     Raises:
-        InputError: a record that the template refuses or that cannot be shortened, named.
+        InputError: a record that the template refuses, that cannot be shortened or is far above `most`, named.
     """
     return EncodedExamples(
-        _encode(records, lambda record: template.example(record, limit=limit)),
+        _encode(records, lambda record: template.example(record, limit=limit, most=most)),
         [_system(record) for record in records.records],
     )
 
@@ -83,15 +85,20 @@ def encode_rows_of_examples(
 
 
 def encode_targets(
-    records: RecordSet, template: ChatTemplate, *, limit: int | None, response_tokens: int | None = None
+    records: RecordSet,
+    template: ChatTemplate,
+    *,
+    limit: int | None,
+    most: int | None = None,
+    response_tokens: int | None = None,
 ) -> EncodedTargets:
     """Every record as a target, of whose scored tokens the first `response_tokens` count (default: all of them).
 
-    The same limit and errors as for `encode_examples`.
+    The same limits and errors as for `encode_examples`.
     """
 
     def encode(record: Record) -> Target:
-        return template.target(record, limit=limit).first_scored(response_tokens)
+        return template.target(record, limit=limit, most=most).first_scored(response_tokens)
 
     return EncodedTargets(
         _encode(records, encode),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ..data.record import Message
 from ..errors import InputError
-from .jinja import Printed, described
+from .jinja import Limit, Printed, described
 from .messages import Form, Part, Traits, build
 
 
@@ -26,8 +26,10 @@ class Render(Protocol):
     ) -> Printed: ...
 
 
-_PAIRS = [(chr(code), chr(code + 1)) for code in range(0xFDD0, 0xFDEE, 2)]  # noncharacters, which no text should hold
+# Brackets that hardly any text holds; printable, so that `repr` and the like leave them as they are.
+_PAIRS = [(chr(code), chr(code + 1)) for code in (*range(0x2987, 0x2998, 2), 0x29FC, 0x27EC, 0x2E28, 0x2E24)]
 _TAG = re.compile(r"(</?[\w:|]*think[\w:|]*>|\[/?THINK\])")
+_ONE_MARK = {"head": 0.0, "middle": 0.5, "tail": 1.0}  # a single mark in a text, and where
 _CORE = re.compile(r"\s*(.*\S)\s*", re.DOTALL)
 
 
@@ -58,6 +60,10 @@ class Laid(NamedTuple):
     generated: list[tuple[int, int]]
 
 
+class UnboundedError(InputError):
+    """A template that asks for more time or memory than one is given: no other form of the conversation is tried."""
+
+
 def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render: Render) -> Laid:
     """Print a conversation.
 
@@ -69,15 +75,24 @@ def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render
         raise InputError("a text holds U+FDEE or U+FDEF, which are not characters; remove them")
     first, last = _free_pair(turns, tools, plain.text)
     given = [_usual(turns, traits)]
-    given += [dict.fromkeys(given[0], way) for way in ("inner", "split", "middle")]
+    given += [dict.fromkeys(given[0], way) for way in ("inner", "split", *_ONE_MARK)]
     for ways in given:
         spans = _marked(turns, tools, traits, form, render, ways, first, last, plain.text)
         if spans is not None:
             return Laid(plain.text, spans, plain.generated)
     # one text alone may be the odd one
     ways = dict(given[0])
+    if (
+        _marked(
+            turns, tools, traits, form, render, dict.fromkeys(ways, "none") | {-1: "outer"}, first, last, plain.text
+        )
+        is None
+    ):
+        if any(mark in tools for mark in "<[|"):
+            raise InputError("rewrites the list of tools so that its own text and the record's cannot be told apart")
+        ways[-1] = "none"
     for place, turn in enumerate(turns if len(turns) <= 64 else ()):
-        for way in ("outer", "inner", "split", "middle"):
+        for way in ("outer", "inner", "split", *_ONE_MARK):
             trial = dict.fromkeys(ways, "none") | {place: way}
             if _marked(turns, tools, traits, form, render, trial, first, last, plain.text) is not None:
                 ways[place] = way
@@ -94,14 +109,15 @@ def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render
 
 def _rewritten(place: int) -> InputError:
     return InputError(
-        f"the template rewrites the text of turn {place + 1} so that its own and the record's cannot be told apart; "
-        "use --template plain or a Jinja2 file of your own"
+        f"rewrites the text of turn {place + 1} so that its own text and the record's cannot be told apart"
     )
 
 
 def _printed(render: Render, messages: list[dict[str, Any]], tools: list[Any] | None) -> Printed:
     try:
         return render(messages, tools)
+    except Limit as error:
+        raise UnboundedError(f"asks for too much: {error}") from None
     except Exception as error:
         raise InputError(f"refuses a conversation: {described(error)}") from None
 
@@ -121,7 +137,7 @@ def _free_pair(turns: Sequence[Message], tools: str, printed: str) -> tuple[str,
         spelled = (first, last, *(f"\\u{ord(c):04x}" for c in (first, last)))
         if not any(mark in text for text in texts for mark in spelled):
             return first, last
-    raise InputError("the texts hold every mark that delift knows (U+FDD0 to U+FDED), which are not characters")
+    raise InputError("the texts hold every kind of bracket that delift could mark them with (U+2987 to U+2998 …)")
 
 
 def _usual(turns: Sequence[Message], traits: Traits) -> dict[int, str]:
@@ -157,7 +173,7 @@ def _marked(
             number = len(marks)
             marks.append((turn, part, text, start, stop))
             made += [text[at:start], f"{first}{number}{last}"]
-            if stop > start or ways[turn] != "middle":
+            if ways[turn] not in _ONE_MARK:
                 made += [text[start:stop], f"{first}{number}{last}"]
             at = stop
         return "".join((*made, text[at:]))
@@ -166,7 +182,8 @@ def _marked(
         text = render(*build(turns, tools, traits, form, wrap)).text
     except Exception:
         return None
-    parts = re.split(f"{first}(\\d+){last}", text)
+    begins, ends = (f"(?:{mark}|\\\\u{ord(mark):04x})" for mark in (first, last))  # as they are, or escaped in JSON
+    parts = re.split(f"{begins}(\\d+){ends}", text)
     if "".join(parts[::2]) != plain:
         return None
     opened: dict[int, int] = {}
@@ -179,7 +196,7 @@ def _marked(
             continue
         turn, kind, whole, start, stop = marks[int(part)]
         own = turn >= 0 and turns[turn].role == "assistant" and kind != "name"
-        if start == stop:
+        if ways[turn] in _ONE_MARK:
             left, right = _grown(plain, at, whole, start)
             spans.append(Span(at - left, at + right, turn, kind, own))
             sources.append((whole, start - left, start + right))
@@ -200,13 +217,14 @@ def _pieces(text: str, way: str) -> list[tuple[int, int]]:
     if way == "outer":
         return [(0, len(text))]
     pieces, at = [], 0
-    for place, part in enumerate(_TAG.split(text) if way in ("split", "middle") else [text]):
+    for place, part in enumerate([text] if way == "inner" else _TAG.split(text)):
         core = _CORE.fullmatch(part) if place % 2 == 0 else None
         if core:
             pieces.append((at + core.start(1), at + core.end(1)))
         at += len(part)
-    if way == "middle":
-        pieces = [((start + stop) // 2,) * 2 for start, stop in pieces]
+    if way in _ONE_MARK:
+        share = _ONE_MARK[way]
+        pieces = [(start + int(share * (stop - start)),) * 2 for start, stop in pieces]
     return pieces
 
 

@@ -25,7 +25,7 @@ class Traits(NamedTuple):
     Attributes:
         thought: the key under which it reads what an assistant thought before it spoke, "content" where it looks for
             `<think>` in the content alone, None where it has no place for it.
-        splits: it finds `<think>…</think>` in a content and prints it as it prints a thought.
+        splits: it takes `<think>…</think>` in a content for a thought, or prints both alike.
         tools, calls, answers: it prints the list of tools, an assistant's calls, a tool's turn.
         arguments: it wants a call's arguments as JSON text rather than as a mapping.
         silence: the content of a turn that only calls.
@@ -81,7 +81,7 @@ def build(
             spoken.insert(first, {"role": "user", "content": ""})
     if form.short_ids:
         _number_calls(spoken)
-    return spoken, None if listed is None else _each_text(listed, lambda text: wrap(text, -1, "tools"))
+    return spoken, None if listed is None else _described(listed, lambda text: wrap(text, -1, "tools"))
 
 
 def adapted(tools: str, turns: Sequence[Message], form: Form, traits: Traits) -> list[str]:
@@ -154,6 +154,17 @@ def _each_text(value: Any, change: Callable[[str], str]) -> Any:
         return {_odd(key, change): _each_text(item, change) for key, item in value.items()}
     if isinstance(value, list):
         return [_each_text(item, change) for item in value]
+    return value
+
+
+def _described(value: Any, change: Callable[[str], str], key: str = "") -> Any:
+    """A list of tools with its descriptions changed, and other texts where they hold more than a name."""
+    if isinstance(value, str):
+        return change(value) if value and key == "description" else _odd(value, change)
+    if isinstance(value, dict):
+        return {_odd(name, change): _described(item, change, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_described(item, change) for item in value]
     return value
 
 

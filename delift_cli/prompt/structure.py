@@ -55,27 +55,31 @@ class Structure:
         )
 
     def _thoughts(self) -> tuple[str | None, bool]:
-        inline = self._try([_user(), _assistant(f"<think>\n{_THOUGHT}\n</think>\n\n{_SAID}")]) or ""
         verbatim = f"<think>\n{_THOUGHT}\n</think>\n\n{_SAID}"
+        inline = self._try([_user(), _assistant(verbatim)]) or ""
         for key in _THOUGHT_KEYS:
             given = self._try([_user(), {**_assistant(), key: _THOUGHT}]) or ""
             if _THOUGHT in given and _SAID in given:
-                return key, given == inline
+                earlier = [self._earlier({**_assistant(), key: _THOUGHT}), self._earlier(_assistant(verbatim))]
+                return key, _tags(given) == _tags(inline) and _tags(earlier[0]) == _tags(earlier[1])
         plain = self._try([_user(), _assistant()]) or ""
         if _THOUGHT in inline and (verbatim not in inline or inline.replace(verbatim, _SAID) != plain):
             return "content", True
         return None, False
+
+    def _earlier(self, turn: Turn) -> str:
+        return self._try([_user(), turn, _user("qzagain"), _assistant("qzend")]) or ""
 
     def _calls(self) -> tuple[bool, Literal["text", "mapping"], str | None]:
         mapping = json.loads(_ARGUMENTS)
         for silence in ("", None):
             text = self._called(silence, _ARGUMENTS) or ""
             given = self._called(silence, mapping) or ""
-            if _NAME in text and _ARGUMENTS in text and (not given or json.dumps(mapping) in given):
+            if _ARGUMENTS in text and (not given or json.dumps(mapping) in given):
                 return True, "text", silence
-            if _NAME in given and "qzvalue" in given and "{'qzkey'" not in given:
+            if "qzvalue" in given and "{'qzkey'" not in given:
                 return True, "mapping", silence
-            if _NAME in text and "qzvalue" in text:
+            if "qzvalue" in text:
                 return True, "text", silence
         return False, "mapping", ""
 
@@ -114,7 +118,7 @@ class Structure:
         if called and self.traits.calls:
             arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
             turns = [_user(), _call(self.traits.silence, arguments), _answer(), _assistant()]
-            first, then = "qzvalue", _ANSWER
+            first, then = _ARGUMENTS if self.traits.arguments == "text" else "qzvalue", _ANSWER
         else:
             turns = [_user(), _assistant(), _user("qzagain"), _assistant()]
             first, then = _SAID, "qzagain"
@@ -122,6 +126,14 @@ class Structure:
         return printed.partition(first)[2].partition(then)[0] if then in printed else ""
 
     @cached_property
+    def behind_last_call(self) -> str:
+        """What the template prints behind a call that ends the conversation."""
+        arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
+        printed = self._try([_user(), _call(self.traits.silence, arguments)]) or ""
+        mark = _ARGUMENTS if self.traits.arguments == "text" else "qzvalue"
+        return printed.partition(mark)[2]
+
+    @property
     def complaint(self) -> str:
         """Why the template cannot print the simplest conversation, in its own words where it has any."""
         try:
@@ -129,6 +141,11 @@ class Structure:
         except Exception as error:
             return described(error)
         return "a message is missing from what it prints, or printed twice"
+
+
+def _tags(printed: str) -> tuple[int, int, bool]:
+    """How often a thought is opened and closed, and whether it is there."""
+    return printed.count("<think>"), printed.count("</think>"), _THOUGHT in printed
 
 
 def _user(content: str = _ASKED) -> Turn:

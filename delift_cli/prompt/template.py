@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,8 @@ from ..data.record import Message, Record
 from ..errors import InputError
 from .conversation import STAND_INS, Line, Printer
 from .fill import Laid
-from .jinja import TEMPLATE_DATE, Jinja, Printed
-from .messages import Form, adapted
+from .jinja import TEMPLATE_DATE, Jinja, Limit, Printed, described
+from .messages import Form, Traits, adapted
 from .shorten import shorten
 from .structure import Structure
 from .thoughts import split_thoughts
@@ -24,7 +24,11 @@ from .view import View, view
 
 Mask = npt.NDArray[np.bool_]
 
-__all__ = ["TEMPLATE_DATE", "ChatTemplate", "Mask", "Target", "Tokens"]
+AS_TRAINED = "as trained"
+_FAR = 64  # characters for each token that fits, beyond which a text is looked at before it is tokenized
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token")
+
+__all__ = ["AS_TRAINED", "TEMPLATE_DATE", "ChatTemplate", "Mask", "Target", "Tokens"]
 
 
 class Target(NamedTuple):
@@ -86,18 +90,39 @@ class ChatTemplate:
     as_trained: bool = False
 
     def __post_init__(self) -> None:
+        taken = [name for name in self.arguments if name in _GIVEN]
+        if taken:
+            raise InputError(f"--template-arg {taken[0]}: what the records and the vocabulary give cannot be replaced")
         self._jinja = Jinja(self.source, self.name)
         self._speller = Speller(self.vocabulary, self.source)
         self._structure = Structure(self._render)
         self._printer = Printer(self.name, self._structure, self._render, self._speller, as_trained=self.as_trained)
         self._noted: dict[str, set[tuple[str, int]]] = {}
+        self._no_tools: list[Any] | None = None
+        try:
+            self._render([{"role": "user", "content": "qzasked"}, {"role": "assistant", "content": "qzsaid"}])
+        except Limit as error:
+            self._refuse(described(error))
+        except Exception:
+            pass  # what it needs besides is found out below
+        if not self._is_usable():
+            complaint = self._structure.complaint
+            self._no_tools = []  # some templates for tools alone do not ask whether there are any
+            if not self._is_usable():
+                self._refuse(complaint)
+
+    def _refuse(self, complaint: str) -> NoReturn:
+        raise InputError(
+            f"{self.name} cannot print two turns of user and assistant: {complaint}; "
+            "use --template plain or a Jinja2 file of your own"
+        )
+
+    def _is_usable(self) -> bool:
         try:
             self._printer.lay([*STAND_INS, Message("user", "qzagain"), Message("assistant", "qzend")], "")
         except InputError:
-            raise InputError(
-                f"{self.name} cannot print two turns of user and assistant: {self._structure.complaint}; "
-                "use --template plain or a Jinja2 file of your own"
-            ) from None
+            return False
+        return True
 
     # ------------------------------------------------------------------ what is said about it
 
@@ -112,22 +137,28 @@ class ChatTemplate:
         return {
             "name": self.name,
             "text": self.source,
-            "scored from": "as trained" if self.as_trained else "behind the generation prompt",
+            "scored from": AS_TRAINED if self.as_trained else "behind the generation prompt",
             "generation prompt": prompt,
             **given,
         }
+
+    @property
+    def traits(self) -> Traits:
+        """What the template reads."""
+        return self._structure.traits
 
     def _note(self, record: Record, text: str) -> None:
         self._noted.setdefault(text, set()).add((record.id, record.line))
 
     # ------------------------------------------------------------------ records to tokens
 
-    def example(self, record: Record, *, limit: int | None = None) -> Tokens:
+    def example(self, record: Record, *, limit: int | None = None, most: int | None = None) -> Tokens:
         """The tokens of `record` as an earlier turn, up to the last one of what it says (not the turn's end).
 
         With `limit`, a longer one loses the middle of what is not scored; a record that cannot be made to fit raises
-        InputError.
+        InputError. So does, without being tokenized to its end, one that is far above `most`.
         """
+        self._check_size(record, most)
 
         def encode(turns: tuple[Message, ...]) -> Tokens:
             laid, form = self._printer.lay([*turns, *STAND_INS], record.tools, after=len(STAND_INS))
@@ -149,15 +180,14 @@ class ChatTemplate:
 
         return shorten(record, self._own(record), encode, len, limit)
 
-    def target(self, record: Record, *, limit: int | None = None) -> Target:
-        """The tokens of `record` as a target; `limit` bounds its context and response together."""
+    def target(self, record: Record, *, limit: int | None = None, most: int | None = None) -> Target:
+        """The tokens of `record` as a target; `limit` and `most` bound its context and response together."""
+        self._check_size(record, most)
 
         def encode(turns: tuple[Message, ...]) -> Target:
             laid, form = self._printer.lay(turns, record.tools)
             self._tell(record, turns, laid, form)
-            line = self._printer.line(turns, laid, record.tools, form)
-            if line.added:
-                self._note(record, f"scored behind {line.added!r} of the generation prompt")
+            line = self._alone(record, turns, laid, form)
             alone, response, scored = self._encode(line).parted()
             if not scored.any():
                 raise InputError(f"{self.name} prints nothing of what is scored in this record")
@@ -173,9 +203,26 @@ class ChatTemplate:
         turns = self._own(record)
         laid, form = self._printer.lay(turns, record.tools)
         self._tell(record, turns, laid, form)
-        line = self._printer.line(turns, laid, record.tools, form)
+        line = self._alone(record, turns, laid, form)
         encoded = self._encode(line)
         return view(self._with_bos(encoded.tokens), encoded.scored, line, self._speller)
+
+    def _alone(self, record: Record, turns: tuple[Message, ...], laid: Laid, form: Form) -> Line:
+        line = self._printer.line(turns, laid, record.tools, form)
+        if line.added:
+            self._note(record, f"scored behind {line.added!r}, which the generation prompt adds")
+        return line
+
+    def _check_size(self, record: Record, most: int | None) -> None:
+        """Refuse what is too long by far: a text of 50 MB takes a minute and 2 GB to tokenize."""
+        longest = max((turn.content for turn in record.turns), key=len)
+        if most is None or len(longest) <= _FAR * most:
+            return
+        if len(self.vocabulary.token_array(longest[: _FAR * most // 2], special=False)) > most:
+            raise InputError(
+                f"one of its texts, {len(longest):,} characters long, has more than the {most:,} tokens that fit; "
+                "use --truncate, a larger --ctx, or --skip-invalid to leave it out"
+            )
 
     def _own(self, record: Record) -> tuple[Message, ...]:
         """The record's turns with thoughts where the template reads them."""
@@ -225,7 +272,7 @@ class ChatTemplate:
     ) -> Printed:
         variables = {
             "messages": messages,
-            "tools": tools,
+            "tools": self._no_tools if tools is None else tools,
             "documents": None,
             "add_generation_prompt": generate,
             "bos_token": self._bos_text,
@@ -245,6 +292,8 @@ class ChatTemplate:
             for start, stop in line.scored:
                 begin, end = (_bytes(line.text[:at]) for at in (start, stop))
                 first, last = np.searchsorted(places[1:], begin, side="right"), np.searchsorted(places[:-1], end)
+                while first > 0 and places[first - 1] >= begin:  # a space that SentencePiece puts in front
+                    first -= 1
                 scored[first:last] = True
         return self._ended(tokens, scored, line)
 
@@ -281,7 +330,9 @@ class ChatTemplate:
         for span in laid.spans:
             if span.part == "content" and span.turn < len(turns):
                 whole[span.turn] += span.stop - span.start
-        for size, turn in zip(whole, turns, strict=False):
+        for size, turn in zip(whole, turns, strict=True):
+            if turn.calls and turn.content.strip() and size == 0:
+                self._note(record, "text beside a call is not shown, for the template prints the call alone")
             if "</think>" in turn.content and size < len(turn.content.strip()) - 40:
                 self._note(record, "thoughts within an answer are not shown, for the template drops them there")
 

@@ -24,7 +24,7 @@ _OWN_TAGS = re.compile(
     r"</?(seed:)?(think|thinking|thought|reasoning|tool_calls?|tool_code|function_calls?|answer|arg_key|arg_value"
     r"|function|invoke|parameter|parameters)>|\[/?THINK\]"
 )
-_STRUCTURAL = re.compile(r"<[|｜].*[|｜]>|\[/?[A-Z_]+\]")
+_STRUCTURAL = re.compile(r"<[|｜].*[|｜]>|\[/?[A-Z_]+\]|</?(tool_responses?|tools?)>")
 
 
 class Vocabulary(Protocol):
@@ -74,7 +74,8 @@ class Speller:
                 self._special[token] = True
                 text = vocabulary.text(token)
                 tagged = len(text) > 2 and text[0] + text[-1] in ("<>", "[]")
-                if vocabulary.is_end(token) or _STRUCTURAL.fullmatch(text) or (tagged and text in source):
+                known = _STRUCTURAL.fullmatch(text) or _OWN_TAGS.fullmatch(text)
+                if vocabulary.is_end(token) or known or (tagged and text in source):
                     self._defined.setdefault(text, token)
         self._structure = {text: token for text, token in (self._control | self._defined).items() if text}
         self._lengths = sorted({len(text) for text in self._structure}, reverse=True)

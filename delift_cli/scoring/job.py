@@ -29,7 +29,7 @@ from ..prompt.encoding import (
     without,
     without_refused,
 )
-from ..prompt.template import TEMPLATE_DATE, ChatTemplate
+from ..prompt.template import AS_TRAINED, TEMPLATE_DATE, ChatTemplate
 from ..prompt.trie import build_trie
 from .measures import NotFiniteError
 from .pairs import Probe, TargetTokens, Work, cells_needed, common_start, lay_out_of, score
@@ -84,7 +84,7 @@ def prepare(
     skip_invalid: bool,
     response_tokens: int | None = None,
 ) -> Inputs:
-    """Tokens for both roles; of a target's response the first `response_tokens` count (default: all of them).
+    """Tokens for both roles; of a target's scored tokens the first `response_tokens` count (default: all of them).
 
     With `truncate` each record gets half the context, so that what a record becomes never depends on the others.
 
@@ -92,15 +92,18 @@ def prepare(
         InputError: pairs exceed the context; the records are named.
     """
     example_limit, target_limit = (context // 2, context - context // 2) if truncate else (None, None)
+    most = None if truncate else context
     if skip_invalid:
-        examples = without_refused(examples, lambda record: template.example(record, limit=example_limit))
+        examples = without_refused(examples, lambda record: template.example(record, limit=example_limit, most=most))
         if targets is None:
-            examples = without_refused(examples, lambda record: template.target(record, limit=target_limit))
+            examples = without_refused(examples, lambda record: template.target(record, limit=target_limit, most=most))
         else:
-            targets = without_refused(targets, lambda record: template.target(record, limit=target_limit))
+            targets = without_refused(targets, lambda record: template.target(record, limit=target_limit, most=most))
     while True:
-        as_examples = encode_examples(examples, template, limit=example_limit)
-        as_targets = encode_targets(targets or examples, template, limit=target_limit, response_tokens=response_tokens)
+        as_examples = encode_examples(examples, template, limit=example_limit, most=most)
+        as_targets = encode_targets(
+            targets or examples, template, limit=target_limit, most=most, response_tokens=response_tokens
+        )
         long = too_long(examples, targets or examples, as_examples.prefixes, as_targets.lengths(), context)
         if not any(long):
             return Inputs(examples, targets, as_examples, as_targets)
@@ -212,7 +215,14 @@ def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> 
     )
     weights = manifest["weights"]["type"]
     run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
-    template = ChatTemplate(manifest["template"]["text"], file.vocabulary, manifest["template"]["name"])
+    used = manifest["template"]
+    template = ChatTemplate(
+        used["text"],
+        file.vocabulary,
+        used["name"],
+        used.get("arguments") or {},
+        as_trained=used.get("scored from") == AS_TRAINED,
+    )
     return Engine(run_file, weights, manifest["weights"]["deviation"], settings), template
 
 
@@ -233,8 +243,7 @@ def describe(
         "weights": {"type": engine.weights, "deviation": engine.deviation},
         "run": {"batch": engine.settings.batch, "states": engine.settings.states},
         "template": {
-            "name": template.name,
-            "text": template.source,
+            **template.describe(),
             "date": TEMPLATE_DATE.date().isoformat(),
             "add_bos": file.vocabulary.add_bos,
         },

@@ -56,9 +56,10 @@ def logprob_without_prompt(
 
 
 def _without_prompts(records: RecordSet) -> RecordSet:
-    return replace(
-        records,
-        records=[
-            Record(record.id, (*EMPTY_PROMPT, record.turns[-1]), record.raw, record.line) for record in records.records
-        ],
-    )
+    return replace(records, records=[_without_prompt(record) for record in records.records])
+
+
+def _without_prompt(record: Record) -> Record:
+    """The scored turns, each behind an empty one of the user."""
+    turns = tuple(each for turn in record.turns if turn.scored for each in (*EMPTY_PROMPT, turn))
+    return Record(record.id, turns, record.raw, record.line)

@@ -125,7 +125,7 @@ def test_outcomes_in_words() -> None:
 def rendered(template: ChatTemplate, *records: Record) -> list[int]:
     """Records in turn as one conversation, printed by the template at once and tokenized at once."""
     turns = [(turn.role, turn.content) for record in records for turn in record.turns]
-    text = template._render([{"role": role, "content": content} for role, content in turns])
+    text = template._render([{"role": role, "content": content} for role, content in turns]).text
     return template.vocabulary.tokenize(text.removesuffix("\n"), special=True)
 
 
@@ -155,7 +155,9 @@ def test_system_messages_are_repeated_where_another_is_in_force(tiny_model: Call
     assert rows.systems == ["Be kind.", "Be short.", "Be kind."]
     of = records.records
     for prefix, said in zip(rows.prefixes, [[of[0], bare[1]], [of[0], of[2], of[3]], [of[3], of[0]]], strict=True):
-        assert [*prefix.tolist(), *template._end_of_turn("<|im_end|>")] == rendered(template, *said)
+        assert [*prefix.tolist(), *template.vocabulary.tokenize("<|im_end|>", special=True)] == rendered(
+            template, *said
+        )
 
 
 @pytest.mark.parametrize("tokenizer", ["bpe", "spm"])

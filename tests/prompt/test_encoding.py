@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from delift_cli.data.reading import parse_records
-from delift_cli.data.record import RecordSet, Rejected
+from delift_cli.data.record import Message, Record, RecordSet, Rejected
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile
 from delift_cli.prompt.encoding import encode_examples, encode_targets, too_long, without, without_refused
@@ -133,3 +134,35 @@ def test_records_that_cannot_be_encoded_may_be_left_out(template: ChatTemplate) 
     assert [(rejected.line, rejected.id) for rejected in left.rejected] == [(2, "bad")]
     assert "60 are left" in left.rejected[0].reason
     assert without_refused(pool, lambda record: template.target(record, limit=None)) is pool
+
+
+def test_a_text_that_is_too_long_by_far_is_not_tokenized_to_its_end(template: ChatTemplate) -> None:
+    pool = records(
+        '{"prompt": "a", "response": "yes"}', f'{{"id": "long", "prompt": "{"words " * 100_000}", "response": "b"}}'
+    )
+    for encode in (encode_examples, encode_targets):
+        with pytest.raises(
+            InputError, match=r"^train\.jsonl:2 \(id long\): .*600,000 characters.* the 50 tokens that fit"
+        ):
+            encode(pool, template, limit=None, most=50)
+        encode(pool, template, limit=50, most=None)
+    left = without_refused(pool, lambda record: template.target(record, most=50))
+    assert [rejected.id for rejected in left.rejected] == ["long"]
+    assert len(encode_targets(pool, template, limit=None, most=200_000).targets) == 2
+
+
+def test_long_conversations_take_time_in_proportion(template: ChatTemplate) -> None:
+    """Not the square of it: eight times the turns in under sixteen times the time."""
+
+    def seconds(turns: int) -> float:
+        said = tuple(
+            Message(("user", "assistant")[at % 2], f"turn number {at}", scored=at % 2 == 1) for at in range(turns)
+        )
+        given = Record("long", said, b"", 1)
+        begun = time.process_time()
+        for _ in range(3):
+            template.target(given)
+        return time.process_time() - begun
+
+    seconds(10)
+    assert seconds(800) < 16 * seconds(100)
