@@ -191,16 +191,26 @@ class Model:
         self.close()
 
     def memory_bytes(self) -> int:
-        """Bytes of weights, KV cache and logits together."""
+        """Bytes of weights, KV cache, states and logits together; forgets every sequence."""
         weights = llama_cpp.llama_model_size(self._weights.pointer)
         heads = llama_cpp.llama_model_n_head_kv(self._weights.pointer)
         width = llama_cpp.llama_model_n_embd(self._weights.pointer)
         head_width = width // max(1, llama_cpp.llama_model_n_head(self._weights.pointer))
         layers = llama_cpp.llama_model_n_layer(self._weights.pointer)
         keys = self._cells * layers * heads * head_width
-        return int(weights + 2 * keys * _KV_BYTES[self.settings.kv_type]) + (
-            self.settings.batch * self.vocabulary_size * 4
-        )
+        logits = self.settings.batch * self.vocabulary_size * 4
+        return int(weights + 2 * keys * _KV_BYTES[self.settings.kv_type]) + logits + self._states_bytes()
+
+    def _states_bytes(self) -> int:
+        """Bytes of the whole states that the context has room for, by the state of one token."""
+        if self.settings.states is None:
+            return 0
+        zero, one = np.zeros(1, np.int32), np.ones(1, np.int32)
+        self.clear()
+        self.decode(zero, zero, zero, one, np.zeros(1, np.bool_))
+        state = llama_cpp.llama_state_seq_get_size(self._context, 0)
+        self.clear()
+        return int(state * self.settings.sequences)
 
     def clear(self) -> None:
         """Forget every sequence."""

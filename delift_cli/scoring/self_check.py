@@ -1,16 +1,15 @@
 """Does a way of running targets behind a prefix say what evaluating each pair alone says? A few pairs tell.
 
 llama.cpp supports more than a hundred architectures, and what each allows differs: to begin a sequence with part of
-another, to copy its whole state, to evaluate several sequences in one batch. Nothing here goes by their names. Models
-that keep states of whole sequences are tried in a child process first, for what some of them do not allow ends it.
-
-    python -m delift_cli.scoring.self_check     the child: a trial as .npz on stdin, a line for each way on stdout
+another, to copy its whole state, to evaluate several sequences in one batch. Nothing here goes by their names. What an
+architecture does not allow may end the process, so that it can be tried in a child process.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -69,12 +68,14 @@ class Finding:
         apart: largest |difference of mean log-probabilities| between it and each pair alone, nats a token.
         noise: the same between two batch sizes, each pair alone.
         reason: why the way is of no use; None where it is.
+        ended: did it end the process?
     """
 
     states: int | None
     apart: float | None = None
     noise: float | None = None
     reason: str | None = None
+    ended: bool = False
 
 
 def some_pairs(examples: EncodedExamples, targets: TargetTokens) -> Trial:
@@ -171,36 +172,36 @@ def _run_child(file: ModelFile, settings: Settings, trial: Trial, ways: Sequence
     package = str(Path(__file__).parents[2])
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     try:
-        child = subprocess.run(
-            [sys.executable, "-m", __name__],
+        run = subprocess.run(
+            [sys.executable, "-c", f"from {__name__} import child; child()"],
             input=stream.getvalue(),
             capture_output=True,
             env={**os.environ, "PYTHONPATH": paths, "GGML_NO_BACKTRACE": "1"},
             timeout=PATIENCE,
         )
-        said, ended = child.stdout, f"llama.cpp ends the process ({_last_line(child.stderr)})"
+        said, ended = run.stdout, f"llama.cpp ends the process ({_cause(run.returncode, run.stderr)})"
     except subprocess.TimeoutExpired as error:
         said, ended = error.stdout or b"", f"llama.cpp gave no answer in {PATIENCE:.0f} s"
     findings = [Finding(**orjson.loads(line)) for line in said.splitlines()]
     if not findings or (findings[-1].reason is not None and len(findings) < len(ways)):
-        findings.append(Finding(ways[len(findings)], reason=ended))
+        findings.append(Finding(ways[len(findings)], reason=ended, ended=True))
     return findings
 
 
-def _last_line(text: bytes) -> str:
+def _cause(code: int, text: bytes) -> str:
+    """What llama.cpp asserted, else the signal that ended it, else its last words."""
     lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
     asserted = [line[line.index("GGML_ASSERT") :] for line in lines if "GGML_ASSERT" in line]
-    return (asserted or lines or ["no reason given"])[-1][:200]
+    if not asserted and code < 0:
+        return signal.Signals(-code).name
+    return (asserted or lines or [f"exit code {code}"])[-1][:200]
 
 
-def _child() -> None:
+def child() -> None:
+    """The child: a trial as .npz on stdin, a line of JSON for each way on stdout."""
     with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as given:
         asked = orjson.loads(given["asked"].tobytes())
         trial = Trial(given["prefix"], Sequences(*(given[name] for name in Sequences._fields)))
     for finding in try_ways(ModelFile(Path(asked["path"])), Settings(**asked["settings"]), trial, asked["ways"]):
         sys.stdout.buffer.write(orjson.dumps(asdict(finding)) + b"\n")
         sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    _child()

@@ -1,7 +1,8 @@
 """In which way a model runs targets behind a prefix: by what its file says, and by a self-check before each run.
 
 What was found of a model with its settings on this machine is remembered beside its tuning, so that a run that was
-checked before begins at once.
+checked before begins at once. An architecture that was never tried here is tried in a child process, for some ways end
+the process.
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ def checked(
     findings = _remembered(key)
     if findings is None:
         trial = some_pairs(examples, targets)
-        tried = try_in_child if file.keeps_states else try_ways
-        findings = list(tried(file, settings, trial, allowed))
-        _remember(key, findings)
+        survived = f"{file.architecture}|{settings.resolved_gpu_layers() > 0}|{allowed}|{machine()}"
+        findings = list((try_ways if survived in _entries() else try_in_child)(file, settings, trial, allowed))
+        if findings[-1].reason is None:  # what fails may do so for want of memory
+            found: dict[str, Any] = {key: [asdict(finding) for finding in findings]}
+            _remember(found if any(finding.ended for finding in findings) else {**found, survived: True})
     last = findings[-1]
     if last.reason is not None:
         raise InputError(
@@ -95,10 +98,10 @@ def _remembered(key: str) -> list[Finding] | None:
         return None
 
 
-def _remember(key: str, findings: Sequence[Finding]) -> None:
+def _remember(found: dict[str, Any]) -> None:
     book = cache_directory() / BOOK
     draft = book.with_suffix(f".{os.getpid()}")
-    entries = {**_entries(), key: [asdict(finding) for finding in findings]}
+    entries = {**_entries(), **found}
     with suppress(OSError):  # what cannot be remembered is checked again
         book.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))

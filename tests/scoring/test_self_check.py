@@ -93,6 +93,25 @@ def test_a_way_that_ends_the_process_ends_a_child(tiny: Callable[[str], Path], t
         assert finding.reason.startswith("llama.cpp ends the process (GGML_ASSERT")
 
 
+def test_only_the_first_model_of_an_architecture_needs_a_child(
+    tiny_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert score(tmp_path, tiny_model()).code == 0
+
+    def none(*_arguments: object) -> None:
+        raise AssertionError("a child for an architecture that was tried before")
+
+    monkeypatch.setattr(way, "try_in_child", none)
+    (tmp_path / "b").mkdir()
+    assert score(tmp_path / "b", tiny_model(seed=5)).code == 0
+
+
+def test_an_architecture_that_ends_the_process_is_refused_by_name(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    refusal = score(tmp_path, tiny("chameleon")).refusal()
+    assert "(chameleon) under llama-cpp-python" in refusal
+    assert "llama.cpp ends the process (GGML_ASSERT" in refusal
+
+
 def test_after_a_way_that_fails_the_next_is_tried(tiny: Callable[[str], Path], threads: int) -> None:
     block = Block(tiny("mamba"), pool(TEXTS))
     failed, good = try_in_child(block.file, Settings(threads=threads), trial(block), [None, 16])
@@ -110,6 +129,7 @@ def test_what_was_checked_is_remembered(
         return try_ways(file, settings, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(way, "try_ways", counted)
+    monkeypatch.setattr(way, "try_in_child", counted)
     block = Block(tiny_model(), pool(TEXTS))
     pairs = block.examples, TargetTokens(block.targets)
     for settings in (Settings(threads=threads), Settings(threads=threads), Settings(threads=threads, batch=64)):
