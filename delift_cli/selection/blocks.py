@@ -18,12 +18,12 @@ from ..cache.stored import Stored
 from ..data.record import Record, copy_groups
 from ..errors import InputError
 from ..submodular.kernel import Kernel, Transform, Utility, factored_kernel, utility_kernel, utility_range
-from ..submodular.objectives import Objective, make_objective
+from ..submodular.objectives import SUMS, Objective, make_objective
 
 SelfUtility = Literal["exclude", "include"]
 Estimates = Literal["auto", "on", "off"]
 CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool
-SWEEP_TARGET = ("flvmi", "sqrt", "log1p", "saturated")  # with a target set they cover it alone
+SWEEP_TARGET = ("flvmi", *SUMS)  # with a target set they cover it alone
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from numpy.typing import ArrayLike
 
 from ..compiled import jit
 from .constraints import SLOTS, Rules, admissible, take
-from .kernel import Array, Kernel, new_scratch
-from .objectives import Coverage, Objective, cover, row_gain
+from .coverage import Coverage, cover, row_gain
+from .kernel import Array, Kernel
+from .objectives import Objective
+from .sweeps import new_scratch
 
 LARGEST_BATCH = 1024
 
@@ -135,7 +137,7 @@ def _settle(
                 continue
         if count == 0:
             return size, evaluations
-        if count * coverage.state.size >= PARALLEL_ENTRIES:
+        if count * coverage.state.shape[1] >= PARALLEL_ENTRIES:
             _evaluate(kernel, coverage, batch, count, bounds, scratch)
         else:
             for position in range(count):
