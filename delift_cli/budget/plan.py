@@ -20,9 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiled import jit
+from ..compiled import threads_for
 from ..errors import InputError
-from .estimate import Estimate, best_unscored, fit
+from .candidates import best_unscored, expected_improvement, nth_best
+from .estimate import Estimate, fit
 from .measured import ADAPTIVE, HELD_OUT, KEEP_SHARES, NEIGHBOUR, RANDOM, SELF, Scored, coverers, sparse_greedy
 from .proposals import NEIGHBOUR_SHARE, Proposals, self_pairs
 
@@ -267,62 +268,24 @@ def _adaptive_pairs(
     width = min(n, max(32, 3 * math.ceil(quota / m)))
     by_target = np.argsort(scored.target, kind="stable")
     indptr = np.concatenate([[0], np.cumsum(np.bincount(scored.target, minlength=m))]).astype(np.int64)
-    example, mean, sd = best_unscored(
-        model.left, model.right, model.mean, model.target_sd, indptr, scored.example[by_target],
-        proposals.example_key, proposals.target_key, width, OPTIMISM,
-    )  # fmt: skip
+    with threads_for(0.2 * model.left.size * m):
+        example, mean, sd = best_unscored(
+            model.left, model.right, model.mean, model.target_sd, indptr, scored.example[by_target],
+            proposals.example_key, proposals.target_key, width, OPTIMISM,
+        )  # fmt: skip
     target = np.repeat(np.arange(m, dtype=np.int32), width)
     example, mean, sd = example.ravel(), mean.ravel(), sd.ravel()
     real = example >= 0
     example, target, mean, sd = example[real], target[real], mean[real], sd[real]
-    best = _nth_best(
+    best = nth_best(
         indptr, scored.example[by_target], scored.utility[by_target], proposals.example_key,
         proposals.target_key, NTH_BEST,
     )  # fmt: skip
     wanted = _relied_on(proposals, scored, example, target, mean, sd, int(GREEDY_SHARE * quota), rng)
-    improvement = _expected_improvement(mean, sd, best[target])
+    improvement = expected_improvement(mean, sd, best[target])
     improvement[wanted] = np.inf
     chosen = np.argsort(-improvement, kind="stable")[:quota]
     return example[chosen].astype(np.int64) * m + target[chosen]
-
-
-@jit()
-def _nth_best(
-    indptr: NDArray[np.int64],
-    examples: NDArray[np.int32],
-    utility: NDArray[np.float32],
-    example_key: NDArray[np.int64],
-    target_key: NDArray[np.int64],
-    nth: int,
-) -> NDArray[np.float32]:
-    """Each target's nth best scored utility without self-pairs, at least 0."""
-    out = np.zeros(len(target_key), np.float32)
-    best = np.empty(nth, np.float32)
-    for i in range(len(target_key)):
-        best[:] = 0.0  # ascending
-        for e in range(indptr[i], indptr[i + 1]):
-            if utility[e] > best[0] and example_key[examples[e]] != target_key[i]:
-                p = 0
-                while p + 1 < nth and best[p + 1] < utility[e]:
-                    best[p] = best[p + 1]
-                    p += 1
-                best[p] = utility[e]
-        out[i] = best[0]
-    return out
-
-
-@jit()
-def _expected_improvement(
-    mean: NDArray[np.float32], sd: NDArray[np.float32], best: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """E[max(0, U - best)] of a normal U."""
-    out = np.empty(len(mean), np.float32)
-    for e in range(len(mean)):
-        s = max(sd[e], 1e-12)
-        z = (mean[e] - best[e]) / s
-        density = math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-        out[e] = (mean[e] - best[e]) * 0.5 * math.erfc(-z / math.sqrt(2.0)) + s * density
-    return out
 
 
 def _relied_on(

@@ -13,7 +13,7 @@ from numba import prange
 from numba.extending import overload
 from numpy.typing import ArrayLike
 
-from ..compiled import jit
+from ..compiled import jit, threads_for
 from .kernel import FASTMATH, RUNS, Array, DenseKernel, FactoredKernel, Kernel, as_float
 
 LANES = 256
@@ -59,6 +59,12 @@ def _load_row(kernel, j, scratch):  # type: ignore[no-untyped-def]
 def new_scratch(kernel: Kernel, rows: int) -> Array:
     """Room for `rows` rows to be computed at once; dense kernels need none."""
     return np.empty((rows, kernel.offset.size if isinstance(kernel, FactoredKernel) else 0), np.float32)
+
+
+def row_nanoseconds(kernel: Kernel) -> float:
+    """What a row takes one thread, roughly: by its entries and, of a factored kernel, the rank of the estimates."""
+    rank = kernel.right.shape[0] if isinstance(kernel, FactoredKernel) else 0
+    return kernel.offset.size * (0.4 + 0.1 * rank)
 
 
 # Excluded targets cut a row into segments. Inner loops run over whole segments and never test for exclusion.
@@ -130,7 +136,9 @@ def aggregate(
     1 counts as 1), or the TOP `depth` of them in falling order. Negative similarities count as zero.
     """
     partial = np.zeros((RUNS, depth, kernel.offset.size))
-    _aggregate(kernel, _rows(kernel, rows), what, parameter, partial, new_scratch(kernel, RUNS))
+    chosen = _rows(kernel, rows)
+    with threads_for(chosen.size * depth * row_nanoseconds(kernel)):
+        _aggregate(kernel, chosen, what, parameter, partial, new_scratch(kernel, RUNS))
     if what == BEST:
         return np.asarray(partial.max(axis=0))
     if what == TOP:
@@ -175,7 +183,8 @@ def _row_maxima(kernel: Kernel, scratch: Array) -> Array:
 
 def row_maxima(kernel: Kernel) -> Array:
     """float64[n]: for each example its best similarity over the targets, at least 0."""
-    best: Array = _row_maxima(kernel, new_scratch(kernel, RUNS))
+    with threads_for(kernel.group.size * row_nanoseconds(kernel)):
+        best: Array = _row_maxima(kernel, new_scratch(kernel, RUNS))
     return best
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from delift_cli.budget import plan
-from delift_cli.budget.estimate import best_unscored
+from delift_cli.budget.candidates import best_unscored
 from delift_cli.budget.measured import (
     ADAPTIVE,
     HELD_OUT,
