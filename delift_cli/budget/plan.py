@@ -25,10 +25,11 @@ from ..errors import InputError
 from .candidates import best_unscored, expected_improvement, nth_best
 from .estimate import Estimate, fit
 from .measured import ADAPTIVE, HELD_OUT, KEEP_SHARES, NEIGHBOUR, RANDOM, SELF, Scored, coverers, sparse_greedy
-from .proposals import NEIGHBOUR_SHARE, Proposals, self_pairs
+from .proposals import Proposals, neighbour_share, self_pairs
 
 ROUNDS = 5
 RANDOM_SHARE, HELD_OUT_SHARE = 0.07, 0.2  # of the budget without self-pairs; of the random
+LEAST_ADAPTIVE = 0.1  # of a budget
 OPTIMISM = 2.0  # standard deviations
 NTH_BEST = 4
 GREEDY_SHARE = 0.5
@@ -131,7 +132,10 @@ def next_round(
     if grown:  # what is left is divided as a first budget is
         count[:] = 0
     free = left - len(unscored_own) if grown else budget - len(own)
-    want_near = int(NEIGHBOUR_SHARE * free) - int(count[NEIGHBOUR])
+    share = neighbour_share(free, m)
+    if 1.0 - share - RANDOM_SHARE < LEAST_ADAPTIVE:  # not worth a round: each evaluates the examples anew
+        share = 1.0 - RANDOM_SHARE
+    want_near = math.ceil(share * free) - int(count[NEIGHBOUR])
     if len(keys) == 0 or grown or (want_near > 0.1 * budget and rounds_left > 1) or left == n * m - len(keys):
         own = unscored_own
         want_random = max(0, int(RANDOM_SHARE * free) - int(count[RANDOM] + count[HELD_OUT]))

@@ -13,9 +13,18 @@ from ..compiled import jit
 from ..data.ngrams import grams, neighbours
 from .estimate import Graph, graph
 
-NEIGHBOUR_SHARE = 0.5  # of a budget without self-pairs, for the nearest examples
+# Of a budget without self-pairs, for the nearest examples: nearly all of a few pairs for each target, for estimates
+# from so little know less than the neighbours do; half of many.
+MOST_NEIGHBOURS, LEAST_NEIGHBOURS = 0.93, 0.5
+FEW_PAIRS, MANY_PAIRS = 4.0, 19.0  # for each target
 DEGREE = 10
 EMBEDDED_WEIGHT = 0.5  # of the cosine of two embeddings beside that of two texts
+
+
+def neighbour_share(pairs: float, targets: int) -> float:
+    """The share of so many pairs that goes to the nearest examples."""
+    many = (pairs / max(targets, 1) - FEW_PAIRS) / (MANY_PAIRS - FEW_PAIRS)
+    return MOST_NEIGHBOURS - (MOST_NEIGHBOURS - LEAST_NEIGHBOURS) * min(max(many, 0.0), 1.0)
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ def propose(
     """
     n, m = len(example_key), len(target_key)
     served, found = (n, m) if for_examples else (m, n)
-    width = min(found, math.ceil(1.5 * NEIGHBOUR_SHARE * budget / max(served, 1)) + DEGREE)
+    width = min(found, math.ceil(1.5 * neighbour_share(budget, served) * budget / max(served, 1)) + DEGREE)
     features = (
         _features(examples, example_key, target_key, base),
         _features(targets or examples, target_key, target_key, base),
@@ -150,6 +159,12 @@ def _points(asking: NDArray[np.float32], among: NDArray[np.float32]) -> tuple[ND
         return np.asarray(own * (factor / np.linalg.norm(own, axis=1, keepdims=True).clip(1e-12)), np.float32)
 
     return scaled(asking, EMBEDDED_WEIGHT), scaled(among, 1.0)
+
+
+def points_of(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of several embeddings [e, n, d] vectors whose products are the sum of all their weighted cosines."""
+    each = [_points(one, one) for one in embeddings]
+    return np.concatenate([asking for asking, _ in each], axis=1), np.concatenate([among for _, among in each], axis=1)
 
 
 def self_pairs(

@@ -18,13 +18,18 @@ from ..submodular.select import Method as Greedy
 from . import bars, console, options
 from .options import GpuLayers, ModelChoice, Quiet, Threads
 
-ObjectiveName = Literal["fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated"]
+ObjectiveName = Literal[
+    "fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated", "lp", "noisyor", "topm"
+]
 
 METHODS_OF = {  # who has a use for which option; the others are everybody's
-    **dict.fromkeys(("target", "existing", "objective", "self_utility", "eta", "nu", "alpha"), COVERING),
+    **dict.fromkeys(("target", "existing", "objective", "self_utility", "eta", "nu"), COVERING),
+    **dict.fromkeys(("alpha", "p", "beta", "depth"), COVERING),
     **dict.fromkeys(("greedy", "epsilon", "parts"), COVERING),
     **dict.fromkeys(("utility", "kernel", "estimates", "paper"), ("delift",)),
 }
+
+OBJECTIVE_OF = {"alpha": "saturated", "p": "lp", "beta": "noisyor", "depth": "topm"}
 
 
 def select(
@@ -78,6 +83,15 @@ def select(
     alpha: Annotated[
         float, options.choosing(metavar="X", help="Ceiling of 'saturated', a share of the pool's sum.")
     ] = 0.3,
+    p: Annotated[
+        float, options.choosing("--p", metavar="X", help="Norm of 'lp': 1 adds helpers up, a large one is like 'fl'.")
+    ] = 2.0,
+    beta: Annotated[
+        float, options.choosing(metavar="X", help="Of 'noisyor': how soon a target is served by its helpers.")
+    ] = 1.0,
+    depth: Annotated[
+        int, options.choosing(metavar="N", min=1, max=1000, help="Of 'topm': how many helpers of a target count.")
+    ] = 3,
     always: Annotated[
         Path | None, options.limits(metavar="FILE", help="Ids, one a line, that are chosen first.")
     ] = None,
@@ -134,7 +148,7 @@ def select(
         delift select train.delift --target dev.delift -k 500
         delift select train.delift --existing old.delift -k 30%
     """
-    _refuse_unused(context, method)
+    _refuse_unused(context, method, objective)
     if paper:
         if (utility, kernel) != ("euclidean", "clip"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
@@ -151,6 +165,9 @@ def select(
             eta=eta,
             nu=nu,
             alpha=alpha,
+            p=p,
+            beta=beta,
+            depth=depth,
             always=always,
             never=never,
             per=per,
@@ -181,13 +198,17 @@ def select(
         console.plot(plot(subset.selection.curve.tolist()), f"value against k, up to {value:.4f} at {len(subset):,}")
 
 
-def _refuse_unused(context: typer.Context, method: str) -> None:
-    """InputError for an option that the user gave and that this method has no use for."""
+def _refuse_unused(context: typer.Context, method: str, objective: str | None) -> None:
+    """InputError for an option that the user gave and that this method or objective has no use for."""
     for parameter in context.command.params:
-        methods = METHODS_OF.get(parameter.name or "", (method,))
-        source = context.get_parameter_source(parameter.name or "")
-        if source is not None and source.name == "COMMANDLINE" and method not in methods:
-            option = parameter.opts[0]
+        name, option = parameter.name or "", parameter.opts[0]
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        methods = METHODS_OF.get(name, (method,))
+        if method not in methods:
             raise InputError(
                 f"{option} is of no use to --method {method}, only to {' and '.join(methods)}; leave it out"
             )
+        if OBJECTIVE_OF.get(name, objective) != objective:
+            raise InputError(f"{option} is of no use here, only to --objective {OBJECTIVE_OF[name]}; leave it out")

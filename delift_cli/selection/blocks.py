@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from ..budget.anchors import weights_of
 from ..budget.partial_block import Partial
 from ..cache.dense import Cache
 from ..cache.manifest import field
@@ -231,12 +232,17 @@ def objective_over(
     eta: float | None = None,
     nu: float = 1.0,
     alpha: float = 0.3,
+    p: float = 2.0,
+    beta: float = 1.0,
+    depth: int = 3,
 ) -> tuple[Objective, AnyBlock]:
     """The objective `name` over the caches or their blocks, and the block whose examples are chosen from.
 
     Args:
-        pool: pool × pool; None for an objective that needs only pool × target set.
+        pool: pool × pool, or pool × its anchors, which then count for those they stand for; None for an objective
+            that needs only pool × target set.
         target: pool × target set, or target set × pool for `fl1mi` and `flcmi`.
+        eta, nu, alpha, p, beta, depth: see `objectives.make_objective`.
         existing: existing data × pool (× target set where that is what the objective covers).
 
     Raises:
@@ -254,7 +260,8 @@ def objective_over(
         raise InputError("--existing alone has nothing to select from; give the pool's cache too")
     check_same_measure([block.cache for block in blocks.values()])
     swept = blocks["target"] if "pool" not in blocks or (name in SWEEP_TARGET and target) else blocks["pool"]
-    if "pool" in blocks and not blocks["pool"].cache.square:
+    weight = weights_of(blocks["pool"].cache) if "pool" in blocks else None
+    if "pool" in blocks and not blocks["pool"].cache.square and weight is None:
         raise InputError(
             f"{blocks['pool'].cache.path} is not a pool scored against itself; give it with --target or --existing"
         )
@@ -274,6 +281,10 @@ def objective_over(
         eta=eta,
         nu=nu,
         alpha=alpha,
+        p=p,
+        beta=beta,
+        depth=depth,
+        weight=weight if "pool" in blocks and swept is blocks["pool"] else None,
     )
     return objective, chosen
 
@@ -282,7 +293,7 @@ def _check_target(pool: AnyBlock, target: AnyBlock, name: str) -> None:
     """The pool must be the rows of the target block or, for the capped objectives, its columns."""
     source = pool.cache.manifest["examples"]["source"]
     if name in CAPPED:
-        if target.target_key != pool.example_key:
+        if target.target_key != pool.target_key:
             raise InputError(
                 f"{target.cache.path} does not have the pool as its targets, which objective {name} needs; "
                 f"make it with: delift score --examples TARGET_SET --targets {source}"

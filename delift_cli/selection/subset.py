@@ -188,6 +188,9 @@ def select_records(
     eta: float | None = None,
     nu: float = 1.0,
     alpha: float = 0.3,
+    p: float = 2.0,
+    beta: float = 1.0,
+    depth: int = 3,
     always: str | Path | None = None,
     never: str | Path | None = None,
     per: str | None = None,
@@ -231,8 +234,19 @@ def select_records(
     if method in COVERING:
         name = objective or blocks.default_objective(cache is not None, target is not None, existing is not None)
         opened = _embedded(caches, open_model, progress) if method == "embedding" else _scored(caches)
-        roles = {role: opened.get(role) for role in given}
-        goal, pool = blocks.objective_over(**roles, name=name, options=options, eta=eta, nu=nu, alpha=alpha)
+        goal, pool = blocks.objective_over(
+            opened.get("pool"),
+            opened.get("target"),
+            opened.get("existing"),
+            name,
+            options,
+            eta=eta,
+            nu=nu,
+            alpha=alpha,
+            p=p,
+            beta=beta,
+            depth=depth,
+        )
         kept_gains = first_gains.gains_file(
             pool.cache,
             list(caches.values()),

@@ -117,6 +117,9 @@ NEEDS = {
     "sqrt": {"pool": "VV"},
     "log1p": {"pool": "VV"},
     "saturated": {"pool": "VV"},
+    "lp": {"pool": "VV"},
+    "noisyor": {"pool": "VV"},
+    "topm": {"pool": "VV"},
 }
 OPTIONS = [
     KernelOptions(utility, transform, self_utility)  # type: ignore[arg-type]
