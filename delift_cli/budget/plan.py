@@ -1,9 +1,10 @@
 """Which pairs to score next: rounds of (example, target) pairs within a budget.
 
-The first round holds every record's own pair, each target's nearest examples, and a stratified random sample;
-a fifth of that sample is held out of every fit. Each later round fits the model of `estimate` to what is scored and
-spends its share half on the pairs expected to improve a target's best few (expected improvement over the fourth
-best), half on the pairs that greedy selections over an optimistic kernel rely on. Planning is for the clip kernel
+The first round holds every record's own pair, each target's nearest examples (nearly all of a few pairs for each
+target, half of many: see `proposals.shares`), and a stratified random sample; a fifth of that sample is held out of
+every fit. Each later round fits the model of `estimate` to what is scored and spends its share half on the pairs
+expected to improve a target's best few (expected improvement over the fourth best, over the second where pairs are
+few), half on the pairs that greedy selections over an optimistic kernel rely on. Planning is for the clip kernel
 without self-pairs, which serves the other kernel too.
 
 A pool before a target set (proposals `for_examples`) is planned with the roles exchanged: there each example is to find
@@ -25,13 +26,13 @@ from ..errors import InputError
 from .candidates import best_unscored, expected_improvement, nth_best
 from .estimate import Estimate, fit
 from .measured import ADAPTIVE, HELD_OUT, KEEP_SHARES, NEIGHBOUR, RANDOM, SELF, Scored, coverers, sparse_greedy
-from .proposals import Proposals, neighbour_share, self_pairs
+from .proposals import Proposals, self_pairs, shares
 
 ROUNDS = 5
-RANDOM_SHARE, HELD_OUT_SHARE = 0.07, 0.2  # of the budget without self-pairs; of the random
-LEAST_ADAPTIVE = 0.1  # of a budget
-OPTIMISM = 2.0  # standard deviations
-NTH_BEST = 4
+HELD_OUT_SHARE = 0.2  # of the random pairs
+OPTIMISM, NTH_BEST = 2.0, 4  # standard deviations; what a pair has to improve on
+# With fewer pairs than this for each target, that is rather a target's second best.
+BOLD_FROM, CAUTIOUS_OPTIMISM, SECOND_BEST = 14.0, 1.0, 2
 GREEDY_SHARE = 0.5
 DRAWS = 8
 
@@ -132,13 +133,11 @@ def next_round(
     if grown:  # what is left is divided as a first budget is
         count[:] = 0
     free = left - len(unscored_own) if grown else budget - len(own)
-    share = neighbour_share(free, m)
-    if 1.0 - share - RANDOM_SHARE < LEAST_ADAPTIVE:  # not worth a round: each evaluates the examples anew
-        share = 1.0 - RANDOM_SHARE
-    want_near = math.ceil(share * free) - int(count[NEIGHBOUR])
+    near_share, random_share = shares(free, m)
+    want_near = round(near_share * free) - int(count[NEIGHBOUR])
     if len(keys) == 0 or grown or (want_near > 0.1 * budget and rounds_left > 1) or left == n * m - len(keys):
         own = unscored_own
-        want_random = max(0, int(RANDOM_SHARE * free) - int(count[RANDOM] + count[HELD_OUT]))
+        want_random = max(0, round(random_share * free) - int(count[RANDOM] + count[HELD_OUT]))
         everything = left == n * m - len(keys)
         near = _near_pairs(proposals, _merge(keys, own), max(0, min(want_near, left - len(own))), rng)
         taken = _merge(keys, own, near)
@@ -157,7 +156,8 @@ def next_round(
         source[len(own) + len(near) :][held] = HELD_OUT
         return _round(pairs, source, n, m)
     quota = left if rounds_left <= 1 else math.ceil(left / rounds_left)
-    pairs = _adaptive_pairs(proposals, scored, keys, quota, rng, seed)
+    bold = budget >= BOLD_FROM * m
+    pairs = _adaptive_pairs(proposals, scored, quota, rng, seed, bold)
     source = np.full(len(pairs), ADAPTIVE, np.uint8)
     if len(pairs) < quota:
         more = _random_pairs(_merge(keys, pairs), quota - len(pairs), range(n), range(m), m, rng)
@@ -261,13 +261,14 @@ def _random_new_pairs(
 def _adaptive_pairs(
     proposals: Proposals,
     scored: Scored,
-    keys: NDArray[np.int64],
     quota: int,
     rng: np.random.Generator,
     seed: int,
+    bold: bool,
 ) -> NDArray[np.int64]:
     """`quota` unscored pairs (fewer when candidates run out), the greedy's first, then by expected improvement."""
     n, m = proposals.shape
+    optimism, nth = (OPTIMISM, NTH_BEST) if bold else (CAUTIOUS_OPTIMISM, SECOND_BEST)
     model = fit_scored(proposals, scored, seed)
     width = min(n, max(32, 3 * math.ceil(quota / m)))
     by_target = np.argsort(scored.target, kind="stable")
@@ -275,7 +276,7 @@ def _adaptive_pairs(
     with threads_for(0.2 * model.left.size * m):
         example, mean, sd = best_unscored(
             model.left, model.right, model.mean, model.target_sd, indptr, scored.example[by_target],
-            proposals.example_key, proposals.target_key, width, OPTIMISM,
+            proposals.example_key, proposals.target_key, width, optimism,
         )  # fmt: skip
     target = np.repeat(np.arange(m, dtype=np.int32), width)
     example, mean, sd = example.ravel(), mean.ravel(), sd.ravel()
@@ -283,9 +284,9 @@ def _adaptive_pairs(
     example, target, mean, sd = example[real], target[real], mean[real], sd[real]
     best = nth_best(
         indptr, scored.example[by_target], scored.utility[by_target], proposals.example_key,
-        proposals.target_key, NTH_BEST,
+        proposals.target_key, nth,
     )  # fmt: skip
-    wanted = _relied_on(proposals, scored, example, target, mean, sd, int(GREEDY_SHARE * quota), rng)
+    wanted = _relied_on(proposals, scored, example, target, mean, optimism * sd, int(GREEDY_SHARE * quota), rng)
     improvement = expected_improvement(mean, sd, best[target])
     improvement[wanted] = np.inf
     chosen = np.argsort(-improvement, kind="stable")[:quota]
@@ -298,13 +299,13 @@ def _relied_on(
     example: NDArray[np.int32],
     target: NDArray[np.int32],
     mean: NDArray[np.float32],
-    sd: NDArray[np.float32],
+    room: NDArray[np.float32],
     quota: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Up to `quota` candidates (positions) that greedy selections use to cover a target.
 
-    The kernel holds scored pairs at their utility and candidates at an optimistic one: first all at the upper bound,
+    The kernel holds scored pairs at their utility and candidates above their `mean`: first all at the upper bound,
     then at random heights above the estimate. A candidate once chosen stands at its estimate from then on.
     """
     n, m = proposals.shape
@@ -321,7 +322,7 @@ def _relied_on(
         height = np.ones(len(example), np.float32)
         if draw:
             height = np.abs(rng.standard_normal(len(example), np.float32))
-        optimistic = np.where(asked, mean, mean + OPTIMISM * sd * height)
+        optimistic = np.where(asked, mean, mean + room * height)
         values = np.concatenate([scored.utility[use], optimistic.astype(np.float32)])[order].clip(0)
         for share in KEEP_SHARES:
             chosen, _ = sparse_greedy(indptr, columns, values, max(1, round(share * n)), m)

@@ -13,18 +13,23 @@ from ..compiled import jit
 from ..data.ngrams import grams, neighbours
 from .estimate import Graph, graph
 
-# Of a budget without self-pairs, for the nearest examples: nearly all of a few pairs for each target, for estimates
-# from so little know less than the neighbours do; half of many.
-MOST_NEIGHBOURS, LEAST_NEIGHBOURS = 0.93, 0.5
-FEW_PAIRS, MANY_PAIRS = 4.0, 19.0  # for each target
+# Of a budget without self-pairs, for the nearest examples, by pairs for each target: all but the random ones of few
+# pairs, for estimates from so little know less than the neighbours do; from there falling to half of many.
+FEW_PAIRS, MANY_PAIRS = 6.0, 19.0
+NEIGHBOURS_OF_FEW, NEIGHBOURS_OF_MANY = 0.75, 0.5
+RANDOM_OF_FEW, RANDOM_OF_MANY = 0.04, 0.07
 DEGREE = 10
 EMBEDDED_WEIGHT = 0.5  # of the cosine of two embeddings beside that of two texts
 
 
-def neighbour_share(pairs: float, targets: int) -> float:
-    """The share of so many pairs that goes to the nearest examples."""
-    many = (pairs / max(targets, 1) - FEW_PAIRS) / (MANY_PAIRS - FEW_PAIRS)
-    return MOST_NEIGHBOURS - (MOST_NEIGHBOURS - LEAST_NEIGHBOURS) * min(max(many, 0.0), 1.0)
+def shares(pairs: float, targets: int) -> tuple[float, float]:
+    """The shares of so many pairs that go to the nearest examples and to random ones; the rest is for later rounds."""
+    each = pairs / max(targets, 1)
+    many = min(max((each - FEW_PAIRS) / (MANY_PAIRS - FEW_PAIRS), 0.0), 1.0)
+    random = RANDOM_OF_FEW + many * (RANDOM_OF_MANY - RANDOM_OF_FEW)
+    if each <= FEW_PAIRS:
+        return 1.0 - random, random
+    return NEIGHBOURS_OF_FEW + many * (NEIGHBOURS_OF_MANY - NEIGHBOURS_OF_FEW), random
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def propose(
     """
     n, m = len(example_key), len(target_key)
     served, found = (n, m) if for_examples else (m, n)
-    width = min(found, math.ceil(1.5 * neighbour_share(budget, served) * budget / max(served, 1)) + DEGREE)
+    width = min(found, math.ceil(1.5 * shares(budget, served)[0] * budget / max(served, 1)) + DEGREE)
     features = (
         _features(examples, example_key, target_key, base),
         _features(targets or examples, target_key, target_key, base),

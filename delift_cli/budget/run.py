@@ -32,7 +32,7 @@ from ..scoring import job
 from ..scoring.embeddings import Embeddings, embed_texts, embeddings_of
 from ..scoring.pairs import Scoring, Work, lay_out_of
 from . import rounds
-from .anchors import anchored
+from .anchors import anchored, parse_anchors
 from .clock import working_time
 from .result import Expected, Scores
 from .sample import FORECAST_FROM, sampled, scaled
@@ -255,6 +255,8 @@ def open_run(
 
     example_records = read(source)
     target_records = None if targets is None else read(targets)
+    if anchors is not None:
+        parse_anchors(anchors, example_records.records)  # what is wrong with them shows before the model is loaded
     sample_of = None
     if only_forecast:
         example_records, target_records, sample_of = sampled(example_records, target_records)

@@ -23,6 +23,7 @@ from ..submodular.objectives import SUMS, Objective, make_objective
 
 SelfUtility = Literal["exclude", "include"]
 Estimates = Literal["auto", "on", "off"]
+ENOUGH_HELD_OUT = 20  # pairs that say whether estimates predict anything
 CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool
 SWEEP_TARGET = ("flvmi", *SUMS)  # with a target set they cover it alone
 
@@ -122,7 +123,10 @@ class PartialBlock(Records):
 
     def estimated(self, options: KernelOptions) -> bool:
         """Do its unscored pairs count as estimated?"""
-        return options.estimates == "on" or (options.estimates == "auto" and self.partial(options).quality.r2 > 0)
+        if options.estimates != "auto":
+            return options.estimates == "on"
+        quality = self.partial(options).quality
+        return quality.pairs >= ENOUGH_HELD_OUT and quality.r2 > 0
 
     def utility_range(self, options: KernelOptions) -> tuple[float, float]:
         """Smallest and largest measured utility."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..amount import Amount, parse_amount, parse_share
+from ..budget.anchors import weights_of
 from ..budget.partial_block import measured, measured_lines
 from ..cache.dense import Cache
 from ..cache.sparse import SparseCache, open_cache
@@ -112,6 +113,7 @@ class Subset(Facts):
             "self": options.self_utility if covering else None,
             "value": selection.value,
             "whole_pool": self.whole,
+            "anchors": None if weights_of(self.pool.cache) is None else self.pool.cache.shape[1],
             "share": selection.value / self.whole if self.whole > 0 else None,
             "saturated_at": selection.saturated_at,
             "filled": len(selection.indices) - selection.filled_from,
@@ -142,6 +144,8 @@ class Subset(Facts):
             how = f"{found['utility']}, {found['kernel']}, self-utilities {found['self']}d"
             rows.append(("objective", f"{found['objective']}{parameters} ({how})"))
         rows.append(("value" if covering else "scores", f"{found['value']:.4f}{share}"))
+        if covering and found["anchors"]:
+            rows.append(("anchors", f"{found['anchors']:,} records stand for all as targets: the value is an estimate"))
         if covering and found["at_least_of_optimum"]:
             proven = f"proven in general: {selection.guarantee_note}"
             rows.append(("quality", f"at least {found['at_least_of_optimum']:.1%} of the best subset; {proven}"))
