@@ -11,25 +11,17 @@ import typer
 from ..errors import InputError
 from ..selection import output as files
 from ..selection.blocks import Estimates, KernelOptions, SelfUtility
-from ..selection.subset import COVERING, Method, select_records
+from ..selection.subset import Method, select_records
 from ..submodular.curve import plot, render_curve
 from ..submodular.kernel import Transform, Utility
 from ..submodular.select import Method as Greedy
 from . import bars, console, options
 from .options import GpuLayers, ModelChoice, Quiet, Threads
+from .unused import refuse_unused
 
 ObjectiveName = Literal[
     "fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated", "lp", "noisyor", "topm"
 ]
-
-METHODS_OF = {  # who has a use for which option; the others are everybody's
-    **dict.fromkeys(("target", "existing", "objective", "self_utility", "eta", "nu"), COVERING),
-    **dict.fromkeys(("alpha", "p", "beta", "depth"), COVERING),
-    **dict.fromkeys(("greedy", "epsilon", "parts"), COVERING),
-    **dict.fromkeys(("utility", "kernel", "estimates", "paper"), ("delift",)),
-}
-
-OBJECTIVE_OF = {"alpha": "saturated", "p": "lp", "beta": "noisyor", "depth": "topm"}
 
 
 def select(
@@ -58,7 +50,9 @@ def select(
     ] = "delift",
     objective: Annotated[
         ObjectiveName | None,
-        options.choosing(help="Default: fl; flmi with --target, flcg with --existing, flcmi with both."),
+        options.choosing(
+            help="Default: fl, topm before anchors; flmi with --target, flcg with --existing, flcmi with both."
+        ),
     ] = None,
     utility: Annotated[
         Utility, options.choosing(help="From distances, or from log-probabilities (nats per token).")
@@ -148,7 +142,7 @@ def select(
         delift select train.delift --target dev.delift -k 500
         delift select train.delift --existing old.delift -k 30%
     """
-    _refuse_unused(context, method, objective)
+    refuse_unused(context, method, objective)
     if paper:
         if (utility, kernel) != ("euclidean", "clip"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
@@ -196,19 +190,3 @@ def select(
     if curve is not None and not (quiet or as_json):
         value = subset.selection.value
         console.plot(plot(subset.selection.curve.tolist()), f"value against k, up to {value:.4f} at {len(subset):,}")
-
-
-def _refuse_unused(context: typer.Context, method: str, objective: str | None) -> None:
-    """InputError for an option that the user gave and that this method or objective has no use for."""
-    for parameter in context.command.params:
-        name, option = parameter.name or "", parameter.opts[0]
-        source = context.get_parameter_source(name)
-        if source is None or source.name != "COMMANDLINE":
-            continue
-        methods = METHODS_OF.get(name, (method,))
-        if method not in methods:
-            raise InputError(
-                f"{option} is of no use to --method {method}, only to {' and '.join(methods)}; leave it out"
-            )
-        if OBJECTIVE_OF.get(name, objective) != objective:
-            raise InputError(f"{option} is of no use here, only to --objective {OBJECTIVE_OF[name]}; leave it out")

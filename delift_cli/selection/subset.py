@@ -236,7 +236,9 @@ def select_records(
     pool: Records
     kept_gains = None
     if method in COVERING:
-        name = objective or blocks.default_objective(cache is not None, target is not None, existing is not None)
+        anchors = "pool" in caches and weights_of(caches["pool"]) is not None
+        stage = (cache is not None, target is not None, existing is not None)
+        name = objective or blocks.default_objective(*stage, anchors=anchors)
         opened = _embedded(caches, open_model, progress) if method == "embedding" else _scored(caches)
         goal, pool = blocks.objective_over(
             opened.get("pool"),
