@@ -51,7 +51,7 @@ def select(
     objective: Annotated[
         ObjectiveName | None,
         options.choosing(
-            help="Default: fl, topm before anchors; flmi with --target, flcg with --existing, flcmi with both."
+            help="Default: fl (anchors: topm); flmi with --target, flcg with --existing, flcmi with both."
         ),
     ] = None,
     utility: Annotated[
