@@ -13,8 +13,9 @@ from ..compiled import jit
 from ..data.ngrams import grams, neighbours
 from .estimate import Graph, graph
 
-# Of a budget without self-pairs, for the nearest examples, by pairs for each target: all but the random ones of few
-# pairs, for estimates from so little know less than the neighbours do; from there falling to half of many.
+# Of a budget without self-pairs, for the nearest examples, by pairs for each target: all of few pairs, for what is
+# learned from so little knows less than the neighbours do, and random pairs cost more than they bring; from there
+# falling to half of many.
 FEW_PAIRS, MANY_PAIRS = 6.0, 19.0
 NEIGHBOURS_OF_FEW, NEIGHBOURS_OF_MANY = 0.75, 0.5
 RANDOM_OF_FEW, RANDOM_OF_MANY = 0.04, 0.07
@@ -26,9 +27,9 @@ def shares(pairs: float, targets: int) -> tuple[float, float]:
     """The shares of so many pairs that go to the nearest examples and to random ones; the rest is for later rounds."""
     each = pairs / max(targets, 1)
     many = min(max((each - FEW_PAIRS) / (MANY_PAIRS - FEW_PAIRS), 0.0), 1.0)
-    random = RANDOM_OF_FEW + many * (RANDOM_OF_MANY - RANDOM_OF_FEW)
     if each <= FEW_PAIRS:
-        return 1.0 - random, random
+        return 1.0, 0.0
+    random = RANDOM_OF_FEW + many * (RANDOM_OF_MANY - RANDOM_OF_FEW)
     return NEIGHBOURS_OF_FEW + many * (NEIGHBOURS_OF_MANY - NEIGHBOURS_OF_FEW), random
 
 
