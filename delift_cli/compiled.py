@@ -18,7 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from numba.core import serialize
 from numba.core.caching import CompileResultCacheImpl
 
 PACKAGE = Path(__file__).parent
+WORTH_SHARING = 20e6  # nanoseconds
 _UNUSED_DAYS = 30  # how long the code of another version is kept
 _DIGEST = 32  # bytes of a SHA-256
 
@@ -40,6 +41,21 @@ def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         return dispatcher
 
     return compiled
+
+
+@contextlib.contextmanager
+def threads_for(nanoseconds: float) -> Iterator[None]:
+    """One thread inside for work that takes a single thread less than `WORTH_SHARING`, else as many as there are.
+
+    Every parallel region ends when the last thread is done. Where another process has taken one of the cores away, that
+    is some milliseconds later than it could be: short work does not earn that back.
+    """
+    before = numba.get_num_threads()
+    numba.set_num_threads(1 if nanoseconds < WORTH_SHARING else before)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 class _Kept:

@@ -18,6 +18,9 @@ def formula(
     eta: float = 1.0,
     nu: float = 1.0,
     alpha: float = 0.3,
+    p: float = 2.0,
+    beta: float = 1.0,
+    depth: int = 3,
 ) -> Value:
     """f(A) from similarity matrices: pool V x V; target V x T, or T x V for fl1mi and flcmi; existing E x V."""
     pool, target, existing = (None if block is None else np.maximum(0.0, block) for block in (pool, target, existing))
@@ -25,15 +28,15 @@ def formula(
     def best(rows: Any) -> Any:
         return rows.max(axis=0) if rows.shape[0] else np.zeros(rows.shape[1])
 
-    def bonus(block: Any, A: list[int]) -> float:
+    def relevance(block: Any, A: list[int]) -> float:
         return eta * float(sum(block[j].max() for j in A))
 
     if name == "fl":
         return lambda A: best(pool[A]).sum()
     if name == "flmi":
-        return lambda A: best(pool[A]).sum() + bonus(target, A)
+        return lambda A: best(pool[A]).sum() + relevance(target, A)
     if name == "flvmi":
-        return lambda A: best(target[A]).sum() + bonus(target, A)
+        return lambda A: best(target[A]).sum() + relevance(target, A)
     if name == "fl1mi":
         return lambda A: np.minimum(best(pool[A]), eta * best(target)).sum()
     if name == "flcg":
@@ -41,14 +44,34 @@ def formula(
     if name == "flcmi":
         return lambda A: np.maximum(np.minimum(best(pool[A]), eta * best(target)) - nu * best(existing), 0.0).sum()
     swept = pool if target is None else target
-    before = np.zeros(swept.shape[1]) if existing is None else nu * existing.sum(axis=0)
+    if name == "topm":
+        weights = 1.0 / np.arange(1, depth + 1)[:, None]
+        known = np.zeros((depth, swept.shape[1])) if existing is None else nu * existing
+
+        def ranked(rows: Any) -> float:
+            padded = np.concatenate([rows, np.zeros((depth, rows.shape[1]))])
+            return float((weights * np.sort(padded, axis=0)[::-1][:depth]).sum())
+
+        return lambda A: ranked(np.concatenate([known, swept[A]])) - ranked(known) + relevance(swept, A)
+
+    def inside(s: Any) -> Any:
+        """What is added up."""
+        if name == "lp":
+            return s**p
+        with np.errstate(divide="ignore"):  # what is certain leaves nothing to others
+            return -beta * np.log1p(-np.minimum(s, 1.0)) if name == "noisyor" else s
+
+    summed = inside(swept)
+    before = np.zeros(swept.shape[1]) if existing is None else nu * inside(existing).sum(axis=0)
     curves = {
         "sqrt": np.sqrt,
         "log1p": np.log1p,
         "saturated": lambda x: np.minimum(x, alpha * swept.sum(axis=0)),
+        "lp": lambda x: x ** (1.0 / p),
+        "noisyor": lambda x: -np.expm1(-x),
     }
     curve = curves[name]
-    return lambda A: (curve(before + swept[A].sum(axis=0)) - curve(before)).sum() + bonus(swept, A)
+    return lambda A: (curve(before + summed[A].sum(axis=0)) - curve(before)).sum() + relevance(swept, A)
 
 
 def plain_greedy(f: Value, n: int, k: int) -> tuple[list[int], list[float]]:

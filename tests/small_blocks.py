@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import plain_greedy
 
-from delift_cli.submodular.kernel import dense_kernel, similarities
+from delift_cli.submodular.kernel import dense_kernel
 from delift_cli.submodular.objectives import make_objective
+from delift_cli.submodular.sweeps import similarities
 
 N, T, E = 25, 9, 6
 

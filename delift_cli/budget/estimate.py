@@ -26,8 +26,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiled import jit
-from ..data.ngrams import sift_worst
+from ..compiled import jit, threads_for
 
 RANK = 8
 MEMBERS = 4
@@ -41,6 +40,7 @@ CAUTION = 1.0  # standard deviations taken off an estimate that a selection choo
 SAMPLE = 2_000_000  # pairs that one member is trained on, at most
 MIN_MEAN, MIN_RANDOM = 5, 30  # random pairs that say something of a mean; of a slope
 TREND_RIDGE = 20.0  # for features and utilities of unit standard deviation
+RATE = 0.5  # nanoseconds that one thread takes for a product
 LEFT_OUT = 0.05  # of all pairs, random ones that a member leaves out, at most
 
 
@@ -241,45 +241,48 @@ def fit(
     r = RANK + 2
     base_ridge, base_smoothing = np.full(r, RIDGE), np.full(r, SMOOTHING)
     lefts, rights, said = [], [], []
-    for member in range(MEMBERS):
-        rng = np.random.default_rng([seed, member])
-        unseen = left_out[member::MEMBERS]
-        chosen = np.delete(np.arange(len(y)), unseen)
-        if len(chosen) > SAMPLE:
-            chosen = np.sort(rng.choice(chosen, SAMPLE, replace=False))
-        rows, columns = example[chosen], target[chosen]
-        seen = np.setdiff1d(drawn, unseen)
-        trend_l, trend_r = _trend(known[0], known[1], example[seen], target[seen], y[seen])
-        v = (y[chosen] - trend_l[rows] - trend_r[columns]).astype(np.float32)
-        order_l, ptr_l = _by_row(rows, n)
-        order_r, ptr_r = _by_row(columns, m)
-        # Column 0 is 1 on the left and the target's effect on the right; column 1 the other way round.
-        left, right = 0.3 * rng.standard_normal((n, r)), 0.3 * rng.standard_normal((m, r))
-        left[:, 0], left[:, 1], right[:, 0], right[:, 1] = 1.0, 0.0, 0.0, 1.0
-        side_l = (
-            ptr_l,
-            columns[order_l],
-            v[order_l],
-            example_graph.indptr,
-            example_graph.indices,
-            example_graph.weights,
-        )
-        side_r = (ptr_r, rows[order_r], v[order_r], target_graph.indptr, target_graph.indices, target_graph.weights)
-        ridge_l, smooth_l, ridge_r, smooth_r = (
-            base_ridge.copy(), base_smoothing.copy(), base_ridge.copy(), base_smoothing.copy()
-        )  # fmt: skip
-        ridge_l[1] = ridge_r[0] = EFFECT_RIDGE
-        smooth_l[1] = smooth_r[0] = EFFECT_SMOOTHING
-        pseudo_l = max(PSEUDO, PSEUDO_SHARE * len(v) / n) / m
-        pseudo_r = max(PSEUDO, PSEUDO_SHARE * len(v) / m) / n
-        for _ in range(SWEEPS):
-            left = _regress(*side_l, left, right, 0, ridge_l, smooth_l, pseudo_l * _gram(right))
-            right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, pseudo_r * _gram(left))
-        left[:, 1] += trend_l
-        right[:, 0] += trend_r
-        lefts.append(left.astype(np.float32))
-        rights.append((scale * right).astype(np.float32))
-        said.append(np.stack([_dots(lefts[-1], rights[-1], example[unseen], target[unseen]), utility[unseen] - mean]))
+    with threads_for(len(y) * RATE * r * r + (n + m) * r**3):
+        for member in range(MEMBERS):
+            rng = np.random.default_rng([seed, member])
+            unseen = left_out[member::MEMBERS]
+            chosen = np.delete(np.arange(len(y)), unseen)
+            if len(chosen) > SAMPLE:
+                chosen = np.sort(rng.choice(chosen, SAMPLE, replace=False))
+            rows, columns = example[chosen], target[chosen]
+            seen = np.setdiff1d(drawn, unseen)
+            trend_l, trend_r = _trend(known[0], known[1], example[seen], target[seen], y[seen])
+            v = (y[chosen] - trend_l[rows] - trend_r[columns]).astype(np.float32)
+            order_l, ptr_l = _by_row(rows, n)
+            order_r, ptr_r = _by_row(columns, m)
+            # Column 0 is 1 on the left and the target's effect on the right; column 1 the other way round.
+            left, right = 0.3 * rng.standard_normal((n, r)), 0.3 * rng.standard_normal((m, r))
+            left[:, 0], left[:, 1], right[:, 0], right[:, 1] = 1.0, 0.0, 0.0, 1.0
+            side_l = (
+                ptr_l,
+                columns[order_l],
+                v[order_l],
+                example_graph.indptr,
+                example_graph.indices,
+                example_graph.weights,
+            )
+            side_r = (ptr_r, rows[order_r], v[order_r], target_graph.indptr, target_graph.indices, target_graph.weights)
+            ridge_l, smooth_l, ridge_r, smooth_r = (
+                base_ridge.copy(), base_smoothing.copy(), base_ridge.copy(), base_smoothing.copy()
+            )  # fmt: skip
+            ridge_l[1] = ridge_r[0] = EFFECT_RIDGE
+            smooth_l[1] = smooth_r[0] = EFFECT_SMOOTHING
+            pseudo_l = max(PSEUDO, PSEUDO_SHARE * len(v) / n) / m
+            pseudo_r = max(PSEUDO, PSEUDO_SHARE * len(v) / m) / n
+            for _ in range(SWEEPS):
+                left = _regress(*side_l, left, right, 0, ridge_l, smooth_l, pseudo_l * _gram(right))
+                right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, pseudo_r * _gram(left))
+            left[:, 1] += trend_l
+            right[:, 0] += trend_r
+            lefts.append(left.astype(np.float32))
+            rights.append((scale * right).astype(np.float32))
+            said.append(
+                np.stack([_dots(lefts[-1], rights[-1], example[unseen], target[unseen]), utility[unseen] - mean])
+            )
     slope, level = _line(*np.concatenate(said, axis=1).astype(np.float64))
     fitted = Estimate(mean + level, np.stack(lefts), np.float32(slope) * np.stack(rights), np.zeros(m, np.float32))
     residual = (utility - fitted.predict(example, target)).astype(np.float64)
@@ -325,89 +328,3 @@ def _line(said: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[float,
     x, y = said - said.mean(), found - found.mean()
     slope = min(max(float(x @ y) / max(float(x @ x), np.finfo(np.float64).tiny), 0.0), 1.0)
     return slope, float(found.mean() - slope * said.mean())
-
-
-@jit(parallel=True)
-def best_unscored(
-    left: NDArray[np.float32],
-    right: NDArray[np.float32],
-    base: float,
-    target_sd: NDArray[np.float32],
-    indptr: NDArray[np.int64],
-    scored_examples: NDArray[np.int32],
-    example_key: NDArray[np.int64],
-    target_key: NDArray[np.int64],
-    width: int,
-    optimism: float,
-) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
-    """Of each target the `width` unscored examples with the highest optimistic estimate: example (-1: none), mean, sd.
-
-    Visits every pair once, with memory for one block of targets per thread; `scored_examples` are by target,
-    ascending.
-    """
-    members, n, r = left.shape
-    m = right.shape[1]
-    size = 64
-    out_example = np.full((m, width), -1, np.int32)
-    out_score = np.full((m, width), -np.inf, np.float32)
-    out_mean = np.zeros((m, width), np.float32)
-    out_sd = np.zeros((m, width), np.float32)
-    for block in nb.prange((m + size - 1) // size):
-        first = block * size
-        held = min(size, m - first)
-        columns = np.zeros((members, r, size), np.float32)
-        for e in range(members):
-            for p in range(r):
-                for b in range(held):
-                    columns[e, p, b] = right[e, first + b, p]
-        total = np.empty(size, np.float32)
-        square = np.empty(size, np.float32)
-        value = np.empty(size, np.float32)
-        noise = np.zeros(size, np.float32)
-        for b in range(held):
-            noise[b] = target_sd[first + b] ** 2
-        at = indptr[first : first + held].copy()
-        for j in range(n):
-            total[:] = 0.0
-            square[:] = 0.0
-            for e in range(members):
-                value[:] = 0.0
-                for p in range(r):
-                    factor = left[e, j, p]
-                    for b in range(size):
-                        value[b] += factor * columns[e, p, b]
-                for b in range(size):
-                    total[b] += value[b]
-                    square[b] += value[b] * value[b]
-            for b in range(size):
-                mean = total[b] / members
-                variance = max(square[b] / members - mean * mean, np.float32(0)) + noise[b]
-                total[b] = mean + np.float32(base)
-                square[b] = np.sqrt(variance)
-                value[b] = total[b] + np.float32(optimism) * square[b]
-            for b in range(held):
-                i = first + b
-                if at[b] < indptr[i + 1] and scored_examples[at[b]] == j:
-                    at[b] += 1
-                elif value[b] > out_score[i, 0] and example_key[j] != target_key[i]:
-                    out_score[i, 0] = value[b]
-                    out_example[i, 0] = j
-                    sift_worst(out_score[i], out_example[i], width)
-        for b in range(held):
-            i = first + b
-            for c in range(width):
-                j = out_example[i, c]
-                if j < 0:
-                    continue
-                mean_sum = np.float32(0)
-                square_sum = np.float32(0)
-                for e in range(members):
-                    dot = np.float32(0)
-                    for p in range(r):
-                        dot += left[e, j, p] * right[e, i, p]
-                    mean_sum += dot
-                    square_sum += dot * dot
-                mean = mean_sum / members
-                out_mean[i, c] = mean + np.float32(base)
-                out_sd[i, c] = np.sqrt(max(square_sum / members - mean * mean, np.float32(0)) + noise[b])
-    return out_example, out_mean, out_sd

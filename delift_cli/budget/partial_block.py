@@ -39,8 +39,8 @@ def proposals(
     label = copy_groups([*examples, *(targets or ())]).astype(np.int64)
     n = len(examples)
     return propose(
-        _texts(examples),
-        None if targets is None else _texts(targets),
+        texts_of(examples),
+        None if targets is None else texts_of(targets),
         budget,
         label[:n],
         label if targets is None else label[n:],
@@ -212,5 +212,5 @@ def _quality(held_out: dict[str, Any]) -> str:
     )
 
 
-def _texts(records: Sequence[Record]) -> tuple[list[str], list[str]]:
+def texts_of(records: Sequence[Record]) -> tuple[list[str], list[str]]:
     return [record.prompt_text for record in records], [record.response_text for record in records]

@@ -1,9 +1,10 @@
 """Which pairs to score next: rounds of (example, target) pairs within a budget.
 
-The first round holds every record's own pair, each target's nearest examples, and a stratified random sample;
-a fifth of that sample is held out of every fit. Each later round fits the model of `estimate` to what is scored and
-spends its share half on the pairs expected to improve a target's best few (expected improvement over the fourth
-best), half on the pairs that greedy selections over an optimistic kernel rely on. Planning is for the clip kernel
+The first round holds every record's own pair, each target's nearest examples (nearly all of a few pairs for each
+target, half of many: see `proposals.shares`), and a stratified random sample; a fifth of that sample is held out of
+every fit. Each later round fits the model of `estimate` to what is scored and spends its share half on the pairs
+expected to improve a target's best few (expected improvement over the fourth best, over the second where pairs are
+few), half on the pairs that greedy selections over an optimistic kernel rely on. Planning is for the clip kernel
 without self-pairs, which serves the other kernel too.
 
 A pool before a target set (proposals `for_examples`) is planned with the roles exchanged: there each example is to find
@@ -20,16 +21,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiled import jit
+from ..compiled import threads_for
 from ..errors import InputError
-from .estimate import Estimate, best_unscored, fit
+from .candidates import best_unscored, expected_improvement, nth_best
+from .estimate import Estimate, fit
 from .measured import ADAPTIVE, HELD_OUT, KEEP_SHARES, NEIGHBOUR, RANDOM, SELF, Scored, coverers, sparse_greedy
-from .proposals import NEIGHBOUR_SHARE, Proposals, self_pairs
+from .proposals import Proposals, self_pairs, shares
 
 ROUNDS = 5
-RANDOM_SHARE, HELD_OUT_SHARE = 0.07, 0.2  # of the budget without self-pairs; of the random
-OPTIMISM = 2.0  # standard deviations
-NTH_BEST = 4
+HELD_OUT_SHARE = 0.2  # of the random pairs
+OPTIMISM, NTH_BEST = 2.0, 4  # standard deviations; what a pair has to improve on
+# With fewer pairs than this for each target, that is rather a target's second best.
+BOLD_FROM, CAUTIOUS_OPTIMISM, SECOND_BEST = 14.0, 1.0, 2
 GREEDY_SHARE = 0.5
 DRAWS = 8
 
@@ -130,10 +133,11 @@ def next_round(
     if grown:  # what is left is divided as a first budget is
         count[:] = 0
     free = left - len(unscored_own) if grown else budget - len(own)
-    want_near = int(NEIGHBOUR_SHARE * free) - int(count[NEIGHBOUR])
+    near_share, random_share = shares(budget - len(own), m)
+    want_near = round(near_share * free) - int(count[NEIGHBOUR])
     if len(keys) == 0 or grown or (want_near > 0.1 * budget and rounds_left > 1) or left == n * m - len(keys):
         own = unscored_own
-        want_random = max(0, int(RANDOM_SHARE * free) - int(count[RANDOM] + count[HELD_OUT]))
+        want_random = max(0, round(random_share * free) - int(count[RANDOM] + count[HELD_OUT]))
         everything = left == n * m - len(keys)
         near = _near_pairs(proposals, _merge(keys, own), max(0, min(want_near, left - len(own))), rng)
         taken = _merge(keys, own, near)
@@ -152,7 +156,8 @@ def next_round(
         source[len(own) + len(near) :][held] = HELD_OUT
         return _round(pairs, source, n, m)
     quota = left if rounds_left <= 1 else math.ceil(left / rounds_left)
-    pairs = _adaptive_pairs(proposals, scored, keys, quota, rng, seed)
+    bold = budget >= BOLD_FROM * m
+    pairs = _adaptive_pairs(proposals, scored, quota, rng, seed, bold)
     source = np.full(len(pairs), ADAPTIVE, np.uint8)
     if len(pairs) < quota:
         more = _random_pairs(_merge(keys, pairs), quota - len(pairs), range(n), range(m), m, rng)
@@ -256,73 +261,36 @@ def _random_new_pairs(
 def _adaptive_pairs(
     proposals: Proposals,
     scored: Scored,
-    keys: NDArray[np.int64],
     quota: int,
     rng: np.random.Generator,
     seed: int,
+    bold: bool,
 ) -> NDArray[np.int64]:
     """`quota` unscored pairs (fewer when candidates run out), the greedy's first, then by expected improvement."""
     n, m = proposals.shape
+    optimism, nth = (OPTIMISM, NTH_BEST) if bold else (CAUTIOUS_OPTIMISM, SECOND_BEST)
     model = fit_scored(proposals, scored, seed)
     width = min(n, max(32, 3 * math.ceil(quota / m)))
     by_target = np.argsort(scored.target, kind="stable")
     indptr = np.concatenate([[0], np.cumsum(np.bincount(scored.target, minlength=m))]).astype(np.int64)
-    example, mean, sd = best_unscored(
-        model.left, model.right, model.mean, model.target_sd, indptr, scored.example[by_target],
-        proposals.example_key, proposals.target_key, width, OPTIMISM,
-    )  # fmt: skip
+    with threads_for(0.2 * model.left.size * m):
+        example, mean, sd = best_unscored(
+            model.left, model.right, model.mean, model.target_sd, indptr, scored.example[by_target],
+            proposals.example_key, proposals.target_key, width, optimism,
+        )  # fmt: skip
     target = np.repeat(np.arange(m, dtype=np.int32), width)
     example, mean, sd = example.ravel(), mean.ravel(), sd.ravel()
     real = example >= 0
     example, target, mean, sd = example[real], target[real], mean[real], sd[real]
-    best = _nth_best(
+    best = nth_best(
         indptr, scored.example[by_target], scored.utility[by_target], proposals.example_key,
-        proposals.target_key, NTH_BEST,
+        proposals.target_key, nth,
     )  # fmt: skip
-    wanted = _relied_on(proposals, scored, example, target, mean, sd, int(GREEDY_SHARE * quota), rng)
-    improvement = _expected_improvement(mean, sd, best[target])
+    wanted = _relied_on(proposals, scored, example, target, mean, optimism * sd, int(GREEDY_SHARE * quota), rng)
+    improvement = expected_improvement(mean, sd, best[target])
     improvement[wanted] = np.inf
     chosen = np.argsort(-improvement, kind="stable")[:quota]
     return example[chosen].astype(np.int64) * m + target[chosen]
-
-
-@jit()
-def _nth_best(
-    indptr: NDArray[np.int64],
-    examples: NDArray[np.int32],
-    utility: NDArray[np.float32],
-    example_key: NDArray[np.int64],
-    target_key: NDArray[np.int64],
-    nth: int,
-) -> NDArray[np.float32]:
-    """Each target's nth best scored utility without self-pairs, at least 0."""
-    out = np.zeros(len(target_key), np.float32)
-    best = np.empty(nth, np.float32)
-    for i in range(len(target_key)):
-        best[:] = 0.0  # ascending
-        for e in range(indptr[i], indptr[i + 1]):
-            if utility[e] > best[0] and example_key[examples[e]] != target_key[i]:
-                p = 0
-                while p + 1 < nth and best[p + 1] < utility[e]:
-                    best[p] = best[p + 1]
-                    p += 1
-                best[p] = utility[e]
-        out[i] = best[0]
-    return out
-
-
-@jit()
-def _expected_improvement(
-    mean: NDArray[np.float32], sd: NDArray[np.float32], best: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """E[max(0, U - best)] of a normal U."""
-    out = np.empty(len(mean), np.float32)
-    for e in range(len(mean)):
-        s = max(sd[e], 1e-12)
-        z = (mean[e] - best[e]) / s
-        density = math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-        out[e] = (mean[e] - best[e]) * 0.5 * math.erfc(-z / math.sqrt(2.0)) + s * density
-    return out
 
 
 def _relied_on(
@@ -331,13 +299,13 @@ def _relied_on(
     example: NDArray[np.int32],
     target: NDArray[np.int32],
     mean: NDArray[np.float32],
-    sd: NDArray[np.float32],
+    room: NDArray[np.float32],
     quota: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """Up to `quota` candidates (positions) that greedy selections use to cover a target.
 
-    The kernel holds scored pairs at their utility and candidates at an optimistic one: first all at the upper bound,
+    The kernel holds scored pairs at their utility and candidates above their `mean`: first all at the upper bound,
     then at random heights above the estimate. A candidate once chosen stands at its estimate from then on.
     """
     n, m = proposals.shape
@@ -354,7 +322,7 @@ def _relied_on(
         height = np.ones(len(example), np.float32)
         if draw:
             height = np.abs(rng.standard_normal(len(example), np.float32))
-        optimistic = np.where(asked, mean, mean + OPTIMISM * sd * height)
+        optimistic = np.where(asked, mean, mean + room * height)
         values = np.concatenate([scored.utility[use], optimistic.astype(np.float32)])[order].clip(0)
         for share in KEEP_SHARES:
             chosen, _ = sparse_greedy(indptr, columns, values, max(1, round(share * n)), m)

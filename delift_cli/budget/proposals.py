@@ -13,9 +13,24 @@ from ..compiled import jit
 from ..data.ngrams import grams, neighbours
 from .estimate import Graph, graph
 
-NEIGHBOUR_SHARE = 0.5  # of a budget without self-pairs, for the nearest examples
+# Of a budget without self-pairs, for the nearest examples, by pairs for each target: all of few pairs, for what is
+# learned from so little knows less than the neighbours do, and random pairs cost more than they bring; from there
+# falling to half of many.
+FEW_PAIRS, MANY_PAIRS = 6.0, 19.0
+NEIGHBOURS_OF_FEW, NEIGHBOURS_OF_MANY = 0.75, 0.5
+RANDOM_OF_FEW, RANDOM_OF_MANY = 0.04, 0.07
 DEGREE = 10
 EMBEDDED_WEIGHT = 0.5  # of the cosine of two embeddings beside that of two texts
+
+
+def shares(pairs: float, targets: int) -> tuple[float, float]:
+    """The shares of so many pairs that go to the nearest examples and to random ones; the rest is for later rounds."""
+    each = pairs / max(targets, 1)
+    many = min(max((each - FEW_PAIRS) / (MANY_PAIRS - FEW_PAIRS), 0.0), 1.0)
+    if each <= FEW_PAIRS:
+        return 1.0, 0.0
+    random = RANDOM_OF_FEW + many * (RANDOM_OF_MANY - RANDOM_OF_FEW)
+    return NEIGHBOURS_OF_FEW + many * (NEIGHBOURS_OF_MANY - NEIGHBOURS_OF_FEW), random
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,7 @@ def propose(
     """
     n, m = len(example_key), len(target_key)
     served, found = (n, m) if for_examples else (m, n)
-    width = min(found, math.ceil(1.5 * NEIGHBOUR_SHARE * budget / max(served, 1)) + DEGREE)
+    width = min(found, math.ceil(1.5 * shares(budget, served)[0] * budget / max(served, 1)) + DEGREE)
     features = (
         _features(examples, example_key, target_key, base),
         _features(targets or examples, target_key, target_key, base),
@@ -150,6 +165,12 @@ def _points(asking: NDArray[np.float32], among: NDArray[np.float32]) -> tuple[ND
         return np.asarray(own * (factor / np.linalg.norm(own, axis=1, keepdims=True).clip(1e-12)), np.float32)
 
     return scaled(asking, EMBEDDED_WEIGHT), scaled(among, 1.0)
+
+
+def points_of(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Of several embeddings [e, n, d] vectors whose products are the sum of all their weighted cosines."""
+    each = [_points(one, one) for one in embeddings]
+    return np.concatenate([asking for asking, _ in each], axis=1), np.concatenate([among for _, among in each], axis=1)
 
 
 def self_pairs(

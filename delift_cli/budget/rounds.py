@@ -83,23 +83,26 @@ def forecast(
     budget: Budget | None,
     cache: SparseCache | None,
     lay_out: LayOut = build_trie,
+    shape: tuple[int, int] | None = None,
 ) -> tuple[Forecast, int]:
     """What a run will take, given what all pairs would, and in how many rounds at most.
 
-    `budget`, `cache` (None: a new one): see `Rounds`.
+    `budget`, `cache` (None: a new one): see `Rounds`. `shape`: of the block that `inputs` are a sample of, if they are.
     """
-    pairs_cost = cost(inputs, inputs.target_tokens, lay_out)
+    shape, sampled = shape or inputs.shape, inputs.shape
+    each = cost(inputs, inputs.target_tokens, lay_out)
+    pairs_cost = Cost(each.prefixes * shape[0] // sampled[0], each.pair)
     done = cache.pairs_done if cache else 0
-    begun = cache is not None and done > 0 and cache.known == inputs.shape
-    embedding = 0 if begun else embedded_tokens(inputs)
-    goal, rounds, _ = pending(cache, budget, inputs.shape)
+    begun = cache is not None and done > 0 and cache.known == shape
+    embedding = 0 if begun else embedded_tokens(inputs) * sum(shape) // sum(sampled)
+    goal, rounds, _ = pending(cache, budget, shape)
     if budget is not None and budget.seconds is not None:
         affordable = MARGIN * budget.seconds * whole.tokens_per_second - embedding
         pairs = min(whole.pairs - done, pairs_cost.pairs(affordable))
     else:
         pairs = max(goal, cache.planned if cache else 0) - done
     if budget is not None:
-        check_budget(done + pairs, inputs.shape, budget.text, cache)
+        check_budget(done + pairs, shape, budget.text, cache)
     if cache is not None and cache.rounds and not cache.complete:
         rounds += 1  # the one that was interrupted
     tokens = embedding + min(whole.tokens, pairs_cost.tokens(pairs, rounds)) if pairs else 0

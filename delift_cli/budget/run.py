@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,11 +29,13 @@ from ..progress import Progress, Say, Step, counting, silent
 from ..prompt.builtin import load_template, parse_arguments
 from ..prompt.template import ChatTemplate
 from ..scoring import job
-from ..scoring.embeddings import embeddings_of
+from ..scoring.embeddings import Embeddings, embed_texts, embeddings_of
 from ..scoring.pairs import Scoring, Work, lay_out_of
 from . import rounds
+from .anchors import anchored, parse_anchors
 from .clock import stops
 from .result import Expected, Scores
+from .sample import FORECAST_FROM, sampled, scaled
 
 ALL_PAIRS_SECONDS = 12 * 3600  # what a run may take that was not given a budget
 SLOWEST = 50.0  # tokens/s: below what that leaves time for, the forecast is not worth its seconds
@@ -46,6 +49,7 @@ class Run:
     """A run that is ready to begin: `forecast` says what it will take, `score` does it.
 
     Made by `open_run`, whose arguments the fields are; `layout` is that of the cache that is there, None for a new one.
+    `sample_of` is the shape of the block of which `inputs` are a sample: then the run can only be forecast.
     """
 
     path: Path
@@ -63,14 +67,18 @@ class Run:
     keep_log: bool
     started: float
     say: Say = silent
+    sample_of: tuple[int, int] | None = None
 
     def forecast(self) -> Expected:
         """What this run is expected to take, from counted tokens and a few timed batches."""
         whole = job.forecast(self.engine, self.inputs)
+        if self.sample_of is not None:
+            whole = scaled(whole, math.prod(self.sample_of) / math.prod(self.inputs.shape))
         if not self.sparse:
             return Expected(whole, whole, None, self.engine)
         begun = SparseCache(self.path) if self.layout else None
-        run, count = rounds.forecast(whole, self.inputs, self.budget, begun, lay_out_of(self.engine.settings))
+        lay_out = lay_out_of(self.engine.settings)
+        run, count = rounds.forecast(whole, self.inputs, self.budget, begun, lay_out, self.sample_of)
         return Expected(run, whole, count, self.engine)
 
     def score(self, progress: Progress = silent) -> Scores:
@@ -80,6 +88,7 @@ class Run:
             InputError: all pairs would take too long, the budget is too small, or the cache there is another one's.
             RunError: llama.cpp or the disk failed; what was scored is safe.
         """
+        assert self.sample_of is None
         return self._some_pairs(progress) if self.sparse else self._all_pairs(progress)
 
     def _all_pairs(self, progress: Progress) -> Scores:
@@ -191,6 +200,7 @@ def open_run(
     reading: Reading = AS_IT_COMES,
     budget: str | None = None,
     go_on: bool = False,
+    anchors: str | None = None,
     seed: int = 0,
     max_response_tokens: int | None = None,
     context: int | None = None,
@@ -199,6 +209,7 @@ def open_run(
     settings: Settings | None = None,
     batch: int | None = None,
     keep_log: bool = True,
+    only_forecast: bool = False,
     say: Say = silent,
 ) -> Run:
     """Read the records, open the model for its vocabulary, tokenize, and choose how to run it.
@@ -210,9 +221,11 @@ def open_run(
             last turn as the template prints a conversation, not behind what its generation prompt adds.
         reading: what fields and turns mean, where the data alone do not say it.
         budget: some pairs only, such as 5%, 2M or 8h; go_on: on top of what is there.
+        anchors: the pool against so many of its own records that stand for all (200, 5%, or a file of ids).
         context: longest pair in tokens; default the model's. truncate: cut prompts so that everything fits.
         weights, settings, batch: how to run the model; see `job.choose_engine`.
         keep_log: llama.cpp's own log goes into the cache.
+        only_forecast: the run is not to be begun; of very many records only some are looked at.
         say: takes one line on what is going on.
 
     Raises:
@@ -231,6 +244,13 @@ def open_run(
     wanted = None if budget is None else parse_budget(budget)
     layout = layout_of(path)
     sparse = _in_part(path, layout, wanted, go_on)
+    if anchors is not None and (targets is not None or sparse):
+        raise InputError(
+            "--anchors measures all of a pool before some of it: leave out --examples, --targets, --budget"
+        )
+    begun = None if anchors is None or layout is None else open_cache(path)
+    if begun is not None and begun.square:
+        raise InputError(f"{path} is a pool scored against itself, without --anchors; give another directory with -o")
 
     def read(records: Source) -> RecordSet:
         if files := _files(records):
@@ -240,6 +260,15 @@ def open_run(
 
     example_records = read(source)
     target_records = None if targets is None else read(targets)
+    if anchors is not None:
+        parse_anchors(anchors, example_records.records)  # what is wrong with them shows before the model is loaded
+    sample_of = None
+    if only_forecast:
+        example_records, target_records, sample_of = sampled(example_records, target_records)
+        if sample_of is not None:
+            say(
+                f"figures from {FORECAST_FROM:,} records at most of {sample_of[0]:,} examples, {sample_of[1]:,} targets"
+            )
     file = ModelFile(locate(model))
     context = context or file.context
     if context > file.context:
@@ -283,6 +312,19 @@ def open_run(
         truncate_to=context if truncate else None,
         response_tokens=max_response_tokens,
     )
+    if anchors is not None:
+
+        def embed() -> Embeddings:
+            say(f"embedding {len(inputs.examples.records):,} records, to choose anchors by")
+            return embed_texts(engine, inputs.encoded_examples.prefixes, lambda done: None)
+
+        looked_at = inputs.shape[0]
+        inputs, description["anchors"] = anchored(inputs, anchors, embed, begun)
+        if sample_of is not None:
+            share = sample_of[0] / looked_at if anchors.endswith("%") else 1.0
+            sample_of = sample_of[0], round(inputs.shape[1] * share)
+        if (stood_for := description["anchors"]["stand_for"]) < len(inputs.examples.records):
+            say(f"the anchors of {path} stand for its first {stood_for:,} records, not for those that are new")
     return Run(
         path,
         layout,
@@ -299,6 +341,7 @@ def open_run(
         keep_log=keep_log,
         started=started,
         say=say,
+        sample_of=sample_of,
     )
 
 
@@ -315,7 +358,7 @@ def score(data: Source | None = None, *, progress: Progress = silent, **options:
 
 def forecast(data: Source | None = None, **options: Any) -> Expected:
     """What `score` with the same options is expected to take."""
-    return open_run(data, **options).forecast()
+    return open_run(data, only_forecast=True, **options).forecast()
 
 
 def default_cache(source: Source, targets: Source | None, *, as_existing: bool) -> Path:

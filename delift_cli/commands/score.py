@@ -73,6 +73,13 @@ def score(
         bool,
         options.how_much("--continue", help="Spend more on a cache that has part of the pairs: --budget +5%."),
     ] = False,
+    anchors: Annotated[
+        str | None,
+        options.how_much(
+            metavar="AMOUNT",
+            help="The pool before a few of its own records that stand for all: 200, 5%, or ids in a file.",
+        ),
+    ] = None,
     seed: Annotated[
         int, options.how_much(metavar="N", min=0, max=options.LARGEST_SEED, help="Of the pairs that --budget chooses.")
     ] = 0,
@@ -101,6 +108,7 @@ def score(
         delift score --examples old.jsonl --targets train.jsonl -o old.delift
         delift score train.jsonl --budget 5%
         delift score train.jsonl --continue --budget +5%
+        delift score train.jsonl --anchors 200
     """
     from ..budget.run import open_run
     from ..model.llama import Settings
@@ -119,6 +127,7 @@ def score(
         reading=options.reading(prompt_field, response_field, turns, role, records, strict, skip_invalid),
         budget=budget,
         go_on=go_on,
+        anchors=anchors,
         seed=seed,
         max_response_tokens=max_response_tokens,
         context=ctx,
@@ -127,6 +136,7 @@ def score(
         settings=Settings(gpu_layers, threads, kv_type=kv_type, flash_attention=flash_attn, split_model=split_model),
         batch=batch,
         keep_log=not verbose,
+        only_forecast=dry_run,
         say=console.sayer(quiet),
     )
     if dry_run:

@@ -18,10 +18,12 @@ from ..submodular.curve import plot, render_curve
 from ..submodular.kernel import Transform, Utility
 from ..submodular.select import Method as Greedy
 from . import bars, console, options
-from .methods import refuse_unused
 from .options import GpuLayers, ModelChoice, Quiet, Threads
+from .unused import refuse_unused
 
-ObjectiveName = Literal["fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated"]
+ObjectiveName = Literal[
+    "fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", "sqrt", "log1p", "saturated", "lp", "noisyor", "topm"
+]
 
 
 def select(
@@ -50,7 +52,9 @@ def select(
     ] = "delift",
     objective: Annotated[
         ObjectiveName | None,
-        options.choosing(help="Default: fl; flmi with --target, flcg with --existing, flcmi with both."),
+        options.choosing(
+            help="Default: fl (anchors: topm); flmi with --target, flcg with --existing, flcmi with both."
+        ),
     ] = None,
     utility: Annotated[
         Utility, options.choosing(help="From distances, or from log-probabilities (nats per token).")
@@ -75,6 +79,15 @@ def select(
     alpha: Annotated[
         float, options.choosing(metavar="X", help="Ceiling of 'saturated', a share of the pool's sum.")
     ] = 0.3,
+    p: Annotated[
+        float, options.choosing("--p", metavar="X", help="Norm of 'lp': 1 adds helpers up, a large one is like 'fl'.")
+    ] = 2.0,
+    beta: Annotated[
+        float, options.choosing(metavar="X", help="Of 'noisyor': how soon a target is served by its helpers.")
+    ] = 1.0,
+    depth: Annotated[
+        int, options.choosing(metavar="N", min=1, max=1000, help="Of 'topm': how many helpers of a target count.")
+    ] = 3,
     always: Annotated[
         Path | None, options.limits(metavar="FILE", help="Ids, one a line, that are chosen first.")
     ] = None,
@@ -153,7 +166,7 @@ def select(
         delift select train.delift --target dev.delift -k 500
         delift select train.delift --existing old.delift -k 30%
     """
-    refuse_unused(context, method)
+    refuse_unused(context, method, objective)
     if paper:
         if (utility, kernel) != ("euclidean", "clip"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
@@ -170,6 +183,9 @@ def select(
             eta=eta,
             nu=nu,
             alpha=alpha,
+            p=p,
+            beta=beta,
+            depth=depth,
             always=always,
             never=never,
             per=per,

@@ -18,12 +18,13 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiled import jit
+from ..compiled import jit, threads_for
 
 GRAM = 4
 BITS = 18
 # A gram that more than this share of the records contain says little of which records are alike, and costs most.
 FREQUENT = 0.25
+NANOSECONDS = 4.0  # that one thread takes for a pair of short texts
 PRODUCTS = 1 << 23  # products of dense vectors that are held at a time
 
 
@@ -213,10 +214,11 @@ def neighbours(
     for a in range(0, len(queries), max(block, 1)):
         some, b = queries.rows(a, min(a + block, len(queries))), a + block
         start = np.empty((0, 0), np.float32) if points is None else points[0][a:b] @ points[1].T
-        _search(
-            some.indptr, some.ids, some.weights, query_key[a:b], postings, rows, weights, pool_key, start,
-            indices[a:b], values[a:b], 8 * nb.get_num_threads(),
-        )  # fmt: skip
+        with threads_for(len(some) * len(pool) * NANOSECONDS):
+            _search(
+                some.indptr, some.ids, some.weights, query_key[a:b], postings, rows, weights, pool_key, start,
+                indices[a:b], values[a:b], 8 * nb.get_num_threads(),
+            )  # fmt: skip
     for a in range(0, len(queries), 4096):  # in blocks: the sort needs several times its input
         order = np.lexsort((indices[a : a + 4096], -values[a : a + 4096]))
         indices[a : a + 4096] = np.take_along_axis(indices[a : a + 4096], order, 1)

@@ -12,10 +12,11 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from ..compiled import jit
+from ..compiled import jit, threads_for
 
 _POLYNOMIAL = np.polynomial.chebyshev.Chebyshev.interpolate(np.exp2, 6, domain=[-0.5, 0.5])
 _C0, _C1, _C2, _C3, _C4, _C5, _C6 = _POLYNOMIAL.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
+NANOSECONDS = 1.0  # that one thread takes for a logit
 _LOG2_E = np.float32(math.log2(math.e))
 _FASTMATH = {"reassoc", "contract", "nnan", "nsz"}  # not ninf: a vocabulary may mask tokens with -inf
 
@@ -91,5 +92,6 @@ def token_logprobs(
     """
     out = np.empty(len(tokens), np.float64)
     bounds = np.searchsorted(rows, np.arange(len(logits) + 1))
-    _token_logprobs(logits, bounds, tokens, out)
+    with threads_for(logits.size * NANOSECONDS):
+        _token_logprobs(logits, bounds, tokens, out)
     return out

@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from ..cache.stored import Stored
 from ..errors import InputError
+from ..submodular.coverage import MAXIMUM
 from ..submodular.kernel import dense_kernel
-from ..submodular.objectives import MAXIMUM, Objective
+from ..submodular.objectives import Objective
 
 Floats = npt.NDArray[np.float64]
 PerRecord = Literal["random", "length", "loss", "ifd"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..amount import Amount, parse_amount, parse_share
+from ..budget.anchors import weights_of
 from ..budget.partial_block import measured, measured_lines
 from ..cache.dense import Cache
 from ..cache.sparse import SparseCache, open_cache
@@ -135,6 +136,7 @@ class Subset(Facts):
             "self": options.self_utility if covering else None,
             "value": selection.value,
             "whole_pool": self.whole,
+            "anchors": None if weights_of(self.pool.cache) is None else self.pool.cache.shape[1],
             "share": selection.value / self.whole if self.whole > 0 else None,
             "saturated_at": selection.saturated_at,
             "filled": len(selection.indices) - selection.filled_from,
@@ -166,6 +168,8 @@ class Subset(Facts):
             how = f"{found['utility']}, {found['kernel']}, self-utilities {found['self']}d"
             rows.append(("objective", f"{found['objective']}{parameters} ({how})"))
         rows.append(("value" if covering else "scores", f"{found['value']:.4f}{share}"))
+        if covering and found["anchors"]:
+            rows.append(("anchors", f"{found['anchors']:,} records stand for all as targets: the value is an estimate"))
         if covering and found["at_least_of_optimum"]:
             proven = f"proven in general: {selection.guarantee_note}"
             rows.append(("quality", f"at least {found['at_least_of_optimum']:.1%} of the best subset; {proven}"))
@@ -213,6 +217,9 @@ def select_records(
     eta: float | None = None,
     nu: float = 1.0,
     alpha: float = 0.3,
+    p: float = 2.0,
+    beta: float = 1.0,
+    depth: int = 3,
     always: str | Path | None = None,
     never: str | Path | None = None,
     per: str | None = None,
@@ -259,10 +266,23 @@ def select_records(
     pool: Records
     kept_gains = None
     if method in COVERING:
-        name = objective or blocks.default_objective(cache is not None, target is not None, existing is not None)
+        anchors = "pool" in caches and weights_of(caches["pool"]) is not None
+        stage = (cache is not None, target is not None, existing is not None)
+        name = objective or blocks.default_objective(*stage, anchors=anchors)
         opened = _embedded(caches, open_model, progress) if method == "embedding" else _scored(caches)
-        roles = {role: opened.get(role) for role in given}
-        goal, pool = blocks.objective_over(**roles, name=name, options=options, eta=eta, nu=nu, alpha=alpha)
+        goal, pool = blocks.objective_over(
+            opened.get("pool"),
+            opened.get("target"),
+            opened.get("existing"),
+            name,
+            options,
+            eta=eta,
+            nu=nu,
+            alpha=alpha,
+            p=p,
+            beta=beta,
+            depth=depth,
+        )
         kept_gains = first_gains.gains_file(
             pool.cache,
             list(caches.values()),

@@ -5,7 +5,7 @@ Knows no files and no models; imports nothing of the other rooms.
 
 from .explain import explain_chosen, explain_left_out, harmed
 from .kernel import Kernel, Transform, Utility, dense_kernel, factored_kernel, utility_kernel
-from .objectives import Objective, make_objective, value
+from .objectives import Objective, make_objective, value, weighted, with_bonus
 from .select import Method, Selection, select
 
 __all__ = [
@@ -24,4 +24,6 @@ __all__ = [
     "select",
     "utility_kernel",
     "value",
+    "weighted",
+    "with_bonus",
 ]

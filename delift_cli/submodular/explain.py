@@ -12,16 +12,8 @@ from numpy.typing import ArrayLike
 
 from ..compiled import jit
 from ..errors import InputError
-from .kernel import (
-    Array,
-    Kernel,
-    as_float,
-    load_row,
-    new_scratch,
-    segment,
-    segment_count,
-    similarities,
-)
+from .kernel import Array, Kernel, as_float
+from .sweeps import load_row, new_scratch, segment, segment_count, similarities
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,35 @@ with a heap over a random sample of the records that are left.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads, prange, types
 from numpy.typing import ArrayLike
 
-from ..compiled import jit
+from ..compiled import jit, threads_for
 from .constraints import SLOTS, Rules, admissible, take
-from .kernel import Array, Kernel, new_scratch
-from .objectives import Coverage, Objective, cover, row_gain
+from .coverage import Coverage, cover, row_gain
+from .kernel import Array, Kernel
+from .objectives import Objective
+from .sweeps import new_scratch, row_nanoseconds
 
 LARGEST_BATCH = 1024
 
 # Below this many entries (some 0.1 ms of work) the other threads are not worth waking.
 PARALLEL_ENTRIES = 1 << 19
+# Where other processes have a part of the cores, threads that wait for each other can be slower than one of them. Which
+# it is shows only when it is tried: the first trial comes after one thread has worked this long, and after a trial
+# that lost time one thread works for 1 / RISK times that before the next.
+TRIAL_AFTER = 0.08  # seconds
+RISK = 0.05
+
+# Positions in the account of a run's time: by one thread, seconds and entries; seconds until threads share again.
+SECONDS, ENTRIES, ALONE = range(3)
+
+CLOCK = time.CLOCK_MONOTONIC
 
 # Why a run ended.
 FULL, SATURATED, BELOW, EXHAUSTED = range(4)
@@ -44,8 +58,9 @@ def gains_given(objective: Objective, coverage: Coverage, rows: Array | None = N
     n = objective.kernel.group.size
     gains = np.zeros(n)
     order = np.arange(n, dtype=np.int32) if rows is None else rows.astype(np.int32)
-    scratch = new_scratch(objective.kernel, get_num_threads())
-    _evaluate(objective.kernel, coverage, order, order.size, gains, scratch)
+    with threads_for(order.size * coverage.state.shape[0] * row_nanoseconds(objective.kernel)):
+        scratch = new_scratch(objective.kernel, get_num_threads())
+        _evaluate(objective.kernel, coverage, order, order.size, gains, scratch)
     return gains
 
 
@@ -57,6 +72,46 @@ def _evaluate(kernel: Kernel, coverage: Coverage, rows: Array, count: int, gains
         for position in range(thread * count // threads, (thread + 1) * count // threads):
             j = rows[position]
             gains[j] = row_gain(kernel, coverage, j, scratch[thread])
+
+
+numba_types: Any = types
+_clock_gettime = numba_types.ExternalFunction(
+    "clock_gettime", numba_types.int32(numba_types.int32, numba_types.CPointer(numba_types.int64))
+)
+
+
+@jit()
+def _seconds(clock: Array) -> float:
+    """The time, for differences. clock: int64[2], to write to."""
+    _clock_gettime(np.int32(CLOCK), clock.ctypes)
+    return float(clock[0]) + 1e-9 * float(clock[1])
+
+
+@jit()
+def _shared_out(
+    kernel: Kernel,
+    coverage: Coverage,
+    rows: Array,
+    count: int,
+    gains: Array,
+    scratch: Array,
+    account: Array,
+    clock: Array,
+) -> None:
+    """`_evaluate`, by all threads or by one, whichever is faster now."""
+    entries = count * coverage.state.shape[1]
+    began = _seconds(clock)
+    if account[ALONE] > 0.0:
+        for position in range(count):
+            gains[rows[position]] = row_gain(kernel, coverage, rows[position], scratch[0])
+        took = _seconds(clock) - began
+        account[SECONDS] += took
+        account[ENTRIES] += entries
+        account[ALONE] -= took
+    else:
+        _evaluate(kernel, coverage, rows, count, gains, scratch)
+        lost = _seconds(clock) - began - entries * account[SECONDS] / account[ENTRIES]
+        account[ALONE] = max(0.0, lost / RISK)
 
 
 @jit()
@@ -118,6 +173,8 @@ def _settle(
     per_token: bool,
     batch: Array,
     scratch: Array,
+    account: Array,
+    clock: Array,
 ) -> tuple[int, int]:
     """Bring the best record of this step to the heap's top. Returns the heap's size and the gains computed.
 
@@ -135,8 +192,8 @@ def _settle(
                 continue
         if count == 0:
             return size, evaluations
-        if count * coverage.state.size >= PARALLEL_ENTRIES:
-            _evaluate(kernel, coverage, batch, count, bounds, scratch)
+        if scratch.shape[0] > 1 and count * coverage.state.shape[1] >= PARALLEL_ENTRIES:
+            _shared_out(kernel, coverage, batch, count, bounds, scratch, account, clock)
         else:
             for position in range(count):
                 bounds[batch[position]] = row_gain(kernel, coverage, batch[position], scratch[0])
@@ -202,6 +259,8 @@ def _run(
         take(rules, j)
     taken, evaluations = always.size, 0
     batch = np.empty(LARGEST_BATCH, np.int32)
+    account, clock = np.zeros(3), np.empty(2, np.int64)
+    account[ALONE] = TRIAL_AFTER
     waiting = pool.size
     heap = pool.copy()
     size = waiting
@@ -216,7 +275,7 @@ def _run(
                     heap[position] = pool[position]
                 _heapify(heap, size, bounds)
             size, computed = _settle(
-                kernel, coverage, rules, bounds, fresh, taken, heap, size, per_token, batch, scratch
+                kernel, coverage, rules, bounds, fresh, taken, heap, size, per_token, batch, scratch, account, clock
             )
             evaluations += computed
             # A sample without any gain says nothing about the others: look at all of them.

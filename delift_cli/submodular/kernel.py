@@ -7,8 +7,8 @@ stored (float32 on disk), and each entry becomes a similarity on its way through
 
 That one affine form holds every utility and transform (see `utility_kernel`). Two kinds of kernel differ only
 in how a row is read: `DenseKernel` (every pair measured) and `FactoredKernel` (some pairs measured, the others
-estimated). Both are named tuples, so that compiled code takes them apart at compile time; `load_row` is where
-they part ways.
+estimated). Both are named tuples, so that compiled code takes them apart at compile time; `sweeps.load_row` is
+where they part ways.
 
 No objective counts a similarity below zero. Sweeps therefore cut at zero, whatever the floor is; the floor
 matters to those who look at single values (`similarities`).
@@ -34,11 +34,9 @@ Transform = Literal["clip", "minmax", "raw"]
 # -inf); a kernel holds no NaN.
 FASTMATH = {"reassoc", "contract", "nsz", "nnan"}
 
-# Column reductions split the rows into this many runs whatever the number of threads, so that sums are
-# the same on every machine size.
+# Reductions split the rows into this many runs whatever the number of threads, so that sums are the same on
+# every machine size.
 RUNS = 32
-LANES = 256
-TILE = 2048  # targets whose estimates are computed at a time
 
 
 class DenseKernel(NamedTuple):
@@ -257,7 +255,7 @@ def _exclusion(
     return group, start, order[m - int(start[-1]) :]
 
 
-# ---------------------------------------------------------------------------------------------- reading a row
+# ---------------------------------------------------------------------------------------------- stored numbers
 
 
 def as_float(x: Any) -> Any:
@@ -279,72 +277,6 @@ def _as_float(x):  # type: ignore[no-untyped-def]
     return lambda x: np.float64(x)
 
 
-def load_row(kernel: Any, j: Any, scratch: Any) -> Any:
-    """Row j before the transform: a view of the matrix, or computed in `scratch` (float32[m])."""
-    raise NotImplementedError("compiled code only")
-
-
-@overload(load_row)
-def _load_row(kernel, j, scratch):  # type: ignore[no-untyped-def]
-    if kernel.instance_class is DenseKernel:
-        return lambda kernel, j, scratch: kernel.matrix[j]
-
-    def estimate_then_measured(kernel, j, scratch):  # type: ignore[no-untyped-def]
-        left, rank, m = kernel.left[j], kernel.right.shape[0], scratch.size
-        for begin in range(0, m, TILE):  # a tile stays in the fastest cache while the directions go by
-            end = min(m, begin + TILE)
-            tile = scratch[begin:end]
-            tile[:] = np.float32(0.0)
-            fours = rank - rank % 4
-            for q in range(0, fours, 4):
-                a, b = kernel.right[q, begin:end], kernel.right[q + 1, begin:end]
-                c, d = kernel.right[q + 2, begin:end], kernel.right[q + 3, begin:end]
-                for i in range(tile.size):
-                    tile[i] += left[q] * a[i] + left[q + 1] * b[i] + left[q + 2] * c[i] + left[q + 3] * d[i]
-            for q in range(fours, rank):
-                a = kernel.right[q, begin:end]
-                for i in range(tile.size):
-                    tile[i] += left[q] * a[i]
-        for p in range(kernel.indptr[j], kernel.indptr[j + 1]):
-            scratch[kernel.columns[p]] = kernel.values[p]
-        return scratch
-
-    return estimate_then_measured
-
-
-def new_scratch(kernel: Kernel, rows: int) -> Array:
-    """Room for `rows` rows to be computed at once; dense kernels need none."""
-    return np.empty((rows, kernel.offset.size if isinstance(kernel, FactoredKernel) else 0), np.float32)
-
-
-# Excluded targets cut a row into segments. Inner loops run over whole segments and never test for exclusion.
-
-
-@jit()
-def segment_count(kernel: Kernel, j: int) -> int:
-    g = kernel.group[j]
-    return 1 if g < 0 else kernel.group_start[g + 1] - kernel.group_start[g] + 1
-
-
-@jit()
-def segment(kernel: Kernel, j: int, q: int) -> tuple[int, int]:
-    """The q-th run [begin, end) of targets that example j may cover."""
-    g, m = kernel.group[j], kernel.offset.size
-    if g < 0:
-        return 0, m
-    first, last = kernel.group_start[g], kernel.group_start[g + 1]
-    begin = kernel.group_targets[first + q - 1] + 1 if q > 0 else 0
-    end = kernel.group_targets[first + q] if first + q < last else m
-    return begin, end
-
-
-# ---------------------------------------------------------------------------------------------- sweeps
-
-
-# LLVM vectorises sums and elementwise maxima, but not the maximum of a run of numbers: hence maxima by column,
-# and by lane where a row's own maximum is wanted.
-
-
 @jit(parallel=True, fastmath=FASTMATH)
 def _range(matrix: Array, slope: float, offset: Array) -> tuple[float, float]:
     n, m = matrix.shape
@@ -358,88 +290,3 @@ def _range(matrix: Array, slope: float, offset: Array) -> tuple[float, float]:
                 low[i] = min(low[i], u)
                 high[i] = max(high[i], u)
     return lowest.min(), highest.max()
-
-
-@jit(parallel=True, fastmath=FASTMATH)
-def _aggregate(kernel: Kernel, rows: Array, sums: bool, scratch: Array) -> Array:
-    m = kernel.offset.size
-    partial = np.zeros((RUNS, m))
-    for run in prange(RUNS):
-        into = partial[run]
-        for position in range(run * rows.size // RUNS, (run + 1) * rows.size // RUNS):
-            j = rows[position]
-            raw = load_row(kernel, j, scratch[run])
-            for q in range(segment_count(kernel, j)):
-                begin, end = segment(kernel, j, q)
-                x, offset, out = raw[begin:end], kernel.offset[begin:end], into[begin:end]
-                if sums:
-                    for i in range(out.size):
-                        out[i] += max(0.0, kernel.slope * as_float(x[i]) + offset[i])
-                else:
-                    for i in range(out.size):
-                        out[i] = max(out[i], kernel.slope * as_float(x[i]) + offset[i])
-    return partial
-
-
-def column_sums(kernel: Kernel, rows: ArrayLike | None = None) -> Array:
-    """float64[m]: for each target the sum of its positive similarities over the examples `rows` (default: all)."""
-    total: Array = _aggregate(kernel, _rows(kernel, rows), True, new_scratch(kernel, RUNS)).sum(axis=0)
-    return total
-
-
-def column_maxima(kernel: Kernel, rows: ArrayLike | None = None) -> Array:
-    """float64[m]: for each target its best similarity over the examples `rows` (default: all), at least 0."""
-    best: Array = _aggregate(kernel, _rows(kernel, rows), False, new_scratch(kernel, RUNS)).max(axis=0)
-    return best
-
-
-@jit(parallel=True, fastmath=FASTMATH)
-def _row_maxima(kernel: Kernel, scratch: Array) -> Array:
-    n = kernel.group.size
-    best = np.zeros(n)
-    for run in prange(RUNS):
-        lanes = np.empty(LANES)
-        for j in range(run * n // RUNS, (run + 1) * n // RUNS):
-            raw = load_row(kernel, j, scratch[run])
-            lanes[:] = 0.0
-            for q in range(segment_count(kernel, j)):
-                begin, end = segment(kernel, j, q)
-                for first in range(begin, end, LANES):
-                    last = min(end, first + LANES)
-                    x, offset = raw[first:last], kernel.offset[first:last]
-                    for i in range(x.size):
-                        lanes[i] = max(lanes[i], kernel.slope * as_float(x[i]) + offset[i])
-            best[j] = lanes.max()
-    return best
-
-
-def row_maxima(kernel: Kernel) -> Array:
-    """float64[n]: for each example its best similarity over the targets, at least 0."""
-    best: Array = _row_maxima(kernel, new_scratch(kernel, RUNS))
-    return best
-
-
-@jit()
-def _similarities(kernel: Kernel, rows: Array, out: Array, scratch: Array) -> None:
-    out[:] = 0.0
-    for position in range(rows.size):
-        j = rows[position]
-        raw = load_row(kernel, j, scratch[0])
-        for q in range(segment_count(kernel, j)):
-            begin, end = segment(kernel, j, q)
-            for i in range(begin, end):
-                out[position, i] = max(kernel.floor, kernel.slope * as_float(raw[i]) + kernel.offset[i])
-
-
-def similarities(kernel: Kernel, rows: ArrayLike | None = None) -> Array:
-    """float64[len(rows), m]: the similarities themselves (default: all rows). To look at, not to select with."""
-    chosen = _rows(kernel, rows)
-    out = np.empty((chosen.size, kernel.offset.size))
-    _similarities(kernel, chosen, out, new_scratch(kernel, 1))
-    return out
-
-
-def _rows(kernel: Kernel, rows: ArrayLike | None) -> Array:
-    if rows is None:
-        return np.arange(kernel.group.size, dtype=np.int64)
-    return np.atleast_1d(np.ascontiguousarray(rows, dtype=np.int64))

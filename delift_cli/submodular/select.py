@@ -20,7 +20,7 @@ from .constraints import Constraints, Rules, make_rules
 from .greedy import BELOW, EXHAUSTED, FULL, SATURATED, Run, gains_given, greedy
 from .greedy import initial_gains as singleton_gains
 from .kernel import Array, DenseKernel, FactoredKernel, Kernel, dense_kernel
-from .objectives import Objective, make_objective
+from .objectives import Objective, make_objective, weighted, with_bonus
 
 KernelLike: TypeAlias = Kernel | ArrayLike
 Method = Literal["exact", "stochastic", "partitioned"]
@@ -97,6 +97,11 @@ def select(
     eta: float | None = None,
     nu: float = 1.0,
     alpha: float = 0.3,
+    p: float = 2.0,
+    beta: float = 1.0,
+    depth: int = 3,
+    weight: ArrayLike | None = None,
+    bonus: ArrayLike | None = None,
     cost: ArrayLike | None = None,
     budget: int | None = None,
     always: Sequence[int] = (),
@@ -122,7 +127,9 @@ def select(
         A plain array is taken as it is: for leave-one-out coverage use `dense_kernel(S, example_group=range(n),
         target_group=range(n))`, or `utility_kernel` for what a cache holds.
     k: how many; with cost (int[n], tokens) and budget the subset costs at most that many tokens, k is optional.
-    objective, target, existing, eta, nu, alpha: see `objectives.make_objective`.
+    objective, target, existing, eta, nu, alpha, p, beta, depth: see `objectives.make_objective`.
+    weight (float[m]), bonus (float[n]): what each target counts, what each record is worth by itself; see
+        `objectives.weighted` and `objectives.with_bonus`. They apply to a ready-made `Objective` too.
     always, never, group, at_least, at_most, near_duplicates: see `constraints.Constraints`.
     until, stop_at_zero: see `greedy.greedy`.
     method: `exact`; `stochastic` (each step looks at a random sample of n / k ln(1 / epsilon) records);
@@ -135,7 +142,8 @@ def select(
     Deterministic, whatever the number of threads. Raises InputError on contradictory arguments.
     """
     if isinstance(kernel, Objective):
-        goal = kernel
+        goal = kernel if weight is None else weighted(kernel, weight)
+        goal = goal if bonus is None else with_bonus(goal, bonus)
     else:
         goal = make_objective(
             objective,
@@ -145,6 +153,11 @@ def select(
             eta=eta,
             nu=nu,
             alpha=alpha,
+            p=p,
+            beta=beta,
+            depth=depth,
+            weight=weight,
+            bonus=bonus,
         )
     if not 0.0 <= until < 1.0:
         raise InputError(f"until is a share of the first gain, 0 <= until < 1, not {until}")

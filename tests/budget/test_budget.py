@@ -26,7 +26,7 @@ from delift_cli.cache.sparse import SparseCache, open_cache
 from delift_cli.errors import InputError, RunError
 from delift_cli.scoring import pairs
 from delift_cli.selection.blocks import KernelOptions, as_block, kernels
-from delift_cli.submodular.kernel import similarities
+from delift_cli.submodular.sweeps import similarities
 
 N = 24
 SHARE, PAIRS = "30%", 173

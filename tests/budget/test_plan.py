@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from delift_cli.budget import plan
-from delift_cli.budget.estimate import best_unscored
+from delift_cli.budget.candidates import best_unscored
 from delift_cli.budget.measured import (
     ADAPTIVE,
     HELD_OUT,
@@ -103,9 +103,9 @@ def test_budget_is_spent_exactly_without_repeats():
     assert np.bincount(scored.source, minlength=5).tolist()[SELF] == 80
     assert (scored.example == scored.target).sum() == 80
     counts = np.bincount(scored.source, minlength=5)
-    assert counts[NEIGHBOUR] == 460
-    assert counts[HELD_OUT] == 12
-    assert counts[RANDOM] == 52
+    assert counts[NEIGHBOUR] == 593  # of 920: 11.5 pairs for each target
+    assert counts[HELD_OUT] == 9
+    assert counts[RANDOM] == 39
     assert set(scored.target.tolist()) == set(scored.example.tolist()) == set(range(80))
 
 
@@ -158,6 +158,17 @@ def test_most_of_the_value_at_a_tenth_of_the_pairs():
     random = coverage(proposals, Scored(*(x[pick] for x in (every.example, every.target, every.utility, every.source))))
     assert random < 0.7 * full
     assert ours > 0.8 * full
+
+
+def test_few_pairs_are_neighbours_and_self_pairs_alone():
+    U, proposals = square(400)
+    scored = drive(U, proposals, 400)
+    counts = np.bincount(scored.source, minlength=5)
+    assert counts.tolist() == [80, 320, 0, 0, 0]
+    near = plan._near_pairs(proposals, np.arange(80) * 81, 320, np.random.default_rng(0))
+    assert len(np.intersect1d(near, pairs(scored, 80))) == 320
+    more = drive(U, proposals, 1600, scored=scored)  # a later budget has its random pairs all the same
+    assert np.bincount(more.source, minlength=5)[RANDOM] > 60
 
 
 def test_budget_may_change_and_be_continued():

@@ -269,6 +269,9 @@ BLOCKS = {
     "sqrt": ("pool",),
     "log1p": ("pool",),
     "saturated": ("pool",),
+    "lp": ("pool",),
+    "noisyor": ("pool",),
+    "topm": ("pool",),
 }
 
 

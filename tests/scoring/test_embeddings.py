@@ -24,7 +24,7 @@ from delift_cli.scoring.embeddings import LAST, MEAN, embed
 from delift_cli.scoring.job import Engine, engine_as_measured
 from delift_cli.selection.blocks import KernelOptions, kernels, objective_over
 from delift_cli.selection.embedded import embedded_blocks
-from delift_cli.submodular.kernel import similarities
+from delift_cli.submodular.sweeps import similarities
 
 EXACT: dict[str, Any] = {"kv_type": "f32", "flash_attention": "off"}
 RANDOM = np.random.default_rng(0)

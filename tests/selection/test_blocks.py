@@ -14,8 +14,8 @@ from tiny_runs import DESCRIPTION, arrays, fill, jsonl, make_cache, open_cache, 
 from delift_cli.cache.dense import Cache
 from delift_cli.errors import InputError
 from delift_cli.selection.blocks import Block, KernelOptions, default_objective, kernels, objective_over
-from delift_cli.submodular.kernel import similarities
 from delift_cli.submodular.objectives import NAMES, value
+from delift_cli.submodular.sweeps import similarities
 
 # In the pool, record 4 is record 1 up to case and white space, record 7 is record 0 itself; the target set and the
 # existing data hold a copy of a pool record each.
@@ -117,6 +117,9 @@ NEEDS = {
     "sqrt": {"pool": "VV"},
     "log1p": {"pool": "VV"},
     "saturated": {"pool": "VV"},
+    "lp": {"pool": "VV"},
+    "noisyor": {"pool": "VV"},
+    "topm": {"pool": "VV"},
 }
 OPTIONS = [
     KernelOptions(utility, transform, self_utility)  # type: ignore[arg-type]

@@ -13,9 +13,10 @@ import pytest
 from small_blocks import N, blocks, both
 
 from delift_cli.errors import InputError
-from delift_cli.submodular.kernel import dense_kernel, factored_kernel, similarities, utility_kernel
-from delift_cli.submodular.objectives import NAMES, fl, make_objective, value
+from delift_cli.submodular.kernel import dense_kernel, factored_kernel, utility_kernel
+from delift_cli.submodular.objectives import NAMES, SUMS, fl, make_objective, value
 from delift_cli.submodular.select import select
+from delift_cli.submodular.sweeps import similarities
 
 
 def agrees(selection, f, n, k):
@@ -35,7 +36,7 @@ def test_the_plain_greedy_sequence(name, seed):
     agrees(select(objective, N), f, N, N)
 
 
-@pytest.mark.parametrize("name", ["fl", "sqrt", "log1p", "saturated"])
+@pytest.mark.parametrize("name", ["fl", *SUMS])
 @pytest.mark.parametrize("kind", ["float16", "float64", "factored"])
 def test_every_kind_of_kernel(kind, name):
     rng = np.random.default_rng(5)
@@ -90,6 +91,15 @@ def test_large_enough_for_threads_and_batches():
             assert gain == pytest.approx(gains[j], rel=1e-6)
             chosen[j] = True
             before = np.maximum(before, s[j]) if name == "fl" else before + np.maximum(0.0, s[j])
+
+
+def test_weights_and_bonuses_of_a_selection():
+    rng = np.random.default_rng(17)
+    s, weight, bonus = rng.random((12, 9)), rng.random(9), rng.random(12)
+    chosen = select(s, 6, weight=weight, bonus=bonus)
+    agrees(chosen, lambda A: float((s[A].max(axis=0, initial=0.0) * weight).sum() + bonus[A].sum()), 12, 6)
+    assert select(fl(dense_kernel(s)), 6, weight=weight, bonus=bonus).indices.tolist() == chosen.indices.tolist()
+    assert chosen.optimum_bound >= chosen.value
 
 
 def test_ties_go_to_the_lower_index():

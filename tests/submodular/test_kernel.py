@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 
 from delift_cli.errors import InputError
-from delift_cli.submodular.kernel import (
-    column_maxima,
-    column_sums,
-    dense_kernel,
-    factored_kernel,
-    kernel_shape,
-    row_maxima,
-    similarities,
-    utility_kernel,
-    utility_range,
-)
+from delift_cli.submodular.kernel import dense_kernel, factored_kernel, kernel_shape, utility_kernel, utility_range
+from delift_cli.submodular.sweeps import TOP, aggregate, column_maxima, column_sums, row_maxima, similarities
 
 EXAMPLES = np.array([0, 1, 2, 3, 3, 9, -1])
 TARGETS = np.array([0, -1, 2, 3, 3, 7, 0, 1, 8, 8, -1])
@@ -140,3 +131,9 @@ def test_other_arrays_are_converted():
 def test_bad_kernels_are_refused(call):
     with pytest.raises(InputError):
         call()
+
+
+def test_the_best_few_of_each_target():
+    s = np.random.default_rng(3).random((90, 40)) - 0.5
+    top = aggregate(dense_kernel(s), TOP, range(10, 90), depth=4)
+    np.testing.assert_array_equal(top, -np.sort(-np.maximum(0.0, s[10:]), axis=0)[:4])
