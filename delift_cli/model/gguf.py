@@ -7,6 +7,7 @@ import hashlib
 import importlib.resources
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from .header import check_model, read_header
 from .log import LOG
+from .native import go_on_function
 
 MODEL_VARIABLE = "DELIFT_MODEL"
 HOW_TO_GET_A_MODEL = (
@@ -146,6 +149,8 @@ class ModelFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.parts = _parts(path)
+        self.header = read_header(path)
+        check_model(path, self.header)
         parameters = llama_cpp.llama_model_default_params()
         parameters.vocab_only = True
         self._model = load(path, parameters)
@@ -158,7 +163,10 @@ class ModelFile:
                 f"model {path} ({self.architecture}) does not predict each token from those before it; delift scores "
                 "with decoders, not with encoder, embedding and diffusion models"
             )
-        self.context = int(self.metadata(f"{self.architecture}.context_length") or 0)
+        context = self.header.of_architecture("context_length")
+        if context is None:
+            raise InputError(f"model {path} lacks {self.architecture}.context_length; it is damaged")
+        self.context = int(context)
         template = llama_cpp.llama_model_chat_template(self._model, None)
         self.template: str | None = template.decode("utf-8", "replace") if template else None
 
@@ -215,9 +223,23 @@ class ModelFile:
 
 
 def load(path: Path, parameters: Any) -> Any:
-    """llama.cpp's model of a file; InputError with its reason where it cannot be loaded."""
-    LOG.errors.clear()
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+    """llama.cpp's model of a file; InputError with its reason where it cannot be loaded.
+
+    It loads in a thread of its own while this one waits, which Ctrl-C ends; then the loading is ended too.
+    """
+    stop = ctypes.c_int(0)
+    parameters.progress_callback = llama_cpp.llama_progress_callback(go_on_function())
+    parameters.progress_callback_user_data = ctypes.addressof(stop)
+    LOG.forget()
+    with ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(llama_cpp.llama_model_load_from_file, os.fsencode(path), parameters)
+        try:
+            model = loading.result()
+        except BaseException:
+            stop.value = 1
+            if loaded := loading.result():
+                llama_cpp.llama_model_free(loaded)
+            raise
     if not model:
         raise InputError(f"model {path} cannot be loaded: {LOG.cause()}")
     return model

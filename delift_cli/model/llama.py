@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from llama_cpp import _ggml
 from ..errors import RunError
 from .gguf import ModelFile, load
 from .log import LOG
+from .processor import usable_threads
 
 KV_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
 _KV_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 1.07, "q5_1": 0.75, "q5_0": 0.69, "q4_1": 0.63, "q4_0": 0.57}
@@ -37,7 +37,7 @@ class Settings:
 
     Attributes:
         gpu_layers: layers to offload; None for all where this build can offload, otherwise none.
-        threads: CPU threads; None for all cores that this process may use.
+        threads: CPU threads; None for all physical cores that this process may use (see `processor`).
         batch: tokens in one `llama_decode` call.
         kv_type: storage of the KV cache, a key of `KV_TYPES`.
         flash_attention: auto (where the device supports it), on or off.
@@ -67,9 +67,7 @@ class Settings:
     def resolved_threads(self) -> int:
         if self.threads is not None:
             return self.threads
-        if sys.platform == "linux":
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return usable_threads()
 
 
 def gpus() -> list[str]:
@@ -168,7 +166,7 @@ class Model:
         parameters.no_perf = True
         if self._embeddings:  # of every token: llama.cpp's own pooling forgets what an earlier batch held
             parameters.embeddings, parameters.pooling_type = True, llama_cpp.LLAMA_POOLING_TYPE_NONE
-        LOG.errors.clear()
+        LOG.forget()
         context = llama_cpp.llama_init_from_model(self._weights.pointer, parameters)
         if not context:
             raise RunError(
@@ -264,7 +262,7 @@ class Model:
         return np.ctypeslib.as_array(states, shape=(len(tokens), width))
 
     def _run(self, batch: Any) -> None:
-        LOG.errors.clear()
+        LOG.forget()
         code = llama_cpp.llama_decode(self._context, batch)
         if code != 0:
             reason = "the KV cache is full" if code == 1 else LOG.cause()
@@ -347,7 +345,7 @@ def quantize(source: Path, destination: Path, weights: str, *, threads: int) -> 
     parameters.ftype = getattr(llama_cpp, name)
     parameters.allow_requantize = True
     parameters.nthread = threads
-    LOG.errors.clear()
+    LOG.forget()
     code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(destination), ctypes.byref(parameters))
     if code != 0:
         raise RunError(f"llama.cpp could not convert {source} to {weights}: {LOG.cause()}")

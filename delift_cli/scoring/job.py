@@ -167,13 +167,8 @@ def choose_engine(
             settings = checked(file, sha256, settings, *pairs, fixed=begun is not None, say=say)
         tuning = tune(file, sha256, settings, *pairs, say=say)
         weights, deviation = tuning.weights, tuning.deviation
-        settings = replace(
-            settings,
-            batch=batch or tuning.batch,
-            threads=settings.threads or tuning.threads,
-            flash_attention=tuning.flash_attention if settings.flash_attention == "auto" else settings.flash_attention,
-        )
-    run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
+        settings = replace(settings, batch=batch or tuning.batch)
+    run_file = converted(file, sha256, weights, threads=settings.resolved_threads(), say=say)
     settings = checked(run_file, sha256, settings, *pairs, fixed=begun is not None, say=say)
     return Engine(run_file, weights, deviation, settings)
 
