@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from ..data.options import Reading
 from ..data.reading import AS_IT_COMES, parse_lines, read_records
 from ..data.record import RecordSet
 from ..errors import InputError
+from ..model.adapter import read_adapters
 from ..model.gguf import ModelFile, locate
 from ..model.llama import Settings
 from ..model.log import log_file
@@ -194,6 +195,7 @@ def open_run(
     truncate: bool = False,
     weights: str = "auto",
     settings: Settings | None = None,
+    adapters: Sequence[str] = (),
     batch: int | None = None,
     keep_log: bool = True,
     say: Say = silent,
@@ -207,6 +209,7 @@ def open_run(
         budget: some pairs only, such as 5%, 2M or 8h; go_on: on top of what is there.
         context: longest pair in tokens; default the model's. truncate: cut prompts so that everything fits.
         weights, settings, batch: how to run the model; see `job.choose_engine`.
+        adapters: LoRA adapters for it, as `adapter.gguf` or `adapter.gguf:0.5`; see `model.adapter`.
         keep_log: llama.cpp's own log goes into the cache.
         say: takes one line on what is going on.
 
@@ -236,6 +239,7 @@ def open_run(
     example_records = read(source)
     target_records = None if targets is None else read(targets)
     file = ModelFile(locate(model))
+    settings = replace(settings or Settings(), adapters=read_adapters(adapters, file))
     context = context or file.context
     if context > file.context:
         say(f"--ctx {context:,} is more than the {file.context:,} tokens that the model was trained on")
@@ -254,7 +258,7 @@ def open_run(
         file,
         identity["sha256"],
         weights,
-        settings or Settings(),
+        settings,
         batch=batch,
         inputs=inputs,
         cache=path,

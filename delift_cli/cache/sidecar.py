@@ -32,6 +32,8 @@ def kept_file(cache: Stored, role: str, what: str) -> Path:
         manifest["template"],
         manifest["settings"],
     ]
+    if adapters := manifest["model"].get("adapters"):
+        depends.append([[adapter["sha256"], adapter["scale"]] for adapter in adapters.values()])
     digest = hashlib.sha256(orjson.dumps(depends, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return cache.path / BASELINES / f"{digest[:24]}.bin"
 

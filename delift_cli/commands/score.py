@@ -55,6 +55,10 @@ def score(
     ] = None,
     model: ModelChoice = None,
     template: TemplateChoice = None,
+    lora: Annotated[
+        list[str] | None,
+        options.model(metavar="GGUF[:SCALE]", help="A LoRA adapter of the model, converted to GGUF. Repeatable."),
+    ] = None,
     weights: WeightsChoice = "auto",
     ctx: Annotated[
         int | None, options.model(metavar="TOKENS", min=16, help="Longest pair; default the model's context.")
@@ -119,6 +123,7 @@ def score(
         truncate=truncate,
         weights=weights,
         settings=Settings(gpu_layers, threads, kv_type=kv_type, flash_attention=flash_attn, split_model=split_model),
+        adapters=lora or (),
         batch=batch,
         keep_log=not verbose,
         say=console.sayer(quiet),

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import _ggml
 
-from ..errors import RunError
+from ..errors import InputError, RunError
+from .adapter import Adapter
 from .gguf import ModelFile, load
 from .log import LOG
 from .processor import usable_threads
@@ -42,6 +43,7 @@ class Settings:
         kv_type: storage of the KV cache, a key of `KV_TYPES`.
         flash_attention: auto (where the device supports it), on or off.
         split_model: spread one model over all GPUs, for one that does not fit a single GPU.
+        adapters: LoRA adapters that count in every context, each with its scale.
         states: None where sequences share the cells of what they have in common; a number for sequences that are
             copied whole, and then how many stand beside each other behind the same prefix.
     """
@@ -52,6 +54,7 @@ class Settings:
     kv_type: str = "f16"
     flash_attention: str = "auto"
     split_model: bool = False
+    adapters: tuple[Adapter, ...] = ()
     states: int | None = None
 
     @property
@@ -99,6 +102,28 @@ class _Weights:
             parameters.main_gpu = device
         self.pointer = load(file.path, parameters)
         self.users = 0
+        try:  # freed with the model
+            self.adapters = [(self._adapter(adapter), adapter.scale) for adapter in settings.adapters]
+        except BaseException:
+            llama_cpp.llama_model_free(self.pointer)
+            raise
+
+    def _adapter(self, adapter: Adapter) -> Any:
+        LOG.forget()
+        pointer = llama_cpp.llama_adapter_lora_init(self.pointer, os.fsencode(adapter.path))
+        if not pointer:
+            raise InputError(f"adapter {adapter.path} does not fit the model: {LOG.cause()}")
+        return pointer
+
+    def adapt(self, context: Any) -> None:
+        """Let a context run with the adapters."""
+        count = len(self.adapters)
+        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * count)(
+            *(ctypes.cast(pointer, llama_cpp.llama_adapter_lora_p_ctypes) for pointer, _ in self.adapters)
+        )
+        scales = (ctypes.c_float * count)(*(scale for _, scale in self.adapters))
+        if count and llama_cpp.llama_set_adapters_lora(context, pointers, count, scales) != 0:
+            raise RunError(f"llama.cpp cannot run with the adapters: {LOG.cause()}")
 
     def release(self) -> None:
         self.users -= 1
@@ -173,6 +198,7 @@ class Model:
                 f"llama.cpp cannot make a context of {parameters.n_ctx:,} tokens: {LOG.cause()}; "
                 "try a smaller --ctx or --batch, fewer --gpu-layers or another --kv-type"
             )
+        self._weights.adapt(context)
         return context
 
     def close(self) -> None:

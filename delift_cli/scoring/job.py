@@ -17,6 +17,7 @@ from ..cache.sparse import SparseWriter, open_sparse_for_scoring
 from ..cache.stored import Stored
 from ..data.record import RecordSet
 from ..errors import InputError, RunError
+from ..model.adapter import described, found_again
 from ..model.converted import converted
 from ..model.gguf import ModelFile, locate
 from ..model.llama import MAX_SEQUENCES, Model, Settings, open_models
@@ -203,6 +204,7 @@ def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> 
         batch=manifest["run"]["batch"],
         kv_type=manifest["settings"]["kv_type"],
         flash_attention=manifest["settings"]["flash_attention"],
+        adapters=found_again(wanted),
         states=_way(manifest, file),
     )
     weights = manifest["weights"]["type"]
@@ -224,7 +226,7 @@ def describe(
     """The part of a cache's manifest that its numbers depend on."""
     first = {} if response_tokens is None else {"max_response_tokens": response_tokens}
     return {
-        "model": identity,
+        "model": {**identity, **described(engine.settings.adapters)},
         "weights": {"type": engine.weights, "deviation": engine.deviation},
         "run": {"batch": engine.settings.batch, "states": engine.settings.states},
         "template": {

@@ -17,6 +17,7 @@ from ..cache.sparse import SparseCache
 from ..cache.stored import Stored
 from ..data.record import Record, copy_groups
 from ..errors import InputError
+from ..model.adapter import named
 from ..submodular.kernel import Kernel, Transform, Utility, factored_kernel, utility_kernel, utility_range
 from ..submodular.objectives import Objective, make_objective
 
@@ -208,6 +209,11 @@ def check_same_measure(caches: Sequence[Stored]) -> None:
                 raise InputError(
                     f"{first.path} and {cache.path} were not measured alike: {name} differs; score one of them again"
                 )
+        if named(first.manifest["model"]) != named(cache.manifest["model"]):
+            raise InputError(
+                f"{first.path} and {cache.path} were not measured alike: the model's LoRA adapters differ; score one "
+                "of them again"
+            )
 
 
 def default_objective(pool: bool, target: bool, existing: bool) -> str:
