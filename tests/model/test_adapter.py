@@ -86,7 +86,7 @@ def test_a_cache_names_its_adapters(files: dict[str, Path], tmp_path: Path) -> N
     pool, scored, adapter = tmp_path / "pool.jsonl", tmp_path / "a.delift", tmp_path / "mine.gguf"
     pool.write_bytes(pairs(0, 1, 2, 3))
     adapter.write_bytes(files["adapter"].read_bytes())
-    common = ("score", pool, "-m", files["base"], *QUICK, "--kv-type", "f32")
+    common = ("score", pool, "-m", files["base"], *QUICK, "--kv-type", "f32", "--flash-attn", "off")
     assert delift(*common, "-o", scored, "--lora", f"{adapter}:0.5").code == 0
     assert delift(*common, "-o", tmp_path / "merged.delift", "-m", files["half"]).code == 0
     assert delift(*common, "-o", tmp_path / "base.delift").code == 0
