@@ -39,7 +39,20 @@ def _delift(version: bool = typer.Option(False, "--version", help="Print the ver
 
 
 def _register() -> None:
-    from .commands import bench, cache, evaluate, explain, inspect, report, score, select, show, verify
+    from .commands import (
+        bench,
+        cache,
+        doctor,
+        evaluate,
+        explain,
+        inspect,
+        models,
+        report,
+        score,
+        select,
+        show,
+        verify,
+    )
 
     app.command("score")(score.score)
     app.command("select")(select.select)
@@ -49,6 +62,8 @@ def _register() -> None:
     app.command("report")(report.report)
     app.command("evaluate")(evaluate.evaluate)
     app.command("bench")(bench.bench)
+    app.command("models")(models.models)
+    app.command("doctor")(doctor.doctor)
     app.command("cache")(cache.cache)
     app.command("verify")(verify.verify)
 

@@ -22,9 +22,11 @@ from ..data.reading import AS_IT_COMES, parse_lines, read_records
 from ..data.record import RecordSet
 from ..errors import InputError
 from ..model.adapter import read_adapters
-from ..model.gguf import ModelFile, locate
+from ..model.gguf import ModelFile
 from ..model.llama import Settings
 from ..model.log import log_file
+from ..model.places import locate
+from ..model.places.on_disk import template_beside
 from ..progress import Progress, Say, Step, counting, silent
 from ..prompt.builtin import load_template
 from ..prompt.template import ChatTemplate
@@ -243,7 +245,11 @@ def open_run(
     context = context or file.context
     if context > file.context:
         say(f"--ctx {context:,} is more than the {file.context:,} tokens that the model was trained on")
-    chat = load_template(template, file.template, file.vocabulary)
+    own = file.template
+    if own is None and template is None and (beside := template_beside(file.path)) is not None:
+        own, where = beside
+        say(f"the model has no chat template; the one beside it is used: {where}")
+    chat = load_template(template, own, file.vocabulary)
     inputs = job.prepare(
         example_records,
         target_records,

@@ -12,8 +12,9 @@ from ..amount import counted
 from ..data.options import Reading
 from ..data.reading import AS_IT_COMES
 from ..display import Facts, Lines
-from ..model.gguf import ModelFile, locate
+from ..model.gguf import ModelFile
 from ..model.llama import Settings
+from ..model.places import locate
 from ..progress import Progress, Say, counting, silent
 from ..prompt.builtin import load_template
 from ..prompt.encoding import encode_examples

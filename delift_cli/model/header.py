@@ -154,18 +154,28 @@ class _Reader:
             raise _DamageError("it ends in its header")
 
 
+def check_magic(path: Path) -> Path:
+    """The path itself, if its file can be read and begins as a GGUF file does; else InputError."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise InputError(f"model {path} cannot be read: {error.strerror}") from None
+    if magic != b"GGUF":
+        raise InputError(f"model {path} is not a GGUF file (it does not begin with 'GGUF')")
+    return path
+
+
 def read_header(path: Path) -> Header:
     """The header of a GGUF file.
 
     Raises:
         InputError: it cannot be read, is no GGUF file, or its header is damaged, with what is wrong.
     """
+    check_magic(path)
     try:
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise InputError(f"model {path} is not a GGUF file (it does not begin with 'GGUF')")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _read(_Reader(data))
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _read(_Reader(data))
     except OSError as error:
         raise InputError(f"model {path} cannot be read: {error.strerror}") from None
     except _DamageError as error:

@@ -11,9 +11,10 @@ from typing import Any
 from ..amount import duration
 from ..data.reading import read_records
 from ..display import Facts, Lines
-from ..model.gguf import ModelFile, locate
+from ..model.gguf import ModelFile
 from ..model.high_level import high_level_loop
 from ..model.llama import Model, Settings
+from ..model.places import locate
 from ..prompt.builtin import load_template
 from .job import choose_engine, expected_tokens, prepare
 from .pairs import cells_needed, common_start, row_scorer

@@ -19,8 +19,9 @@ from ..data.record import RecordSet
 from ..errors import InputError, RunError
 from ..model.adapter import described, found_again
 from ..model.converted import converted
-from ..model.gguf import ModelFile, locate
+from ..model.gguf import ModelFile
 from ..model.llama import MAX_SEQUENCES, Model, Settings, open_models
+from ..model.places import locate
 from ..prompt.encoding import (
     EncodedExamples,
     EncodedTargets,
