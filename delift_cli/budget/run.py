@@ -32,7 +32,9 @@ from ..prompt.builtin import load_template
 from ..prompt.template import ChatTemplate
 from ..scoring import job
 from ..scoring.embeddings import embeddings_of
+from ..scoring.load import Watch
 from ..scoring.pairs import Scoring, Work, lay_out_of
+from ..scoring.tuning import known_rate
 from . import rounds
 from .clock import working_time
 from .result import Expected, Scores
@@ -91,8 +93,9 @@ class Run:
         with job.open_cache(self.path, self.description, self.inputs) as cache, self._log():
             self._say_first(cache)
             rows, already = cache.shape[0], int((cache.rows["done"] == cache.shape[1]).sum())
-            work = Work()
+            work, watch = Work(), self._watch()
             for work in job.execute(self.engine, self.inputs, cache):
+                watch.see(work)
                 speed = f"{work.pairs:,} pairs, {_rates(work.pairs, work.tokens, work.seconds)}"
                 left = work.seconds / work.rows * (rows - already - work.rows) if work.rows else None
                 progress(Step("scoring", already + work.rows, rows, speed, left))
@@ -114,6 +117,10 @@ class Run:
                 text = self.budget.text if self.budget else ""
                 raise InputError(f"--budget {text} is over before the first pair was scored; give it more time")
         return self._scores(work, stopped)
+
+    def _watch(self) -> Watch:
+        known = known_rate(self.identity["sha256"], self.engine.settings, self.engine.weights)
+        return Watch(self.engine.settings, known, self.say)
 
     def _say_first(self, cache: Writing) -> None:
         """What the user should know before it begins."""
@@ -151,10 +158,12 @@ class Run:
                 deadline=deadline,
                 clock=clock,
             )
+            watch = self._watch()
             for part in going.rounds():
                 title, before, todo = f"round {len(cache.rounds)}, {len(part):,} pairs", measuring.work, len(part.todo)
                 begun = time.monotonic()
                 for work in going.score(part):
+                    watch.see(work)
                     rows, seconds = work.rows - before.rows, time.monotonic() - begun
                     speed = _rates(work.pairs - before.pairs, work.tokens - before.tokens, seconds)
                     progress(Step(title, rows, todo, speed, seconds / rows * (todo - rows)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -63,6 +63,10 @@ def score(
     ctx: Annotated[
         int | None, options.model(metavar="TOKENS", min=16, help="Longest pair; default the model's context.")
     ] = None,
+    previous: Annotated[
+        Path | None,
+        options.model(metavar="CACHE", help="Of these records under an earlier state of the model: say what changed."),
+    ] = None,
     budget: Annotated[
         str | None,
         options.how_much(
@@ -101,12 +105,16 @@ def score(
         delift score --examples old.jsonl --targets train.jsonl -o old.delift
         delift score train.jsonl --budget 5%
         delift score train.jsonl --continue --budget +5%
+        delift score train.jsonl --lora tuned.gguf --previous train.delift -o tuned.delift
     """
     from ..budget.run import open_run
+    from ..cache.sparse import open_cache
+    from ..evaluation.moved import moved
     from ..model.llama import Settings
     from ..model.log import log_to
 
     log_to(sys.stderr if verbose else None)
+    earlier = None if previous is None else open_cache(previous)
     run = open_run(
         data or None,
         examples=examples,
@@ -134,7 +142,11 @@ def score(
     with console.bars(quiet=quiet) as progress:
         scores = run.score(progress)
     following = _next_command(run.path, targets, examples is not None)
-    console.show(scores, as_json=as_json, quiet=quiet, also=[("next", following)])
+    also: list[tuple[str, Any]] = [("next", following)]
+    if earlier is not None:
+        change = moved(earlier, scores.cache)
+        also = [*([("moved", change.as_dict())] if as_json else change.lines()), *also]
+    console.show(scores, as_json=as_json, quiet=quiet, also=also)
 
 
 def _next_command(cache: Path, targets: str | None, as_existing: bool) -> str:

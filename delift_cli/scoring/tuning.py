@@ -87,7 +87,7 @@ def tune(
     say: Callable[[str], None],
 ) -> Tuning:
     """The remembered tuning of this model on this machine, or a new one, measured on the given pairs."""
-    key = f"{sha256}|{machine()}|{settings.kv_type}|{settings.resolved_gpu_layers()}"
+    key = _key(sha256, settings)
     found = _remembered(key)
     if found is None:
         with locked(BOOK, waiting=lambda: say("waiting for another delift that measures this machine")):
@@ -100,6 +100,16 @@ def tune(
     if found.promised:
         say(found.line())
     return found
+
+
+def known_rate(sha256: str, settings: Settings, weights: str) -> float:
+    """Tokens/s that these weights of a model were seen to reach on this machine; 0 where none were timed."""
+    found = _remembered(_key(sha256, settings))
+    return found.rates.get(weights, 0.0) if found else 0.0
+
+
+def _key(sha256: str, settings: Settings) -> str:
+    return f"{sha256}|{machine()}|{settings.kv_type}|{settings.resolved_gpu_layers()}"
 
 
 def machine() -> str:
