@@ -98,14 +98,13 @@ def _utilities(cache: Stored) -> npt.NDArray[np.float64]:
 
 def spearman(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
     """Rank correlation, equal values sharing their mean rank."""
-    ranks = [_ranks(values) for values in (first, second)]
+    ranks = _ranks(first), _ranks(second)
     if any(np.ptp(each) == 0 for each in ranks):
         return float("nan")
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    upto = np.cumsum(counts)
-    mean_ranks: npt.NDArray[np.float64] = upto - (counts - 1) / 2
-    return mean_ranks[inverse]
+    means = np.asarray(np.cumsum(counts) - (counts - 1) / 2, np.float64)
+    return np.asarray(means[inverse])

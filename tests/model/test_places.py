@@ -230,7 +230,7 @@ def test_a_model_of_the_hub_is_downloaded_once_and_found_offline(home: Path, tin
             "hf:maker/closed",
             "hf:maker/none",
         )
-        first, which, missing, closed, none = ask(*choices, home=home, HF_ENDPOINT=hub_here.endpoint)
+        which, first, missing, closed, none = ask(*choices, home=home, HF_ENDPOINT=hub_here.endpoint)
         assert Path(first).read_bytes() == data
         assert COMMIT in first
         # it broke off in the middle, and went on from there
