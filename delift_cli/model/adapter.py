@@ -33,11 +33,6 @@ def described(adapters: Sequence[Adapter]) -> dict[str, Any]:
     return {"adapters": listed} if listed else {}
 
 
-def named(model: dict[str, Any]) -> list[tuple[str, float]]:
-    """SHA-256 and scale of each adapter that a manifest's model names."""
-    return [(entry["sha256"], entry["scale"]) for entry in model.get("adapters", {}).values()]
-
-
 def found_again(model: dict[str, Any]) -> tuple[Adapter, ...]:
     """The adapters that a manifest's model names, from where they were.
 

@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from ..budget.partial_block import Partial
 from ..cache.dense import Cache
-from ..cache.manifest import field
+from ..cache.manifest import adapters_of, field
 from ..cache.sparse import SparseCache
 from ..cache.stored import Stored
 from ..data.record import Record, copy_groups
 from ..errors import InputError
-from ..model.adapter import named
 from ..submodular.kernel import Kernel, Transform, Utility, factored_kernel, utility_kernel, utility_range
 from ..submodular.objectives import Objective, make_objective
 
@@ -209,7 +208,7 @@ def check_same_measure(caches: Sequence[Stored]) -> None:
                 raise InputError(
                     f"{first.path} and {cache.path} were not measured alike: {name} differs; score one of them again"
                 )
-        if named(first.manifest["model"]) != named(cache.manifest["model"]):
+        if adapters_of(first.manifest) != adapters_of(cache.manifest):
             raise InputError(
                 f"{first.path} and {cache.path} were not measured alike: the model's LoRA adapters differ; score one "
                 "of them again"
