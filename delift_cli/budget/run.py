@@ -22,6 +22,7 @@ from ..data.reading import AS_IT_COMES, parse_lines, read_records
 from ..data.record import RecordSet
 from ..errors import InputError
 from ..model.adapter import read_adapters
+from ..model.apart import open_checked
 from ..model.gguf import ModelFile
 from ..model.llama import Settings
 from ..model.log import log_file
@@ -249,7 +250,7 @@ def open_run(
 
     example_records = read(source)
     target_records = None if targets is None else read(targets)
-    file = ModelFile(locate(model))
+    file = open_checked(locate(model))
     settings = replace(settings or Settings(), adapters=read_adapters(adapters, file))
     context = context or file.context
     if context > file.context:

@@ -12,7 +12,7 @@ from ..amount import counted
 from ..data.options import Reading
 from ..data.reading import AS_IT_COMES
 from ..display import Facts, Lines
-from ..model.gguf import ModelFile
+from ..model.apart import open_checked
 from ..model.llama import Settings
 from ..model.places import locate
 from ..progress import Progress, Say, counting, silent
@@ -101,7 +101,7 @@ def evaluate(
     members = joined.members[: len(subsets)]
     sizes = list(dict.fromkeys(map(len, members))) if pool is not None else []
     drawn = {size: random_subsets(joined.members[-1], size, random, seed) for size in sizes}
-    file = ModelFile(locate(model))
+    file = open_checked(locate(model))
     sha256 = file.identity()["sha256"]
     chat = load_template(template, file.template, file.vocabulary)
     limit = file.context // (shots + 1) if truncate else None

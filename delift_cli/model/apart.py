@@ -15,6 +15,8 @@ from pathlib import Path
 import llama_cpp
 
 from ..errors import DeliftError, InputError, RunError
+from .gguf import ModelFile, digest_of
+from .header import check_model, read_header
 from .kept import read_book, remember
 from .llama import VERSION, quantize
 from .log import LOG
@@ -40,10 +42,22 @@ def convert_apart(source: Path, destination: Path, weights: str, *, threads: int
         raise RunError(f"llama.cpp could not convert {source} to {weights}: {_ending(code, said)}")
 
 
+def open_checked(path: Path) -> ModelFile:
+    """The model in a file, maybe a stranger's: by our own rules, then seen to load elsewhere, then opened here.
+
+    Raises:
+        InputError: it is no model that can be used, with what is wrong.
+    """
+    check_model(path, read_header(path))
+    digest = digest_of(path)
+    check_loads(path, digest[0])
+    return ModelFile(path, digest=digest)
+
+
 def check_loads(path: Path, sha256: str) -> None:
     """See in a process of its own whether llama.cpp survives this file; once for each file and version.
 
-    The header passed our own rules before; this is for what they do not know. Weights are not read.
+    The header passed our own rules before; this is for what they do not know. Weights are read only where it must be.
 
     Raises:
         InputError: llama.cpp refuses the file, or ended the process over it, with its last words.
@@ -52,7 +66,9 @@ def check_loads(path: Path, sha256: str) -> None:
     if read_book(BOOK).get(key) is True:
         return
     try:
-        code, said = _run("look", LOOK_SECONDS, path)
+        code, said = _run("look", LOOK_SECONDS, path, "sizes")
+        if code != 0:  # some models cannot be sized without being read
+            code, said = _run("look", LOOK_SECONDS, path, "whole")
     except subprocess.TimeoutExpired:
         raise InputError(f"model {path}: llama.cpp does not come back from loading it; it is damaged") from None
     if code == _REFUSED:
@@ -86,13 +102,11 @@ def _ending(code: int, said: str) -> str:
     return f"{ended}: {said}" if said else ended
 
 
-def _look(path: str) -> None:
-    from .gguf import ModelFile
-
+def _look(path: str, how: str) -> None:
     file = ModelFile(Path(path))
     parameters = llama_cpp.llama_model_default_params()
     parameters.n_gpu_layers = 0
-    if hasattr(parameters, "no_alloc"):  # llama.cpp sizes everything and reads nothing
+    if how == "sizes" and hasattr(parameters, "no_alloc"):  # llama.cpp sizes everything and reads nothing
         parameters.no_alloc, parameters.load_mode = True, 0
     model = llama_cpp.llama_model_load_from_file(os.fsencode(file.path), parameters)
     if not model:

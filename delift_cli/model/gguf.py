@@ -44,6 +44,17 @@ def _parts(path: Path) -> list[Path]:
     return parts
 
 
+def digest_of(path: Path) -> tuple[str, int]:
+    """SHA-256 in hexadecimal and number of a model's bytes, of all its files in turn."""
+    digest, size = hashlib.sha256(), 0
+    for part in _parts(path):
+        with part.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+                size += len(chunk)
+    return digest.hexdigest(), size
+
+
 class Vocabulary:
     """Tokenizes as llama.cpp does. Holds only the vocabulary, not the weights."""
 
@@ -107,8 +118,9 @@ class ModelFile:
         InputError: llama.cpp cannot read it, or it is not a model that predicts each token from those before it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, digest: tuple[str, int] | None = None) -> None:
         self.path = path
+        self._digest = digest
         self.parts = _parts(path)
         self.header = read_header(path)
         check_model(path, self.header)
@@ -166,17 +178,12 @@ class ModelFile:
 
     def identity(self) -> dict[str, Any]:
         """What makes this model this model: SHA-256 of its bytes, architecture, quantization."""
-        digest = hashlib.sha256()
-        size = 0
-        for part in self.parts:
-            with part.open("rb") as file:
-                while chunk := file.read(1 << 22):
-                    digest.update(chunk)
-                    size += len(chunk)
+        sha256, size = self._digest or digest_of(self.path)
+        self._digest = sha256, size
         return {
             "file": self.path.name,
             "name": self.metadata("general.name") or self.path.stem,
-            "sha256": digest.hexdigest(),
+            "sha256": sha256,
             "bytes": size,
             "architecture": self.architecture,
             "quantization": self.quantization(),

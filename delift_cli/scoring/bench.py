@@ -11,7 +11,7 @@ from typing import Any
 from ..amount import duration
 from ..data.reading import read_records
 from ..display import Facts, Lines
-from ..model.gguf import ModelFile
+from ..model.apart import open_checked
 from ..model.high_level import high_level_loop
 from ..model.llama import Model, Settings
 from ..model.places import locate
@@ -80,7 +80,7 @@ def measure(
 ) -> Benchmark:
     """Raw rate, our rate and its parts, the plain loop's rate, and what all pairs of `data` would take."""
     records = read_records(data)
-    file = ModelFile(locate(model))
+    file = open_checked(locate(model))
     inputs = prepare(
         records,
         None,

@@ -18,6 +18,7 @@ from ..cache.stored import Stored
 from ..data.record import RecordSet
 from ..errors import InputError, RunError
 from ..model.adapter import described, found_again
+from ..model.apart import open_checked
 from ..model.converted import converted
 from ..model.gguf import ModelFile
 from ..model.llama import MAX_SEQUENCES, Model, Settings, open_models
@@ -193,7 +194,7 @@ def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> 
     Raises:
         InputError: it is another model.
     """
-    file, manifest = ModelFile(locate(model)), cache.manifest
+    file, manifest = open_checked(locate(model)), cache.manifest
     sha256, wanted = file.identity()["sha256"], manifest["model"]
     if sha256 != wanted["sha256"]:
         raise InputError(

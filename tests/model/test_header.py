@@ -15,6 +15,7 @@ import pytest
 
 from delift_cli.errors import InputError
 from delift_cli.model import apart
+from delift_cli.model.apart import check_loads
 from delift_cli.model.gguf import ModelFile
 from delift_cli.model.header import check_model, read_header
 
@@ -99,9 +100,9 @@ class TestApart:
         self, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = tiny_model()
-        apart.check_loads(path, "a" * 64)
+        check_loads(path, "a" * 64)
         monkeypatch.setattr(apart, "_run", lambda *_: pytest.fail("looked at twice"))
-        apart.check_loads(path, "a" * 64)
+        check_loads(path, "a" * 64)
 
     def test_what_ends_the_process_is_refused(
         self, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
@@ -115,13 +116,13 @@ class TestApart:
             ),
         )
         with pytest.raises(InputError, match=r"llama\.cpp ends over it \(SIGABRT: GGML_ASSERT\(x\) failed\)"):
-            apart.check_loads(ending, "b" * 64)
+            check_loads(ending, "b" * 64)
 
     def test_what_llama_cpp_refuses_is_refused_in_its_words(self, tmp_path: Path) -> None:
         path = g.write_model(tmp_path / "short.gguf")
         os.truncate(path, path.stat().st_size - 1000)
         with pytest.raises(InputError, match=r"short\.gguf.*not within the file bounds"):
-            apart.check_loads(path, "c" * 64)
+            check_loads(path, "c" * 64)
 
 
 REAL_RUN = subprocess.run
