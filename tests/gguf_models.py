@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -339,6 +340,7 @@ def write_model(
     dtype: str = "f32",
     metadata: Mapping[str, str | bool | int | float] | None = None,
     split: int = 1,
+    delta: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write a tiny model and return the path that llama.cpp loads.
 
@@ -350,6 +352,7 @@ def write_model(
         both for spm.
     dtype: of the matrices: f32, f16, bf16 or q8_0 (n_embd a multiple of 32).
     metadata: further keys, or other values for those written here.
+    delta: what is added to the matrices of these names, such as `Lora.delta`.
     split: the number of files; more than one gives `stem-00001-of-0000N.gguf` and so on;
         the first is returned.
     """
@@ -391,6 +394,8 @@ def write_model(
         writer.add_key_value(key, value, kinds[type(value)])
 
     weights = _weights(n_vocab, n_layer, n_embd, n_head, n_ff, seed)
+    for name, change in (delta or {}).items():
+        weights[name] = (weights[name] + change).astype(np.float32)
     if split > 1:
         writer.split_max_tensors = -(-len(weights) // split)
     for name, matrix in weights.items():
@@ -401,3 +406,43 @@ def write_model(
     writer.write_tensors_to_file()
     writer.close()
     return writer.format_shard_names(path)[0] if split > 1 else path
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank changes of some matrices: a [rank, in] and b [out, rank] by the matrix's name."""
+
+    factors: dict[str, tuple[np.ndarray, np.ndarray]]
+    alpha: float
+
+    def delta(self, scale: float = 1.0) -> dict[str, np.ndarray]:
+        """What the adapter adds to each matrix, float32 [out, in]."""
+        return {name: scale * self.alpha / len(a) * (b @ a) for name, (a, b) in self.factors.items()}
+
+
+def lora(*, n_layer: int = 2, n_embd: int = 64, rank: int = 4, seed: int = 0, size: float = 0.3) -> Lora:
+    """A random adapter of the query and down matrices of a tiny model."""
+    rng = np.random.default_rng(seed)
+    shapes = {"attn_q": (n_embd, n_embd), "ffn_down": (n_embd, 2 * n_embd)}
+    factors = {}
+    for layer in range(n_layer):
+        for name, (rows, columns) in shapes.items():
+            a, b = (rng.normal(0.0, size, shape).astype(np.float32) for shape in ((rank, columns), (rows, rank)))
+            factors[f"blk.{layer}.{name}.weight"] = a, b
+    return Lora(factors, alpha=2.0 * rank)
+
+
+def write_adapter(path: Path, adapter: Lora, *, architecture: str = "llama", kind: str = "lora") -> Path:
+    """Write an adapter as llama.cpp's convert_lora_to_gguf.py does."""
+    writer = gguf.GGUFWriter(None, architecture)
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, kind)
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, adapter.alpha)
+    for name, (a, b) in adapter.factors.items():
+        writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a))
+        writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(b))
+    writer.write_header_to_file(path)
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

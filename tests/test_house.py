@@ -14,7 +14,7 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("cli",),
     ("commands",),
     ("__init__",),
-    ("report",),
+    ("report", "doctor"),
     ("selection", "evaluation"),
     ("budget",),
     ("scoring",),

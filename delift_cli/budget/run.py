@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,15 +22,21 @@ from ..data.options import Reading
 from ..data.reading import AS_IT_COMES, parse_lines, read_records
 from ..data.record import RecordSet
 from ..errors import InputError
-from ..model.gguf import ModelFile, locate
+from ..model.adapter import read_adapters
+from ..model.apart import open_checked
+from ..model.gguf import ModelFile
 from ..model.llama import Settings
 from ..model.log import log_file
+from ..model.places import locate
 from ..progress import Progress, Say, Step, counting, silent
-from ..prompt.builtin import load_template, parse_arguments
+from ..prompt.builtin import parse_arguments
+from ..prompt.chosen import chat_template
 from ..prompt.template import ChatTemplate
 from ..scoring import job
 from ..scoring.embeddings import Embeddings, embed_texts, embeddings_of
+from ..scoring.load import Watch
 from ..scoring.pairs import Scoring, Work, lay_out_of
+from ..scoring.tuning import known_rate
 from . import rounds
 from .anchors import anchored, parse_anchors
 from .clock import stops
@@ -97,8 +103,9 @@ class Run:
         with job.open_cache(self.path, self.description, self.inputs) as cache, self._log():
             self._say_first(cache)
             rows, already = cache.shape[0], int((cache.rows["done"] == cache.shape[1]).sum())
-            work = Work()
+            work, watch = Work(), self._watch()
             for work in job.execute(self.engine, self.inputs, cache):
+                watch.see(work)
                 speed = f"{work.pairs:,} pairs, {_rates(work.pairs, work.tokens, work.seconds)}"
                 left = work.seconds / work.rows * (rows - already - work.rows) if work.rows else None
                 progress(Step("scoring", already + work.rows, rows, speed, left))
@@ -120,6 +127,10 @@ class Run:
                 text = self.budget.text if self.budget else ""
                 raise InputError(f"--budget {text} is over before the first pair was scored; give it more time")
         return self._scores(work, stopped)
+
+    def _watch(self) -> Watch:
+        known = known_rate(self.identity["sha256"], self.engine.settings, self.engine.weights)
+        return Watch(self.engine.settings, known, self.say)
 
     def _say_first(self, cache: Writing) -> None:
         """What the user should know before it begins."""
@@ -158,10 +169,12 @@ class Run:
                 deadline=deadline,
                 stopped_seconds=stopped_seconds,
             )
+            watch = self._watch()
             for part in going.rounds():
                 title, before, todo = f"round {len(cache.rounds)}, {len(part):,} pairs", measuring.work, len(part.todo)
                 begun = time.monotonic()
                 for work in going.score(part):
+                    watch.see(work)
                     rows, seconds = work.rows - before.rows, time.monotonic() - begun
                     speed = _rates(work.pairs - before.pairs, work.tokens - before.tokens, seconds)
                     progress(Step(title, rows, todo, speed, seconds / rows * (todo - rows)))
@@ -207,6 +220,7 @@ def open_run(
     truncate: bool = False,
     weights: str = "auto",
     settings: Settings | None = None,
+    adapters: Sequence[str] = (),
     batch: int | None = None,
     keep_log: bool = True,
     only_forecast: bool = False,
@@ -224,6 +238,7 @@ def open_run(
         anchors: the pool against so many of its own records that stand for all (200, 5%, or a file of ids).
         context: longest pair in tokens; default the model's. truncate: cut prompts so that everything fits.
         weights, settings, batch: how to run the model; see `job.choose_engine`.
+        adapters: LoRA adapters for it, as `adapter.gguf` or `adapter.gguf:0.5`; see `model.adapter`.
         keep_log: llama.cpp's own log goes into the cache.
         only_forecast: the run is not to be begun; of very many records only some are looked at.
         say: takes one line on what is going on.
@@ -269,18 +284,13 @@ def open_run(
             say(
                 f"figures from {FORECAST_FROM:,} records at most of {sample_of[0]:,} examples, {sample_of[1]:,} targets"
             )
-    file = ModelFile(locate(model))
+    file = open_checked(locate(model))
+    settings = replace(settings or Settings(), adapters=read_adapters(adapters, file))
     context = context or file.context
     if context > file.context:
         say(f"--ctx {context:,} is more than the {file.context:,} tokens that the model was trained on")
-    chat = load_template(
-        template,
-        file.template,
-        file.vocabulary,
-        arguments=parse_arguments(template_arguments),
-        as_trained=as_trained,
-        say=say,
-    )
+    arguments = parse_arguments(template_arguments)
+    chat = chat_template(file, template, arguments=arguments, as_trained=as_trained, say=say)
     inputs = job.prepare(
         example_records,
         target_records,
@@ -297,7 +307,7 @@ def open_run(
         file,
         identity["sha256"],
         weights,
-        settings or Settings(),
+        settings,
         batch=batch,
         inputs=inputs,
         cache=path,

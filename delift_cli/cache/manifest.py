@@ -266,3 +266,8 @@ def field(manifest: Any, name: str) -> Any:
     for part in name.split("."):
         manifest = manifest.get(part) if isinstance(manifest, dict) else None
     return manifest
+
+
+def adapters_of(manifest: dict[str, Any]) -> list[tuple[str, float]]:
+    """SHA-256 and scale of each LoRA adapter that the model was scored with."""
+    return [(entry["sha256"], entry["scale"]) for entry in manifest["model"].get("adapters", {}).values()]

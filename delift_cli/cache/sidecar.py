@@ -15,6 +15,7 @@ import numpy.typing as npt
 import orjson
 
 from .files import Content, create_file, is_folder, read_file
+from .manifest import adapters_of
 from .stored import Stored
 
 GAINS, BASELINES = "gains", "baselines"  # folders
@@ -32,6 +33,8 @@ def kept_file(cache: Stored, role: str, what: str) -> Path:
         manifest["template"],
         manifest["settings"],
     ]
+    if adapters := adapters_of(manifest):
+        depends.append(adapters)
     digest = hashlib.sha256(orjson.dumps(depends, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return cache.path / BASELINES / f"{digest[:24]}.bin"
 

@@ -21,13 +21,15 @@ def cache(
         delift cache
         delift cache --clear
     """
-    from ..model.converted import cache_directory, clear_cache, kept_models
+    from ..model.converted import clear_cache, kept_models, unfinished
+    from ..model.kept import cache_directory
 
     kept = [{"file": path.name, "bytes": path.stat().st_size} for path in kept_models()]
+    left = [{"file": path.name, "bytes": path.stat().st_size} for path in unfinished()]
     if clear:
         clear_cache()
     if as_json:
-        result = {"directory": str(cache_directory()), "models": kept, "cleared": clear}
+        result = {"directory": str(cache_directory()), "models": kept, "unfinished": left, "cleared": clear}
         console.write_json(result)
         return
     total = sum(int(str(entry["bytes"])) for entry in kept)
@@ -35,6 +37,7 @@ def cache(
         [
             ("directory", str(cache_directory())),
             *((f"{int(str(entry['bytes'])) / 1e6:,.0f} MB", str(entry["file"])) for entry in kept),
+            *((f"{int(str(entry['bytes'])) / 1e6:,.0f} MB", f"{entry['file']} (unfinished)") for entry in left),
             ("removed" if clear else "in all", f"{len(kept)} models, {total / 1e6:,.0f} MB"),
         ],
         console=console.stdout(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -59,9 +59,17 @@ def score(
     template: TemplateChoice = None,
     template_arg: TemplateArguments = None,
     as_trained: AsTrained = False,
+    lora: Annotated[
+        list[str] | None,
+        options.model(metavar="GGUF[:SCALE]", help="A LoRA adapter of the model, converted to GGUF. Repeatable."),
+    ] = None,
     weights: WeightsChoice = "auto",
     ctx: Annotated[
         int | None, options.model(metavar="TOKENS", min=16, help="Longest pair; default the model's context.")
+    ] = None,
+    previous: Annotated[
+        Path | None,
+        options.model(metavar="CACHE", help="Of these records under an earlier state of the model: say what changed."),
     ] = None,
     budget: Annotated[
         str | None,
@@ -109,12 +117,16 @@ def score(
         delift score train.jsonl --budget 5%
         delift score train.jsonl --continue --budget +5%
         delift score train.jsonl --anchors 200
+        delift score train.jsonl --lora tuned.gguf --previous train.delift -o tuned.delift
     """
     from ..budget.run import open_run
+    from ..cache.sparse import open_cache
+    from ..evaluation.moved import moved
     from ..model.llama import Settings
     from ..model.log import log_to
 
     log_to(sys.stderr if verbose else None)
+    earlier = None if previous is None else open_cache(previous)
     run = open_run(
         data or None,
         examples=examples,
@@ -134,6 +146,7 @@ def score(
         truncate=truncate,
         weights=weights,
         settings=Settings(gpu_layers, threads, kv_type=kv_type, flash_attention=flash_attn, split_model=split_model),
+        adapters=lora or (),
         batch=batch,
         keep_log=not verbose,
         only_forecast=dry_run,
@@ -145,7 +158,11 @@ def score(
     with console.bars(quiet=quiet) as progress:
         scores = run.score(progress)
     following = _next_command(run.path, targets, examples is not None)
-    console.show(scores, as_json=as_json, quiet=quiet, also=[("next", following)])
+    also: list[tuple[str, Any]] = [("next", following)]
+    if earlier is not None:
+        change = moved(earlier, scores.cache)
+        also = [*([("moved", change.as_dict())] if as_json else change.lines()), *also]
+    console.show(scores, as_json=as_json, quiet=quiet, also=also)
 
 
 def _next_command(cache: Path, targets: str | None, as_existing: bool) -> str:

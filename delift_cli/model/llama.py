@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import _ggml
 
-from ..errors import RunError
+from ..errors import InputError, RunError
+from .adapter import Adapter
 from .gguf import ModelFile, load
 from .log import LOG
+from .processor import usable_threads
 
 KV_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8, "q5_1": 7, "q5_0": 6, "q4_1": 3, "q4_0": 2}
 _KV_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "q8_0": 1.07, "q5_1": 0.75, "q5_0": 0.69, "q4_1": 0.63, "q4_0": 0.57}
@@ -37,11 +38,12 @@ class Settings:
 
     Attributes:
         gpu_layers: layers to offload; None for all where this build can offload, otherwise none.
-        threads: CPU threads; None for all cores that this process may use.
+        threads: CPU threads; None for all physical cores that this process may use (see `processor`).
         batch: tokens in one `llama_decode` call.
         kv_type: storage of the KV cache, a key of `KV_TYPES`.
         flash_attention: auto (where the device supports it), on or off.
         split_model: spread one model over all GPUs, for one that does not fit a single GPU.
+        adapters: LoRA adapters that count in every context, each with its scale.
         states: None where sequences share the cells of what they have in common; a number for sequences that are
             copied whole, and then how many stand beside each other behind the same prefix.
     """
@@ -52,6 +54,7 @@ class Settings:
     kv_type: str = "f16"
     flash_attention: str = "auto"
     split_model: bool = False
+    adapters: tuple[Adapter, ...] = ()
     states: int | None = None
 
     @property
@@ -67,9 +70,7 @@ class Settings:
     def resolved_threads(self) -> int:
         if self.threads is not None:
             return self.threads
-        if sys.platform == "linux":
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return usable_threads()
 
 
 def gpus() -> list[str]:
@@ -101,6 +102,28 @@ class _Weights:
             parameters.main_gpu = device
         self.pointer = load(file.path, parameters)
         self.users = 0
+        try:  # freed with the model
+            self.adapters = [(self._adapter(adapter), adapter.scale) for adapter in settings.adapters]
+        except BaseException:
+            llama_cpp.llama_model_free(self.pointer)
+            raise
+
+    def _adapter(self, adapter: Adapter) -> Any:
+        LOG.forget()
+        pointer = llama_cpp.llama_adapter_lora_init(self.pointer, os.fsencode(adapter.path))
+        if not pointer:
+            raise InputError(f"adapter {adapter.path} does not fit the model: {LOG.cause()}")
+        return pointer
+
+    def adapt(self, context: Any) -> None:
+        """Let a context run with the adapters."""
+        count = len(self.adapters)
+        pointers = (llama_cpp.llama_adapter_lora_p_ctypes * count)(
+            *(ctypes.cast(pointer, llama_cpp.llama_adapter_lora_p_ctypes) for pointer, _ in self.adapters)
+        )
+        scales = (ctypes.c_float * count)(*(scale for _, scale in self.adapters))
+        if count and llama_cpp.llama_set_adapters_lora(context, pointers, count, scales) != 0:
+            raise RunError(f"llama.cpp cannot run with the adapters: {LOG.cause()}")
 
     def release(self) -> None:
         self.users -= 1
@@ -168,13 +191,14 @@ class Model:
         parameters.no_perf = True
         if self._embeddings:  # of every token: llama.cpp's own pooling forgets what an earlier batch held
             parameters.embeddings, parameters.pooling_type = True, llama_cpp.LLAMA_POOLING_TYPE_NONE
-        LOG.errors.clear()
+        LOG.forget()
         context = llama_cpp.llama_init_from_model(self._weights.pointer, parameters)
         if not context:
             raise RunError(
                 f"llama.cpp cannot make a context of {parameters.n_ctx:,} tokens: {LOG.cause()}; "
                 "try a smaller --ctx or --batch, fewer --gpu-layers or another --kv-type"
             )
+        self._weights.adapt(context)
         return context
 
     def close(self) -> None:
@@ -274,7 +298,7 @@ class Model:
         return np.ctypeslib.as_array(states, shape=(len(tokens), width))
 
     def _run(self, batch: Any) -> None:
-        LOG.errors.clear()
+        LOG.forget()
         code = llama_cpp.llama_decode(self._context, batch)
         if code != 0:
             reason = "the KV cache is full" if code == 1 else LOG.cause()
@@ -357,7 +381,7 @@ def quantize(source: Path, destination: Path, weights: str, *, threads: int) -> 
     parameters.ftype = getattr(llama_cpp, name)
     parameters.allow_requantize = True
     parameters.nthread = threads
-    LOG.errors.clear()
+    LOG.forget()
     code = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(destination), ctypes.byref(parameters))
     if code != 0:
         raise RunError(f"llama.cpp could not convert {source} to {weights}: {LOG.cause()}")

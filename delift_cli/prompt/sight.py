@@ -10,8 +10,9 @@ from itertools import groupby
 from ..amount import counted
 from ..data.record import Record
 from ..errors import InputError
-from ..model.gguf import ModelFile, locate
-from .builtin import load_template
+from ..model.apart import open_checked
+from ..model.places import locate
+from .chosen import chat_template
 from .template import ChatTemplate
 from .view import Piece, View
 
@@ -72,9 +73,8 @@ def sight_of(model: str | None, template: str | None) -> Sight:
     Raises:
         InputError: there is no such model or template, or it cannot be used.
     """
-    file = ModelFile(locate(model))
-    chat = load_template(template, file.template, file.vocabulary)
-    return Sight(chat, file.context, file.path.name)
+    file = open_checked(locate(model))
+    return Sight(chat_template(file, template), file.context, file.path.name)
 
 
 def _is_scored(piece: Piece) -> bool:

@@ -11,10 +11,11 @@ from typing import Any
 from ..amount import duration
 from ..data.reading import read_records
 from ..display import Facts, Lines
-from ..model.gguf import ModelFile, locate
+from ..model.apart import open_checked
 from ..model.high_level import high_level_loop
 from ..model.llama import Model, Settings
-from ..prompt.builtin import load_template
+from ..model.places import locate
+from ..prompt.chosen import chat_template
 from .job import choose_engine, expected_tokens, prepare
 from .pairs import cells_needed, common_start, row_scorer
 from .throughput import raw_rate, some_pairs
@@ -79,11 +80,11 @@ def measure(
 ) -> Benchmark:
     """Raw rate, our rate and its parts, the plain loop's rate, and what all pairs of `data` would take."""
     records = read_records(data)
-    file = ModelFile(locate(model))
+    file = open_checked(locate(model))
     inputs = prepare(
         records,
         None,
-        load_template(None, file.template, file.vocabulary),
+        chat_template(file),
         context=file.context,
         truncate=False,
         skip_invalid=False,

@@ -17,9 +17,12 @@ from ..cache.sparse import SparseWriter, open_sparse_for_scoring
 from ..cache.stored import Stored
 from ..data.record import RecordSet
 from ..errors import InputError, RunError
+from ..model.adapter import described, found_again
+from ..model.apart import open_checked
 from ..model.converted import converted
-from ..model.gguf import ModelFile, locate
+from ..model.gguf import ModelFile
 from ..model.llama import MAX_SEQUENCES, Model, Settings, open_models
+from ..model.places import locate
 from ..prompt.encoding import (
     EncodedExamples,
     EncodedTargets,
@@ -170,13 +173,8 @@ def choose_engine(
             settings = checked(file, sha256, settings, *pairs, fixed=begun is not None, say=say)
         tuning = tune(file, sha256, settings, *pairs, say=say)
         weights, deviation = tuning.weights, tuning.deviation
-        settings = replace(
-            settings,
-            batch=batch or tuning.batch,
-            threads=settings.threads or tuning.threads,
-            flash_attention=tuning.flash_attention if settings.flash_attention == "auto" else settings.flash_attention,
-        )
-    run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
+        settings = replace(settings, batch=batch or tuning.batch)
+    run_file = converted(file, sha256, weights, threads=settings.resolved_threads(), say=say)
     settings = checked(run_file, sha256, settings, *pairs, fixed=begun is not None, say=say)
     return Engine(run_file, weights, deviation, settings)
 
@@ -199,7 +197,7 @@ def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> 
     Raises:
         InputError: it is another model.
     """
-    file, manifest = ModelFile(locate(model)), cache.manifest
+    file, manifest = open_checked(locate(model)), cache.manifest
     sha256, wanted = file.identity()["sha256"], manifest["model"]
     if sha256 != wanted["sha256"]:
         raise InputError(
@@ -211,6 +209,7 @@ def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> 
         batch=manifest["run"]["batch"],
         kv_type=manifest["settings"]["kv_type"],
         flash_attention=manifest["settings"]["flash_attention"],
+        adapters=found_again(wanted),
         states=_way(manifest, file),
     )
     weights = manifest["weights"]["type"]
@@ -239,7 +238,7 @@ def describe(
     """The part of a cache's manifest that its numbers depend on."""
     first = {} if response_tokens is None else {"max_response_tokens": response_tokens}
     return {
-        "model": identity,
+        "model": {**identity, **described(engine.settings.adapters)},
         "weights": {"type": engine.weights, "deviation": engine.deviation},
         "run": {"batch": engine.settings.batch, "states": engine.settings.states},
         "template": {

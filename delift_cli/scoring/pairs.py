@@ -24,7 +24,10 @@ from .row_scorer import LayOut, Layout, RowScorer
 from .shared_cells import SharedCells
 from .whole_states import LayOutRows, WholeStates
 
-PROBE_TOKENS = 1024  # what a probe evaluates: enough to time, little enough to wait for
+PROBE_TOKENS = 512  # what a run of a probe evaluates: enough to time, little enough to wait for
+PROBE_EXAMPLES = 64  # of which the shortest stands before them
+PROBE_RUNS = 3
+PROBE_SECONDS = 2.0  # after which no further run begins
 KEPT_LAYOUTS = 4  # one for each system message in turn; pools rarely mix more
 _NO_SYSTEM = 0
 BASE_CHUNK = 256  # targets measured together without an example; fixed, so that a resumed run agrees
@@ -266,23 +269,31 @@ class Scoring:
 class Probe:
     """A few batches of real pairs, to see how fast and how exact a way of running the model is.
 
-    The first targets, up to `PROBE_TOKENS` tokens of them, stand behind the first example.
+    The first targets, up to `PROBE_TOKENS` tokens of them, stand behind the shortest of the first examples.
     """
 
     def __init__(self, model: Model, examples: EncodedExamples, targets: TargetTokens) -> None:
         self._scorer = row_scorer(model, threading.Event())
-        self._prefix = examples.prefixes[0]
+        first = examples.prefixes[:PROBE_EXAMPLES]
+        example = min(range(len(first)), key=lambda at: len(first[at]))
+        self._prefix = examples.prefixes[example]
         self._layout: Layout
-        self._layout, _ = targets.first(examples.systems[0], PROBE_TOKENS, self._scorer.lay_out)
+        self._layout, _ = targets.first(examples.systems[example], PROBE_TOKENS, self._scorer.lay_out)
 
-    def time(self) -> tuple[float, Measures]:
-        """Tokens/s of the better of two runs, behind one that warms up, and what was measured."""
-        best = 0.0
-        self._scorer.row(self._prefix, self._layout)
-        for _ in range(2):
+    def time(self, seconds: float = PROBE_SECONDS) -> tuple[float, Measures]:
+        """Tokens/s of the best of a few runs, and what was measured; no run begins after `seconds`.
+
+        The first one warms up, and counts where it alone takes longer than that.
+        """
+        best, begun = 0.0, time.perf_counter()
+        for run in range(PROBE_RUNS):
             tokens, started = self._scorer.tokens, time.perf_counter()
             measured = self._scorer.row(self._prefix, self._layout)
-            best = max(best, (self._scorer.tokens - tokens) / (time.perf_counter() - started))
+            ended = time.perf_counter()
+            rate = (self._scorer.tokens - tokens) / (ended - started)
+            best = rate if run <= 1 else max(best, rate)
+            if ended - begun > seconds:
+                break
         return best, measured
 
 

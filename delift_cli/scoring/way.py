@@ -16,8 +16,8 @@ from typing import Any
 import orjson
 
 from ..errors import InputError
-from ..model.converted import cache_directory
 from ..model.gguf import ModelFile
+from ..model.kept import cache_directory
 from ..model.llama import VERSION, Settings
 from ..prompt.encoding import EncodedExamples
 from .pairs import TargetTokens

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..budget.anchors import weights_of
 from ..budget.partial_block import Partial
 from ..cache.dense import Cache
-from ..cache.manifest import field
+from ..cache.manifest import adapters_of, field
 from ..cache.sparse import SparseCache
 from ..cache.stored import Stored
 from ..data.record import Record, copy_groups
@@ -213,6 +213,11 @@ def check_same_measure(caches: Sequence[Stored]) -> None:
                 raise InputError(
                     f"{first.path} and {cache.path} were not measured alike: {name} differs; score one of them again"
                 )
+        if adapters_of(first.manifest) != adapters_of(cache.manifest):
+            raise InputError(
+                f"{first.path} and {cache.path} were not measured alike: the model's LoRA adapters differ; score one "
+                "of them again"
+            )
 
 
 def default_objective(pool: bool, target: bool, existing: bool, *, anchors: bool = False) -> str:

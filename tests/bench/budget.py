@@ -193,8 +193,9 @@ def similarities(prompts: list[str], responses: list[str]) -> np.ndarray:
 def embed(prompts: list[str], responses: list[str]) -> np.ndarray:
     """Embeddings of the records by the small default model: the only thing here that runs a model."""
     from delift_cli.data.reading import read_records
-    from delift_cli.model.gguf import ModelFile, locate
+    from delift_cli.model.gguf import ModelFile
     from delift_cli.model.llama import Settings
+    from delift_cli.model.places import locate
     from delift_cli.prompt.builtin import load_template
     from delift_cli.prompt.encoding import encode_examples
     from delift_cli.scoring.embeddings import embed_texts

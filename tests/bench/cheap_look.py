@@ -28,9 +28,10 @@ from delift_cli.cache.dense import Cache
 from delift_cli.data.reading import read_records
 from delift_cli.data.record import RecordSet
 from delift_cli.model.converted import converted
-from delift_cli.model.gguf import ModelFile, locate
+from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import Model, Settings
 from delift_cli.model.logprob import token_logprobs
+from delift_cli.model.places import locate
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import encode_examples, encode_targets
 from delift_cli.scoring.embeddings import embed

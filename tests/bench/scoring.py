@@ -33,8 +33,9 @@ import numpy as np
 from delift_cli.data.reading import read_records
 from delift_cli.data.record import Message, Record, RecordSet
 from delift_cli.model import high_level
-from delift_cli.model.gguf import ModelFile, locate
+from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import Model, Settings, quantize
+from delift_cli.model.places import locate
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import EncodedExamples
 from delift_cli.prompt.trie import Sequences, build_trie

@@ -29,8 +29,9 @@ from delift_cli.data import ngrams
 from delift_cli.data.reading import parse_records
 from delift_cli.data.record import Message, RecordSet
 from delift_cli.model.converted import converted
-from delift_cli.model.gguf import ModelFile, locate
+from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import Model, Settings
+from delift_cli.model.places import locate
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import EncodedExamples, encode_examples, encode_targets
 from delift_cli.scoring import pairs as scoring

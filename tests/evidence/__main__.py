@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from delift_cli.errors import InputError, RunError
-from delift_cli.model.gguf import locate
+from delift_cli.model.places import locate
 from tests.evidence import evaluated, pools, runs, scored
 from tests.evidence.report import write_report
 from tests.evidence.runs import Run

@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from delift_cli.errors import DeliftError, InputError, RunError
-from delift_cli.model import gguf, llama
-from delift_cli.model.gguf import ModelFile, locate
+from delift_cli.model import llama, places
+from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import Model, Settings, quantize
 from delift_cli.model.log import log_to
+from delift_cli.model.places import locate
 
 TinyModel = Callable[..., Path]
 
@@ -37,7 +38,7 @@ def refused(*arguments: object, call: Callable[..., object] = ModelFile, error: 
 
 @pytest.fixture(autouse=True)
 def _no_model_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(gguf.MODEL_VARIABLE, raising=False)
+    monkeypatch.delenv(places.MODEL_VARIABLE, raising=False)
 
 
 def test_locate_a_path(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,14 +57,14 @@ def test_the_environment_names_the_model_unless_the_command_does(
     tiny_model: TinyModel, smollm2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bpe, spm = tiny_model("bpe"), tiny_model("spm")
-    monkeypatch.setenv(gguf.MODEL_VARIABLE, str(bpe))
+    monkeypatch.setenv(places.MODEL_VARIABLE, str(bpe))
     assert locate(None) == bpe
     assert locate("") == bpe
     assert locate(str(spm)) == spm
     assert locate("smollm2") == smollm2
-    monkeypatch.setenv(gguf.MODEL_VARIABLE, "smollm2")
+    monkeypatch.setenv(places.MODEL_VARIABLE, "smollm2")
     assert locate(None) == smollm2
-    monkeypatch.setenv(gguf.MODEL_VARIABLE, "/nowhere/at-all.gguf")
+    monkeypatch.setenv(places.MODEL_VARIABLE, "/nowhere/at-all.gguf")
     assert "/nowhere/at-all.gguf" in refused(None, call=locate)
 
 
@@ -82,7 +83,7 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     short.write_bytes(b"GG")
     empty.touch()
     assert "no such file" in refused(str(missing), call=locate)
-    assert "is a directory" in refused(str(tmp_path), call=locate)
+    assert "is a directory without a GGUF file" in refused(str(tmp_path / "empty"), call=locate)
     for path in (text, short, empty):
         message = refused(str(path), call=locate)
         assert str(path) in message
@@ -170,7 +171,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from delift_cli.errors import DeliftError
-from delift_cli.model.gguf import ModelFile, locate
+from delift_cli.model.gguf import ModelFile
+from delift_cli.model.places import locate
 from delift_cli.model.llama import Model, Settings
 
 whole, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[1] + ".gguf")
@@ -243,15 +245,20 @@ def test_llama_cpp_says_nothing_to_the_terminal(
     assert captured.err == ""
 
 
-def test_llama_cpps_log_goes_where_it_is_sent(tiny_model: TinyModel, capfd: pytest.CaptureFixture[str]) -> None:
-    log = io.StringIO()
+def test_llama_cpps_log_goes_where_it_is_sent(
+    tiny_model: TinyModel, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "log"
+    log = path.open("w")
     log_to(log)
     ModelFile(tiny_model())
-    assert "llama_model_loader" in log.getvalue()
-    length = len(log.getvalue())
+    assert "llama_model_loader" in path.read_text()
+    length = path.stat().st_size
     log_to(None)
     ModelFile(tiny_model())
-    assert len(log.getvalue()) == length
+    log_to(io.StringIO())  # no file: nothing is written
+    ModelFile(tiny_model())
+    assert path.stat().st_size == length
     log.close()
     log_to(log)  # a log that can no longer be written to is no reason to stop
     ModelFile(tiny_model())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import pytest
 import tiny_runs
 from tiny_runs import delift, pairs
 
-from delift_cli.errors import InputError
-from delift_cli.model import converted
+from delift_cli.errors import InputError, RunError
+from delift_cli.model import converted, processor
+from delift_cli.model import kept as kept_room
 from delift_cli.model.gguf import ModelFile
 from delift_cli.scoring import tuning
+from delift_cli.scoring.weights import ranked
 
 POOL = pairs(*range(12))
 
@@ -82,8 +86,112 @@ class TestConvertedCopies:
         assert not list(kept.glob("*"))
 
 
+class TestBelief:
+    """A kept copy is used only where it is the very file that was written as that copy."""
+
+    def test_what_is_not_what_was_written_is_converted_again(
+        self, half_model: ModelFile, tiny_model: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        path = converted.converted(half_model, "a" * 64, "f32", threads=1).path
+        good, other = path.read_bytes(), tiny_model("bpe", seed=5).read_bytes()
+
+        def linked() -> None:
+            path.rename(tmp_path / "elsewhere")
+            path.symlink_to(tmp_path / "elsewhere")
+
+        harms: dict[str, Callable[[], object]] = {
+            "a bit": lambda: path.write_bytes(good[:-1] + bytes([good[-1] ^ 1])),
+            "another model": lambda: path.write_bytes(other),
+            "no note": lambda: path.with_suffix(".gguf.json").unlink(),
+            "others may write": lambda: path.chmod(0o666),
+            "a link": linked,
+        }
+        for name, harm in harms.items():
+            harm()
+            said: list[str] = []
+            again = converted.converted(half_model, "a" * 64, "f32", threads=1, say=said.append).path
+            assert again.read_bytes() == good, name
+            assert not again.is_symlink()
+            assert again.stat().st_mode & 0o777 == 0o644
+            assert "is not the copy that delift wrote" in said[0]
+
+    def test_what_a_killed_conversion_left_is_listed_and_goes_with_the_next(
+        self, half_model: ModelFile, kept: Path
+    ) -> None:
+        kept.mkdir()
+        (kept / "x-f32.123.part").write_bytes(b"x" * 10)
+        assert delift("cache", "--json").json["unfinished"] == [{"file": "x-f32.123.part", "bytes": 10}]
+        converted.converted(half_model, "a" * 64, "f32", threads=1)
+        assert not list(kept.glob("*.part"))
+
+    def test_two_processes_convert_once(self, half_model: ModelFile, kept: Path) -> None:
+        """The second one finds the lock taken, waits, and uses what the first one wrote."""
+        said: list[str] = []
+        with ThreadPoolExecutor(2) as both, kept_room.locked("converting"):
+            paths = [
+                both.submit(converted.converted, half_model, "a" * 64, "f32", threads=1, say=said.append)
+                for _ in range(2)
+            ]
+            while len(said) < 2:
+                time.sleep(0.01)
+        first, second = (future.result().path for future in paths)
+        assert first == second
+        assert len(list(kept.glob("*.gguf"))) == 1
+        assert said == ["waiting for another delift that converts a model"] * 2
+
+    def test_a_conversion_that_takes_too_long(self, half_model: ModelFile, kept: Path) -> None:
+        with pytest.raises(RunError, match=r"stopped after 0 s"):
+            converted.converted(half_model, "a" * 64, "f32", threads=1, seconds=0.01)
+        assert not list(kept.glob("*.gguf*")) + list(kept.glob("*.part"))
+
+
+MACHINES = {
+    "GPU": {"GPU", "AVX2", "AVX512", "AVX512_BF16"},
+    "BF16": {"AVX2", "AVX512", "AVX512_BF16", "AVX512_VNNI"},
+    "AVX512": {"AVX2", "AVX512"},
+    "AVX2": {"AVX", "AVX2", "FMA", "F16C"},
+    "ARM": {"NEON", "ARM_FMA"},
+    "ARM i8mm": {"NEON", "ARM_FMA", "DOTPROD", "MATMUL_INT8"},
+    "old": {"SSE3"},
+}
+
+
+class TestTable:
+    @pytest.mark.parametrize(
+        ("machine", "own", "best"),
+        [
+            ("BF16", "Q4_1", "bf16"),  # measured: 1851 tokens/s against 472
+            ("BF16", "F16", "bf16"),
+            ("BF16", "BF16", None),
+            ("AVX512", "Q4_1", "f16"),
+            ("AVX2", "Q4_1", "f16"),  # measured: 547 against 241
+            ("AVX2", "BF16", "f16"),
+            ("AVX2", "F16", None),
+            ("ARM", "F32", "f16"),
+            ("ARM i8mm", "F16", "q8_0"),
+            ("GPU", "Q4_1", None),
+            ("GPU", "F32", "f16"),
+            ("old", "Q4_1", "f32"),
+        ],
+    )
+    def test_the_first_guess(self, machine: str, own: str, best: str | None) -> None:
+        guesses = ranked(frozenset(MACHINES[machine]), own, tuning.CANDIDATES)
+        worth = [name for name, gain in guesses if gain >= tuning.WORTH]
+        assert (worth[0] if worth else None) == best
+        gains = [gain for _, gain in guesses]
+        assert gains == sorted(gains, reverse=True)
+
+    def test_a_model_that_does_not_say_its_type(self) -> None:
+        assert ranked(frozenset({"AVX2"}), None, tuning.CANDIDATES)[0][0] == "f16"
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+    monkeypatch.setattr(processor, "features", lambda: frozenset(MACHINES[machine]))
+
+
 class TestAuto:
-    def test_measured_once_and_remembered(self, tmp_path: Path, kept: Path) -> None:
+    def test_measured_once_and_remembered(self, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend(monkeypatch, "BF16")
         first = run(tmp_path, "-o", tmp_path / "a", "--json")
         assert first.code == 0
         assert "tokens/s" in first.err  # says what it tries
@@ -93,7 +201,7 @@ class TestAuto:
         assert json.loads((kept / "tuning.json").read_bytes()) == book
         (entry,) = book.values()
         assert second.json["weights"] == first.json["weights"] == entry["weights"]
-        assert set(entry["rates"]) >= {"as-is", "bf16", "f16", "q8_0"}
+        assert set(entry["rates"]) == {"as-is", "bf16"}  # of a model in f32, nothing else is worth a copy
 
     def test_only_the_winner_is_kept(self, tmp_path: Path, kept: Path) -> None:
         chosen = run(tmp_path, "-o", tmp_path / "a", "--json").json["weights"]
@@ -101,14 +209,69 @@ class TestAuto:
         assert len(left) == (chosen != "as-is")
         assert all(chosen in name for name in left)
 
+    def test_nothing_is_converted_where_the_table_promises_nothing(
+        self, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pretend(monkeypatch, "old")
+        result = run(tmp_path, "-o", tmp_path / "a", "--json")
+        assert result.json["weights"] == "as-is"
+        assert "no other type is likely to be faster here" in result.err
+        assert not list(kept.glob("*.gguf*"))
+
     def test_weights_that_change_the_numbers_are_refused(
         self, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        pretend(monkeypatch, "BF16")
         monkeypatch.setattr(tuning, "TOLERANCE", 0.0)
         result = run(tmp_path, "-o", tmp_path / "a", "--json").json
         assert result["weights"] == "as-is"
         (entry,) = json.loads((kept / "tuning.json").read_bytes()).values()
-        assert "differ" in entry["rejected"]["q8_0"]
+        assert "differ" in entry["rejected"]["bf16"]
+        assert not list(kept.glob("*.gguf*"))
+
+    def test_no_time_is_said_in_one_line_with_what_to_do(
+        self, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pretend(monkeypatch, "BF16")
+        monkeypatch.setattr(tuning, "SECONDS", 0.0)
+        monkeypatch.setattr(tuning, "SHARE", 0.0)
+        for cache in ("a", "b"):  # said again where the remembered choice is used
+            result = run(tmp_path, "-o", tmp_path / cache, "--json")
+            assert result.json["weights"] == "as-is"
+            (line,) = [line for line in result.err.splitlines() if "no time" in line]
+            assert "--weights bf16 is likely 1.6 times as fast here" in line
+        assert not list(kept.glob("*.gguf*"))
+
+    @pytest.mark.parametrize(
+        "harm",
+        [
+            lambda entry: {**entry, "new": 1},
+            lambda entry: {name: value for name, value in entry.items() if name != "promised"},
+            lambda entry: {**entry, "weights": "q1_0"},
+            lambda entry: {**entry, "batch": "512"},
+            lambda entry: {**entry, "batch": True},
+            lambda entry: {**entry, "rates": {"as-is": "fast"}},
+            lambda entry: {**entry, "deviation": None},
+            lambda entry: [entry],
+            lambda entry: None,
+        ],
+    )
+    def test_a_book_of_another_version_is_measured_again(
+        self, tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Any], Any]
+    ) -> None:
+        pretend(monkeypatch, "old")  # nothing to measure
+        run(tmp_path, "-o", tmp_path / "a")
+        book = kept / "tuning.json"
+        entries = json.loads(book.read_bytes())
+        book.write_text(json.dumps({key: harm(entry) for key, entry in entries.items()}))
+        assert run(tmp_path, "-o", tmp_path / "b").code == 0
+        assert json.loads(book.read_bytes()).keys() == entries.keys()
+        assert tuning._remembered(next(iter(entries))) is not None
+
+    def test_a_book_that_is_no_book(self, tmp_path: Path, kept: Path) -> None:
+        kept.mkdir()
+        (kept / "tuning.json").write_bytes(b"[1, 2")
+        assert run(tmp_path, "-o", tmp_path / "a").code == 0
 
     def test_the_manifest_has_what_was_used(self, tmp_path: Path) -> None:
         assert run(tmp_path, "-o", tmp_path / "a", "--weights", "q8_0").code == 0

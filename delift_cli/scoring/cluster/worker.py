@@ -20,9 +20,11 @@ from typing import NamedTuple, TypeAlias
 
 from ...cache.files import write_all
 from ...errors import DeliftError, RunError
-from ...model.converted import cache_directory, converted
-from ...model.gguf import ModelFile, locate
+from ...model.converted import converted
+from ...model.gguf import ModelFile
+from ...model.kept import cache_directory
 from ...model.llama import Settings, open_models
+from ...model.places import locate
 from ...prompt.encoding import EncodedExamples, EncodedTargets
 from ...version import __version__
 from ..measures import Measures

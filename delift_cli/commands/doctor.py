@@ -1,0 +1,42 @@
+"""`delift doctor`: is everything here that delift needs, and what to do where it is not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from ..visible import visible
+from . import console, options
+from .options import AsJson, ModelChoice
+
+
+def doctor(
+    model: ModelChoice = None,
+    speed: Annotated[bool, options.output(help="Time the model for 5 seconds.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Check Python, compiler, llama-cpp-python and its build, GPU, memory, disk and model; say what to do next.
+
+    Examples:
+
+        delift doctor
+        delift doctor -m model.gguf --no-speed
+    """
+    from ..doctor import diagnose
+
+    checks = diagnose(model, speed=speed)
+    failed = [check for check in checks if check.ok is False]
+    if as_json:
+        console.write_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
+    else:
+        out = console.stdout()
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            mark = {True: "ok", False: "NO", None: "--"}[check.ok]
+            out.print(f"{mark}  {check.name.rjust(width)}  {visible(check.found)}", markup=False)
+            if check.remedy:
+                out.print(f"    {' ' * width}  -> {visible(check.remedy)}", markup=False)
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,146 @@
+"""Models of the Hugging Face hub: from its cache on this machine, else downloaded into it.
+
+`HF_ENDPOINT`, `HF_TOKEN` (or the token that `hf auth login` keeps), `HF_HOME` and `HF_HUB_OFFLINE` have the meaning
+that huggingface_hub gives them; it resumes downloads and shows their progress.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from ...errors import InputError
+from .on_disk import hub_folder, is_model_name, models_in
+
+DEFAULT_QUANTIZATION = "Q4_K_M"  # llama.cpp's own default where a repository has several
+_NAME = re.compile(
+    r"(?:hf:|(?:https?://)?(?:hf\.co|huggingface\.co)/)"
+    r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+?))?(?::(?P<which>[\w./-]+))?/?"
+)
+
+
+class Asked(NamedTuple):
+    """What `hf:owner/repo[@revision][:quantization or file]` names."""
+
+    repo: str
+    revision: str | None
+    which: str | None
+
+
+def parse(choice: str) -> Asked | None:
+    """The parts of a name; None where it is none of the hub's.
+
+    Raises:
+        InputError: it begins as one, but is none.
+    """
+    match = _NAME.fullmatch(choice)
+    if match:
+        return Asked(match["repo"], match["revision"], match["which"])
+    if choice.startswith(("hf:", "hf.co/", "huggingface.co/")):
+        raise InputError(f"model {choice}: give hf:owner/repo, or hf:owner/repo:Q4_K_M")
+    return None
+
+
+def find(asked: Asked, choice: str) -> Path:
+    """The (first) file of a model of the hub, out of its cache if it is there.
+
+    Raises:
+        InputError: there is no such model or file, several fit, the hub does not answer, or huggingface_hub lacks.
+    """
+    cached = _cached(asked)
+    if cached is not None:
+        return cached
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise InputError(
+            f'model {choice} is not in the hub\'s cache; to download it: pip install "delift-cli[hub]"'
+        ) from None
+    try:
+        names = list(huggingface_hub.HfApi().list_repo_files(asked.repo, revision=asked.revision))
+    except Exception as error:
+        raise _refusal(error, asked, choice) from None
+    name = choose([name for name in names if is_model_name(PurePosixPath(name).name)], asked, choice)
+    paths = [_download(huggingface_hub, asked, part, choice) for part in parts_of(name, names)]
+    return paths[0]
+
+
+def choose(names: list[str], asked: Asked, choice: str) -> str:
+    """The one of a repository's models that is asked for.
+
+    Raises:
+        InputError: none or several fit; they are named.
+    """
+    if not names:
+        raise InputError(f"model {choice}: the repository has no GGUF file; look for one whose name ends in -GGUF")
+    fitting = [name for name in names if _fits(name, asked.which or "")]
+    if asked.which is None and len(fitting) > 1:
+        fitting = [name for name in names if _fits(name, DEFAULT_QUANTIZATION)] or fitting
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(sorted(names)[:12]) + (", …" if len(names) > 12 else "")
+    problem = "which one?" if fitting else f"there is no {asked.which}"
+    raise InputError(f"model {choice}: {problem} It has {listed}; give hf:{asked.repo}:FILE or its quantization")
+
+
+def parts_of(name: str, names: list[str]) -> list[str]:
+    """All files of a model of which this is the only or first one."""
+    split = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", name)
+    if not split:
+        return [name]
+    return [part for at in range(int(split[2])) if (part := f"{split[1]}-{at + 1:05}-of-{split[2]}.gguf") in names]
+
+
+def _fits(name: str, which: str) -> bool:
+    if not which or which == name:
+        return True
+    file = PurePosixPath(name).name.lower()
+    wanted = re.escape(which.lower().removesuffix(".gguf"))
+    return re.search(rf"(^|[-_.]){wanted}(-\d{{5}}-of-\d{{5}})?\.gguf$", file) is not None
+
+
+def _cached(asked: Asked) -> Path | None:
+    folder = hub_folder() / f"models--{asked.repo.replace('/', '--')}"
+    revision = asked.revision or "main"
+    try:
+        commit = (folder / "refs" / revision).read_text().strip()
+    except OSError:
+        commit = revision
+    snapshot = folder / "snapshots" / commit
+    by_name = {str(path.relative_to(snapshot)): path for path in models_in(snapshot, deep=True)}
+    fitting = [name for name in by_name if _fits(name, asked.which or "")]
+    if asked.which is None and len(fitting) > 1:
+        fitting = [name for name in fitting if _fits(name, DEFAULT_QUANTIZATION)]
+    if len(fitting) != 1:
+        return None
+    path = by_name[fitting[0]]
+    split = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", path.name)
+    whole = split is None or all(
+        path.with_name(f"{split[1]}-{at:05}-of-{split[2]}.gguf").exists() for at in range(1, int(split[2]) + 1)
+    )
+    return path if whole else None
+
+
+def _download(library: Any, asked: Asked, name: str, choice: str) -> Path:
+    try:
+        return Path(library.hf_hub_download(asked.repo, name, revision=asked.revision))
+    except Exception as error:
+        raise _refusal(error, asked, choice) from None
+
+
+def _refusal(error: Exception, asked: Asked, choice: str) -> InputError:
+    from huggingface_hub import errors
+
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, errors.GatedRepoError):
+        said = "access has to be granted first: ask for it on the model's page, then set HF_TOKEN or hf auth login"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        said = f"there is no revision {asked.revision!r}"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        said = "the hub has no such model, or it is private (set HF_TOKEN, or hf auth login)"
+    elif isinstance(error, errors.OfflineModeIsEnabled):
+        said = "it is not in the hub's cache, and HF_HUB_OFFLINE is set"
+    else:
+        said = f"it is not in the hub's cache, and the hub cannot be asked: {cause}"
+    return InputError(f"model {choice}: {said}")

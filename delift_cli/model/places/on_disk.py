@@ -1,0 +1,127 @@
+"""Folders of GGUF files, and the folders in which other programs keep theirs: LM Studio, llama.cpp, the hub's cache."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ...errors import InputError
+
+_PART = re.compile(r"(?P<head>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+_BESIDE = re.compile(r"(^|[-_.])(mmproj|imatrix|lora|adapter)([-_.]|$)", re.IGNORECASE)  # GGUF, but no language model
+
+
+class Found(NamedTuple):
+    """A model on this machine: how `-m` may name it, its (first) file, and whose place it is in."""
+
+    name: str
+    path: Path
+    place: str
+
+
+def is_model_name(name: str) -> bool:
+    """May a file of this name be a language model's only or first file?"""
+    part = _PART.fullmatch(name)
+    first = part is None or int(part["number"]) == 1
+    return name.lower().endswith(".gguf") and first and not _BESIDE.search(name)
+
+
+def models_in(folder: Path, *, deep: bool = False) -> list[Path]:
+    """The models that lie in a folder, in order; of a split one its first file. Deep: in those below it too."""
+    try:
+        entries = folder.rglob("*") if deep else folder.iterdir()
+        return sorted(entry for entry in entries if is_model_name(entry.name) and entry.is_file())
+    except OSError:
+        return []
+
+
+def only_model(folder: Path) -> Path:
+    """The one model of a folder.
+
+    Raises:
+        InputError: there is none, or several, with their names.
+    """
+    found = models_in(folder)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(f"model {folder} is a directory without a GGUF file")
+    names = ", ".join(path.name for path in found[:6]) + (", …" if len(found) > 6 else "")
+    raise InputError(f"model {folder} holds {len(found)} models; give one of them: {names}")
+
+
+# ---------------------------------------------------------------------- other programs' folders
+
+
+def lm_studio_folders() -> list[Path]:
+    """Where LM Studio keeps models: publisher/model/file.gguf."""
+    home = Path.home()
+    return [home / ".lmstudio" / "models", home / ".cache" / "lm-studio" / "models"]
+
+
+def llama_cpp_folder() -> Path:
+    """Where llama.cpp's own programs keep what they download."""
+    if own := os.environ.get("LLAMA_CACHE"):
+        return Path(own)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "llama.cpp"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama.cpp"
+
+
+def hub_folder() -> Path:
+    """The cache of huggingface_hub, found as it finds it."""
+    for variable, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
+        if own := os.environ.get(variable):
+            return Path(own).expanduser() / below
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface" / "hub"
+
+
+def found_on_disk() -> Iterator[Found]:
+    """Models of this folder, of $DELIFT_MODELS, of LM Studio, llama.cpp and the hub's cache."""
+    own = [Path.cwd(), *(Path(part) for part in os.environ.get("DELIFT_MODELS", "").split(os.pathsep) if part)]
+    for folder in own:
+        for path in models_in(folder):
+            name = path.name if folder == Path.cwd() else str(path)
+            yield Found(name, path, "here" if folder == Path.cwd() else str(folder))
+    for folder in lm_studio_folders():
+        for path in models_in(folder, deep=True):
+            yield Found(str(path.relative_to(folder)), path, "LM Studio")
+    for path in models_in(llama_cpp_folder()):
+        yield Found(path.name, path, "llama.cpp")
+    for repo in sorted(hub_folder().glob("models--*")):
+        name = repo.name.removeprefix("models--").replace("--", "/", 1)
+        latest: dict[str, Path] = {}
+        for snapshot in sorted(repo.glob("snapshots/*"), key=lambda path: path.stat().st_mtime):
+            for path in models_in(snapshot, deep=True):
+                latest[str(path.relative_to(snapshot))] = path
+        for file, path in sorted(latest.items()):
+            yield Found(f"hf:{name}:{file}", path, "hub cache")
+
+
+def template_beside(path: Path) -> tuple[str, Path] | None:
+    """The chat template that lies beside a model without one, and its file; None where there is none to trust.
+
+    In a folder of several models it would be anybody's guess whose it is.
+    """
+    import json
+
+    if len(models_in(path.parent)) != 1:
+        return None
+    jinja, config = path.parent / "chat_template.jinja", path.parent / "tokenizer_config.json"
+    try:
+        if jinja.is_file():
+            return jinja.read_text(encoding="utf-8"), jinja
+        if config.is_file():
+            template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+            if isinstance(template, list):  # named variants
+                named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+                template = named.get("default")
+            if isinstance(template, str):
+                return template, config
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None

@@ -1,0 +1,252 @@
+"""Where models lie: folders, the hub over a local server, Ollama's manifests, other programs' folders, names nearby."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hub_server import COMMIT, TOKEN, Hub, serve
+from tiny_runs import delift
+
+from delift_cli.errors import InputError
+from delift_cli.model.places import hub, locate, ollama, on_disk
+
+TinyModel = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home directory, and a current one, of this test's own."""
+    for name in (
+        "DELIFT_MODEL",
+        "DELIFT_MODELS",
+        "OLLAMA_MODELS",
+        "LLAMA_CACHE",
+        "XDG_CACHE_HOME",
+        "HF_HOME",
+        "HF_TOKEN",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    return tmp_path / "home"
+
+
+def refusal(choice: str) -> str:
+    with pytest.raises(InputError) as caught:
+        locate(choice)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def put(path: Path, model: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.read_bytes())
+    return path
+
+
+# ---------------------------------------------------------------------- folders
+
+
+def test_a_folder_with_one_model(tmp_path: Path, tiny_model: TinyModel) -> None:
+    one = put(tmp_path / "f" / "model-00001-of-00002.gguf", tiny_model())
+    for other in ("model-00002-of-00002.gguf", "mmproj-model-f16.gguf", "model-lora.gguf", "notes.txt"):
+        (tmp_path / "f" / other).touch()
+    assert locate(str(tmp_path / "f")) == one
+    put(tmp_path / "f" / "second.gguf", tiny_model())
+    message = refusal(str(tmp_path / "f"))
+    assert "holds 2 models" in message
+    assert "second.gguf" in message
+
+
+def test_a_mistyped_name_gets_the_nearest(tmp_path: Path, tiny_model: TinyModel) -> None:
+    put(Path("llama-3.2-1b-q4_k_m.gguf"), tiny_model())
+    assert "did you mean llama-3.2-1b-q4_k_m.gguf?" in refusal("lama-3.2-1b-q4_k_m.gguf")
+    beside = put(tmp_path / "models" / "qwen.gguf", tiny_model())
+    assert f"did you mean {beside}?" in refusal(str(tmp_path / "models" / "qwem.gguf"))
+    assert "did you mean" not in refusal("nothing-like-it")
+
+
+# ---------------------------------------------------------------------- other programs
+
+
+def ollama_model(folder: Path, place: str, data: bytes) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    manifest = folder / "manifests" / place
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    layers = [
+        {"mediaType": "application/vnd.ollama.image.template", "digest": "sha256:" + "0" * 64},
+        {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}"},
+    ]
+    manifest.write_text(json.dumps({"schemaVersion": 2, "layers": layers}))
+    (folder / "blobs").mkdir(exist_ok=True)
+    (folder / "blobs" / f"sha256-{digest}").write_bytes(data)
+
+
+def test_ollama(home: Path, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, data = home / ".ollama" / "models", tiny_model().read_bytes()
+    places = {
+        "qwen2.5:7b": "registry.ollama.ai/library/qwen2.5/7b",
+        "llama3.2": "registry.ollama.ai/library/llama3.2/latest",
+        "me/mine:v2": "registry.ollama.ai/me/mine/v2",
+        "hf.example/me/x-GGUF:Q8_0": "hf.example/me/x-GGUF/Q8_0",
+    }
+    for place in places.values():
+        ollama_model(folder, place, data)
+    for name in places:
+        assert locate(name).read_bytes() == data
+        assert locate(f"ollama:{name}").read_bytes() == data
+    assert sorted(each.name for each in ollama.found()) == sorted(places)
+    assert "did you mean qwen2.5:7b" in refusal("qwen2.5:7")
+    next((folder / "blobs").iterdir()).unlink()
+    assert "ollama pull llama3.2" in refusal("llama3.2")
+    (folder / "manifests" / places["llama3.2"]).write_text('{"layers": 3}')
+    assert "names no model" in refusal("llama3.2")
+    assert ollama.find("../../../../etc/passwd") is None
+    monkeypatch.setenv("OLLAMA_MODELS", str(home / "elsewhere"))
+    assert ollama.find("qwen2.5:7b") is None
+
+
+def test_lm_studio_and_llama_cpp(home: Path, tiny_model: TinyModel) -> None:
+    studio = put(home / ".lmstudio" / "models" / "maker" / "Tiny-GGUF" / "tiny-Q8_0.gguf", tiny_model())
+    cached = put(on_disk.llama_cpp_folder() / "maker_Tiny-GGUF_tiny-Q4_0.gguf", tiny_model())
+    assert locate("maker/Tiny-GGUF") == locate("maker/Tiny-GGUF/tiny-Q8_0.gguf") == studio
+    assert locate(cached.name) == cached
+
+
+def test_delift_models_lists_what_is_here(home: Path, tiny_model: TinyModel) -> None:
+    put(Path("chat.gguf"), tiny_model(dtype="f16"))
+    put(Path("plain.gguf"), tiny_model(chat_template=None))
+    Path("bad.gguf").write_bytes(b"GGUF" + bytes(20))
+    ollama_model(home / ".ollama" / "models", "registry.ollama.ai/library/tiny/latest", tiny_model(seed=3).read_bytes())
+    result = delift("models", "--json")
+    assert result.code == 0, result
+    listed = {each["name"]: each for each in result.json["models"]}
+    assert (listed["chat.gguf"]["quantization"], listed["chat.gguf"]["architecture"]) == ("F16", "llama")
+    assert listed["chat.gguf"]["bytes"] == Path("chat.gguf").stat().st_size
+    assert (listed["chat.gguf"]["chat_template"], listed["plain.gguf"]["chat_template"]) == (True, False)
+    assert listed["tiny"]["place"] == "Ollama"
+    assert listed["chat.gguf"]["usable"]
+    assert not listed["bad.gguf"]["usable"]
+    assert "damaged" in listed["bad.gguf"]["reason"]
+    assert "chat.gguf" in delift("models").out.decode()
+
+
+def test_a_template_beside_a_model_without_one(tmp_path: Path, tiny_model: TinyModel) -> None:
+    path = put(tmp_path / "one" / "m.gguf", tiny_model(chat_template=None))
+    assert on_disk.template_beside(path) is None
+    config = path.parent / "tokenizer_config.json"
+    config.write_text(
+        json.dumps({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]})
+    )
+    assert on_disk.template_beside(path) == ("d", config)
+    config.write_text("[]")
+    assert on_disk.template_beside(path) is None
+    (path.parent / "chat_template.jinja").write_text("j")
+    assert on_disk.template_beside(path) == ("j", path.parent / "chat_template.jinja")
+    put(tmp_path / "one" / "other.gguf", tiny_model())
+    assert on_disk.template_beside(path) is None  # whose is it?
+
+
+# ---------------------------------------------------------------------- the hub
+
+
+@pytest.mark.parametrize(
+    ("choice", "asked"),
+    [
+        ("hf:o/r", ("o/r", None, None)),
+        ("hf:o/r-GGUF:Q4_K_M", ("o/r-GGUF", None, "Q4_K_M")),
+        ("hf:o/r@v1:sub/x.gguf", ("o/r", "v1", "sub/x.gguf")),
+        ("hf.co/o/r:Q8_0", ("o/r", None, "Q8_0")),
+        ("https://huggingface.co/o/r", ("o/r", None, None)),
+        ("o/r", None),
+        ("model.gguf", None),
+    ],
+)
+def test_names_of_the_hub(choice: str, asked: tuple[str | None, ...] | None) -> None:
+    parsed = hub.parse(choice)
+    assert (None if parsed is None else tuple(parsed)) == asked
+
+
+def test_which_file_is_meant() -> None:
+    names = ["m-Q4_K_M.gguf", "m-Q4_K_S.gguf", "m-IQ4_K_M.gguf", "big/m-Q8_0-00001-of-00002.gguf"]
+
+    def chosen(which: str | None) -> str:
+        return hub.choose(names, hub.Asked("o/r", None, which), "hf:o/r")
+
+    assert chosen(None) == chosen("q4_k_m") == "m-Q4_K_M.gguf"
+    assert chosen("Q8_0") == "big/m-Q8_0-00001-of-00002.gguf"
+    assert chosen("m-Q4_K_S.gguf") == "m-Q4_K_S.gguf"
+    for which in ("Q2_K", "4_K"):
+        with pytest.raises(InputError, match=f"there is no {which} It has"):
+            chosen(which)
+    with pytest.raises(InputError, match=r"which one\?"):
+        hub.choose(names[1:], hub.Asked("o/r", None, None), "hf:o/r")
+    with pytest.raises(InputError, match="no GGUF file"):
+        hub.choose([], hub.Asked("o/r", None, None), "hf:o/r")
+
+
+CHILD = """
+import sys
+from delift_cli.errors import InputError
+from delift_cli.model.places import locate
+for choice in sys.argv[1:]:
+    try:
+        print(locate(choice))
+    except InputError as error:
+        print("refused:", error)
+"""
+
+
+def ask(*choices: str, home: Path, **environment: str) -> list[str]:
+    """`locate` in a process of its own: huggingface_hub reads the environment when it is imported."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    settings = {"HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *choices], capture_output=True, text=True, timeout=60, env={**kept, **settings}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_model_of_the_hub_is_downloaded_once_and_found_offline(home: Path, tiny_model: TinyModel) -> None:
+    pytest.importorskip("huggingface_hub")
+    data = tiny_model().read_bytes() + bytes(24_000_000)  # huggingface_hub writes 10 MB at a time
+    files = {"README.md": b"x", "tiny-Q8_0.gguf": data, "mmproj-tiny.gguf": b"no", "tiny-F16.gguf": data[:-1]}
+    repositories = {"maker/tiny-GGUF": files, "maker/closed": {"closed.gguf": data}, "maker/none": {"a.bin": b""}}
+    with serve(Hub(repositories, gated=frozenset({"maker/closed"}), cut_after=22_000_000)) as hub_here:
+        choices = (
+            "hf:maker/tiny-GGUF",
+            "hf:maker/tiny-GGUF:Q8_0",
+            "hf:maker/missing",
+            "hf:maker/closed",
+            "hf:maker/none",
+        )
+        which, first, missing, closed, none = ask(*choices, home=home, HF_ENDPOINT=hub_here.endpoint)
+        assert Path(first).read_bytes() == data
+        assert COMMIT in first
+        # it broke off in the middle, and went on from there
+        ranges = [asked for method, path, asked in hub_here.asked if method == "GET" and path.endswith("Q8_0.gguf")]
+        assert [asked for asked in ranges if asked and not asked.startswith("bytes=0-")], hub_here.asked
+        assert "which one? It has tiny-F16.gguf, tiny-Q8_0.gguf" in which
+        assert "the hub has no such model" in missing
+        assert "access has to be granted" in closed
+        assert "no GGUF file" in none
+        (opened,) = ask("hf:maker/closed", home=home, HF_ENDPOINT=hub_here.endpoint, HF_TOKEN=TOKEN)
+        assert Path(opened).read_bytes() == data
+        before = len(hub_here.asked)
+        assert ask(choices[1], home=home, HF_ENDPOINT=hub_here.endpoint) == [first]
+        assert len(hub_here.asked) == before  # the cache comes first: nothing was asked
+    offline = ask(choices[1], "hf:maker/tiny-GGUF:F16", home=home, HF_ENDPOINT=hub_here.endpoint, HF_HUB_OFFLINE="1")
+    assert offline[0] == first
+    assert "HF_HUB_OFFLINE is set" in offline[1]
+    (unreachable,) = ask("hf:maker/tiny-GGUF:F16", home=home, HF_ENDPOINT=hub_here.endpoint)
+    assert "the hub cannot be asked" in unreachable
