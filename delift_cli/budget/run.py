@@ -27,9 +27,9 @@ from ..model.log import log_file
 from ..progress import Progress, Say, Step, counting, silent
 from ..prompt.builtin import load_template, parse_arguments
 from ..prompt.template import ChatTemplate
-from ..scoring import job
+from ..scoring import job, where
 from ..scoring.embeddings import embeddings_of
-from ..scoring.pairs import Scoring, Work, lay_out_of
+from ..scoring.pairs import Measuring, Work, lay_out_of, score_rows
 from . import rounds
 from .clock import stops
 from .result import Expected, Scores
@@ -61,6 +61,8 @@ class Run:
     seed: int
     pool_before_targets: bool
     keep_log: bool
+    cluster: str | None
+    threads: int | None
     started: float
     say: Say = silent
 
@@ -83,16 +85,18 @@ class Run:
         return self._some_pairs(progress) if self.sparse else self._all_pairs(progress)
 
     def _all_pairs(self, progress: Progress) -> Scores:
-        if self.layout is None and self.budget is None and self._long():
+        if self.layout is None and self.budget is None and self.cluster is None and self._long():
             _check_all_pairs(job.forecast(self.engine, self.inputs))
         with job.open_cache(self.path, self.description, self.inputs) as cache, self._log():
             self._say_first(cache)
             rows, already = cache.shape[0], int((cache.rows["done"] == cache.shape[1]).sum())
             work = Work()
-            for work in job.execute(self.engine, self.inputs, cache):
-                speed = f"{work.pairs:,} pairs, {_rates(work.pairs, work.tokens, work.seconds)}"
-                left = work.seconds / work.rows * (rows - already - work.rows) if work.rows else None
-                progress(Step("scoring", already + work.rows, rows, speed, left))
+            if not cache.complete:
+                with self._measuring(cache) as measuring:
+                    for work in score_rows(measuring, self.inputs.target_tokens, cache):
+                        speed = f"{work.pairs:,} pairs, {_rates(work.pairs, work.tokens, work.seconds)}"
+                        left = work.seconds / work.rows * (rows - already - work.rows) if work.rows else None
+                        progress(Step("scoring", already + work.rows, rows, speed, left))
         return self._scores(work, None)
 
     def _some_pairs(self, progress: Progress) -> Scores:
@@ -132,8 +136,7 @@ class Run:
         report = counting(progress, "embeddings", cache.shape[0])
         embedded = embeddings_of(cache, lambda: (self.engine, self.template), report)
         targets = self.inputs.target_tokens
-        with job.at_work(self.engine, self.inputs, targets) as models:
-            measuring = Scoring(models, self.inputs.encoded_examples, targets)
+        with self._measuring(cache) as measuring:
             for _ in measuring.base(cache):
                 pass
             going = rounds.Rounds(
@@ -157,6 +160,18 @@ class Run:
                     speed = _rates(work.pairs - before.pairs, work.tokens - before.tokens, seconds)
                     progress(Step(title, rows, todo, speed, seconds / rows * (todo - rows)))
             return measuring.work, going.stopped
+
+    def _measuring(self, cache: Writing) -> AbstractContextManager[Measuring]:
+        return where.measuring(
+            self.file,
+            self.identity["sha256"],
+            self.engine,
+            self.inputs,
+            cache,
+            cluster=self.cluster,
+            threads=self.threads,
+            say=self.say,
+        )
 
     def _scores(self, work: Work, stopped: str | None) -> Scores:
         name = f"{self.identity['name']} {self.identity['quantization']}"
@@ -199,6 +214,7 @@ def open_run(
     settings: Settings | None = None,
     batch: int | None = None,
     keep_log: bool = True,
+    cluster: str | None = None,
     say: Say = silent,
 ) -> Run:
     """Read the records, open the model for its vocabulary, tokenize, and choose how to run it.
@@ -213,6 +229,7 @@ def open_run(
         context: longest pair in tokens; default the model's. truncate: cut prompts so that everything fits.
         weights, settings, batch: how to run the model; see `job.choose_engine`.
         keep_log: llama.cpp's own log goes into the cache.
+        cluster: the workers that measure, such as local:4; see `scoring.cluster.addresses.connect`.
         say: takes one line on what is going on.
 
     Raises:
@@ -227,6 +244,8 @@ def open_run(
     assert source is not None
     if "-" in _files(source) and targets is not None and "-" in _files(targets):
         raise InputError("examples and targets cannot both come from stdin")
+    if cluster is not None:
+        where.check_cluster(cluster)
     path = Path(output) if output is not None else default_cache(source, targets, as_existing=examples is not None)
     wanted = None if budget is None else parse_budget(budget)
     layout = layout_of(path)
@@ -297,6 +316,8 @@ def open_run(
         seed,
         pool_before_targets=targets is not None and examples is None,
         keep_log=keep_log,
+        cluster=cluster,
+        threads=settings.threads if settings else None,
         started=started,
         say=say,
     )

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -171,6 +171,13 @@ class Crew:
     def joining(self) -> int:
         """Workers that are getting ready."""
         return sum(known.state == "joining" for known in list(self._known.values()))
+
+    def wait(self, seconds: float) -> Iterator[Event]:
+        """Everything that has happened, once anything has or the time is up."""
+        with suppress(queue.Empty):
+            yield self.events.get(timeout=seconds)
+            while True:
+                yield self.events.get_nowait()
 
     def send(self, group: Group) -> Sent:
         """Have a group measured; `events` will tell."""
