@@ -91,7 +91,7 @@ def cluster(workers: int, file: ModelFile, inputs: job.Inputs, settings: Setting
         yield scoring, time.perf_counter() - started
 
 
-def overhead(records: int = 60, targets: int = 600) -> dict[str, Any]:
+def overhead(records: int = 60, targets: int = 300) -> dict[str, Any]:
     file = ModelFile(tiny_runs.model())
     inputs = inputs_of(
         file, tiny_runs.records(tiny_runs.pairs(*range(records))), tiny_runs.records(tiny_runs.pairs(*range(targets)))
@@ -118,7 +118,7 @@ def overhead(records: int = 60, targets: int = 600) -> dict[str, Any]:
     }
 
 
-def two(records: int = 24, targets: int = 24) -> dict[str, Any]:
+def two(records: int = 14, targets: int = 16) -> dict[str, Any]:
     file = ModelFile(locate("smollm2"))
     given = tiny_runs.records(tiny_runs.pairs(*range(max(records, targets))))
     inputs = inputs_of(file, given, given)
