@@ -134,11 +134,15 @@ class Run:
             return Work(), "budget"  # nothing to do: the model need not be loaded
         cache.reserve(0 if timed else goal - cache.planned)
         report = counting(progress, "embeddings", cache.shape[0])
+        if self.cluster is not None:
+            self.say("embeddings of the records are made by this process, before the cluster's workers begin")
         embedded = embeddings_of(cache, lambda: (self.engine, self.template), report)
         targets = self.inputs.target_tokens
         with self._measuring(cache) as measuring:
             for _ in measuring.base(cache):
                 pass
+            if self.cluster is not None:  # this machine's rate says little of the workers'
+                rate = max(rate, measuring.work.tokens / measuring.work.seconds)
             going = rounds.Rounds(
                 measuring,
                 self.inputs,

@@ -94,6 +94,8 @@ def check(where: str) -> None:
 
 def local_cluster(environments: list[dict[str, str]]) -> SpecCluster:
     """A process of this machine for each environment; one that dies is started again."""
+    # a run that is told to end may not wait for its processes, which Python's tracker of them would comment on
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     common = {"nthreads": CONTEXTS, "memory_limit": None, "silence_logs": QUIET, "dashboard_address": None}
     return SpecCluster(
         workers={

@@ -160,12 +160,13 @@ class Crew:
     def __enter__(self) -> Crew:
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, kind: object, *_exception: object) -> None:
         self._closed.set()
-        self._watching.join(5)
         self._letting_in.shutdown(wait=False, cancel_futures=True)
         with suppress(Exception):  # a worker that does not hear it forgets the job when another one comes
-            self._tell(remote.close_job, self._job_key).result(timeout=TELL_SECONDS)
+            telling = self._tell(remote.close_job, self._job_key)
+            if kind is None:
+                telling.result(timeout=TELL_SECONDS)
 
     @property
     def joining(self) -> int:

@@ -21,7 +21,7 @@ from ..job import Engine, Inputs
 from ..measures import Measures
 from ..pairs import TargetTokens, Unit, Work, lacking_base, lay_out_of, write_base
 from ..row_scorer import LayOut
-from ..tuning import TOLERANCE
+from ..tuning import TOLERANCE, machine
 from .crew import Broken, Check, Crew, Event, Joined, Left, Returned, Sent
 from .dispatch import Dispatch, Group
 from .worker import ALONE, Answer, Content, Job, OpenScorings, open_scorings
@@ -72,6 +72,8 @@ class ClusterScoring:
         self._say = say
         self._total = Work()
         self._busy = 0.0
+        self._machine = machine()
+        self._kinds: set[str] = set()
 
     @property
     def work(self) -> Work:
@@ -155,6 +157,12 @@ class ClusterScoring:
         crew = self._crew
         match event:
             case Joined(member):
+                if member.machine != self._machine and member.machine not in self._kinds:
+                    self._kinds.add(member.machine)
+                    self._say(
+                        f"worker {member.name} is of another kind than this machine ({member.machine}): its distances "
+                        f"of the check pairs differ by {member.deviation:.1g} at most"
+                    )
                 self._took_part(member.machine, member.deviation)
                 crew.members[member.key] = member
                 dispatch.join(member.key, member.name, member.rate, member.contexts, time.monotonic())

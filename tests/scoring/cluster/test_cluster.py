@@ -36,7 +36,7 @@ class Run:
     """A block of the tiny model, how it is scored here and on a cluster."""
 
     def __init__(self, path: Path) -> None:
-        records = pool([(f"{prompt} {at}", response) for at in range(4) for prompt, response in TEXTS])
+        records = pool([(f"{prompt} {at}", response) for at in range(2) for prompt, response in TEXTS])
         self.block = Block(path, records)
         self.inputs = Inputs(records, None, self.block.examples, self.block.targets)
         self.said: list[str] = []
