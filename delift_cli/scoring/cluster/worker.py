@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -184,8 +184,8 @@ def open_job(key: str, job: Job) -> int:
         path = _find(job.content)
         if path is None:
             raise RunError("the model is not there")
-        with _host_lock():
-            threads = job.settings.resolved_threads()
+        threads = job.settings.resolved_threads()
+        with nullcontext() if job.weights == "as-is" else _host_lock():
             file = converted(ModelFile(path), job.content.sha256, job.weights, threads=threads)
         stack = ExitStack()
         scorings = stack.enter_context(job.open_scorings(file, job.settings, examples, targets))
