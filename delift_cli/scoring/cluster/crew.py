@@ -147,6 +147,7 @@ class Crew:
         self._job = make_job(hashlib.sha256(self._records).hexdigest())
         self._job_key = uuid.uuid4().hex
         self._run = 0
+        self._last_refusal = ""
         self._check = check
         self._cost = cost
         self._say = say
@@ -172,6 +173,12 @@ class Crew:
     def joining(self) -> int:
         """Workers that are getting ready."""
         return sum(known.state == "joining" for known in list(self._known.values()))
+
+    @property
+    def refusal(self) -> str | None:
+        """Why there is nobody to wait for: the last worker's reason, where all that are there were turned away."""
+        states = [known.state for known in list(self._known.values())]
+        return self._last_refusal if states and all(state == "out" for state in states) else None
 
     def wait(self, seconds: float) -> Iterator[Event]:
         """Everything that has happened, once anything has or the time is up."""
@@ -206,7 +213,8 @@ class Crew:
         known = self._known.get(key)
         if known is not None and known.state != "out":
             known.state = "out"
-            self._say(f"worker {known.name} is left out: {reason}")
+            self._last_refusal = f"worker {known.name} is left out: {reason}"
+            self._say(self._last_refusal)
             self.events.put(Left(key, died=False))
 
     def start_again(self, key: str) -> None:
@@ -270,7 +278,8 @@ class Crew:
             if self._closed.is_set() or self._known.get(key) is not known:
                 return  # it is gone, which is no news
             known.state = "out"
-            self._say(f"worker {known.name} is refused: {_brief(error)}")
+            self._last_refusal = f"worker {known.name} is refused: {_brief(error)}"
+            self._say(self._last_refusal)
             return
         if self._known.get(key) is known:
             known.state = "in"

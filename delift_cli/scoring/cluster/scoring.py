@@ -30,7 +30,7 @@ CHECK_EXAMPLES, CHECK_TARGETS = 2, 8  # pairs that every worker measures to be l
 EXACT_TOLERANCE = 2e-3  # contract of unquantized weights: mean |difference of distances|; of others `TOLERANCE`
 UNQUANTIZED = ("F32", "F16", "BF16")
 TICK_SECONDS = 0.5
-WAITING_SECONDS = 60.0  # how often a run without workers says so
+WAITING_SECONDS = 60.0  # how often a run without workers says so; it ends if all that are there were refused
 
 
 Measured: TypeAlias = tuple[Unit, Measures]
@@ -147,6 +147,8 @@ class ClusterScoring:
                     crew.start_again(key)
                 if time.monotonic() - last_worker > WAITING_SECONDS:
                     last_worker = time.monotonic()
+                    if crew.refusal:
+                        raise RunError(f"no worker is left; {crew.refusal}")
                     self._say(f"waiting for workers ({crew.joining} getting ready)")
         finally:
             if out:

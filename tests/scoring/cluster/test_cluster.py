@@ -154,6 +154,13 @@ def test_a_worker_with_other_numbers_is_refused_by_name(run: Run, two: Any, expe
     assert "0.0500" in refused
 
 
+def test_when_all_workers_are_refused_the_run_ends(run: Run, two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delift_cli.scoring.cluster.scoring.WAITING_SECONDS", 1.0)
+    opening = partial(faulty.opening, faults={"*": "other numbers"}, checked=0)
+    with run.on(two, opening=opening) as scoring, pytest.raises(RunError, match="no worker is left; worker"):
+        run.all_pairs(scoring, MemoryCache(*run.block.shape))
+
+
 def test_a_unit_that_fails_everywhere_stops_the_run_with_its_reason(run: Run, two: Any) -> None:
     cache = MemoryCache(*run.block.shape)
     opening = partial(faulty.opening, faults={"*": "one unit"})
