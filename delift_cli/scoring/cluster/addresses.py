@@ -130,6 +130,7 @@ def from_file(path: Path) -> Any:
         cluster = getattr(dask_jobqueue, name)()
     except (TypeError, ValueError, OSError, RuntimeError) as error:
         raise InputError(f"--cluster {path}: {' '.join(str(error).split())}") from None
+    cluster.scale(jobs=jobs)
     cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs, interval=AGAIN)
     return cluster
 
