@@ -160,11 +160,12 @@ def sleepers(
     yield [Sleeper()]
 
 
-def sleep(units_each: int = 150, targets: int = 50) -> dict[str, Any]:
+def sleep(units_each: int = 100, targets: int = 50) -> dict[str, Any]:
     file = ModelFile(tiny_runs.model())
     count = SLEEPERS * units_each
     examples, few = tiny_runs.pairs(*range(count)), tiny_runs.pairs(*range(targets))
-    inputs = inputs_of(file, tiny_runs.records(examples), tiny_runs.records(few))
+    inputs = inputs_of(file, tiny_runs.records(tiny_runs.pairs(0)), tiny_runs.records(few))
+    shown = EncodedExamples(inputs.encoded_examples.prefixes * count, [None] * count)
     tokens = inputs.target_tokens
     units = [Unit(example, tokens.all) for example in range(count)]
     size = file.path.stat().st_size
@@ -182,21 +183,19 @@ def sleep(units_each: int = 150, targets: int = 50) -> dict[str, Any]:
                 content,
                 file.parts,
                 lambda records: Job(content, "as-is", Settings(), records, sleepers),  # type: ignore[arg-type]
-                (inputs.encoded_examples, inputs.encoded_targets),
+                (shown, inputs.encoded_targets),
                 Check(units[:1], [said(units[0])], 1e-3),
-                cost=partial(unit_tokens, inputs.encoded_examples, tokens),
+                cost=partial(unit_tokens, shown, tokens),
                 say=silent,
             ) as crew,
         ):
-            scoring = ClusterScoring(
-                crew, inputs.encoded_examples, tokens, took_part=lambda machine, off: None, say=silent
-            )
+            scoring = ClusterScoring(crew, shown, tokens, took_part=lambda machine, off: None, say=silent)
             scoring.wait_for(SLEEPERS)
             started, used = time.perf_counter(), time.process_time()
             for _ in scoring.units(units, lambda unit, measured: cache.write_row(unit.example, *measured)):
                 pass
             elapsed, used = time.perf_counter() - started, time.process_time() - used
-        cache.__exit__()
+        cache.__exit__(None)
     return {
         "workers": SLEEPERS,
         "units": count,
@@ -215,7 +214,7 @@ def main() -> None:
     for part in options.parts:
         results[part] = {"overhead": overhead, "two": two, "sleep": sleep}[part]()
         if not options.json:
-            print(part, *(f"{name} {value:,.3f}" for name, value in results[part].items()), sep="  ")
+            print(part, *(f"{name} {value:,.3f}" for name, value in results[part].items()), sep="  ", flush=True)
     if options.json:
         print(json.dumps(results, indent=2))
 
