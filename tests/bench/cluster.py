@@ -189,7 +189,9 @@ def sleep(units_each: int = 100, targets: int = 50) -> dict[str, Any]:
                 say=silent,
             ) as crew,
         ):
-            scoring = ClusterScoring(crew, shown, tokens, took_part=lambda machine, off: None, say=silent)
+            scoring = ClusterScoring(
+                crew, shown, tokens, took_part=lambda machine, off: None, together=cache.together, say=silent
+            )
             scoring.wait_for(SLEEPERS)
             started, used = time.perf_counter(), time.process_time()
             for _ in scoring.units(units, lambda unit, measured: cache.write_row(unit.example, *measured)):
