@@ -81,7 +81,7 @@ def test_a_worker_far_slower_than_it_seemed_holds_nobody_back() -> None:
 
 
 def test_groups_take_about_as_long_as_they_should() -> None:
-    dispatch = Dispatch(units(1000, 10))
+    dispatch = Dispatch(units(4000, 10))
     joined(dispatch, "a", "b")
     assert len(examples(dispatch.next_group("a", 0.0))) == GROUP_SECONDS * 1000 / 10
     dispatch = Dispatch(units(4, 100_000))
@@ -145,7 +145,7 @@ def test_a_failed_unit_goes_to_another_worker_and_three_failures_stop_the_run() 
 
 
 def test_what_came_with_the_last_failure_is_not_lost() -> None:
-    dispatch = Dispatch(units(12, 1))
+    dispatch = Dispatch(units(6, 1))
     joined(dispatch, "a", "b")
     for worker in "ab":  # a second time for the first unit, alone
         group = dispatch.next_group(worker, 0.0)
