@@ -17,7 +17,7 @@ from ..prompt.trie import build_trie
 from ..scoring.embeddings import Embeddings
 from ..scoring.job import Forecast, Inputs
 from ..scoring.measures import Measures
-from ..scoring.pairs import Scoring, TargetTokens, Unit, Work, common_start
+from ..scoring.pairs import Measuring, TargetTokens, Unit, Work, common_start
 from ..scoring.row_scorer import LayOut
 from . import plan
 from .measured import Scored, settled
@@ -133,7 +133,7 @@ class Rounds:
 
     def __init__(
         self,
-        scoring: Scoring,
+        scoring: Measuring,
         inputs: Inputs,
         targets: TargetTokens,
         cache: SparseWriter,

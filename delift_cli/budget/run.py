@@ -32,10 +32,10 @@ from ..progress import Progress, Say, Step, counting, silent
 from ..prompt.builtin import parse_arguments
 from ..prompt.chosen import chat_template
 from ..prompt.template import ChatTemplate
-from ..scoring import job
+from ..scoring import job, where
 from ..scoring.embeddings import Embeddings, embed_texts, embeddings_of
 from ..scoring.load import Watch
-from ..scoring.pairs import Scoring, Work, lay_out_of
+from ..scoring.pairs import Measuring, Work, lay_out_of, score_rows
 from ..scoring.tuning import known_rate
 from . import rounds
 from .anchors import anchored, parse_anchors
@@ -71,6 +71,8 @@ class Run:
     seed: int
     pool_before_targets: bool
     keep_log: bool
+    cluster: str | None
+    threads: int | None
     started: float
     say: Say = silent
     sample_of: tuple[int, int] | None = None
@@ -98,17 +100,19 @@ class Run:
         return self._some_pairs(progress) if self.sparse else self._all_pairs(progress)
 
     def _all_pairs(self, progress: Progress) -> Scores:
-        if self.layout is None and self.budget is None and self._long():
+        if self.layout is None and self.budget is None and self.cluster is None and self._long():
             _check_all_pairs(job.forecast(self.engine, self.inputs))
         with job.open_cache(self.path, self.description, self.inputs) as cache, self._log():
             self._say_first(cache)
             rows, already = cache.shape[0], int((cache.rows["done"] == cache.shape[1]).sum())
             work, watch = Work(), self._watch()
-            for work in job.execute(self.engine, self.inputs, cache):
-                watch.see(work)
-                speed = f"{work.pairs:,} pairs, {_rates(work.pairs, work.tokens, work.seconds)}"
-                left = work.seconds / work.rows * (rows - already - work.rows) if work.rows else None
-                progress(Step("scoring", already + work.rows, rows, speed, left))
+            if not cache.complete:
+                with self._measuring(cache) as measuring:
+                    for work in score_rows(measuring, self.inputs.target_tokens, cache):
+                        watch.see(work)
+                        speed = f"{work.pairs:,} pairs, {_rates(work.pairs, work.tokens, work.seconds)}"
+                        left = work.seconds / work.rows * (rows - already - work.rows) if work.rows else None
+                        progress(Step("scoring", already + work.rows, rows, speed, left))
         return self._scores(work, None)
 
     def _some_pairs(self, progress: Progress) -> Scores:
@@ -129,7 +133,10 @@ class Run:
         return self._scores(work, stopped)
 
     def _watch(self) -> Watch:
-        known = known_rate(self.identity["sha256"], self.engine.settings, self.engine.weights)
+        """Looks out for a run that is far slower than this machine was; a cluster's rate is nothing to compare with."""
+        known = None
+        if self.cluster is None:
+            known = known_rate(self.identity["sha256"], self.engine.settings, self.engine.weights)
         return Watch(self.engine.settings, known, self.say)
 
     def _say_first(self, cache: Writing) -> None:
@@ -150,12 +157,15 @@ class Run:
             return Work(), "budget"  # nothing to do: the model need not be loaded
         cache.reserve(0 if timed else goal - cache.planned)
         report = counting(progress, "embeddings", cache.shape[0])
+        if self.cluster is not None:
+            self.say("embeddings of the records are made by this process, before the cluster's workers begin")
         embedded = embeddings_of(cache, lambda: (self.engine, self.template), report)
         targets = self.inputs.target_tokens
-        with job.at_work(self.engine, self.inputs, targets) as models:
-            measuring = Scoring(models, self.inputs.encoded_examples, targets)
+        with self._measuring(cache) as measuring:
             for _ in measuring.base(cache):
                 pass
+            if self.cluster is not None:  # this machine's rate says little of the workers'
+                rate = max(rate, measuring.work.tokens / measuring.work.seconds)
             going = rounds.Rounds(
                 measuring,
                 self.inputs,
@@ -179,6 +189,18 @@ class Run:
                     speed = _rates(work.pairs - before.pairs, work.tokens - before.tokens, seconds)
                     progress(Step(title, rows, todo, speed, seconds / rows * (todo - rows)))
             return measuring.work, going.stopped
+
+    def _measuring(self, cache: Writing) -> AbstractContextManager[Measuring]:
+        return where.measuring(
+            self.file,
+            self.identity["sha256"],
+            self.engine,
+            self.inputs,
+            cache,
+            cluster=self.cluster,
+            threads=self.threads,
+            say=self.say,
+        )
 
     def _scores(self, work: Work, stopped: str | None) -> Scores:
         name = f"{self.identity['name']} {self.identity['quantization']}"
@@ -224,6 +246,7 @@ def open_run(
     batch: int | None = None,
     keep_log: bool = True,
     only_forecast: bool = False,
+    cluster: str | None = None,
     say: Say = silent,
 ) -> Run:
     """Read the records, open the model for its vocabulary, tokenize, and choose how to run it.
@@ -241,6 +264,7 @@ def open_run(
         adapters: LoRA adapters for it, as `adapter.gguf` or `adapter.gguf:0.5`; see `model.adapter`.
         keep_log: llama.cpp's own log goes into the cache.
         only_forecast: the run is not to be begun; of very many records only some are looked at.
+        cluster: the workers that measure, such as local:4; see `scoring.cluster.addresses.connect`.
         say: takes one line on what is going on.
 
     Raises:
@@ -255,6 +279,8 @@ def open_run(
     assert source is not None
     if "-" in _files(source) and targets is not None and "-" in _files(targets):
         raise InputError("examples and targets cannot both come from stdin")
+    if cluster is not None:
+        where.check_cluster(cluster)
     path = Path(output) if output is not None else default_cache(source, targets, as_existing=examples is not None)
     wanted = None if budget is None else parse_budget(budget)
     layout = layout_of(path)
@@ -349,6 +375,8 @@ def open_run(
         seed,
         pool_before_targets=targets is not None and examples is None,
         keep_log=keep_log,
+        cluster=cluster,
+        threads=settings.threads if settings else None,
         started=started,
         say=say,
         sample_of=sample_of,

@@ -25,6 +25,7 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +164,11 @@ class CacheWriter(Cache, Writing):
                 whole.append(row)
                 first, last = int(missing[0]), int(missing[-1]) + 1
                 self._files[name].write(example * m + first, row[first:last])
-            for name in _MATRICES:
-                self._files[name].sync()
-            counted = np.array([(m, checksum(whole))], ROW)
+        counted = np.array([(m, checksum(whole))], ROW)
+        self._settle([self._files[name] for name in _MATRICES], partial(self._count, example, counted))
+
+    def _count(self, example: int, counted: npt.NDArray[Any]) -> None:
+        with disk(self.path):
             self._files["rows"].write(example, counted)
             if time.monotonic() - self._synced > SYNC_SECONDS:
                 self._files["rows"].sync()

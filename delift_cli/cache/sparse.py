@@ -27,6 +27,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -235,13 +236,15 @@ class SparseWriter(SparseCache, Writing):
                     wrong = int(part.targets[at][~np.isfinite(values)][0])
                     raise RunError(f"{self.path}: {name} of example {example} before target {wrong} is not a number")
                 files[name].write(at.start, values)
-            for name in RESULTS:
-                files[name].sync()
-            results = [np.ascontiguousarray(values, np.float32) for values in (distance, logprob)]
-            row = np.array([(at.stop - at.start, checksum([part.targets[at], part.source[at], *results]))], ROW)
-            files["rows"].write(example, row)
+        results = [np.ascontiguousarray(values, np.float32) for values in (distance, logprob)]
+        row = np.array([(at.stop - at.start, checksum([part.targets[at], part.source[at], *results]))], ROW)
+        self._settle([files[name] for name in RESULTS], partial(self._count, part, files["rows"], example, row))
+
+    def _count(self, part: StoredRound, rows: ArrayFile, example: int, row: npt.NDArray[Any]) -> None:
+        with disk(self.path):
+            rows.write(example, row)
             if time.monotonic() - self._synced > SYNC_SECONDS:
-                files["rows"].sync()
+                rows.sync()
                 self._synced = time.monotonic()
         part.rows[example] = row[0]
 

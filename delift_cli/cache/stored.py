@@ -7,7 +7,7 @@ import hashlib
 import io
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -21,7 +21,7 @@ from ..data.reading import parse_lines
 from ..data.record import RecordSet
 from ..errors import InputError, RunError
 from .files import ArrayFile, checksum, disk, is_folder, open_array, open_file
-from .manifest import BASE_CRC, BASES, HERE, TOKENS, differences, read_manifest
+from .manifest import BASE_CRC, BASES, HERE, TOKENS, differences, read_manifest, write_manifest
 
 Held = TypeVar("Held", bound="Writing")
 
@@ -195,6 +195,7 @@ class Writing(Stored):
     def __init__(self, path: Path, lock: io.BufferedRandom) -> None:
         super().__init__(path)
         self._lock = lock
+        self._later: list[tuple[Sequence[ArrayFile], Callable[[], None]]] | None = None
         m = self.shape[1]
         self._files = {
             **{name: self._for_writing(name, (m,), np.float32) for name in BASES},
@@ -237,6 +238,42 @@ class Writing(Stored):
         with disk(self.path):
             for file in self._files.values():
                 file.sync()
+
+    def took_part(self, machine: str, off: float | None = None) -> None:
+        """Note in the manifest that a kind of machine measures, before anything of it is written.
+
+        `off`: how far its distances were off those of the machine that writes at most; None if they were not compared.
+        """
+        machines = self.manifest["run"].setdefault("machines", {})
+        known = machines.get(machine)
+        if machine not in machines or (off is not None and (known is None or off > known)):
+            machines[machine] = off
+            with disk(self.path):
+                write_manifest(self.path, self.manifest)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Rows that are written inside are waited for and counted together, when it ends: one wait for all of them."""
+        self._later = []
+        try:
+            yield
+        finally:
+            later, self._later = self._later, None
+            with disk(self.path):
+                for file in {id(file): file for files, _ in later for file in files}.values():
+                    file.sync()
+            for _, count in later:
+                count()
+
+    def _settle(self, files: Sequence[ArrayFile], count: Callable[[], None]) -> None:
+        """Wait until `files` are on disk, then `count` what was written: now, or at the end of `together`."""
+        if self._later is not None:
+            self._later.append((files, count))
+            return
+        with disk(self.path):
+            for file in files:
+                file.sync()
+        count()
 
     def _for_writing(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> ArrayFile:
         return ArrayFile(self.folder / f"{name}.npy", shape, dtype)

@@ -92,6 +92,13 @@ def score(
         int, options.how_much(metavar="N", min=0, max=options.LARGEST_SEED, help="Of the pairs that --budget chooses.")
     ] = 0,
     dry_run: Annotated[bool, options.how_much("--dry-run", help="Say what it would take, and stop.")] = False,
+    cluster: Annotated[
+        str | None,
+        options.machine(
+            metavar="ADDRESS|FILE|local:N",
+            help="Workers of a dask scheduler, of dask-jobqueue's .yaml FILE, or N processes; local:cuda: one a GPU.",
+        ),
+    ] = None,
     threads: Threads = None,
     batch: Batch = None,
     gpu_layers: GpuLayers = None,
@@ -150,6 +157,7 @@ def score(
         batch=batch,
         keep_log=not verbose,
         only_forecast=dry_run,
+        cluster=cluster,
         say=console.sayer(quiet),
     )
     if dry_run:

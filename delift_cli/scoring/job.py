@@ -35,7 +35,7 @@ from ..prompt.encoding import (
 from ..prompt.template import AS_TRAINED, TEMPLATE_DATE, ChatTemplate
 from ..prompt.trie import build_trie
 from .measures import NotFiniteError
-from .pairs import Probe, TargetTokens, Work, cells_needed, common_start, lay_out_of, score
+from .pairs import Probe, TargetTokens, cells_needed, common_start, lay_out_of
 from .row_scorer import LayOut
 from .tuning import tune
 from .way import checked, first_way
@@ -273,15 +273,6 @@ def token_counts(inputs: Inputs) -> dict[str, list[int]]:
         "example_tokens": [len(prefix) for prefix in inputs.encoded_examples.prefixes],
         "response_tokens": [int(target.scored.sum()) for target in inputs.encoded_targets.targets],
     }
-
-
-def execute(engine: Engine, inputs: Inputs, cache: CacheWriter) -> Iterator[Work]:
-    """Score what the cache lacks of all pairs; see `scoring.score`."""
-    if cache.complete:
-        return
-    targets = inputs.target_tokens
-    with at_work(engine, inputs, targets) as models:
-        yield from score(models, inputs.encoded_examples, targets, cache)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -171,11 +171,33 @@ def score(
     cache: CacheWriter,
 ) -> Iterator[Work]:
     """Score what `cache` lacks of all pairs, row by row; see `Scoring`."""
-    scoring = Scoring(models, examples, targets)
-    yield from scoring.base(cache)
+    yield from score_rows(Scoring(models, examples, targets), targets, cache)
+
+
+def score_rows(measuring: Measuring, targets: TargetTokens, cache: CacheWriter) -> Iterator[Work]:
+    """Measure what `cache` lacks of all pairs, row by row."""
+    yield from measuring.base(cache)
     rows = np.flatnonzero(cache.rows["done"] < targets.count).tolist()
     units = (Unit(example, cache.missing(example)) for example in rows)
-    yield from scoring.units(units, lambda unit, measured: cache.write_row(unit.example, *measured))
+    yield from measuring.units(units, lambda unit, measured: cache.write_row(unit.example, *measured))
+
+
+class Measuring(Protocol):
+    """What measures a block: the models of this machine (`Scoring`), or the workers of a cluster."""
+
+    @property
+    def lay_out(self) -> LayOut:
+        """How targets are laid out."""
+
+    @property
+    def work(self) -> Work:
+        """What was done so far."""
+
+    def base(self, cache: Writing) -> Iterator[Work]:
+        """Measure the targets that `cache` lacks without an example."""
+
+    def units(self, units: Iterable[Unit], write: Callable[[Unit, Measures], None]) -> Generator[Work, None, None]:
+        """Measure `units`; each one's results, in the order of its targets, go to `write` in this thread."""
 
 
 class Scoring:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dask
+import dask_jobqueue
 import yaml
 
 from ...errors import InputError, RunError
@@ -24,6 +25,9 @@ CONNECT_SECONDS = 30.0
 QUIET = logging.CRITICAL  # what matters of dask's log, delift says itself
 CONTEXTS = 2  # of a GPU, each with a thread
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+FILES = (".yaml", ".yml")
+AGAIN = "10s"  # how often jobs that have ended are asked for again
+SYSTEMS = ("HTCondorCluster", "LSFCluster", "MoabCluster", "OARCluster", "PBSCluster", "SGECluster", "SLURMCluster")
 
 dask.config.set({"logging": {"distributed": "critical", "asyncio": "critical", "tornado": "critical"}})
 from distributed import Client, Nanny, Scheduler, SpecCluster  # noqa: E402, its log is set up when it is imported
@@ -49,27 +53,19 @@ def connect(where: str, *, threads: int | None = None) -> Iterator[Connection]:
         InputError: `where` is none of these, or its file says something that dask-jobqueue does not understand.
         RunError: no scheduler answers there.
     """
+    check(where)
     warnings.filterwarnings("ignore", module="distributed")
-    count = re.fullmatch(r"local:(\d+)", where)
+    cluster: Any = where
     if where.startswith("local:"):
-        if count and int(count[1]) > 0:
-            number = int(count[1])
-            threads = threads or max(1, Settings().resolved_threads() // number)
-            environments = [{"NUMBA_NUM_THREADS": str(threads)}] * number
-        elif where == "local:cuda":
+        count = where.removeprefix("local:")
+        if count == "cuda":
             environments = [{VISIBLE: device} for device in cuda_devices()]
         else:
-            raise InputError(f"--cluster {where}: give the number of processes, as in local:4, or local:cuda")
-        cluster: Any = local_cluster(environments)
-    elif where.endswith((".yaml", ".yml")):
+            threads = threads or max(1, Settings().resolved_threads() // int(count))
+            environments = [{"NUMBA_NUM_THREADS": str(threads)}] * int(count)
+        cluster = local_cluster(environments)
+    elif where.endswith(FILES):
         cluster = from_file(Path(where))
-    elif re.fullmatch(r"(\w+://)?[^\s/:]+:\d+|(\w+://)\[[^\s/]+\]:\d+", where):
-        cluster = where
-    else:
-        raise InputError(
-            f"--cluster {where}: give the address of a dask scheduler (tcp://host:8786), a .yaml file for "
-            "dask-jobqueue, local:N or local:cuda"
-        )
     try:
         client = Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError) as error:
@@ -82,8 +78,24 @@ def connect(where: str, *, threads: int | None = None) -> Iterator[Connection]:
             cluster.close()
 
 
+def check(where: str) -> None:
+    """InputError where this names no cluster."""
+    if where.startswith("local:"):
+        if not re.fullmatch(r"local:([1-9]\d{0,3}|cuda)", where):
+            raise InputError(f"--cluster {where}: give the number of processes, as in local:4, or local:cuda")
+    elif where.endswith(FILES):
+        _read(Path(where))
+    elif not re.fullmatch(r"(\w+://)?([^\s/:\[\]]+|\[[^\s/\]]+\]):\d{1,5}", where):
+        raise InputError(
+            f"--cluster {where}: give the address of a dask scheduler (tcp://host:8786), a .yaml file for "
+            "dask-jobqueue, local:N or local:cuda"
+        )
+
+
 def local_cluster(environments: list[dict[str, str]]) -> SpecCluster:
     """A process of this machine for each environment; one that dies is started again."""
+    # a run that is told to end may not wait for its processes, which Python's tracker of them would comment on
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     common = {"nthreads": CONTEXTS, "memory_limit": None, "silence_logs": QUIET, "dashboard_address": None}
     return SpecCluster(
         workers={
@@ -107,39 +119,39 @@ def cuda_devices() -> list[str]:
 def from_file(path: Path) -> Any:
     """A batch system's queue: what dask-jobqueue makes of `jobqueue: {slurm: {…}}`, with `jobs` of them.
 
-    `jobs` is a number, or `{minimum: 0, maximum: 16}` for as many as there is work for. Any of dask-jobqueue's systems
-    may stand in place of slurm.
+    A job that ends is asked for again. Any of dask-jobqueue's systems may stand in place of slurm.
 
     Raises:
         InputError: the file cannot be read, or says something else.
     """
+    name, options, jobs = _read(path)
+    dask.config.update(dask.config.config, {"jobqueue": options})
     try:
-        import dask_jobqueue
-    except ImportError:
-        raise InputError(f"--cluster {path} needs dask-jobqueue: pip install 'delift-cli[dask]'") from None
+        cluster = getattr(dask_jobqueue, name)()
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        raise InputError(f"--cluster {path}: {' '.join(str(error).split())}") from None
+    cluster.scale(jobs=jobs)
+    cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs, interval=AGAIN)
+    return cluster
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any], int]:
+    """Of a file for dask-jobqueue: the class that it means, options by system, and how many jobs."""
     try:
         given = yaml.safe_load(path.read_bytes())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"--cluster {path} cannot be read: {' '.join(str(error).split())}") from None
-    systems = given.get("jobqueue") if isinstance(given, dict) else None
-    classes = {name.removesuffix("Cluster").lower(): name for name in dask_jobqueue.__all__ if name.endswith("Cluster")}
-    if not isinstance(systems, dict) or len(systems) != 1 or next(iter(systems)) not in classes:
+    except OSError as error:
+        raise InputError(f"--cluster {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--cluster {path} is not YAML: {' '.join(str(error).split())}") from None
+    classes = {name.removesuffix("Cluster").lower(): name for name in SYSTEMS}
+    options: Any = given.get("jobqueue") if isinstance(given, dict) else None
+    system, *others = options if isinstance(options, dict) and options else [None]
+    if others or system not in classes or not isinstance(options[system], dict):
         raise InputError(
             f"--cluster {path}: it must say jobqueue: and under it one of {', '.join(sorted(classes))}, "
             "as dask-jobqueue's documentation has it"
         )
     jobs = given.get("jobs", 1)
-    adapt = isinstance(jobs, dict) and jobs.keys() <= {"minimum", "maximum"} and "maximum" in jobs
-    if not adapt and not (isinstance(jobs, int) and jobs > 0):
-        raise InputError(f"--cluster {path}: jobs is a number, or minimum and maximum")
-    ((system, _),) = systems.items()
-    dask.config.update(dask.config.config, {"jobqueue": systems})
-    try:
-        cluster = getattr(dask_jobqueue, classes[system])()
-    except (TypeError, ValueError, OSError, RuntimeError) as error:
-        raise InputError(f"--cluster {path}: {' '.join(str(error).split())}") from None
-    if adapt:
-        cluster.adapt(minimum_jobs=jobs.get("minimum", 0), maximum_jobs=jobs["maximum"])
-    else:
-        cluster.scale(jobs=jobs)
-    return cluster
+    if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
+        raise InputError(f"--cluster {path}: jobs is how many to ask for, not {jobs!r}")
+    return classes[system], options, jobs

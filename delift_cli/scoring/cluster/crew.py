@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -147,6 +147,7 @@ class Crew:
         self._job = make_job(hashlib.sha256(self._records).hexdigest())
         self._job_key = uuid.uuid4().hex
         self._run = 0
+        self._last_refusal = ""
         self._check = check
         self._cost = cost
         self._say = say
@@ -160,17 +161,31 @@ class Crew:
     def __enter__(self) -> Crew:
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, kind: object, *_exception: object) -> None:
         self._closed.set()
-        self._watching.join(5)
         self._letting_in.shutdown(wait=False, cancel_futures=True)
         with suppress(Exception):  # a worker that does not hear it forgets the job when another one comes
-            self._tell(remote.close_job, self._job_key).result(timeout=TELL_SECONDS)
+            telling = self._tell(remote.close_job, self._job_key)
+            if kind is None:
+                telling.result(timeout=TELL_SECONDS)
 
     @property
     def joining(self) -> int:
         """Workers that are getting ready."""
         return sum(known.state == "joining" for known in list(self._known.values()))
+
+    @property
+    def refusal(self) -> str | None:
+        """Why there is nobody to wait for: the last worker's reason, where all that are there were turned away."""
+        states = [known.state for known in list(self._known.values())]
+        return self._last_refusal if states and all(state == "out" for state in states) else None
+
+    def wait(self, seconds: float) -> Iterator[Event]:
+        """Everything that has happened, once anything has or the time is up."""
+        with suppress(queue.Empty):
+            yield self.events.get(timeout=seconds)
+            while True:
+                yield self.events.get_nowait()
 
     def send(self, group: Group) -> Sent:
         """Have a group measured; `events` will tell."""
@@ -198,7 +213,8 @@ class Crew:
         known = self._known.get(key)
         if known is not None and known.state != "out":
             known.state = "out"
-            self._say(f"worker {known.name} is left out: {reason}")
+            self._last_refusal = f"worker {known.name} is left out: {reason}"
+            self._say(self._last_refusal)
             self.events.put(Left(key, died=False))
 
     def start_again(self, key: str) -> None:
@@ -262,7 +278,8 @@ class Crew:
             if self._closed.is_set() or self._known.get(key) is not known:
                 return  # it is gone, which is no news
             known.state = "out"
-            self._say(f"worker {known.name} is refused: {_brief(error)}")
+            self._last_refusal = f"worker {known.name} is refused: {_brief(error)}"
+            self._say(self._last_refusal)
             return
         if self._known.get(key) is known:
             known.state = "in"

@@ -10,8 +10,8 @@ from ...errors import RunError
 from ..measures import Measures
 from ..pairs import Unit
 
-GROUP_SECONDS = 1.0  # units are sent in groups that take about so long, so that sending them costs next to nothing
-TAIL = 4  # a group is at most this part of what is left for one worker, so that all end together
+GROUP_SECONDS = 2.0  # units are sent in groups that take about so long, so that sending them costs next to nothing
+TAIL = 3  # a group is at most this part of what is left for one worker, so that all end together
 ATTEMPTS = 3  # workers on which a unit may fail, and units that may fail in a row on a worker
 SLACK = 30.0  # seconds that a worker may be late before its units go to another one …
 PATIENCE = 5.0  # … beside so many times what they should take

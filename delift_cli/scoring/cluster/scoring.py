@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 from distributed import Client
@@ -16,11 +16,13 @@ from ...cache.stored import Writing
 from ...errors import RunError
 from ...model.gguf import ModelFile
 from ...prompt.encoding import EncodedExamples
+from ...prompt.trie import build_trie
 from ..job import Engine, Inputs
 from ..measures import Measures
-from ..pairs import TargetTokens, Unit, Work, lacking_base, write_base
-from ..tuning import TOLERANCE
-from .crew import Broken, Check, Crew, Joined, Left, Returned, Sent
+from ..pairs import TargetTokens, Unit, Work, lacking_base, lay_out_of, write_base
+from ..row_scorer import LayOut
+from ..tuning import TOLERANCE, machine
+from .crew import Broken, Check, Crew, Event, Joined, Left, Returned, Sent
 from .dispatch import Dispatch, Group
 from .worker import ALONE, Answer, Content, Job, OpenScorings, open_scorings
 
@@ -28,7 +30,10 @@ CHECK_EXAMPLES, CHECK_TARGETS = 2, 8  # pairs that every worker measures to be l
 EXACT_TOLERANCE = 2e-3  # contract of unquantized weights: mean |difference of distances|; of others `TOLERANCE`
 UNQUANTIZED = ("F32", "F16", "BF16")
 TICK_SECONDS = 0.5
-WAITING_SECONDS = 60.0  # how often a run without workers says so
+WAITING_SECONDS = 60.0  # how often a run without workers says so; it ends if all that are there were refused
+
+
+Measured: TypeAlias = tuple[Unit, Measures]
 
 
 class ClusterScoring:
@@ -37,6 +42,8 @@ class ClusterScoring:
     Args:
         crew: the workers.
         targets, examples: as for `pairs.Scoring`, here to count tokens.
+        lay_out: as for `Scoring`.
+        together: what is written inside it goes to the disk together.
         took_part: is told the kind of each machine, and how far its distances are off the client's at most, before
             anything that it measured is written.
         say: is told what goes on.
@@ -51,53 +58,73 @@ class ClusterScoring:
         examples: EncodedExamples,
         targets: TargetTokens,
         *,
+        lay_out: LayOut = build_trie,
         took_part: Callable[[str, float], None],
+        together: Callable[[], AbstractContextManager[None]] = nullcontext,
         say: Callable[[str], None],
     ) -> None:
+        self.lay_out = lay_out
         self._crew = crew
+        self._together = together
         self._examples = examples
         self._targets = targets
         self._took_part = took_part
         self._say = say
         self._total = Work()
+        self._busy = 0.0
+        self._machine = machine()
+        self._kinds: set[str] = set()
 
     @property
     def work(self) -> Work:
-        """What was done so far."""
-        return replace(self._total, seconds=time.perf_counter() - self._total.started)
+        """What was done so far; of the time, `decode_seconds` and `reduce_seconds` are the share of a worker's."""
+        seconds = time.perf_counter() - self._total.started
+        share = seconds / self._busy if self._busy else 0.0
+        total = self._total
+        return replace(
+            total,
+            seconds=seconds,
+            decode_seconds=share * total.decode_seconds,
+            reduce_seconds=share * total.reduce_seconds,
+        )
 
     def wait_for(self, workers: int) -> None:
         """Until so many workers are let in."""
         nothing = Dispatch()
         while len(self._crew.members) < workers:
-            for _ in self._next_event(nothing, {}):
-                pass
+            for event in self._crew.wait(TICK_SECONDS):
+                list(self._taken(event, nothing, {}))
 
     def base(self, cache: Writing) -> Iterator[Work]:
         """Measure the targets that `cache` lacks without an example."""
         chunks = (Unit(ALONE, missing) for missing in lacking_base(cache, self._targets.count))
-        for unit, measured in self._measured(list(chunks)):
-            write_base(cache, unit.targets, measured)
+        for done in self._measured(list(chunks)):
+            for unit, measured in done:
+                write_base(cache, unit.targets, measured)
             yield self.work
         cache.sync()
 
     def units(self, units: Iterable[Unit], write: Callable[[Unit, Measures], None]) -> Generator[Work, None, None]:
         """Measure `units`; each one's results, in the order of its targets, go to `write` in this thread."""
-        for unit, measured in self._measured(units):
-            write(unit, measured)
-            self._total.rows += 1
-            self._total.pairs += len(unit.targets)
-            lengths = self._targets.lengths[unit.targets]
-            prefix = len(self._examples.prefixes[unit.example])
-            self._total.plain_tokens += int((lengths + prefix - 1).sum())
+        for done in self._measured(units):
+            with self._together():
+                for unit, measured in done:
+                    write(unit, measured)
+                    self._total.rows += 1
+                    self._total.pairs += len(unit.targets)
+                    lengths = self._targets.lengths[unit.targets]
+                    prefix = len(self._examples.prefixes[unit.example])
+                    self._total.plain_tokens += int((lengths + prefix - 1).sum())
             yield self.work
 
-    def _measured(self, units: Iterable[Unit]) -> Generator[tuple[Unit, Measures], None, None]:
+    def _measured(self, units: Iterable[Unit]) -> Generator[list[Measured], None, None]:
+        """What has come since the last step; before it is given out, the workers have got something to do."""
         crew, dispatch = self._crew, Dispatch((unit, self._cost(unit)) for unit in units)
         out: dict[Group, Sent] = {}
-        for member in list(crew.members.values()):
+        for member in crew.members.values():
             dispatch.join(member.key, member.name, member.rate, member.contexts, time.monotonic())
         last_worker = time.monotonic()
+        failure: RunError | None = None
         try:
             while not dispatch.finished:
                 dispatch.expecting = crew.joining > 0
@@ -105,26 +132,39 @@ class ClusterScoring:
                     last_worker = time.monotonic()
                     while (group := dispatch.next_group(key, time.monotonic())) is not None:
                         out[group] = crew.send(group)
-                yield from self._next_event(dispatch, out)
+                done: list[Measured] = []
+                try:
+                    for event in crew.wait(TICK_SECONDS):
+                        done += self._taken(event, dispatch, out)
+                except RunError as error:
+                    failure = error
+                if done:
+                    yield done
+                if failure:
+                    raise failure
                 for key in dispatch.overdue(time.monotonic()):
                     self._say(f"worker {crew.members[key].name} does not answer; its units go to others")
                     crew.start_again(key)
                 if time.monotonic() - last_worker > WAITING_SECONDS:
                     last_worker = time.monotonic()
+                    if crew.refusal:
+                        raise RunError(f"no worker is left; {crew.refusal}")
                     self._say(f"waiting for workers ({crew.joining} getting ready)")
         finally:
             if out:
                 crew.drop(out.values())
                 crew.end_run()
 
-    def _next_event(self, dispatch: Dispatch, out: dict[Group, Sent]) -> Generator[tuple[Unit, Measures], None, None]:
+    def _taken(self, event: Event, dispatch: Dispatch, out: dict[Group, Sent]) -> Iterator[Measured]:
         crew = self._crew
-        try:
-            event = crew.events.get(timeout=TICK_SECONDS)
-        except queue.Empty:
-            return
         match event:
             case Joined(member):
+                if member.machine != self._machine and member.machine not in self._kinds:
+                    self._kinds.add(member.machine)
+                    self._say(
+                        f"worker {member.name} is of another kind than this machine ({member.machine}): its distances "
+                        f"of the check pairs differ by {member.deviation:.1g} at most"
+                    )
                 self._took_part(member.machine, member.deviation)
                 crew.members[member.key] = member
                 dispatch.join(member.key, member.name, member.rate, member.contexts, time.monotonic())
@@ -140,9 +180,7 @@ class ClusterScoring:
             case Broken(reason):
                 raise RunError(f"{reason}; what was scored is safe, the same command goes on from there")
 
-    def _returned(
-        self, dispatch: Dispatch, group: Group, arrived: Future[Answer | None]
-    ) -> Generator[tuple[Unit, Measures], None, None]:
+    def _returned(self, dispatch: Dispatch, group: Group, arrived: Future[Answer | None]) -> Iterator[Measured]:
         try:
             answer = arrived.result()
         except CancelledError:
@@ -156,6 +194,7 @@ class ClusterScoring:
             dispatch.give_up(group)
             self._crew.forget(group.worker)
             return
+        self._busy += answer.work.seconds
         self._total.tokens += answer.work.tokens
         self._total.decode_seconds += answer.work.decode_seconds
         self._total.reduce_seconds += answer.work.reduce_seconds
@@ -208,6 +247,7 @@ def at_work_on(
     threads: int | None,
     took_part: Callable[[str, float], None],
     say: Callable[[str], None],
+    together: Callable[[], AbstractContextManager[None]] = nullcontext,
     opening: OpenScorings = open_scorings,
 ) -> Iterator[ClusterScoring]:
     """The workers of a cluster, ready to score; what `job.at_work` is for this machine alone.
@@ -215,7 +255,7 @@ def at_work_on(
     Args:
         source, sha256: the model as it is; `engine.weights` says what workers make of it.
         threads: of a worker; None for all cores that it may use.
-        took_part, say: see `ClusterScoring`.
+        took_part, say, together: see `ClusterScoring`.
         opening: makes what measures on a worker.
     """
     content = Content(
@@ -234,4 +274,12 @@ def at_work_on(
         say=say,
     )
     with crew:
-        yield ClusterScoring(crew, examples, targets, took_part=took_part, say=say)
+        yield ClusterScoring(
+            crew,
+            examples,
+            targets,
+            lay_out=lay_out_of(settings),
+            took_part=took_part,
+            together=together,
+            say=say,
+        )

@@ -13,10 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
+
+from distributed import Worker, get_worker
 
 from ...cache.files import write_all
 from ...errors import DeliftError, RunError
@@ -106,9 +108,19 @@ class _Opened:
     used: float = field(default_factory=time.monotonic)
 
 
-_opened: dict[str, _Opened] = {}
-_arriving: dict[str, bytearray] = {}
-_one_at_a_time = threading.Lock()
+@dataclass
+class _State:
+    """What a worker holds: jobs that are open, records that arrive, and a lock for opening one at a time."""
+
+    opened: dict[str, _Opened] = field(default_factory=dict)
+    arriving: dict[str, bytearray] = field(default_factory=dict)
+    opening: threading.Lock = field(default_factory=threading.Lock)
+
+
+def _state(worker: Worker | None = None) -> _State:
+    worker = worker or get_worker()
+    state: _State = worker.__dict__.setdefault("delift", _State())
+    return state
 
 
 def greet(content: Content) -> Greeting:
@@ -150,7 +162,7 @@ def keep_model(content: Content) -> None:
 
 def take_records(sha256: str, size: int, offset: int, part: bytes) -> None:
     """A part of a job's encoded records, kept in memory until the job is opened."""
-    data = _arriving.setdefault(sha256, bytearray(size))
+    data = _state().arriving.setdefault(sha256, bytearray(size))
     data[offset : offset + len(part)] = part
 
 
@@ -160,34 +172,39 @@ def open_job(key: str, job: Job) -> int:
     Raises:
         DeliftError: the model is not there or cannot be loaded, or the records did not arrive.
     """
-    with _one_at_a_time:
-        data = bytes(_arriving.pop(job.records, b""))
-        for other, opened in list(_opened.items()):
+    state = _state()
+    with state.opening:
+        data = bytes(state.arriving.pop(job.records, b""))
+        for other, opened in list(state.opened.items()):
             if other == key:
                 return opened.count
             if time.monotonic() - opened.used > IDLE_SECONDS:
-                close_job(other)
+                _close(state, other)
         if hashlib.sha256(data).hexdigest() != job.records:
             raise RunError("the records arrived damaged")
         examples, targets = pickle.loads(data)
         path = _find(job.content)
         if path is None:
             raise RunError("the model is not there")
-        with _host_lock():
-            threads = job.settings.resolved_threads()
+        threads = job.settings.resolved_threads()
+        with nullcontext() if job.weights == "as-is" else _host_lock():
             file = converted(ModelFile(path), job.content.sha256, job.weights, threads=threads)
         stack = ExitStack()
         scorings = stack.enter_context(job.open_scorings(file, job.settings, examples, targets))
         free: queue.SimpleQueue[Scoring] = queue.SimpleQueue()
         for scoring in scorings:
             free.put(scoring)
-        _opened[key] = _Opened(stack, free, len(scorings))
+        state.opened[key] = _Opened(stack, free, len(scorings))
         return len(scorings)
 
 
-def close_job(key: str) -> None:
+def close_job(key: str, dask_worker: Worker) -> None:
     """Free what a job holds, as soon as nothing is measured with it."""
-    opened = _opened.pop(key, None)
+    _close(_state(dask_worker), key)
+
+
+def _close(state: _State, key: str) -> None:
+    opened = state.opened.pop(key, None)
     if opened is None:
         return
     opened.run = sys.maxsize
@@ -200,16 +217,16 @@ def close_job(key: str) -> None:
     threading.Thread(target=close, daemon=True).start()
 
 
-def end_run(key: str, run: int) -> None:
+def end_run(key: str, run: int, dask_worker: Worker) -> None:
     """Nobody waits any more for what belongs to this run or to an earlier one."""
-    opened = _opened.get(key)
+    opened = _state(dask_worker).opened.get(key)
     if opened is not None:
         opened.run = max(opened.run, run + 1)
 
 
 def measure(key: str, run: int, units: Sequence[Unit]) -> Answer | None:
     """Measure units one after the other; None where the job is not open, as in a process that was started again."""
-    opened = _opened.get(key)
+    opened = _state().opened.get(key)
     if opened is None:
         return None
     scoring = opened.free.get()

@@ -12,7 +12,8 @@ from distributed import get_worker
 
 from delift_cli.errors import RunError
 from delift_cli.scoring.cluster.worker import open_scorings
-from delift_cli.scoring.pairs import Measures, Scoring, Unit
+from delift_cli.scoring.measures import Measures
+from delift_cli.scoring.pairs import Scoring, Unit
 
 CHECKED = 4  # units that a worker measures to be let in: twice two
 SLOW_SECONDS = 8.0  # of a unit on a slow worker

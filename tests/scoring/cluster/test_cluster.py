@@ -36,7 +36,7 @@ class Run:
     """A block of the tiny model, how it is scored here and on a cluster."""
 
     def __init__(self, path: Path) -> None:
-        records = pool([(f"{prompt} {at}", response) for at in range(4) for prompt, response in TEXTS])
+        records = pool([(f"{prompt} {at}", response) for at in range(2) for prompt, response in TEXTS])
         self.block = Block(path, records)
         self.inputs = Inputs(records, None, self.block.examples, self.block.targets)
         self.said: list[str] = []
@@ -152,6 +152,13 @@ def test_a_worker_with_other_numbers_is_refused_by_name(run: Run, two: Any, expe
     (refused,) = (line for line in run.said if "refused" in line)
     assert "worker 0 on" in refused
     assert "0.0500" in refused
+
+
+def test_when_all_workers_are_refused_the_run_ends(run: Run, two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delift_cli.scoring.cluster.scoring.WAITING_SECONDS", 1.0)
+    opening = partial(faulty.opening, faults={"*": "other numbers"}, checked=0)
+    with run.on(two, opening=opening) as scoring, pytest.raises(RunError, match="no worker is left; worker"):
+        run.all_pairs(scoring, MemoryCache(*run.block.shape))
 
 
 def test_a_unit_that_fails_everywhere_stops_the_run_with_its_reason(run: Run, two: Any) -> None:

@@ -1,0 +1,225 @@
+"""What a cluster costs and gives: beside a plain run, two workers beside one, and 64 workers that only sleep.
+
+    python -m tests.bench.cluster                      everything, about two minutes on two quiet cores
+    python -m tests.bench.cluster overhead two sleep   some parts
+    python -m tests.bench.cluster --json > out.json
+
+Parts:
+    overhead    pairs/s of one worker process by the side of this process alone: the tiny model, units of 50 ms and more
+    two         pairs/s of two single-threaded workers by the side of one: SmolLM2
+    sleep       64 dask workers of this process that sleep 100 ms a unit, rows written to a cache: their time at work
+
+Rates are taken from when the workers are let in to the last row. Starting a worker takes seconds, and is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from distributed import Client, LocalCluster
+
+from delift_cli.data.record import RecordSet
+from delift_cli.model.gguf import ModelFile, locate
+from delift_cli.model.llama import Settings
+from delift_cli.progress import silent
+from delift_cli.prompt.builtin import load_template
+from delift_cli.prompt.encoding import EncodedExamples, EncodedTargets
+from delift_cli.scoring import job
+from delift_cli.scoring.cluster import ClusterScoring, at_work_on, connect
+from delift_cli.scoring.cluster.crew import Check, Crew
+from delift_cli.scoring.cluster.scoring import unit_tokens
+from delift_cli.scoring.cluster.worker import Content, Job
+from delift_cli.scoring.measures import Measures
+from delift_cli.scoring.pairs import Measuring, Scoring, Unit, Work
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what the tests are made with
+import tiny_runs
+
+PARTS = ("overhead", "two", "sleep")
+SLEEPERS, SLEEP_SECONDS = 64, 0.1
+
+
+def inputs_of(file: ModelFile, examples: RecordSet, targets: RecordSet | None) -> job.Inputs:
+    template = load_template(None, file.template, file.vocabulary)
+    context = 1 << 20
+    return job.prepare(examples, targets, template, context=context, truncate=False, skip_invalid=False)
+
+
+def rate(measuring: Measuring, units: list[Unit], shape: tuple[int, int]) -> tuple[float, float]:
+    """Pairs/s over all units, and seconds a unit."""
+    taken: list[int] = []
+    started = time.perf_counter()
+    for _ in measuring.units(units, lambda unit, measured: taken.append(len(measured.distance))):
+        pass
+    elapsed = time.perf_counter() - started
+    assert taken == [shape[1]] * len(units)
+    return sum(taken) / elapsed, elapsed / len(units)
+
+
+@contextmanager
+def cluster(workers: int, file: ModelFile, inputs: job.Inputs, settings: Settings) -> Iterator[tuple[Any, float]]:
+    """A cluster of so many processes, and how long it took until all were let in."""
+    started = time.perf_counter()
+    sha256 = file.identity()["sha256"]
+    engine = job.Engine(file, "as-is", None, settings)
+    tokens = inputs.target_tokens
+    with (
+        connect(f"local:{workers}") as connection,
+        at_work_on(
+            connection.client,
+            file,
+            sha256,
+            engine,
+            inputs,
+            tokens,
+            threads=settings.threads,
+            took_part=lambda machine, off: None,
+            say=silent,
+        ) as scoring,
+    ):
+        scoring.wait_for(workers)
+        yield scoring, time.perf_counter() - started
+
+
+def overhead(records: int = 60, targets: int = 300) -> dict[str, Any]:
+    file = ModelFile(tiny_runs.model())
+    inputs = inputs_of(
+        file, tiny_runs.records(tiny_runs.pairs(*range(records))), tiny_runs.records(tiny_runs.pairs(*range(targets)))
+    )
+    settings = Settings(threads=1)
+    units = [Unit(example, inputs.target_tokens.all) for example in range(records)]
+    engine = job.Engine(file, "as-is", None, settings)
+    plain: list[tuple[float, float]] = []
+    with job.at_work(engine, inputs, inputs.target_tokens) as models:
+        alone = Scoring(models, inputs.encoded_examples, inputs.target_tokens)
+        rate(alone, units[:2], inputs.shape)
+        plain.append(rate(alone, units, inputs.shape))
+        with cluster(1, file, inputs, settings) as (scoring, start):
+            by_cluster = [rate(scoring, units, inputs.shape)]
+            plain.append(rate(alone, units, inputs.shape))
+            by_cluster.append(rate(scoring, units, inputs.shape))
+    best, other = max(plain), max(by_cluster)
+    return {
+        "unit_seconds": best[1],
+        "plain_pairs_per_second": best[0],
+        "cluster_pairs_per_second": other[0],
+        "ratio": other[0] / best[0],
+        "start_seconds": start,
+    }
+
+
+def two(records: int = 14, targets: int = 16) -> dict[str, Any]:
+    file = ModelFile(locate("smollm2"))
+    given = tiny_runs.records(tiny_runs.pairs(*range(max(records, targets))))
+    inputs = inputs_of(file, given, given)
+    settings = Settings(threads=1)
+    units = [Unit(example, inputs.target_tokens.all) for example in range(records)]
+    rates = {}
+    for workers in (1, 2):
+        with cluster(workers, file, inputs, settings) as (scoring, _):
+            rates[workers], seconds = rate(scoring, units, inputs.shape)
+    return {
+        "unit_seconds": seconds,
+        "one_pairs_per_second": rates[1],
+        "two_pairs_per_second": rates[2],
+        "ratio": rates[2] / rates[1],
+    }
+
+
+class Sleeper:
+    """What a worker measures with, where measuring is sleeping."""
+
+    def __init__(self) -> None:
+        self.work = Work()
+
+    def units(self, units: list[Unit], write: Callable[[Unit, Measures], None]) -> Iterator[Work]:
+        for unit in units:
+            time.sleep(SLEEP_SECONDS)
+            write(unit, said(unit))
+            yield self.work
+
+
+def said(unit: Unit) -> Measures:
+    return Measures(np.full(len(unit.targets), 0.5, np.float32), np.full(len(unit.targets), -1.0, np.float32))
+
+
+@contextmanager
+def sleepers(
+    _file: ModelFile, _settings: Settings, _examples: EncodedExamples, _targets: EncodedTargets
+) -> Iterator[list[Sleeper]]:
+    yield [Sleeper()]
+
+
+def sleep(units_each: int = 100, targets: int = 50) -> dict[str, Any]:
+    file = ModelFile(tiny_runs.model())
+    count = SLEEPERS * units_each
+    examples, few = tiny_runs.pairs(*range(count)), tiny_runs.pairs(*range(targets))
+    inputs = inputs_of(file, tiny_runs.records(tiny_runs.pairs(0)), tiny_runs.records(few))
+    shown = EncodedExamples(inputs.encoded_examples.prefixes * count, [None] * count)
+    tokens = inputs.target_tokens
+    units = [Unit(example, tokens.all) for example in range(count)]
+    size = file.path.stat().st_size
+    content = Content(file.identity()["sha256"], str(file.path), ((file.path.name, size),))
+    with tempfile.TemporaryDirectory() as folder:
+        cache = tiny_runs.open_cache(Path(folder) / "sleep.delift", examples, few)
+        workers = LocalCluster(
+            n_workers=SLEEPERS, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=None
+        )
+        with (
+            workers,
+            Client(workers, set_as_default=False) as client,
+            Crew(
+                client,
+                content,
+                file.parts,
+                lambda records: Job(content, "as-is", Settings(), records, sleepers),  # type: ignore[arg-type]
+                (shown, inputs.encoded_targets),
+                Check(units[:1], [said(units[0])], 1e-3),
+                cost=partial(unit_tokens, shown, tokens),
+                say=silent,
+            ) as crew,
+        ):
+            scoring = ClusterScoring(
+                crew, shown, tokens, took_part=lambda machine, off: None, together=cache.together, say=silent
+            )
+            scoring.wait_for(SLEEPERS)
+            started, used = time.perf_counter(), time.process_time()
+            for _ in scoring.units(units, lambda unit, measured: cache.write_row(unit.example, *measured)):
+                pass
+            elapsed, used = time.perf_counter() - started, time.process_time() - used
+        cache.__exit__(None)
+    return {
+        "workers": SLEEPERS,
+        "units": count,
+        "seconds": elapsed,
+        "busy": count * SLEEP_SECONDS / (SLEEPERS * elapsed),
+        "processor_share": used / elapsed,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    results = {}
+    for part in options.parts:
+        results[part] = {"overhead": overhead, "two": two, "sleep": sleep}[part]()
+        if not options.json:
+            print(part, *(f"{name} {value:,.3f}" for name, value in results[part].items()), sep="  ", flush=True)
+    if options.json:
+        print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
