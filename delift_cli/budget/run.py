@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import orjson
+from typing import Any
 
 from ..amount import Budget, duration, parse_budget
 from ..cache.dense import Cache
 from ..cache.files import may_append, network_file_system
 from ..cache.sparse import SparseCache, SparseWriter, layout_of, open_cache
 from ..cache.stored import Writing
-from ..data.folders import ENDINGS
 from ..data.options import Reading
-from ..data.reading import AS_IT_COMES, parse_lines, read_records
-from ..data.record import RecordSet
+from ..data.reading import AS_IT_COMES
 from ..errors import InputError
 from ..model.adapter import read_adapters
 from ..model.apart import open_checked
@@ -42,12 +38,10 @@ from .anchors import anchored, parse_anchors
 from .clock import stops
 from .result import Expected, Scores
 from .sample import FORECAST_FROM, sampled, scaled
+from .sources import Source, default_cache, files_of, read_source
 
 ALL_PAIRS_SECONDS = 12 * 3600  # what a run may take that was not given a budget
 SLOWEST = 50.0  # tokens/s: below what that leaves time for, the forecast is not worth its seconds
-
-# a file or several, - for stdin, or the records themselves
-Source: TypeAlias = str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -133,11 +127,9 @@ class Run:
         return self._scores(work, stopped)
 
     def _watch(self) -> Watch:
-        """Looks out for a run that is far slower than this machine was; a cluster's rate is nothing to compare with."""
-        known = None
-        if self.cluster is None:
-            known = known_rate(self.identity["sha256"], self.engine.settings, self.engine.weights)
-        return Watch(self.engine.settings, known, self.say)
+        """Looks out for a run that is far slower than this machine was; of a cluster it has nothing to say."""
+        known = known_rate(self.identity["sha256"], self.engine.settings, self.engine.weights)
+        return Watch(self.engine.settings, known, self.say if self.cluster is None else silent)
 
     def _say_first(self, cache: Writing) -> None:
         """What the user should know before it begins."""
@@ -277,7 +269,7 @@ def open_run(
         raise InputError("--examples needs --targets, the records that the examples are to help with")
     source = data if data is not None else examples
     assert source is not None
-    if "-" in _files(source) and targets is not None and "-" in _files(targets):
+    if "-" in files_of(source) and targets is not None and "-" in files_of(targets):
         raise InputError("examples and targets cannot both come from stdin")
     if cluster is not None:
         where.check_cluster(cluster)
@@ -293,14 +285,8 @@ def open_run(
     if begun is not None and begun.square:
         raise InputError(f"{path} is a pool scored against itself, without --anchors; give another directory with -o")
 
-    def read(records: Source) -> RecordSet:
-        if files := _files(records):
-            return read_records(files, reading)
-        rows = [] if isinstance(records, str | Path) else records
-        return parse_lines(b"".join(orjson.dumps(record) + b"\n" for record in rows), "<records>", reading)
-
-    example_records = read(source)
-    target_records = None if targets is None else read(targets)
+    example_records = read_source(source, reading)
+    target_records = None if targets is None else read_source(targets, reading)
     if anchors is not None:
         parse_anchors(anchors, example_records.records)  # what is wrong with them shows before the model is loaded
     sample_of = None
@@ -397,28 +383,6 @@ def score(data: Source | None = None, *, progress: Progress = silent, **options:
 def forecast(data: Source | None = None, **options: Any) -> Expected:
     """What `score` with the same options is expected to take."""
     return open_run(data, only_forecast=True, **options).forecast()
-
-
-def default_cache(source: Source, targets: Source | None, *, as_existing: bool) -> Path:
-    """NAME.delift, after the set that makes this cache different from the pool's own."""
-    named = _files(source if targets is None or as_existing else targets)
-    if not named or named[0] == "-":
-        raise InputError("records without a file need a name for the cache: -o NAME.delift")
-    return named_after(named[0])
-
-
-def _files(source: Source) -> list[str]:
-    """The names in a source of files; none where it is the records themselves."""
-    sources = [source] if isinstance(source, str | Path) else source
-    return [str(name) for name in sources if isinstance(name, str | Path)]
-
-
-def named_after(source: str) -> Path:
-    """The cache of a file of records, where no other name is given."""
-    name = Path(source.replace(":", "-") if source.startswith("hf:") else source).name
-    for ending in (".gz", ".zst", *ENDINGS):
-        name = name.removesuffix(ending)
-    return Path(f"{name}.delift")
 
 
 def _in_part(path: Path, layout: str | None, budget: Budget | None, go_on: bool) -> bool:

@@ -175,7 +175,7 @@ def score(
 
 def _next_command(cache: Path, targets: str | None, as_existing: bool) -> str:
     """How to select with what was scored."""
-    from ..budget.run import named_after
+    from ..budget.sources import named_after
 
     name = shlex.quote(str(cache))
     if targets is None:

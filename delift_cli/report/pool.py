@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..amount import parse_amount
 from ..cache.dense import Cache
-from ..cache.sidecar import kept_file, read_kept
+from ..cache.sidecar import EMBEDDINGS, kept_file, read_kept
 from ..data.groups import group_labels
 from ..data.near_duplicates import near_duplicates
 from ..data.ngrams import grams
@@ -22,7 +22,7 @@ from ..selection.blocks import AnyBlock, KernelOptions, default_objective, objec
 from ..selection.suspects import Suspects, suspects
 from ..submodular.objectives import Objective, value
 from . import choices, findings
-from .choices import Choice
+from .choices import Choice, Valued
 from .placement import principal_plane, text_points
 from .reach import Reach, reach
 
@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 MAPPED = 5_000  # records on the map; of more a sample is drawn
 ALIKE = 0.9  # cosine of n-grams from which on records are near-duplicates
-EMBEDDINGS, MEAN = "embeddings: last, mean", 1  # as scoring keeps them beside a cache
+MEAN = 1  # which of the embeddings that scoring keeps
 
 
 @dataclass(frozen=True)
@@ -90,20 +90,25 @@ class Pool:
         return len(self.records)
 
     @cached_property
+    def valued(self) -> Valued:
+        """The objective, ready to be optimised."""
+        return Valued(self.goal)
+
+    @cached_property
     def subsets(self) -> list[Choice]:
         """What is reported on; the first one is the one that lists speak of."""
         wanted = self.wanted
         if wanted.subset:
             fields = self.block.cache.manifest["fields"]
-            return [choices.given(path, self.records, self.goal, fields) for path in wanted.subset]
+            return [choices.given(path, self.records, self.valued, fields) for path in wanted.subset]
         amount = parse_amount(wanted.k, len(self))
-        return [choices.chosen(amount, self.block.cache.example_tokens, self.records, self.goal)]
+        return [choices.chosen(amount, self.block.cache.example_tokens, self.valued)]
 
     @cached_property
     def random_curve(self) -> npt.NDArray[np.float64]:
         """The value of the prefixes of a random order, as long as the longest curve."""
         longest = max(len(subset.curve) for subset in self.subsets)
-        return choices.at_random(longest, self.records, self.goal, self.wanted.seed)
+        return choices.at_random(longest, self.valued, self.wanted.seed)
 
     @cached_property
     def suspects(self) -> Suspects | None:

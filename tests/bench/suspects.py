@@ -12,19 +12,20 @@ score --budget` has them. Every version of a record is measured without an examp
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 
+from delift_cli.amount import counted
 from delift_cli.data import ngrams
 from delift_cli.data.reading import parse_records
 from delift_cli.data.record import Message, RecordSet
@@ -34,14 +35,16 @@ from delift_cli.model.llama import Model, Settings
 from delift_cli.model.places import locate
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import EncodedExamples, encode_examples, encode_targets
-from delift_cli.scoring import pairs as scoring
+from delift_cli.scoring.measures import Measures
 from delift_cli.scoring.pairs import Scoring, TargetTokens, Unit, cells_needed
+from delift_cli.selection.suspects import judge
 from tests.evidence.pools import Record, read_sources
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 WAYS = ("swapped", "truncated", "boilerplate")
 SHARES = (0.1, 0.2, 0.4)
 NEIGHBOURS = 8
+NO_EXAMPLES = EncodedExamples([], [])
 CUT = 8  # characters below which an answer is not cut off
 BOILERPLATE = (
     "I'm sorry, but as an AI language model I cannot help with that request.",
@@ -119,7 +122,7 @@ def pools(data: Path) -> list[Pool]:
     made = {
         "p3": p3,
         "gsm8k": take("gsm8k-train", 80, 420),
-        "instruct-code": take("instruct", 50, 500) + take("code", 50, 450),
+        "instruct-code": take("instruct", 35, 500) + take("code", 35, 450),
     }
     return [Pool(name, records, nearest(records)) for name, records in made.items()]
 
@@ -165,12 +168,13 @@ class Versions:
             places[r], spoiled[r] = self.place[r, number], True
         return places, spoiled
 
-    def needed(self, seeds: int) -> Iterator[Unit]:
-        """Every pair that some state of the pool consists of, once; first those of the first seed."""
-        known: set[tuple[int, int]] = set()
+    def needed(self, seeds: int, known: set[tuple[int, int]]) -> Iterator[Unit]:
+        """Every pair that some state of the pool consists of and that is not known, once; one seed and way after the
+        other."""
+        known = set(known)
         for seed in range(seeds):
-            units: dict[int, list[int]] = defaultdict(list)
             for way in WAYS:
+                units: dict[int, list[int]] = defaultdict(list)
                 for share in (0.0, *SHARES):
                     places, _ = self.at(way, seed, share)
                     for i, row in enumerate(self.pool.neighbours):
@@ -179,15 +183,15 @@ class Versions:
                             if pair not in known:
                                 known.add(pair)
                                 units[pair[0]].append(pair[1])
-            yield from (Unit(example, np.array(sorted(targets))) for example, targets in sorted(units.items()))
+                yield from (Unit(example, np.array(sorted(targets))) for example, targets in sorted(units.items()))
 
 
 def measure(pool: Pool, seeds: int, upto: int, out: Path, until: float) -> bool:
     """Append what is missing of the first `upto` seeds of a pool to `out`; False where the time ran out first."""
     versions = Versions(pool, seeds)
     known = [row for row in rows(out) if row["pool"] == pool.name]
-    done = {(row["example"], tuple(row["targets"])) for row in known if "example" in row}
-    units = [unit for unit in versions.needed(upto) if (unit.example, tuple(unit.targets.tolist())) not in done]
+    done = {(row["example"], target) for row in known if "example" in row for target in row["targets"]}
+    units = list(versions.needed(upto, done))
     if not units:
         return True
     original = ModelFile(locate(None))
@@ -199,7 +203,6 @@ def measure(pool: Pool, seeds: int, upto: int, out: Path, until: float) -> bool:
     cells = cells_needed(examples.prefixes, targets, settings.batch)
     print(f"{pool.name}: {sum(len(u.targets) for u in units)} pairs to go", file=sys.stderr, flush=True)
     with out.open("a", encoding="utf-8") as file_out, Model(file, settings, cells=cells) as model:
-        scorer = Scorer(model)
 
         def write(**fields: Any) -> None:
             file_out.write(json.dumps({"pool": pool.name, **fields}) + "\n")
@@ -210,53 +213,26 @@ def measure(pool: Pool, seeds: int, upto: int, out: Path, until: float) -> bool:
                 versions.records,
                 records=[replace(r, turns=(Message("user", ""), r.turns[-1])) for r in versions.records.records],
             )
-            base, nothing = (
-                scorer.alone(t) for t in (targets, TargetTokens(encode_targets(bare, template, limit=None)))
+            without = TargetTokens(encode_targets(bare, template, limit=None))
+            base, nothing = (list(Scoring([model], NO_EXAMPLES, tokens).alone()) for tokens in (targets, without))
+            write(
+                base=figures(base),
+                bare=figures(nothing),
+                tokens=[len(target.response) for target in encoded.targets],
             )
-            write(base=base, bare=nothing, tokens=[len(target.response) for target in encoded.targets])
-        scorer.begin(examples, targets)
-        for unit in units:
+
+        def keep(unit: Unit, measured: Measures) -> None:
+            write(example=unit.example, targets=unit.targets.tolist(), figures=figures([measured]))
+
+        for _ in Scoring([model], examples, targets).units(units, keep):
             if time.time() > until:
                 return False
-            write(example=unit.example, targets=unit.targets.tolist(), figures=scorer.behind(unit))
     return True
 
 
-class Scorer(Scoring):
-    """delift's scorer, which also tells the log-probability of the end of turn: three lists of figures a call."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__([model], EncodedExamples([], []), TargetTokens.__new__(TargetTokens))
-        self._ends: list[np.ndarray] = []
-
-    def begin(self, examples: EncodedExamples, targets: TargetTokens) -> None:
-        self._examples, self._targets = examples, targets
-        self._head = scoring.common_start(examples.prefixes)
-        self._scorers[0].keep_head(self._head)
-
-    def behind(self, unit: Unit) -> list[list[float]]:
-        trie, order = self._targets.behind(self._examples.systems[unit.example], unit.targets)
-        back = np.argsort(order)
-        with self._listening():
-            measured = self._scorers[0].row(self._examples.prefixes[unit.example], trie)
-        return [np.round(values[back].astype(float), 6).tolist() for values in (*measured, self._ends[-1])]
-
-    def alone(self, targets: TargetTokens) -> list[list[float]]:  # type: ignore[override]
-        sequences = targets.alone
-        order = np.argsort(np.argsort(sequences.sorted_order()), kind="stable")
-        with self._listening():
-            measured = self._scorers[0].alone(sequences, targets.all)
-        back = np.argsort(order)
-        return [np.round(values.astype(float), 6).tolist() for values in (*measured, self._ends[-1][back])]
-
-    def _listening(self) -> Any:
-        plain = scoring._measures
-
-        def listen(logprobs: np.ndarray, bounds: np.ndarray) -> scoring.Measures:
-            self._ends.append(logprobs[bounds[1:] - 1])
-            return plain(logprobs, bounds)
-
-        return mock.patch.object(scoring, "_measures", listen)
+def figures(parts: list[Measures]) -> list[list[float]]:
+    """Distances and mean log-probabilities, as they are written down."""
+    return [np.round(np.concatenate(values).astype(float), 6).tolist() for values in zip(*parts, strict=True)]
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -269,6 +245,123 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+class State(NamedTuple):
+    """One state of a pool with what was measured of it: losses in nats per token."""
+
+    pool: str
+    way: str
+    share: float
+    seed: int
+    spoiled: np.ndarray  # bool [n]
+    loss: np.ndarray  # [n], behind the prompt
+    alone: np.ndarray  # [n], without it
+    tokens: np.ndarray  # [n], of the response
+    behind: np.ndarray | None  # [n, NEIGHBOURS], behind an example and the prompt; None: not every pair is measured
+    given: np.ndarray | None  # [n], mean utility to those that it was shown before
+
+    def figures(self) -> dict[str, np.ndarray]:
+        """By name, the more suspect the higher; what needs pairs comes first."""
+        found = {}
+        if self.behind is not None and self.given is not None:
+            found = {
+                "suspicion": judge(self.loss, self.behind, self.alone).score,
+                "loss behind kin": judge(self.loss, self.behind, None).score,
+                "−mean utility": -self.given,
+            }
+        length = self.tokens.astype(float)
+        return {**found, "IFD": self.loss / self.alone, "loss": self.loss, "length": length, "−length": -length}
+
+
+def states(data: Path, out: Path, seeds: int) -> Iterator[State]:
+    """Every state that is measured, as far as it is."""
+    every = rows(out)
+    for pool in pools(data):
+        versions = Versions(pool, seeds)
+        own = [row for row in every if row["pool"] == pool.name]
+        bases = next((row for row in own if "base" in row), None)
+        if bases is None:
+            continue
+        known = {
+            (row["example"], target): (distance, logprob)
+            for row in own
+            if "example" in row
+            for target, distance, logprob in zip(row["targets"], *row["figures"][:2], strict=True)
+        }
+        base, bare, tokens = (np.array(bases[name]) for name in ("base", "bare", "tokens"))
+        for seed, way, share in itertools.product(range(seeds), WAYS, SHARES):
+            places, spoiled = versions.at(way, seed, share)
+            if places.max() >= len(tokens):
+                continue  # of a seed that was not asked for
+            keys = [[(int(places[j]), int(places[i])) for j in row] for i, row in enumerate(pool.neighbours)]
+            behind = given = None
+            if all(key in known for row in keys for key in row):
+                pairs = np.array([[known[key] for key in row] for row in keys])
+                behind = -pairs[:, :, 1]
+                utility, shown = base[0, places][:, None] - pairs[:, :, 0], pool.neighbours.ravel()
+                count = np.bincount(shown, minlength=len(places))
+                given = np.bincount(shown, utility.ravel(), len(places)) / np.maximum(count, 1)
+            figures = -base[1, places], -bare[1, places], tokens[places]
+            yield State(pool.name, way, share, seed, spoiled, *figures, behind, given)
+
+
+def area(score: np.ndarray, spoiled: np.ndarray) -> float:
+    """Under the curve: the chance that a spoiled record stands before a sound one, ties counting half."""
+    _, inverse, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[inverse]
+    bad = int(spoiled.sum())
+    return float((rank[spoiled].sum() - bad * (bad + 1) / 2) / (bad * (len(score) - bad)))
+
+
+def first_tenth(score: np.ndarray, spoiled: np.ndarray) -> float:
+    """The share of spoiled records among the tenth with the highest scores."""
+    return float(spoiled[np.argsort(-score, kind="stable")[: round(len(score) / 10)]].mean())
+
+
+def tables(found: list[State]) -> str:
+    """Markdown: the states whose pairs are measured, by pool and way and by share; then every one without its pairs."""
+    whole = [state for state in found if state.behind is not None]
+    alone = [state._replace(behind=None) for state in found]
+    parts = [
+        table(whole, lambda state: f"{state.pool}, {state.way}"),
+        table(whole, lambda state: f"{state.share:.0%} spoiled"),
+        f"Of {counts(whole)}.",
+        table(alone, lambda state: f"{state.pool}, {state.way}"),
+        f"What needs no pairs, of {counts(alone)}.",
+    ]
+    return "\n\n".join(parts)
+
+
+def table(found: list[State], column: Callable[[State], str]) -> str:
+    """Area under the curve / precision of the first tenth, means over the states of each column."""
+    columns: dict[str, list[State]] = defaultdict(list)
+    for state in found:
+        columns[column(state)].append(state)
+    lines = ["| figure | " + " | ".join([*columns, "mean"]) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name in found[0].figures():
+        cells = [
+            np.mean([judged(state.figures()[name], state.spoiled) for state in group], axis=0)
+            for group in columns.values()
+        ]
+        cells.append(np.mean(cells, axis=0))
+        lines.append(f"| {name} | " + " | ".join(f"{area:.2f} / {first:.0%}" for area, first in cells) + " |")
+    return "\n".join(lines)
+
+
+def judged(score: np.ndarray, spoiled: np.ndarray) -> tuple[float, float]:
+    """The two figures of a cell."""
+    return area(score, spoiled), first_tenth(score, spoiled)
+
+
+def counts(found: list[State]) -> str:
+    """How many states of how many seeds the pools have."""
+    pools = dict.fromkeys(state.pool for state in found)
+    return ", ".join(
+        f"{pool}: {counted(len({state.seed for state in found if state.pool == pool}), 'seed')}, "
+        f"{counted(sum(state.pool == pool for state in found), 'state')}"
+        for pool in pools
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("measure", "table"))
@@ -276,12 +369,18 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("suspects"), help="folder of what was measured")
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--pools", nargs="*", help="Measure these alone; default all.")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     out = args.work / "measured.jsonl"
+    if args.what == "table":
+        print(tables(list(states(args.data, out, args.seeds))))
+        return
     until = time.time() + 60 * args.minutes
     for upto in range(1, args.seeds + 1):
         for pool in pools(args.data):
+            if args.pools and pool.name not in args.pools:
+                continue
             if not measure(pool, args.seeds, upto, out, until):
                 return
     print("all measured", file=sys.stderr)

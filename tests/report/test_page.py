@@ -125,8 +125,11 @@ def test_ids_are_exported_as_they_are_and_texts_as_they_can_be_seen(hostile: tup
     assert page.columns["id"] == [" ".join(record["id"].splitlines()).strip() for record in records]
     part = page.block("records-0")
     for record, turns in zip(records, part["turns"], strict=True):
-        assert turns == [["user", visible(record["prompt"])], ["assistant", visible(record["response"])]]
-    assert all(visible(text) == text for turns in part["turns"] for _, text in turns)
+        assert turns == [
+            ["user", visible(record["prompt"], lines=True)],
+            ["assistant", visible(record["response"], lines=True)],
+        ]
+    assert all(visible(text, lines=True) == text for turns in part["turns"] for _, text in turns)
 
 
 def test_figures_are_those_of_the_cache(hostile: tuple[Path, Page]) -> None:
@@ -159,6 +162,21 @@ def test_the_curve_and_the_subset_are_those_of_select(hostile: tuple[Path, Page]
     more = delift("select", cache, "-k", 13, "-o", "/dev/null", "--json").json
     assert subsets["share"][0] == pytest.approx(summary["share"], rel=1e-3)
     assert subsets["more"][0] == pytest.approx(more["share"], rel=1e-3)
+
+
+def test_names_of_files_and_fields_stay_text_too(tmp_path: Path) -> None:
+    name = "<b>\u202e\x1b[2J</b>"
+    records = [{**tiny_runs.pair(number), name: f"kind {number % 2}"} for number in range(8)]
+    cache = tiny_runs.make_cache(tmp_path / f"{name}.delift".replace("/", ""), tiny_runs.jsonl(records))
+    (tmp_path / f"{name}.txt".replace("/", "")).write_text("r1\n")
+    words = ("--group", name, "--subset", tmp_path / f"{name}.txt".replace("/", ""))
+    assert delift("report", cache, *words, "-o", tmp_path / "r.html", "-q").code == 0
+    page = Page(tmp_path / "r.html")
+    data = json.dumps(page.block("data"), ensure_ascii=False)
+    for text in (data, page.source):
+        assert not re.search(r"[\x1b\u202e]", text)
+    assert ("b", {}) not in page.elements
+    assert "&lt;b&gt;\\u202e\\x1b[2J&lt;b&gt;.delift" in page.source
 
 
 def test_same_cache_same_bytes(hostile: tuple[Path, Page], tmp_path: Path) -> None:
