@@ -20,7 +20,7 @@ from .submodular import Selection, dense_kernel, select, utility_kernel
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .budget.run import forecast, score
+    from .budget.opening import forecast, score
     from .evaluation.evaluate import evaluate
 
 
@@ -44,7 +44,7 @@ __all__ = [
     "show_record",
     "utility_kernel",
 ]
-_RUN_THE_MODEL = {"evaluate": ".evaluation.evaluate", "forecast": ".budget.run", "score": ".budget.run"}
+_RUN_THE_MODEL = {"evaluate": ".evaluation.evaluate", "forecast": ".budget.opening", "score": ".budget.opening"}
 
 
 def __getattr__(name: str) -> Any:

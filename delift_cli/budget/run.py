@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..amount import Budget, duration, parse_budget
-from ..cache.dense import Cache
+from ..amount import Budget, duration
 from ..cache.files import may_append, network_file_system
-from ..cache.sparse import SparseCache, SparseWriter, layout_of, open_cache
+from ..cache.sparse import SparseCache, SparseWriter, open_cache
 from ..cache.stored import Writing
-from ..data.options import Reading
-from ..data.reading import AS_IT_COMES
 from ..errors import InputError
-from ..model.adapter import read_adapters
-from ..model.apart import open_checked
 from ..model.gguf import ModelFile
-from ..model.llama import Settings
 from ..model.log import log_file
-from ..model.places import locate
 from ..progress import Progress, Say, Step, counting, silent
-from ..prompt.builtin import parse_arguments
-from ..prompt.chosen import chat_template
 from ..prompt.template import ChatTemplate
 from ..scoring import job, where
-from ..scoring.embeddings import Embeddings, embed_texts, embeddings_of
+from ..scoring.embeddings import embeddings_of
 from ..scoring.load import Watch
 from ..scoring.pairs import Measuring, Work, lay_out_of, score_rows
 from ..scoring.tuning import known_rate
 from . import rounds
-from .anchors import anchored, parse_anchors
 from .clock import stops
 from .result import Expected, Scores
-from .sample import FORECAST_FROM, sampled, scaled
-from .sources import Source, default_cache, files_of, read_source
+from .sample import scaled
 
 ALL_PAIRS_SECONDS = 12 * 3600  # what a run may take that was not given a budget
 SLOWEST = 50.0  # tokens/s: below what that leaves time for, the forecast is not worth its seconds
@@ -48,7 +37,7 @@ SLOWEST = 50.0  # tokens/s: below what that leaves time for, the forecast is not
 class Run:
     """A run that is ready to begin: `forecast` says what it will take, `score` does it.
 
-    Made by `open_run`, whose arguments the fields are; `layout` is that of the cache that is there, None for a new one.
+    Made by `opening.open_run`, whose arguments the fields are. `layout`: of the cache that is there, or None.
     `sample_of` is the shape of the block of which `inputs` are a sample: then the run can only be forecast.
     """
 
@@ -212,190 +201,6 @@ class Run:
     def _log(self) -> AbstractContextManager[None]:
         file = self.path / "llama.cpp.log"
         return log_file(file) if self.keep_log and may_append(file) else nullcontext()
-
-
-def open_run(
-    data: Source | None = None,
-    *,
-    examples: Source | None = None,
-    targets: Source | None = None,
-    output: str | Path | None = None,
-    model: str | None = None,
-    template: str | None = None,
-    template_arguments: Sequence[str] = (),
-    as_trained: bool = False,
-    reading: Reading = AS_IT_COMES,
-    budget: str | None = None,
-    go_on: bool = False,
-    anchors: str | None = None,
-    seed: int = 0,
-    max_response_tokens: int | None = None,
-    context: int | None = None,
-    truncate: bool = False,
-    weights: str = "auto",
-    settings: Settings | None = None,
-    adapters: Sequence[str] = (),
-    batch: int | None = None,
-    keep_log: bool = True,
-    only_forecast: bool = False,
-    cluster: str | None = None,
-    say: Say = silent,
-) -> Run:
-    """Read the records, open the model for its vocabulary, tokenize, and choose how to run it.
-
-    Args:
-        data: the pool, scored against itself, or against `targets`. examples: shown in place of the pool.
-        output: the cache's directory; default NAME.delift, after the set that makes it different from the pool's own.
-        template: a name or a file, see `load_template`; template_arguments: NAME=VALUE for it; as_trained: score a
-            last turn as the template prints a conversation, not behind what its generation prompt adds.
-        reading: what fields and turns mean, where the data alone do not say it.
-        budget: some pairs only, such as 5%, 2M or 8h; go_on: on top of what is there.
-        anchors: the pool against so many of its own records that stand for all (200, 5%, or a file of ids).
-        context: longest pair in tokens; default the model's. truncate: cut prompts so that everything fits.
-        weights, settings, batch: how to run the model; see `job.choose_engine`.
-        adapters: LoRA adapters for it, as `adapter.gguf` or `adapter.gguf:0.5`; see `model.adapter`.
-        keep_log: llama.cpp's own log goes into the cache.
-        only_forecast: the run is not to be begun; of very many records only some are looked at.
-        cluster: the workers that measure, such as local:4; see `scoring.cluster.addresses.connect`.
-        say: takes one line on what is going on.
-
-    Raises:
-        InputError: records, model or options that cannot be used, or do not go with the cache that is there.
-    """
-    started = time.monotonic()
-    if (data is None) == (examples is None):
-        raise InputError("give the pool, as in: delift score train.jsonl; or --examples and --targets")
-    if examples is not None and targets is None:
-        raise InputError("--examples needs --targets, the records that the examples are to help with")
-    source = data if data is not None else examples
-    assert source is not None
-    if "-" in files_of(source) and targets is not None and "-" in files_of(targets):
-        raise InputError("examples and targets cannot both come from stdin")
-    if cluster is not None:
-        where.check_cluster(cluster)
-    path = Path(output) if output is not None else default_cache(source, targets, as_existing=examples is not None)
-    wanted = None if budget is None else parse_budget(budget)
-    layout = layout_of(path)
-    sparse = _in_part(path, layout, wanted, go_on)
-    if anchors is not None and (targets is not None or sparse):
-        raise InputError(
-            "--anchors measures all of a pool before some of it: leave out --examples, --targets, --budget"
-        )
-    begun = None if anchors is None or layout is None else open_cache(path)
-    if begun is not None and begun.square:
-        raise InputError(f"{path} is a pool scored against itself, without --anchors; give another directory with -o")
-
-    example_records = read_source(source, reading)
-    target_records = None if targets is None else read_source(targets, reading)
-    if anchors is not None:
-        parse_anchors(anchors, example_records.records)  # what is wrong with them shows before the model is loaded
-    sample_of = None
-    if only_forecast:
-        example_records, target_records, sample_of = sampled(example_records, target_records)
-        if sample_of is not None:
-            say(
-                f"figures from {FORECAST_FROM:,} records at most of {sample_of[0]:,} examples, {sample_of[1]:,} targets"
-            )
-    file = open_checked(locate(model))
-    settings = replace(settings or Settings(), adapters=read_adapters(adapters, file))
-    context = context or file.context
-    if context > file.context:
-        say(f"--ctx {context:,} is more than the {file.context:,} tokens that the model was trained on")
-    arguments = parse_arguments(template_arguments)
-    chat = chat_template(file, template, arguments=arguments, as_trained=as_trained, say=say)
-    inputs = job.prepare(
-        example_records,
-        target_records,
-        chat,
-        context=context,
-        truncate=truncate,
-        skip_invalid=reading.skip_invalid,
-        response_tokens=max_response_tokens,
-    )
-    for note in chat.notes():
-        say(note)
-    identity = file.identity()
-    engine = job.choose_engine(
-        file,
-        identity["sha256"],
-        weights,
-        settings,
-        batch=batch,
-        inputs=inputs,
-        cache=path,
-        say=say,
-    )
-    description = job.describe(
-        file,
-        identity,
-        chat,
-        engine,
-        reading.as_fields(),
-        truncate_to=context if truncate else None,
-        response_tokens=max_response_tokens,
-    )
-    if anchors is not None:
-
-        def embed() -> Embeddings:
-            say(f"embedding {len(inputs.examples.records):,} records, to choose anchors by")
-            return embed_texts(engine, inputs.encoded_examples.prefixes, lambda done: None)
-
-        looked_at = inputs.shape[0]
-        inputs, description["anchors"] = anchored(inputs, anchors, embed, begun)
-        if sample_of is not None:
-            share = sample_of[0] / looked_at if anchors.endswith("%") else 1.0
-            sample_of = sample_of[0], round(inputs.shape[1] * share)
-        if (stood_for := description["anchors"]["stand_for"]) < len(inputs.examples.records):
-            say(f"the anchors of {path} stand for its first {stood_for:,} records, not for those that are new")
-    return Run(
-        path,
-        layout,
-        sparse,
-        inputs,
-        file,
-        identity,
-        chat,
-        engine,
-        description,
-        wanted,
-        seed,
-        pool_before_targets=targets is not None and examples is None,
-        keep_log=keep_log,
-        cluster=cluster,
-        threads=settings.threads if settings else None,
-        started=started,
-        say=say,
-        sample_of=sample_of,
-    )
-
-
-def score(data: Source | None = None, *, progress: Progress = silent, **options: Any) -> Scores:
-    """Measure how much each example, shown in context, helps the model with each target, into a cache.
-
-    `delift score` as a function: `open_run` with these options, then `Run.score`.
-
-        scores = delift_cli.score("train.jsonl", model="model.gguf", budget="5%")
-        subset = delift_cli.select_records(scores.cache, "30%")
-    """
-    return open_run(data, **options).score(progress)
-
-
-def forecast(data: Source | None = None, **options: Any) -> Expected:
-    """What `score` with the same options is expected to take."""
-    return open_run(data, only_forecast=True, **options).forecast()
-
-
-def _in_part(path: Path, layout: str | None, budget: Budget | None, go_on: bool) -> bool:
-    """Does this run score a part of the pairs? InputError where that does not go with what is there."""
-    if layout is None and go_on:
-        raise InputError(f"{path}: there is nothing to --continue; begin with --budget 5%")
-    if budget is not None and budget.more and not go_on:
-        raise InputError(f"--budget {budget.text} is on top of what is scored: add --continue")
-    if layout == Cache.layout and (go_on or (budget is not None and not budget.all)):
-        raise InputError(
-            f"{path} is a cache of all pairs: run without --budget to complete it, or give another directory with -o"
-        )
-    return layout == SparseCache.layout or (layout is None and budget is not None and not budget.all)
 
 
 def _check_all_pairs(whole: job.Forecast) -> None:

@@ -126,7 +126,7 @@ def score(
         delift score train.jsonl --anchors 200
         delift score train.jsonl --lora tuned.gguf --previous train.delift -o tuned.delift
     """
-    from ..budget.run import open_run
+    from ..budget.opening import open_run
     from ..cache.sparse import open_cache
     from ..evaluation.moved import moved
     from ..model.llama import Settings
