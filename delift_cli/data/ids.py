@@ -129,6 +129,11 @@ class Names:
             raise InputError(f"there is no record with the id {name}; one is also found as line:7 or record:7")
         return places[0]
 
+    def name(self, place: int) -> str:
+        """What `find` finds this record by: its id, or its place where several bring the same one."""
+        id_ = self.records[place].id
+        return f"record:{place + 1}" if id_ in self._repeated else id_
+
     def _by_number(self, sort: str, number: int, name: str) -> int:
         if sort == "record":
             places = [number - 1] if 1 <= number <= len(self.records) else []

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from ..data.ids import Names
 from ..data.record import Record
 from ..data.writing import written
 from ..errors import InputError, RunError
@@ -45,7 +46,8 @@ def render(
     if input_order:
         order = sorted(order, key=lambda rank: selection.indices[rank])  # type: ignore[assignment]
     if ids_only:
-        return b"".join(records[selection.indices[rank]].id.encode() + b"\n" for rank in order)
+        names = Names(records)
+        return b"".join(names.name(int(selection.indices[rank])).encode() + b"\n" for rank in order)
     lines = []
     chosen = [records[selection.indices[rank]] for rank in order]
     for rank, record in zip(order, chosen, strict=True):
