@@ -26,7 +26,7 @@ LINES = [
     *(json.dumps(pair(i)).encode() for i in range(6, 12)),
 ]
 IDS = ["r0", "r1", "r2", "3", "r0#2", "6", *(f"r{i}" for i in range(6, 12))]
-NAMES = ["record:1", *IDS[1:]]  # what --ids-only calls them: two bring the id r0
+CALLED = ["record:1", *IDS[1:]]  # what --ids-only calls them: two bring the id r0
 POOL = b"\n".join(LINES)  # and no line break at the end
 
 
@@ -81,14 +81,14 @@ def ids(*arguments: object) -> list[str]:
 def test_selected_lines_are_the_very_bytes() -> None:
     chosen = ids("pool", "-k", "5")
     result = delift("select", "pool", "-k", "5")
-    assert result.out == b"".join(LINES[NAMES.index(id_)] + b"\n" for id_ in chosen)
+    assert result.out == b"".join(LINES[CALLED.index(id_)] + b"\n" for id_ in chosen)
     # all of it in input order is the file itself, but for the line break that its last line lacked
     assert delift("select", "pool", "-k", "100%", "--order", "input").out == POOL + b"\n"
 
 
 def test_orders() -> None:
     by_gain, as_input = ids("pool", "-k", "6"), ids("pool", "-k", "6", "--order", "input")
-    assert sorted(as_input, key=NAMES.index) == as_input
+    assert sorted(as_input, key=CALLED.index) == as_input
     assert sorted(by_gain) == sorted(as_input)
     assert by_gain != as_input
     assert ids("pool", "-k", "3") == by_gain[:3]  # greedy's prefixes are its smaller answers
@@ -97,7 +97,7 @@ def test_orders() -> None:
 def test_array_in_array_out() -> None:
     out = delift("select", "array", "-k", "4").out
     records = json.loads(out)
-    assert records == [json.loads(LINES[NAMES.index(id_)]) for id_ in _array_ids("-k", "4")]
+    assert records == [json.loads(LINES[CALLED.index(id_)]) for id_ in _array_ids("-k", "4")]
     assert delift("select", "array", "-k", "100%", "--order", "input").out == Path("pool.json").read_bytes()
     scored = json.loads(delift("select", "array", "-k", "4", "--with-scores").out)
     assert [record["delift"]["rank"] for record in scored] == [1, 2, 3, 4]
@@ -137,7 +137,7 @@ def test_with_scores(tmp_path: Path) -> None:
     lines = delift("select", "pool", "-k", "5", "--with-scores").out.splitlines()
     scores = [json.loads(line)["delift"] for line in lines]
     told = summary("pool", "-k", "5", out=tmp_path / "s")
-    assert [score["id"] for score in scores] == [IDS[NAMES.index(name)] for name in chosen]
+    assert [score["id"] for score in scores] == [IDS[CALLED.index(name)] for name in chosen]
     assert [score["rank"] for score in scores] == [1, 2, 3, 4, 5]
     gains = [score["gain"] for score in scores]
     assert gains == sorted(gains, reverse=True)
@@ -152,7 +152,7 @@ def test_json_summary(tmp_path: Path) -> None:
     told = summary("pool", "-k", "5", out=tmp_path / "subset.jsonl")
     assert (told["selected"], told["pool"], told["asked"], told["objective"]) == (5, 12, "5", "fl")
     assert (told["utility"], told["kernel"], told["self"]) == ("euclidean", "clip", "exclude")
-    chosen = [NAMES.index(id_) for id_ in ids("pool", "-k", "5")]
+    chosen = [CALLED.index(id_) for id_ in ids("pool", "-k", "5")]
     assert told["tokens"] == arrays(Path("pool"))["example_tokens"][chosen].sum()
     assert told["model_sha256"] == Cache("pool").manifest["model"]["sha256"]
     # without -o the records have stdout and the summary goes to stderr
@@ -208,7 +208,7 @@ def test_amounts_that_are_refused(k: str) -> None:
 def test_token_budgets_are_kept(k: str, tmp_path: Path) -> None:
     tokens = arrays(Path("pool"))["example_tokens"]
     told = summary("pool", "-k", k, out=tmp_path / "subset.jsonl")
-    chosen = [NAMES.index(id_) for id_ in ids("pool", "-k", k)]
+    chosen = [CALLED.index(id_) for id_ in ids("pool", "-k", k)]
     budget = {"60tok": 60, "100 tokens": 100, "0.15ktok": 150, "300tok": 300}[k]
     assert chosen
     assert tokens[chosen].sum() == told["tokens"] <= budget
@@ -227,7 +227,7 @@ def test_budget_too_small_for_any_record() -> None:
 
 def test_always_and_never(tmp_path: Path) -> None:
     free = ids("pool", "-k", "4")
-    outsiders = [id_ for id_ in NAMES if id_ not in free][-2:]
+    outsiders = [id_ for id_ in CALLED if id_ not in free][-2:]
     always, never = tmp_path / "always", tmp_path / "never"
     always.write_text("\n" + "\n".join(outsiders) + "\n\n")
     never.write_text(f"{free[0]}\r\n{free[1]}")
@@ -324,7 +324,7 @@ def test_greedy_takes_what_plain_greedy_takes() -> None:
         gains[chosen] = -1.0
         chosen.append(int(gains.argmax()))
         covered = np.maximum(covered, s[chosen[-1]])
-    assert ids("pool", "-k", "3") == [NAMES[j] for j in chosen]
+    assert ids("pool", "-k", "3") == [CALLED[j] for j in chosen]
 
 
 def test_paper_is_self_utilities_and_clip(tmp_path: Path) -> None:
