@@ -31,8 +31,9 @@ from ..prompt.template import Tokens
 from ..prompt.trie import Sequences
 from .measures import Measures, measures_of
 from .pairs import TargetTokens, row_scorer
+from .whole_states import LayOutRows
 
-PAIRS = 3  # that are tried
+PAIRS = 4  # that are tried
 LONG = 384  # tokens of a pair beyond which a shorter one is tried, where there is one
 # nats a token: ways that are nearer than that agree, by the type of the weights, for llama.cpp rounds what it
 # multiplies by as it does the weights, to eight bits with those that are not named: SmolLM2's short responses differ by
@@ -116,7 +117,10 @@ def _try_way(file: ModelFile, settings: Settings, trial: Trial) -> Finding:
         noise, noise_of_distance = _apart(alone, _alone(model, trial, PIECES))
         scorer = row_scorer(model, threading.Event())
         scorer.keep_head(trial.prefix[: len(trial.prefix) // 2])
-        layout = scorer.lay_out(trial.sequences, np.arange(count))
+        lay_out = scorer.lay_out
+        if isinstance(lay_out, LayOutRows):
+            lay_out = replace(lay_out, filling=1.0)  # a few targets of unequal length in one batch, as many would be
+        layout = lay_out(trial.sequences, np.arange(count))
         (apart, distance), reason = _apart(alone, scorer.row(trial.prefix, layout)), None
     floor = AGREE.get(file.quantization() or "", ROUNDED) if settings.kv_type in EXACT_CACHE else ROUNDED
     if noise > CONTRADICTION:
