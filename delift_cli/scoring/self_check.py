@@ -23,6 +23,7 @@ import numpy.typing as npt
 import orjson
 
 from ..errors import DeliftError
+from ..model.adapter import Adapter
 from ..model.gguf import ModelFile
 from ..model.llama import Model, Settings
 from ..model.logprob import token_logprobs
@@ -212,6 +213,8 @@ def child() -> None:
     with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as given:
         asked = orjson.loads(given["asked"].tobytes())
         trial = Trial(given["prefix"], Sequences(*(given[name] for name in Sequences._fields)))
-    for finding in try_ways(ModelFile(Path(asked["path"])), Settings(**asked["settings"]), trial, asked["ways"]):
+    adapters = tuple(Adapter(**adapter) for adapter in asked["settings"].pop("adapters"))
+    settings = Settings(**asked["settings"], adapters=adapters)
+    for finding in try_ways(ModelFile(Path(asked["path"])), settings, trial, asked["ways"]):
         sys.stdout.buffer.write(orjson.dumps(asdict(finding)) + b"\n")
         sys.stdout.buffer.flush()
