@@ -51,6 +51,7 @@ bench: $(VENV)/bench-installed ## measure the claims of the README on this machi
 	$(BIN)/python -m tests.bench.scoring
 	$(BIN)/python -m tests.bench.selection
 	$(BIN)/python -m tests.bench.budget
+	$(BIN)/python -m tests.bench.hybrid
 
 evidence: $(VENV)/evidence-installed ## fine-tune on what is chosen, write samples/EVIDENCE.md; ARGS="--quick", "--plan", …
 	$(BIN)/python -m tests.evidence $(ARGS)

@@ -30,20 +30,22 @@ from ..model.logprob import token_logprobs
 from ..prompt.encoding import EncodedExamples
 from ..prompt.template import Tokens
 from ..prompt.trie import Sequences
-from .measures import measures_of
+from .measures import Measures, measures_of
 from .pairs import TargetTokens, row_scorer
+from .whole_states import LayOutRows
 
 PAIRS = 4  # that are tried
 LONG = 384  # tokens of a pair beyond which a shorter one is tried, where there is one
-# nats a token: ways that are nearer than that agree. By the type of the weights, for llama.cpp rounds what it
-# multiplies by as it does these, to eight bits with types that are not named: short responses of SmolLM2 were seen to
-# differ by 0.04 as Q4_1 and by 0.09 as BF16 between a pair alone and the same pair in a batch of several.
+# nats a token: ways that are nearer than that agree, by the type of the weights, for llama.cpp rounds what it
+# multiplies by as it does the weights, to eight bits with those that are not named: SmolLM2's short responses differ by
+# up to 0.1 as Q4_1 and 0.09 as BF16 between two ways of laying out the same batch, their distances by up to 0.011
 AGREE = {"F32": 0.003, "F16": 0.02, "BF16": 0.15}
 ROUNDED = 0.2
+DISTANCE = 0.03  # and their distances are nearer than that
 EXACT_CACHE = ("f32", "f16", "bf16")
 NOISE = 4.0  # they agree as well within so many times what two batch sizes differ by, each pair alone
 CONTRADICTION = 0.5  # nats a token: two batch sizes that differ by more contradict each other
-PIECES = (2, 5)  # what a pair alone is cut into, to see that
+PIECES = 5  # what a pair alone is cut into, to see that
 PATIENCE = 900.0  # seconds that a child may take, loading included
 
 
@@ -113,26 +115,34 @@ def _try_way(file: ModelFile, settings: Settings, trial: Trial) -> Finding:
     count = len(trial.sequences.response)
     with Model(file, settings, cells=2 * trial.cells + settings.batch) as model:
         alone = _alone(model, trial, 1)
-        noise = max(float(np.abs(alone - _alone(model, trial, pieces)).max()) for pieces in PIECES)
+        noise, noise_of_distance = _apart(alone, _alone(model, trial, PIECES))
         scorer = row_scorer(model, threading.Event())
         scorer.keep_head(trial.prefix[: len(trial.prefix) // 2])
-        layout = scorer.lay_out(trial.sequences, np.arange(count))
-        batched = scorer.row(trial.prefix, layout).logprob
-    apart, reason = float(np.abs(alone - batched).max()), None
+        lay_out = scorer.lay_out
+        if isinstance(lay_out, LayOutRows):
+            lay_out = replace(lay_out, filling=1.0)  # a few targets of unequal length in one batch, as many would be
+        layout = lay_out(trial.sequences, np.arange(count))
+        (apart, distance), reason = _apart(alone, scorer.row(trial.prefix, layout)), None
     floor = AGREE.get(file.quantization() or "", ROUNDED) if settings.kv_type in EXACT_CACHE else ROUNDED
     if noise > CONTRADICTION:
         reason = (
-            f"the same pair alone, in one batch and in {PIECES[-1]}, gets log-probabilities {noise:.2g} nats a token "
-            "apart"
+            f"the same pair alone, in one batch and in {PIECES}, gets log-probabilities {noise:.2g} nats a token apart"
         )
     elif apart > max(floor, NOISE * noise):
         reason = f"pairs behind one prefix get log-probabilities {apart:.2g} nats a token off those of each pair alone"
+    elif distance > max(DISTANCE, NOISE * noise_of_distance):
+        reason = f"pairs behind one prefix get distances {distance:.2g} off those of each pair alone"
     return Finding(settings.states, apart, noise, reason)
 
 
-def _alone(model: Model, trial: Trial, pieces: int) -> npt.NDArray[np.float32]:
-    """Mean log-probability of each pair in a fresh sequence, in so many batches or more, with the logits of all."""
-    means = []
+def _apart(one: Measures, other: Measures) -> tuple[float, float]:
+    """Largest differences of log-probabilities and of distances."""
+    return float(np.abs(one.logprob - other.logprob).max()), float(np.abs(one.distance - other.distance).max())
+
+
+def _alone(model: Model, trial: Trial, pieces: int) -> Measures:
+    """Each pair in a fresh sequence, in so many batches or more, with the logits of all tokens."""
+    found = []
     sequences = trial.sequences
     for at, (start, stop) in enumerate(pairwise(sequences.bounds.tolist())):
         tokens = np.concatenate([trial.prefix, sequences.tokens[start:stop]])
@@ -147,9 +157,9 @@ def _alone(model: Model, trial: Trial, pieces: int) -> npt.NDArray[np.float32]:
             following = tokens[begin + 1 : begin + 1 + len(part)]
             parts.append(token_logprobs(logits, np.arange(len(part)), following))
         given = np.concatenate(parts)[len(trial.prefix) + sequences.scored_places(at) - 1]
-        means.append(measures_of(given, np.array([0, len(given)])).logprob[0])
+        found.append(measures_of(given, np.array([0, len(given)])))
     model.clear()
-    return np.array(means, np.float32)
+    return Measures(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
 # ---------------------------------------------------------------------- in a child process

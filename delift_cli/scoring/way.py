@@ -7,17 +7,14 @@ the process.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import Any
 
 import orjson
 
 from ..errors import InputError
 from ..model.gguf import ModelFile
-from ..model.kept import cache_directory
+from ..model.kept import read_book, remember
 from ..model.llama import VERSION, Settings
 from ..prompt.encoding import EncodedExamples
 from .pairs import TargetTokens
@@ -25,7 +22,7 @@ from .self_check import Finding, some_pairs, try_in_child, try_ways
 from .tuning import machine
 
 STATES = 16  # whole states beside each other: they fill a batch with targets of ordinary length
-BOOK = "checks.json"
+BOOK = "checks"
 
 
 def first_way(file: ModelFile) -> int | None:
@@ -58,10 +55,11 @@ def checked(
     if findings is None:
         trial = some_pairs(examples, targets)
         survived = f"{file.architecture}|{settings.resolved_gpu_layers() > 0}|{allowed}|{machine()}"
-        findings = list((try_ways if survived in _entries() else try_in_child)(file, settings, trial, allowed))
+        findings = list((try_ways if survived in read_book(BOOK) else try_in_child)(file, settings, trial, allowed))
         if findings[-1].reason is None:  # what fails may do so for want of memory
-            found: dict[str, Any] = {key: [asdict(finding) for finding in findings]}
-            _remember(found if any(finding.ended for finding in findings) else {**found, survived: True})
+            remember(BOOK, key, [asdict(finding) for finding in findings])
+            if not any(finding.ended for finding in findings):
+                remember(BOOK, survived, True)
     last = findings[-1]
     if last.reason is not None:
         raise InputError(
@@ -93,24 +91,6 @@ def _key(file: ModelFile, sha256: str, settings: Settings, allowed: Sequence[int
 
 def _remembered(key: str) -> list[Finding] | None:
     try:
-        return [Finding(**finding) for finding in _entries()[key]]
+        return [Finding(**finding) for finding in read_book(BOOK)[key]]
     except (KeyError, TypeError):
         return None
-
-
-def _remember(found: dict[str, Any]) -> None:
-    book = cache_directory() / BOOK
-    draft = book.with_suffix(f".{os.getpid()}")
-    entries = {**_entries(), **found}
-    with suppress(OSError):  # what cannot be remembered is checked again
-        book.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
-        draft.replace(book)
-
-
-def _entries() -> dict[str, Any]:
-    try:
-        entries = orjson.loads((cache_directory() / BOOK).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return {}
-    return entries if isinstance(entries, dict) else {}

@@ -54,10 +54,14 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class LayOutRows:
-    """Lays targets out as rows: at most `states` of them and `batch` tokens in a block, unless one row has more."""
+    """Lays targets out as rows: at most `states` of them and `batch` tokens in a block, unless one row has more.
+
+    `filling` is the share of their tokens that may be added, so that there are fewer blocks.
+    """
 
     states: int
     batch: int
+    filling: float = FILLED_SHARE
 
     def __call__(self, sequences: Sequences, order: npt.NDArray[np.int64]) -> Rows:
         texts = [sequences.tokens[sequences.bounds[at] : sequences.bounds[at + 1]] for at in order.tolist()]
@@ -89,7 +93,7 @@ class LayOutRows:
 
     def _groups(self, lengths: npt.NDArray[np.int64]) -> Iterator[slice]:
         """Parts of ascending lengths, as few as the filling allows."""
-        allowed = FILLED_SHARE * lengths.sum()
+        allowed = self.filling * lengths.sum()
         for cost in PASS_COSTS:
             stops, tokens = _partition(lengths, self.states, self.batch, cost)
             if tokens - lengths.sum() <= allowed:

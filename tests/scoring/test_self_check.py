@@ -135,6 +135,6 @@ def test_what_was_checked_is_remembered(
     for settings in (Settings(threads=threads), Settings(threads=threads), Settings(threads=threads, batch=64)):
         way.checked(block.file, "a" * 64, settings, *pairs, fixed=False, say=lambda text: None)
     assert [settings.batch for settings in tried] == [512, 64]
-    (tmp_path / "kept" / way.BOOK).write_text('{"damaged"')
+    (tmp_path / "kept" / f"{way.BOOK}.json").write_text('{"damaged"')
     way.checked(block.file, "a" * 64, Settings(threads=threads), *pairs, fixed=False, say=lambda text: None)
     assert len(tried) == 3
