@@ -66,14 +66,14 @@ class Printer:
             except InputError as error:
                 refused.append(error)
                 continue
-            if _is_whole(laid, turns, before, after, form):
+            problem = _missing(laid, turns, before, after)
+            if problem is None:
                 self._known[signature] = form
                 return laid, form
+            refused.append(InputError(problem))
         roles = " / ".join(turn.role for turn in turns)
         shown = roles if len(roles) < 200 else f"{len(turns)} turns"
-        reason = f"{self._name} cannot print a conversation of {shown}"
-        if refused:
-            reason = f"{self._name} {refused[0]}" if len(refused) == len(forms) == 1 else f"{reason} ({refused[0]})"
+        reason = f"{self._name} cannot print a conversation of {shown}: it {refused[0]}"
         raise InputError(f"{reason}; use --template plain or a Jinja2 file of your own")
 
     # ------------------------------------------------------------------ what is scored
@@ -207,12 +207,12 @@ def _forms(turns: Sequence[Message], *, offered: bool) -> Iterator[Form]:
     calls = any(turn.calls or turn.role == "tool" for turn in turns)
     twice = calls or system or any(a == b for a, b in itertools.pairwise(turn.role for turn in turns))
     leading = bool(spoken) and spoken[0] != "user"
-    ways = itertools.product(*((False, True) if way else (False,) for way in (calls, leading, twice, system)))
+    ways = itertools.product(*((False, True) if way else (False,) for way in (calls, calls, leading, twice, system)))
     yield from sorted((Form(*reversed(way)) for way in ways), key=sum)
 
 
-def _is_whole(laid: Laid, turns: Sequence[Message], before: int, after: int, form: Form) -> bool:
-    """Is each turn's text there once, in the order of the turns, between the stand-ins?"""
+def _missing(laid: Laid, turns: Sequence[Message], before: int, after: int) -> str | None:
+    """What keeps the text of each turn from being there once, in the order of the turns, between the stand-ins."""
     low = max((s.stop for s in laid.spans if 0 <= s.turn < before), default=0)
     high = min((s.start for s in laid.spans if s.turn >= len(turns) - after), default=len(laid.text))
     said = [0] * len(turns)
@@ -222,21 +222,22 @@ def _is_whole(laid: Laid, turns: Sequence[Message], before: int, after: int, for
         if span.turn < 0 or span.part == "name":
             continue
         if before <= span.turn < len(turns) - after and not low <= span.start <= span.stop <= high:
-            return False
+            return f"prints turn {span.turn - before + 1} ({turns[span.turn].role}) elsewhere"
         if span.part == "content":
             said[span.turn] += max(1, span.stop - span.start)
             if turns[span.turn].role != "system":
                 if span.turn < reached:
-                    return False
+                    return f"prints turn {span.turn - before + 1} ({turns[span.turn].role}) in another place"
                 reached = span.turn
         called[span.turn] |= span.part == "call"
     for place, turn in enumerate(turns):
         dropped = said[place] == 0 and (turn.calls or "</think>" in turn.content)  # some print calls or answers alone
-        if turn.content.strip() and not dropped and not 0 < said[place] <= len(turn.content):
-            return False
+        if turn.content.strip() and not dropped and (said[place] == 0 or place in laid.twice):
+            how = "twice" if place in laid.twice else "not at all"
+            return f"prints turn {place - before + 1} ({turn.role}) {how}"
         if turn.calls and not called[place]:
-            return False
-    return True
+            return f"does not print the calls of turn {place - before + 1}"
+    return None
 
 
 def _extents(spans: Sequence[Span], count: int) -> list[tuple[int, int] | None]:

@@ -9,6 +9,7 @@ is the template's own to the last character.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -53,11 +54,13 @@ class Laid(NamedTuple):
         text: what plain Jinja2 prints.
         spans: the record's texts in it, in the order of the text.
         generated: what {% generation %} blocks of the template enclose, (start, stop).
+        twice: the turns whose content is printed more than once.
     """
 
     text: str
     spans: list[Span]
     generated: list[tuple[int, int]]
+    twice: frozenset[int] = frozenset()
 
 
 class UnboundedError(InputError):
@@ -77,9 +80,9 @@ def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render
     given = [_usual(turns, traits)]
     given += [dict.fromkeys(given[0], way) for way in ("inner", "split", *_ONE_MARK)]
     for ways in given:
-        spans = _marked(turns, tools, traits, form, render, ways, first, last, plain.text)
-        if spans is not None:
-            return Laid(plain.text, spans, plain.generated)
+        found = _marked(turns, tools, traits, form, render, ways, first, last, plain.text)
+        if found is not None:
+            return Laid(plain.text, found[0], plain.generated, found[1])
     # one text alone may be the odd one
     ways = dict(given[0])
     if (
@@ -101,10 +104,10 @@ def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render
             if turn.content.strip():
                 raise _rewritten(place)
             ways[place] = "none"
-    spans = _marked(turns, tools, traits, form, render, ways, first, last, plain.text)
-    if spans is None:
+    found = _marked(turns, tools, traits, form, render, ways, first, last, plain.text)
+    if found is None:
         raise _rewritten(0)
-    return Laid(plain.text, spans, plain.generated)
+    return Laid(plain.text, found[0], plain.generated, found[1])
 
 
 def _rewritten(place: int) -> InputError:
@@ -160,8 +163,8 @@ def _marked(
     first: str,
     last: str,
     plain: str,
-) -> list[Span] | None:
-    """The spans, by rendering with marks; None where the marks change what is printed."""
+) -> tuple[list[Span], frozenset[int]] | None:
+    """The spans, by rendering with marks, and the turns printed twice; None where the marks change what is printed."""
     marks: list[tuple[int, Part, str, int, int]] = []  # turn, part, the whole text, where this piece of it lies
 
     def wrap(text: str, turn: int, part: Part) -> str:
@@ -189,12 +192,14 @@ def _marked(
     opened: dict[int, int] = {}
     spans: list[Span] = []
     sources: list[tuple[str, int, int]] = []
+    printed: Counter[int] = Counter()
     at = 0
     for place, part in enumerate(parts):
         if place % 2 == 0:
             at += len(part)
             continue
         turn, kind, whole, start, stop = marks[int(part)]
+        printed[int(part)] += 1
         own = turn >= 0 and turns[turn].role == "assistant" and kind != "name"
         if ways[turn] in _ONE_MARK:
             left, right = _grown(plain, at, whole, start)
@@ -207,7 +212,12 @@ def _marked(
             opened[int(part)] = at
     if opened:  # a text is printed in part
         return None
-    return _joined(plain, spans, sources)
+    twice = {
+        marks[number][0]
+        for number, count in printed.items()
+        if marks[number][1] == "content" and count > (1 if ways[marks[number][0]] in _ONE_MARK else 2)
+    }
+    return _joined(plain, spans, sources), frozenset(twice)
 
 
 def _pieces(text: str, way: str) -> list[tuple[int, int]]:

@@ -49,13 +49,15 @@ class Form(NamedTuple):
         fold: a system message becomes the first lines of the user's next turn.
         merge: turns of the same role in a row become one, with an empty line between them.
         lead: a user's turn that says nothing stands in front of an assistant's at the head.
-        short_ids: calls are numbered anew with ids of nine letters and digits.
+        short_ids: calls are numbered anew with ids of nine letters and digits, and answers name what they answer.
+        spell: calls are written in the content, for the template prints one or the other.
     """
 
     fold: bool = False
     merge: bool = False
     lead: bool = False
     short_ids: bool = False
+    spell: bool = False
 
 
 def build(
@@ -63,6 +65,8 @@ def build(
 ) -> tuple[list[dict[str, Any]], list[Any] | None]:
     """The messages and the list of tools for a template; each text of the record passes through `wrap`."""
     listed = json.loads(tools) if tools else None
+    if form.spell:
+        traits = traits._replace(calls=False)
     spoken = [_message(turn, place, traits, wrap) for place, turn in enumerate(turns)]
     if listed and not traits.tools:
         offer = wrap(OFFER + "\n".join(json.dumps(tool, ensure_ascii=False) for tool in listed), -1, "tools")
@@ -89,7 +93,7 @@ def adapted(tools: str, turns: Sequence[Message], form: Form, traits: Traits) ->
     said = []
     if tools and not traits.tools:
         said.append("the template has no place for tools: they are listed as JSON in the system message")
-    if any(turn.calls for turn in turns) and not traits.calls:
+    if any(turn.calls for turn in turns) and (form.spell or not traits.calls):
         said.append("the template has no form for calls: they are written as JSON in <tool_call> tags")
     if any(turn.role == "tool" for turn in turns) and not traits.answers:
         said.append("the template has no turn for tools: their answers stand in <tool_response> tags in a user's turn")
@@ -209,15 +213,18 @@ def _merged(spoken: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _number_calls(spoken: list[dict[str, Any]]) -> None:
     known: dict[str, str] = {}
+    names: dict[str, str] = {}
     unanswered: list[str] = []
     for message in spoken:
         for call in message.get("tool_calls", ()):
             number = f"call{len(known):05}"
             known[call.get("id") or number] = number
             call["id"] = number
+            names[number] = call["function"]["name"]
             unanswered.append(number)
         if message["role"] == "tool":
             number = known.get(message.get("tool_call_id", ""), unanswered[0] if unanswered else "call00000")
             message["tool_call_id"] = number
+            message.setdefault("name", names.get(number, ""))
             if number in unanswered:
                 unanswered.remove(number)

@@ -577,7 +577,7 @@ def test_a_template_that_refuses_one_record(setup: MakeSetup) -> None:
         "{{ m.role + m.content + '<|im_end|>' }}{% endfor %}"
     )
     s = setup(picky, "bpe")
-    with pytest.raises(InputError, match=r"refuses a conversation: TemplateError: no x please;"):
+    with pytest.raises(InputError, match=r"it refuses a conversation: TemplateError: no x please;"):
         s.template.target(record("axe", "b"))
     s = setup("CHATML", "bpe")
     only_pairs = "{% if messages | length not in (2, 4) %}{{ raise_exception('pairs') }}{% endif %}" + g.CHATML

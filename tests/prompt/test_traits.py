@@ -342,6 +342,16 @@ def test_white_space_that_a_vocabulary_swallows(tiny_model: Callable[..., Path])
     assert scored(chat, CONVERSATIONS["several turns"]) == [" She.<|end|>", " Last week.<|end|>"]
 
 
+def test_calls_where_a_template_prints_the_text_alone(tiny_model: Callable[..., Path]) -> None:
+    either = TRAITS["arguments as text"].replace("{% if m.tool_calls %}", "{% if m.tool_calls and not m.content %}")
+    chat = ChatTemplate(either, ModelFile(tiny_model(chat_template=either)).vocabulary)
+    assert scored(chat, CONVERSATIONS["a call"])[0] == '[tide {"place": "Brest"}]<|im_end|>'
+    assert scored(chat, CONVERSATIONS["a call with text"])[0] == (
+        'Let me look.\n<tool_call>\n{"name": "tide", "arguments": {"place": "Cork"}}\n</tool_call><|im_end|>'
+    )
+    assert any("no form for calls" in note for note in chat.notes())
+
+
 def test_a_record_of_which_nothing_is_printed_is_refused(make: Make) -> None:
     with pytest.raises(InputError, match=r"prints nothing of what is scored"):
         make("plain turns").target(record(user("a"), said("")))
