@@ -273,7 +273,7 @@ def test_no_pickle_is_ever_read(tmp_path: Path, kind: str, monkeypatch: pytest.M
 
 def test_no_pickle_in_the_source() -> None:
     forbidden = re.compile(
-        r"\b(pickle|joblib|marshal|shelve|dill)\b|allow_pickle\s*=\s*True|np\.load\((?!.*allow_pickle=False)"
+        r"import (pickle|joblib|marshal|shelve|dill)\b|\b(pickle|joblib|marshal|dill)\.|allow_pickle\s*=\s*True|np\.load\((?!.*allow_pickle=False)"
     )
     for file in sorted(PACKAGE.rglob("*.py")):
         if file.name == "compiled.py":  # Numba's own, which the user's folder keeps
