@@ -89,6 +89,10 @@ def _run() -> None:
         _fail_usage(error)
     except (KeyboardInterrupt, typer.Abort):
         _fail(signals.words(SIGINT), signals.exit_code(SIGINT))
+    except SystemExit as end:
+        if end.code == signals.exit_code(SIGINT):  # what some versions of Typer make of a KeyboardInterrupt
+            _fail(signals.words(SIGINT), signals.exit_code(SIGINT))
+        raise
     except signals.Ended as ended:
         _fail(signals.words(ended.number), signals.exit_code(ended.number))
     except BrokenPipeError:

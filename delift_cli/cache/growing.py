@@ -117,8 +117,19 @@ def _drop_drafts(place: Path) -> None:
                 if (draft / "lock").exists():
                     take_lock(draft).close()
                     shutil.rmtree(draft)
-                elif time.time() - draft.stat().st_mtime > UNLOCKED_SECONDS:
+                elif _dead(int(draft.suffix[1:])) or time.time() - draft.stat().st_mtime > UNLOCKED_SECONDS:
                     shutil.rmtree(draft)
+
+
+def _dead(pid: int) -> bool:
+    """Is there no such process on this machine?"""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass
+    return False
 
 
 def _literal(name: str) -> str:
