@@ -138,8 +138,8 @@ def test_a_round_depends_on_what_is_scored_and_not_on_its_order():
 
 
 def test_adaptive_pairs_beat_random_ones():
-    U, proposals = square(1000)
-    scored = drive(U, proposals, 1000)
+    U, proposals = square(1600)  # of fewer pairs nearly all are neighbours, which leave little to find
+    scored = drive(U, proposals, 1600)
     adaptive = scored.utility[scored.source == ADAPTIVE]
     assert adaptive.mean() > 2 * max(U.mean(), 0.02)
 
