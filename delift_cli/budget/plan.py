@@ -133,7 +133,7 @@ def next_round(
     if grown:  # what is left is divided as a first budget is
         count[:] = 0
     free = left - len(unscored_own) if grown else budget - len(own)
-    near_share, random_share = shares(budget - len(own), m)
+    near_share, random_share = shares(budget - len(own), m, n)
     want_near = round(near_share * free) - int(count[NEIGHBOUR])
     if len(keys) == 0 or grown or (want_near > 0.1 * budget and rounds_left > 1) or left == n * m - len(keys):
         own = unscored_own

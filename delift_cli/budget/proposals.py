@@ -16,18 +16,19 @@ from .estimate import Graph, graph
 # Of a budget without self-pairs, for the nearest examples, by pairs for each target: all of few pairs, for what is
 # learned from so little knows less than the neighbours do, and random pairs cost more than they bring; from there
 # falling to half of many.
-FEW_PAIRS, MANY_PAIRS = 6.0, 19.0
+FEW_PAIRS, MANY_PAIRS = 9.0, 19.0
+FEW_OF_ALL = 0.1  # of a target's pairs: more of them are not few in a small pool
 NEIGHBOURS_OF_FEW, NEIGHBOURS_OF_MANY = 0.75, 0.5
 RANDOM_OF_FEW, RANDOM_OF_MANY = 0.04, 0.07
 DEGREE = 10
 EMBEDDED_WEIGHT = 0.5  # of the cosine of two embeddings beside that of two texts
 
 
-def shares(pairs: float, targets: int) -> tuple[float, float]:
+def shares(pairs: float, targets: int, examples: int) -> tuple[float, float]:
     """The shares of so many pairs that go to the nearest examples and to random ones; the rest is for later rounds."""
-    each = pairs / max(targets, 1)
-    many = min(max((each - FEW_PAIRS) / (MANY_PAIRS - FEW_PAIRS), 0.0), 1.0)
-    if each <= FEW_PAIRS:
+    each, few = pairs / max(targets, 1), min(FEW_PAIRS, FEW_OF_ALL * examples)
+    many = min(max((each - few) / (MANY_PAIRS - few), 0.0), 1.0)
+    if each <= few:
         return 1.0, 0.0
     random = RANDOM_OF_FEW + many * (RANDOM_OF_MANY - RANDOM_OF_FEW)
     return NEIGHBOURS_OF_FEW + many * (NEIGHBOURS_OF_MANY - NEIGHBOURS_OF_FEW), random
@@ -94,7 +95,7 @@ def propose(
     """
     n, m = len(example_key), len(target_key)
     served, found = (n, m) if for_examples else (m, n)
-    width = min(found, math.ceil(1.5 * shares(budget, served)[0] * budget / max(served, 1)) + DEGREE)
+    width = min(found, math.ceil(1.5 * shares(budget, served, found)[0] * budget / max(served, 1)) + DEGREE)
     features = (
         _features(examples, example_key, target_key, base),
         _features(targets or examples, target_key, target_key, base),

@@ -3,6 +3,7 @@
     python tests/bench/budget.py                     # pool200's reference (or a generated matrix where it is missing)
     python tests/bench/budget.py --utility pmi --seeds 10 --json out.json
     python tests/bench/budget.py --embed                # with embeddings of SmolLM2, as `delift score` has them
+    python tests/bench/budget.py --per-record 5 10 20 50 100 --transpose    # judged in pairs for each record
     python tests/bench/budget.py --scale 50000 --share 0.005
 
 Value: facility location (clip kernel) on the true matrix of the subset chosen from the incomplete one; 0 = mean of
@@ -31,7 +32,9 @@ from delift_cli.data import ngrams
 from delift_cli.submodular.kernel import factored_kernel
 from delift_cli.submodular.select import select
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = (folder / "shared" / "data" for folder in Path(__file__).resolve().parents[3:])
+DATA = next((folder for folder in SHARED if folder.exists()), Path("shared", "data"))
+BARS_PER_RECORD = {20: (0.0, 0.0, 0.95, 0.93), 50: (0.0, 0.0, 0.98, 0.96)}  # leave-one-out
 BARS = {0.05: (0.93, 0.95, 0.95, 0.85), 0.1: (0.97, 0.98, 0.98, 0.92), 0.2: (0.99, 0.99, 0.99, 0.96)}
 WIDTH = 576  # of SmolLM2-135M's embeddings
 SAMPLED_TARGETS = 200  # that a subset of a synthetic pool is valued on
@@ -220,7 +223,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     features = np.column_stack([np.diag(U), np.log1p([len(p) for p in prompts]), np.log1p([len(r) for r in responses])])
     rows: list[dict[str, Any]] = []
     print(f"{name}: {n} x {n}, {args.seeds} seeds\n{'pairs':6}{'method':34}" + "".join(f"{c:>18}" for c in COLUMNS))
-    for share in args.budgets:
+    for share in [pairs / n for pairs in args.per_record] or args.budgets:
         budget = round(share * n * n)
         proposals = propose((prompts, responses), None, budget, key, key, embeddings, base)
         table: dict[str, list[np.ndarray]] = {}
@@ -269,8 +272,9 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
             rows.append(
                 {"matrix": name, "share": share, "method": label, "mean": mean.tolist(), "sd": sd.tolist(), "r2": r2}
             )
-        if share in BARS:
-            print(f"{'':6}{'bar':34}" + "".join(f"{b:10.3f}        " for b in BARS[share]))
+        bars = BARS_PER_RECORD.get(round(share * n)) if args.per_record else BARS.get(share)
+        if bars:
+            print(f"{'':6}{'bar':34}" + "".join(f"{b:10.3f}        " for b in bars))
         print(
             f"{'':6}held out: {held_quality[0].pairs} pairs, R2 {np.mean([q.r2 for q in held_quality]):.2f}, "
             f"Spearman {np.mean([q.spearman for q in held_quality]):.2f}; plan and fit {np.mean(took):.2f} s a run"
@@ -445,6 +449,9 @@ def main() -> None:
     parser.add_argument("--transpose", action="store_true", help="examples and targets change roles: another matrix")
     parser.add_argument("--embed", action="store_true", help="records' embeddings propose pairs too (runs SmolLM2)")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.05, 0.1, 0.2])
+    parser.add_argument(
+        "--per-record", type=int, nargs="+", default=[], metavar="N", help="budgets in pairs a record: 5 10 20 50 100"
+    )
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trees", action="store_true", help="also boosted trees on the same pairs (scikit-learn)")
     parser.add_argument("--carved", action="store_true", help="FLMI and FLCG instead of facility location")

@@ -34,7 +34,7 @@ RESAMPLES = 4000
 # The planner with nothing but random pairs, all in its first round.
 AT_RANDOM = """
 from delift_cli.budget import plan
-plan.shares = lambda pairs, targets: (0.0, 1.0)
+plan.shares = lambda pairs, targets, examples: (0.0, 1.0)
 from delift_cli.cli import main
 main()
 """

@@ -103,9 +103,9 @@ def test_budget_is_spent_exactly_without_repeats():
     assert np.bincount(scored.source, minlength=5).tolist()[SELF] == 80
     assert (scored.example == scored.target).sum() == 80
     counts = np.bincount(scored.source, minlength=5)
-    assert counts[NEIGHBOUR] == 593  # of 920: 11.5 pairs for each target
+    assert counts[NEIGHBOUR] == 617  # of 920: 11.5 pairs for each target
     assert counts[HELD_OUT] == 9
-    assert counts[RANDOM] == 39
+    assert counts[RANDOM] == 37
     assert set(scored.target.tolist()) == set(scored.example.tolist()) == set(range(80))
 
 
@@ -138,8 +138,8 @@ def test_a_round_depends_on_what_is_scored_and_not_on_its_order():
 
 
 def test_adaptive_pairs_beat_random_ones():
-    U, proposals = square(1000)
-    scored = drive(U, proposals, 1000)
+    U, proposals = square(1600)  # of fewer pairs nearly all are neighbours, which leave little to find
+    scored = drive(U, proposals, 1600)
     adaptive = scored.utility[scored.source == ADAPTIVE]
     assert adaptive.mean() > 2 * max(U.mean(), 0.02)
 
