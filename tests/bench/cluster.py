@@ -209,11 +209,11 @@ def sleep(units_each: int = 100, targets: int = 50) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     results = {}
-    for part in options.parts:
+    for part in options.parts or PARTS:
         results[part] = {"overhead": overhead, "two": two, "sleep": sleep}[part]()
         if not options.json:
             print(part, *(f"{name} {value:,.3f}" for name, value in results[part].items()), sep="  ", flush=True)
