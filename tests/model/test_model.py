@@ -82,8 +82,10 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
     text.write_text("not a model")
     short.write_bytes(b"GG")
     empty.touch()
+    folder = tmp_path / "folder"
+    folder.mkdir()
     assert "no such file" in refused(str(missing), call=locate)
-    assert "is a directory without a GGUF file" in refused(str(tmp_path / "empty"), call=locate)
+    assert "is a directory without a GGUF file" in refused(str(folder), call=locate)
     for path in (text, short, empty):
         message = refused(str(path), call=locate)
         assert str(path) in message
