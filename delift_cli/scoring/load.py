@@ -20,14 +20,14 @@ class Watch:
 
     Args:
         expected: tokens/s that the weights reached here before, 0 where nothing is known; the best that the run itself
-            reaches counts too.
+            reaches counts too. None: nothing to compare with, and nothing is said.
         say: takes the one line.
     """
 
-    def __init__(self, settings: Settings, expected: float, say: Callable[[str], None]) -> None:
-        self._settings, self._best, self._say = settings, expected, say
+    def __init__(self, settings: Settings, expected: float | None, say: Callable[[str], None]) -> None:
+        self._settings, self._best, self._say = settings, expected or 0.0, say
         self._tokens, self._seconds = 0, 0.0
-        self._said = False
+        self._said = expected is None
 
     def see(self, work: Work) -> None:
         """What the run has done so far."""

@@ -13,7 +13,7 @@ from delift_cli.scoring.load import Watch
 from delift_cli.scoring.pairs import Work
 
 
-def seen(expected: float, *rates: float) -> list[str]:
+def seen(expected: float | None, *rates: float) -> list[str]:
     said: list[str] = []
     watch = Watch(Settings(threads=4), expected, said.append)
     tokens, seconds = 0, 0.0
@@ -33,6 +33,7 @@ def test_the_runs_own_best_counts_where_nothing_was_measured_before() -> None:
     assert len(seen(0.0, 300.0, 33.0)) == 1
     assert seen(0.0, 33.0, 33.0) == []
     assert seen(300.0, 150.0, 200.0) == []
+    assert seen(None, 300.0, 3.0) == []
 
 
 def test_a_short_time_says_nothing() -> None:
