@@ -19,6 +19,9 @@ from .manifest import adapters_of
 from .stored import Stored
 
 GAINS, BASELINES = "gains", "baselines"  # folders
+# What is kept there, by the name that its file is made from.
+WITHOUT_PROMPT = "logprob without prompt"
+EMBEDDINGS = "embeddings: last, mean"
 
 
 def kept_file(cache: Stored, role: str, what: str) -> Path:

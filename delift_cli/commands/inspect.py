@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from ..cache.contents import HEADINGS, contents
-from ..cache.sparse import open_cache
+from ..cache.dense import Cache
+from ..cache.sparse import SparseCache, open_cache
+from ..selection.subset import OpenModel, look_for_suspects
 from ..visible import one_line
 from . import bars, console, options
-from .options import AsJson
+from .options import AsJson, GpuLayers, ModelChoice, Quiet, Threads
 
 WIDTHS = (24, 12, 48, 32)  # of the columns under HEADINGS, at most
 
@@ -21,6 +23,13 @@ WIDTHS = (24, 12, 48, 32)  # of the columns under HEADINGS, at most
 def inspect(
     cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A cache made by delift score.")],
     top: Annotated[int, options.output(metavar="N", min=0, help="How many of the most and least useful examples.")] = 5,
+    suspects: Annotated[
+        int, options.output(metavar="N", min=0, help="List the N answers that are most probably wrong or spoiled.")
+    ] = 0,
+    model: ModelChoice = None,
+    gpu_layers: GpuLayers = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a cache holds, and show its most and least useful examples.
@@ -28,21 +37,39 @@ def inspect(
     Examples:
 
         delift inspect train.delift
+        delift inspect train.delift --suspects 20 -m model.gguf
     """
-    found = contents(open_cache(cache), top)
-    spread = bars.spread(found.utility.examples, console.stdout())
-    console.show(found, as_json=as_json, asked_for=True, also=[] if as_json else spread)
-    if not as_json:
-        for title, rows in found.tables():
-            console.stdout().print(_table(title, rows))
+    opened = open_cache(cache)
+    found = contents(opened, top)
+    listed = []
+    if suspects:
+        with console.bars(quiet=quiet or as_json) as progress:
+            listed = _suspects(opened, suspects, OpenModel(model, gpu_layers, threads), progress)
+    if as_json:
+        console.write_json({**found.as_dict(), **({"suspects": listed} if suspects else {})})
+        return
+    console.show(found, as_json=False, asked_for=True, also=bars.spread(found.utility.examples, console.stdout()))
+    for title, rows in found.tables():
+        console.stdout().print(_table(title, HEADINGS, rows))
+    if suspects:
+        cells = [(row["id"], f"{row['suspicion']:.3f}", row["prompt"], row["response"]) for row in listed]
+        console.stdout().print(_table("suspects", (HEADINGS[0], "suspicion", *HEADINGS[2:]), cells))
 
 
-def _table(title: str, rows: list[tuple[str, ...]]) -> Table:
+def _suspects(
+    cache: Cache | SparseCache, count: int, open_model: OpenModel, progress: console.Callback
+) -> list[dict[str, Any]]:
+    judged = look_for_suspects(cache, open_model, progress)
+    records = cache.examples().records
+    return [judged.row(records[place], place) for place in judged.worst(count).tolist()]
+
+
+def _table(title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
     shown = [tuple(one_line(cell, width) for cell, width in zip(row, WIDTHS, strict=True)) for row in rows]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column(HEADINGS[0], no_wrap=True, min_width=max((len(row[0]) for row in shown), default=2))
-    table.add_column(HEADINGS[1], justify="right", no_wrap=True, min_width=12)
-    for name in HEADINGS[2:]:
+    table.add_column(headings[0], no_wrap=True, min_width=max((len(row[0]) for row in shown), default=2))
+    table.add_column(headings[1], justify="right", no_wrap=True, min_width=12)
+    for name in headings[2:]:
         table.add_column(name, no_wrap=True)
     for row in shown:
         table.add_row(*map(Text, row))  # as it is: brackets in a record are not markup

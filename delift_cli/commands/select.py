@@ -124,6 +124,10 @@ def select(
     distinct: Annotated[
         str | None, options.limits(metavar="SHARE", help="Never two records whose texts are this similar: 0.9 or 90%.")
     ] = None,
+    drop_suspects: Annotated[
+        str | None,
+        options.limits(metavar="SHARE", help="Leave out the most suspect answers: 10% of the pool; see inspect."),
+    ] = None,
     greedy: Annotated[
         Greedy, options.machine(help="exact; stochastic (samples); partitioned (larger than memory).")
     ] = "exact",
@@ -197,6 +201,7 @@ def select(
             quality=quality,
             not_like=not_like or (),
             distinct=distinct,
+            drop_suspects=drop_suspects,
             until=until,
             stop_at_zero=stop_at_zero,
             greedy=greedy,

@@ -12,6 +12,10 @@ from .document import Column, Pairs, RecordColumns
 from .pool import Pool
 from .reach import Reach
 
+SUSPICION = {
+    True: "mean loss with its prompt and behind kin over loss without; near 1 and above: neither makes it likelier",
+    False: "loss behind kin",
+}
 SHORT = (90, 60)  # characters of a prompt and of a response that a table shows
 
 
@@ -38,14 +42,11 @@ def record_columns(pool: Pool) -> RecordColumns:
     if pool.suspects is not None:
         found = pool.suspects
         columns += [
-            Column.figures(
-                "suspicion", "suspicion", "number", found.score, "how far its loss behind kin is above theirs"
-            ),
-            Column.figures(
-                "behind", "loss behind kin", "number", found.behind, "nats per token, nearest prompts in front"
-            ),
-            Column.figures("usual", "usual there", "number", found.usual, "the median of that over its kin"),
+            Column.figures("suspicion", "suspicion", "number", found.score, SUSPICION[found.alone is not None]),
+            Column.figures("behind", "loss behind kin", "number", found.behind, "behind the nearest prompts"),
         ]
+        if found.alone is not None:
+            columns.append(Column.figures("alone", "loss without prompt", "number", found.alone, "nats per token"))
     if pool.apart is not None:
         columns.append(Column.figures("apart", "apart", "number", pool.apart, "1: helps and is helped least of all"))
     for number, subset in enumerate(pool.subsets):

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..amount import parse_amount
 from ..cache.dense import Cache
-from ..cache.sidecar import kept_file, read_kept
+from ..cache.sidecar import EMBEDDINGS, kept_file, read_kept
 from ..data.groups import group_labels
 from ..data.near_duplicates import near_duplicates
 from ..data.ngrams import grams
@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 MAPPED = 5_000  # records on the map; of more a sample is drawn
 ALIKE = 0.9  # cosine of n-grams from which on records are near-duplicates
-EMBEDDINGS, MEAN = "embeddings: last, mean", 1  # as scoring keeps them beside a cache
+MEAN = 1  # which of the embeddings that scoring keeps
 
 
 @dataclass(frozen=True)

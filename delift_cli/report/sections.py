@@ -11,17 +11,15 @@ from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
 from ..data.record import Record
 from ..selection.blocks import PartialBlock
-from ..selection.suspects import FEWEST
 from ..visible import one_line
 from . import findings
 from .choices import CHANGE, Choice
 from .columns import aims_columns, record_columns
 from .document import Column, Document, Line, Plot, RecordColumns, Section, Table
-from .pool import ALIKE, Pool
+from .look import SAID, to_look_at
+from .pool import Pool
 
 CURVE_POINTS = 300
-LISTED = 500  # rows of a list of records to look at
-SAID = ("group", "prompt", "response")
 
 
 def document(pool: Pool) -> Document:
@@ -167,91 +165,6 @@ def taken_and_left(pool: Pool) -> Section:
     return Section("balance", "Selected against left out", about, tables=tables)
 
 
-def to_look_at(pool: Pool) -> Section:
-    """Records worth a look, for different reasons."""
-    reach = pool.reach
-    tables = []
-    worst = findings.harmful(reach)
-    tables.append(
-        Table(
-            "harmful",
-            "Harmful to others",
-            _of("Behind these the model finds the others' answers less likely, on average.", worst, "records"),
-            "records",
-            worst[:LISTED],
-            ("id", "mean", "harmful", "pairs", *SAID),
-            empty="No record harms the others on average.",
-        )
-    )
-    if pool.suspects is not None:
-        ranked = pool.suspects.worst(len(pool))
-        unjudged = len(pool) - len(ranked)
-        beyond = (
-            f" {unjudged:,} records are measured behind fewer than {FEWEST} of their kin and are not judged."
-            if unjudged
-            else ""
-        )
-        tables.append(
-            Table(
-                "suspects",
-                "Suspected wrong answers",
-                "The model finds these answers unlikely though it has seen how the nearest prompts are answered, more "
-                "so than it finds the answers of those. The first are worth reading; hard and odd records are among "
-                "them too." + beyond,
-                "records",
-                ranked[: min(LISTED, max(20, len(pool) // 5))],
-                ("id", "suspicion", "behind", "usual", "loss", *SAID),
-                empty="Too few pairs are measured to judge any record.",
-            )
-        )
-    tables.append(_near_duplicates(pool))
-    aims = pool.aims_reach
-    if aims is not None:
-        bare = findings.uncovered(aims)
-        tables.append(
-            Table(
-                "uncovered",
-                "Uncovered targets",
-                _of("No measured record of the pool makes these answers more likely.", bare, "targets"),
-                "targets",
-                bare[:LISTED],
-                ("id", "covered", "offered", "loss", "prompt", "response"),
-                empty="Every target is helped by some record.",
-            )
-        )
-    elif pool.square:
-        bare = findings.uncovered(reach)
-        tables.append(
-            Table(
-                "uncovered",
-                "Uncovered records",
-                _of("No other measured record makes these answers more likely.", bare, "records"),
-                "records",
-                bare[:LISTED],
-                ("id", "covered", "offered", "loss", *SAID),
-                empty="Every record is helped by another one.",
-            )
-        )
-    if pool.apart is not None:
-        far = findings.outliers(pool.apart)
-        tables.append(
-            Table(
-                "outliers",
-                "Outliers",
-                _of(
-                    "These neither help nor are helped much by any record: the last twentieth by both together.",
-                    far,
-                    "records",
-                ),
-                "records",
-                far[:LISTED],
-                ("id", "apart", "covered", "gives", "loss", *SAID),
-                empty="No record stands apart from the others.",
-            )
-        )
-    return Section("look", "Records to look at", tables=tables)
-
-
 def chosen(pool: Pool) -> Section:
     """The subset's records with gain and reason."""
     tables = [_list(pool, subset, number) for number, subset in enumerate(pool.subsets)]
@@ -298,32 +211,6 @@ def certainty(pool: Pool) -> Section:
             Table("sure", "What the subsets cover", "Facility location with the clip kernel.", columns=columns)
         )
     return Section("sure", "How sure the choice is", facts=facts, tables=tables)
-
-
-def _near_duplicates(pool: Pool) -> Table:
-    first, size = np.unique(pool.alike, return_counts=True)
-    large = first[size > 1]
-    order = np.argsort(-size[size > 1], kind="stable")
-    number = {int(place): rank for rank, place in enumerate(large[order].tolist(), start=1)}
-    inside = np.flatnonzero(np.isin(pool.alike, large))
-    group = np.array([number[int(pool.alike[place])] for place in inside.tolist()], np.int64)
-    order = np.argsort(group, kind="stable")
-    about = _of(
-        f"Texts that are the same or nearly so (n-grams with a cosine of {ALIKE} or more), in {len(number):,} groups.",
-        inside,
-        "records",
-    )
-    columns = [Column.figures("same", "group of copies", "count", group[order][:LISTED])]
-    return Table(
-        "alike",
-        "Near-duplicates",
-        about,
-        "records",
-        inside[order][:LISTED],
-        ("id", "mean", *SAID),
-        columns,
-        "No two texts are nearly the same.",
-    )
 
 
 def _list(pool: Pool, subset: Choice, number: int) -> Table:
@@ -400,7 +287,3 @@ def _quality(pairs: int, r2: float, spearman: float) -> str:
     if math.isnan(r2) or math.isnan(spearman):
         return f"too few pairs are held out ({pairs:,}) to say how good they are"
     return f"R² {r2:.2f}, rank correlation {spearman:.2f} on {pairs:,} pairs held out at random"
-
-
-def _of(about: str, places: np.ndarray, what: str) -> str:
-    return f"{about} {len(places):,} {what}" + (f", the first {LISTED:,} listed." if len(places) > LISTED else ".")

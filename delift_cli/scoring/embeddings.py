@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.sidecar import keep, kept_file, read_kept
+from ..cache.sidecar import EMBEDDINGS, keep, kept_file, read_kept
 from ..cache.stored import Stored
 from ..model.llama import Model
 from ..prompt.encoding import encode_examples
@@ -43,7 +43,7 @@ def embeddings_of(
     known = {} if known is None else known
 
     def of(role: str) -> Embeddings:
-        file = kept_file(cache, role, "embeddings: last, mean")
+        file = kept_file(cache, role, EMBEDDINGS)
         if file.name not in known:
             count = cache.manifest[role]["count"]
             places = (home.path / file.parent.name / file.name for home in (cache, *others))

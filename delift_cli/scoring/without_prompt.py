@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ..cache.sidecar import keep, kept_file, read_kept
+from ..cache.sidecar import WITHOUT_PROMPT, keep, kept_file, read_kept
 from ..cache.stored import Stored
 from ..data.record import Message, Record, RecordSet
 from ..model.llama import Model
@@ -32,7 +32,7 @@ def logprob_without_prompt(
         cache: a pool scored against itself.
         report: is told now and then how many records are done.
     """
-    file = kept_file(cache, "examples", "logprob without prompt")
+    file = kept_file(cache, "examples", WITHOUT_PROMPT)
     kept = read_kept(file, (cache.shape[0],), np.float32)
     if kept is not None:
         return kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -26,6 +26,7 @@ from ..submodular.select import Selection, select
 from . import baselines, blocks, first_gains, output
 from .blocks import AnyBlock, KernelOptions, PartialBlock, Records
 from .hygiene import Hygiene, hygiene
+from .suspects import Suspects, suspects
 
 if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need it
     from ..prompt.template import ChatTemplate
@@ -50,6 +51,7 @@ class Subset(Facts):
 
     selection: their places in the pool, gains, and how it came about. pool: what they were chosen from. whole: the
     value of the whole pool. amount: how much was asked for, `asked` in the user's words.
+    dropped: records that were left out as suspects.
     """
 
     selection: Selection
@@ -62,6 +64,7 @@ class Subset(Facts):
     seed: int
     partial: Mapping[str, PartialBlock]
     clean: Hygiene = field(default_factory=Hygiene)
+    dropped: int = 0
 
     def __len__(self) -> int:
         return len(self.selection.indices)
@@ -141,6 +144,7 @@ class Subset(Facts):
             "saturated_at": selection.saturated_at,
             "filled": len(selection.indices) - selection.filled_from,
             "stopped": selection.stopped,
+            "dropped_suspects": self.dropped,
             "greedy": selection.method,
             "seed": self.seed if self.method == "random" else selection.seed,
             "rule": selection.rule,
@@ -164,6 +168,9 @@ class Subset(Facts):
             ("selected", f"{found['selected']:,} of {found['pool']:,} records, {found['tokens']:,} tokens{budget}"),
             ("method", f"{self.method}: {WHAT[self.method]}{seed}"),
         ]
+        if self.dropped:
+            which = f"delift inspect {self.pool.cache.path} --suspects {self.dropped} lists them"
+            rows.append(("left out", f"{self.dropped:,} records whose answers are the most suspect; {which}"))
         if covering:
             how = f"{found['utility']}, {found['kernel']}, self-utilities {found['self']}d"
             rows.append(("objective", f"{found['objective']}{parameters} ({how})"))
@@ -231,6 +238,7 @@ def select_records(
     quality: str | None = None,
     not_like: Sequence[str] = (),
     distinct: str | None = None,
+    drop_suspects: str | None = None,
     until: str | None = None,
     stop_at_zero: bool = False,
     greedy: Greedy = "exact",
@@ -252,8 +260,10 @@ def select_records(
         options: how measurements become similarities.
         always, never: files of ids. per, group, at_least, at_most, keep_shares, shares: see
             `data.limits.read_quotas`.
-        quality, not_like, distinct: see `hygiene.hygiene`. until: a share, such as 1%.
-        model, gpu_layers, threads: for the methods ifd and embedding, which run the cache's model once.
+        quality, not_like, distinct: see `hygiene.hygiene`. until: a share, such as 1%. drop_suspects: the share of the
+            pool to leave out whose answers are the most suspect, see `suspects`.
+        model, gpu_layers, threads: for the methods ifd and embedding and for suspects, which run the cache's model
+            once.
 
     Raises:
         InputError: caches that do not fit each other or the objective, or limits that nothing satisfies.
@@ -261,7 +271,7 @@ def select_records(
     options = options or KernelOptions(seed=seed)
     given = {"pool": cache, "target": target, "existing": existing}
     caches = {role: opened_cache(one) for role, one in given.items() if one is not None}
-    open_model = _OpenModel(model, gpu_layers, threads)
+    open_model = OpenModel(model, gpu_layers, threads)
     opened: dict[str, AnyBlock] = {}
     pool: Records
     kept_gains = None
@@ -304,6 +314,12 @@ def select_records(
     first, left_out = (named_indices(None if file is None else Path(file), records) for file in (always, never))
     if both := {*first} & {*left_out}:
         raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
+    dropped: list[int] = []
+    if drop_suspects is not None:
+        share = parse_share(drop_suspects, "--drop-suspects")
+        judged = look_for_suspects(caches.get("pool"), open_model, progress)
+        dropped = [place for place in judged.worst(round(share * len(records))).tolist() if place not in {*first}]
+        left_out = [*left_out, *(place for place in dropped if place not in {*left_out})]
     selection = select(
         goal,
         amount.records,
@@ -330,7 +346,20 @@ def select_records(
     if kept_gains is not None:
         first_gains.keep_gains(kept_gains, selection.initial_gains)
     partial = {role: block for role, block in opened.items() if isinstance(block, PartialBlock)}
-    return Subset(selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean)
+    return Subset(selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped))
+
+
+def look_for_suspects(
+    cache: Cache | SparseCache | None, open_model: Callable[[Stored], tuple[Engine, ChatTemplate]], progress: Progress
+) -> Suspects:
+    """The suspects of a pool; the model is run once for what the responses cost without their prompts."""
+    if cache is None or not cache.square:
+        name = "the target set's cache alone" if cache is None else str(cache.path)
+        raise InputError(f"{name} is not a pool scored against itself, which suspects are looked for in")
+    from ..scoring.without_prompt import logprob_without_prompt
+
+    report = counting(progress, "responses without prompts", cache.shape[0])
+    return suspects(cache, cache.examples().records, logprob_without_prompt(cache, open_model, report))
 
 
 def opened_cache(cache: AnyCache) -> Cache | SparseCache:
@@ -339,7 +368,7 @@ def opened_cache(cache: AnyCache) -> Cache | SparseCache:
 
 
 @dataclass(frozen=True)
-class _OpenModel:
+class OpenModel:
     """How the user wants the model run, where a method runs it at all."""
 
     model: str | None
@@ -357,9 +386,7 @@ def _scored(caches: dict[str, Cache | SparseCache]) -> dict[str, AnyBlock]:
     return {role: blocks.as_block(cache) for role, cache in caches.items()}
 
 
-def _embedded(
-    caches: dict[str, Cache | SparseCache], open_model: _OpenModel, progress: Progress
-) -> dict[str, AnyBlock]:
+def _embedded(caches: dict[str, Cache | SparseCache], open_model: OpenModel, progress: Progress) -> dict[str, AnyBlock]:
     from .embedded import embedded_blocks
 
     if not caches:
@@ -372,7 +399,7 @@ def _per_record(
     method: baselines.PerRecord,
     cache: Cache | SparseCache | None,
     seed: int,
-    open_model: _OpenModel,
+    open_model: OpenModel,
     progress: Progress,
 ) -> tuple[Objective, Records]:
     if cache is None:

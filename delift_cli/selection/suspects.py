@@ -1,19 +1,28 @@
-"""Answers that are probably wrong or spoiled, by what is measured already.
+"""Answers that are probably wrong or spoiled, by what the model says of them.
 
-A record's kin are the records whose prompts are nearest to its own by text. Behind them the model has seen how such
-prompts are answered; an answer that it still finds unlikely, more so than it finds the answers of the kin, is suspect.
-What a record does to others says nothing here. `tests.bench.suspects` measures this and what was tried beside it.
+A prompt makes its own answer likelier, and so do examples of how such prompts are answered. Of an answer that belongs
+to another prompt, breaks off or says the same to everything that cannot be said: what it costs the model hardly falls
+when these come into the context. So
+
+    suspicion = mean(loss behind the prompt, loss behind an example and the prompt) / loss without either
+
+where the examples are the record's kin, the records whose prompts are nearest to its own by text, as far as these pairs
+are measured. With the prompt alone this is the instruction-following difficulty of Li et al. (see `baselines`), which
+their method takes for a merit up to 1. Where the model cannot be asked what a response costs without its prompt, loss
+behind the kin stands in for the whole. `tests.bench.suspects` measures both, and what was tried beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..cache.dense import Cache
+from ..cache.sidecar import WITHOUT_PROMPT, kept_file, read_kept
 from ..cache.sparse import SparseCache
 from ..data.ngrams import grams, neighbours
 from ..data.record import Record, copy_groups
@@ -24,23 +33,24 @@ Ints = npt.NDArray[np.int64]
 
 KIN = 8  # that a record is seen behind
 NEAREST = 32  # among which measured kin are looked for
-FEWEST = 3  # kin behind which a record must be measured to be judged
 
 
 @dataclass(frozen=True)
 class Suspects:
-    """One entry for each record; NaN where fewer than FEWEST pairs with kin are measured.
+    """One entry for each record, losses in nats per token.
 
     Attributes:
-        score: float64, the more suspect the higher: `behind` less `usual`, in the spread of the kin's own losses.
-        behind: float64, mean loss of the response behind kin, nats per token.
-        usual: float64, the median of that over the kin.
+        score: float64, the more suspect the higher; NaN where nothing is known that it could be said from.
+        loss: float64, behind the prompt alone.
+        behind: float64, mean behind kin and the prompt; NaN where no such pair is measured.
+        alone: float64, without either, or None where it was not measured.
         kin: int64, behind how many.
     """
 
     score: Floats
+    loss: Floats
     behind: Floats
-    usual: Floats
+    alone: Floats | None
     kin: Ints
 
     def worst(self, count: int) -> Ints:
@@ -48,25 +58,54 @@ class Suspects:
         judged = np.flatnonzero(~np.isnan(self.score))
         return judged[np.argsort(-self.score[judged], kind="stable")][:count]
 
+    def row(self, record: Record, place: int) -> dict[str, Any]:
+        """What is said of the record at this place, as data; None for what is not known."""
+        behind = float(self.behind[place])
+        return {
+            "id": record.id,
+            "line": record.line,
+            "suspicion": float(self.score[place]),
+            "loss": float(self.loss[place]),
+            "loss_behind_kin": None if np.isnan(behind) else behind,
+            "loss_without_prompt": None if self.alone is None else float(self.alone[place]),
+            "kin": int(self.kin[place]),
+            "prompt": record.prompt[-1].content if record.prompt else "",
+            "response": record.response,
+        }
 
-def suspects(cache: Cache | SparseCache, records: Sequence[Record]) -> Suspects:
+
+def suspects(
+    cache: Cache | SparseCache, records: Sequence[Record], alone: npt.NDArray[np.float32] | None = None
+) -> Suspects:
     """Judge the records of a pool that is scored against itself.
+
+    Args:
+        alone: float32 [records], mean log-probability of each response without its prompt (see
+            `scoring.without_prompt`); default: what is kept beside the cache, if it is.
 
     Raises:
         InputError: it is another kind of cache, or not every record is measured without an example.
     """
     if not cache.square:
         raise InputError(f"{cache.path} is not a pool scored against itself, which suspects are looked for in")
-    key = copy_groups(records).astype(np.int64)
-    near = nearest_prompts(records, key)
-    loss = -measured_behind(cache, near).astype(np.float64)
-    return judge(loss, near)
+    if not cache.base_complete:
+        raise InputError(
+            f"{cache.path} does not hold every record's loss yet; run the same delift score command again, "
+            "it goes on from there"
+        )
+    if alone is None:
+        alone = read_kept(kept_file(cache, "examples", WITHOUT_PROMPT), (cache.shape[0],), np.float32)
+    near = nearest_prompts(records)
+    behind = -measured_behind(cache, near).astype(np.float64)
+    loss = -cache.base_logprob.astype(np.float64)
+    return judge(loss, behind, None if alone is None else -alone.astype(np.float64))
 
 
-def nearest_prompts(records: Sequence[Record], key: Ints) -> npt.NDArray[np.int32]:
+def nearest_prompts(records: Sequence[Record]) -> npt.NDArray[np.int32]:
     """int32 [records, NEAREST], the records with the nearest prompts, -1 where there are fewer; copies left out."""
     prompts = ["\n".join(turn.content for turn in record.prompt) for record in records]
     vectors = grams(prompts, [""] * len(records))
+    key = copy_groups(records).astype(np.int64)
     return neighbours(vectors, vectors, NEAREST, key, key)[0]
 
 
@@ -75,37 +114,31 @@ def measured_behind(cache: Cache | SparseCache, near: npt.NDArray[np.int32]) -> 
     n = cache.shape[0]
     target = np.broadcast_to(np.arange(n)[:, None], near.shape)
     if isinstance(cache, Cache):
-        found = cache.logprob[np.maximum(near, 0), target]
-        return np.where(near >= 0, found, np.float32(np.nan))
+        return np.where(near >= 0, cache.logprob[np.maximum(near, 0), target], np.float32(np.nan))
     pairs = cache.pairs()
+    if not len(pairs.example):
+        return np.full(near.shape, np.nan, np.float32)
     known = pairs.example.astype(np.int64) * n + pairs.target
     order = np.argsort(known, kind="stable")
     wanted = near.astype(np.int64) * n + target
-    if not len(order):
-        return np.full(near.shape, np.nan, np.float32)
     at = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(order) - 1)]
     return np.where((known[at] == wanted) & (near >= 0), pairs.logprob[at], np.float32(np.nan))
 
 
-def judge(loss: Floats, near: npt.NDArray[np.int32]) -> Suspects:
+def judge(loss: Floats, behind: Floats, alone: Floats | None) -> Suspects:
     """The scores.
 
     Args:
-        loss: float64 [records, NEAREST], loss behind each near record, NaN where not measured.
-        near: int32 of the same shape, those records.
+        loss: float64 [records], behind the prompt. alone: the same without it, or None.
+        behind: float64 [records, examples], behind each of some kin, the nearest first; NaN where not measured, and
+            the first KIN that are measured count.
     """
-    there = ~np.isnan(loss)
+    there = ~np.isnan(behind)
     used = there & (np.cumsum(there, axis=1) <= KIN)
     kin = used.sum(1)
-    enough = kin >= FEWEST
-    total = np.where(used, loss, 0).sum(1)
-    behind = np.divide(total, kin, out=np.full(len(kin), np.nan), where=enough)
-    others = np.where(near >= 0, behind[np.maximum(near, 0)], np.nan)
-    others[:, KIN:] = np.nan
-    judged = (~np.isnan(others)).sum(1) >= FEWEST
-    usual, spread = np.full((2, len(kin)), np.nan)
-    usual[judged] = np.nanmedian(others[judged], axis=1)
-    spread[judged] = np.nanmedian(np.abs(others[judged] - usual[judged, None]), axis=1)
-    floor = np.nanmedian(spread) if judged.any() else np.nan
-    score = (behind - usual) / np.maximum(1.4826 * (spread + floor) / 2, 1e-3)
-    return Suspects(score, behind, usual, kin)
+    mean = np.divide(np.where(used, behind, 0).sum(1), kin, out=np.full(len(loss), np.nan), where=kin > 0)
+    if alone is None:
+        return Suspects(mean, loss, mean, None, kin)
+    left = np.where(kin > 0, (loss + mean) / 2, loss)
+    score = np.divide(left, alone, out=np.full(len(loss), np.nan), where=alone > 0)
+    return Suspects(score, loss, mean, alone, kin)
