@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.text import Text
 from ..cache.contents import HEADINGS, contents
 from ..cache.dense import Cache
 from ..cache.sparse import SparseCache, open_cache
+from ..progress import Progress
 from ..selection.subset import OpenModel, look_for_suspects
 from ..visible import one_line
 from . import bars, console, options
@@ -57,14 +59,14 @@ def inspect(
 
 
 def _suspects(
-    cache: Cache | SparseCache, count: int, open_model: OpenModel, progress: console.Callback
+    cache: Cache | SparseCache, count: int, open_model: OpenModel, progress: Progress
 ) -> list[dict[str, Any]]:
     judged = look_for_suspects(cache, open_model, progress)
     records = cache.examples().records
     return [judged.row(records[place], place) for place in judged.worst(count).tolist()]
 
 
-def _table(title: str, headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
+def _table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     shown = [tuple(one_line(cell, width) for cell, width in zip(row, WIDTHS, strict=True)) for row in rows]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column(headings[0], no_wrap=True, min_width=max((len(row[0]) for row in shown), default=2))

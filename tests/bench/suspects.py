@@ -25,6 +25,7 @@ from unittest import mock
 
 import numpy as np
 
+from delift_cli.amount import counted
 from delift_cli.data import ngrams
 from delift_cli.data.reading import parse_records
 from delift_cli.data.record import Message, RecordSet
@@ -36,6 +37,7 @@ from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import EncodedExamples, encode_examples, encode_targets
 from delift_cli.scoring import pairs as scoring
 from delift_cli.scoring.pairs import Scoring, TargetTokens, Unit, cells_needed
+from delift_cli.selection.suspects import judge
 from tests.evidence.pools import Record, read_sources
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -269,6 +271,108 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+class State(NamedTuple):
+    """One state of a pool with what was measured of it: losses in nats per token."""
+
+    pool: str
+    way: str
+    share: float
+    seed: int
+    spoiled: np.ndarray  # bool [n]
+    loss: np.ndarray  # [n], behind the prompt
+    alone: np.ndarray  # [n], without it
+    behind: np.ndarray  # [n, NEIGHBOURS], behind an example and the prompt
+    end: np.ndarray  # [n], of the end of turn alone, mean over the examples
+    tokens: np.ndarray  # [n], of the response
+    given: np.ndarray  # [n], mean utility to those that it was shown before
+
+    def figures(self) -> dict[str, np.ndarray]:
+        """By name, the more suspect the higher."""
+        return {
+            "suspicion": judge(self.loss, self.behind, self.alone).score,
+            "loss behind kin": judge(self.loss, self.behind, None).score,
+            "IFD": self.loss / self.alone,
+            "loss": self.loss,
+            "length": self.tokens.astype(float),
+            "−length": -self.tokens.astype(float),
+            "−mean utility": -self.given,
+            "loss of the end of turn": self.end,
+        }
+
+
+def states(data: Path, out: Path, seeds: int) -> Iterator[State]:
+    """Every state that is measured whole."""
+    every = rows(out)
+    for pool in pools(data):
+        versions = Versions(pool, seeds)
+        own = [row for row in every if row["pool"] == pool.name]
+        found = {
+            (row["example"], target): figures
+            for row in own
+            if "example" in row
+            for target, *figures in zip(row["targets"], *row["figures"], strict=True)
+        }
+        bases = next((row for row in own if "base" in row), None)
+        if bases is None:
+            continue
+        base, bare, tokens = (np.array(bases[name]) for name in ("base", "bare", "tokens"))
+        for seed in range(seeds):
+            for way in WAYS:
+                for share in SHARES:
+                    places, spoiled = versions.at(way, seed, share)
+                    keys = [[(int(places[j]), int(places[i])) for j in row] for i, row in enumerate(pool.neighbours)]
+                    if not all(key in found for row in keys for key in row):
+                        continue
+                    pairs = np.array([[found[key] for key in row] for row in keys])
+                    utility = base[0, places][:, None] - pairs[:, :, 0]
+                    shown = np.bincount(pool.neighbours.ravel(), minlength=len(places))
+                    sums = np.bincount(pool.neighbours.ravel(), utility.ravel(), len(places))
+                    yield State(
+                        pool.name, way, share, seed, spoiled,
+                        -base[1, places], -bare[1, places], -pairs[:, :, 1], -pairs[:, :, 2].mean(1),
+                        tokens[places], sums / np.maximum(shown, 1),
+                    )  # fmt: skip
+
+
+def area(score: np.ndarray, spoiled: np.ndarray) -> float:
+    """Under the curve: the chance that a spoiled record stands before a sound one, ties counting half."""
+    _, inverse, count = np.unique(score, return_inverse=True, return_counts=True)
+    rank = (np.cumsum(count) - (count - 1) / 2)[inverse]
+    bad = int(spoiled.sum())
+    return float((rank[spoiled].sum() - bad * (bad + 1) / 2) / (bad * (len(score) - bad)))
+
+
+def first_tenth(score: np.ndarray, spoiled: np.ndarray) -> float:
+    """The share of spoiled records among the tenth with the highest scores."""
+    return float(spoiled[np.argsort(-score, kind="stable")[: round(len(score) / 10)]].mean())
+
+
+def tables(found: list[State]) -> str:
+    """Markdown: one column for each pool and way, then one for each share."""
+    by_way: dict[tuple[str, str], list[State]] = defaultdict(list)
+    by_share: dict[float, list[State]] = defaultdict(list)
+    for state in found:
+        by_way[state.pool, state.way].append(state)
+        by_share[state.share].append(state)
+    lines = []
+    for columns in (by_way, by_share):
+        heads = [", ".join(key) if isinstance(key, tuple) else f"{key:.0%} spoiled" for key in columns]
+        lines += ["| figure | " + " | ".join([*heads, "mean"]) + " |", "|---" * (len(heads) + 2) + "|"]
+        for name in found[0].figures():
+            cells = []
+            for group in columns.values():
+                areas = [area(state.figures()[name], state.spoiled) for state in group]
+                cells.append((np.mean(areas), np.mean([first_tenth(s.figures()[name], s.spoiled) for s in group])))
+            cells.append(tuple(np.mean(cells, axis=0)))
+            lines.append(f"| {name} | " + " | ".join(f"{a:.2f} / {p:.0%}" for a, p in cells) + " |")
+        lines.append("")
+    counts = ", ".join(
+        f"{pool} {way}: {len(group)} states of {counted(len({state.seed for state in group}), 'seed')}"
+        for (pool, way), group in by_way.items()
+    )
+    return "\n".join(lines) + f"\nMeasured: {counts}.\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("measure", "table"))
@@ -279,6 +383,9 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     out = args.work / "measured.jsonl"
+    if args.what == "table":
+        print(tables(list(states(args.data, out, args.seeds))))
+        return
     until = time.time() + 60 * args.minutes
     for upto in range(1, args.seeds + 1):
         for pool in pools(args.data):

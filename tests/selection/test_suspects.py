@@ -1,0 +1,134 @@
+"""Suspects: the score against its formula, what it is said from, and the verbs that use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_runs
+from tiny_runs import delift, model, pair, pairs, score
+
+from delift_cli.cache.dense import Cache
+from delift_cli.cache.sparse import open_cache
+from delift_cli.selection.suspects import KIN, judge, measured_behind, nearest_prompts, suspects
+
+SIZE = 12
+
+
+def formula(loss: np.ndarray, behind: np.ndarray, alone: np.ndarray) -> list[float]:
+    found = []
+    for own, row, without in zip(loss, behind, alone, strict=True):
+        kin = [value for value in row if not np.isnan(value)][:KIN]
+        left = (own + sum(kin) / len(kin)) / 2 if kin else own
+        found.append(left / without)
+    return found
+
+
+def test_the_score_is_its_formula() -> None:
+    rng = np.random.default_rng(0)
+    loss, alone = rng.uniform(0.1, 4, (2, 30))
+    behind = np.where(rng.random((30, 20)) < 0.4, np.nan, rng.uniform(0.1, 4, (30, 20)))
+    behind[3] = np.nan
+    found = judge(loss, behind, alone)
+    np.testing.assert_allclose(found.score, formula(loss, behind, alone))
+    assert found.kin[3] == 0
+    assert found.worst(5).tolist() == np.argsort(-found.score, kind="stable")[:5].tolist()
+    without = judge(loss, behind, None)
+    np.testing.assert_array_equal(without.score, without.behind)
+    assert 3 not in without.worst(30)
+    assert np.isnan(judge(loss, behind, np.zeros(30)).score).all()
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("suspects")
+    (folder / "pool.jsonl").write_bytes(pairs(*range(SIZE)))
+    assert score(folder / "pool.jsonl", "-o", folder / "pool.delift").code == 0
+    return folder / "pool.delift"
+
+
+def test_kin_are_the_nearest_prompts_and_never_copies() -> None:
+    records = tiny_runs.records(
+        tiny_runs.jsonl(
+            [*map(pair, range(5)), {**pair(2), "id": "copy"}, {"prompt": "say cat and dog!", "response": "x"}]
+        )
+    ).records
+    near = nearest_prompts(records)
+    assert near[0, 0] == 6
+    assert 5 not in near[2]
+    assert all(place not in row[row >= 0] for place, row in enumerate(near))
+
+
+def test_a_partly_measured_cache_gives_the_same_figures(tmp_path: Path) -> None:
+    data = tiny_runs.jsonl([pair(number) for number in range(20)])
+    dense = Cache(tiny_runs.make_cache(tmp_path / "dense", data))
+    from delift_cli.budget.measured import RANDOM
+    from delift_cli.cache.sparse import Asked, open_sparse_for_scoring
+
+    records = tiny_runs.records(data)
+    lengths = tiny_runs.tokens(records)
+    rng = np.random.default_rng(0)
+    chosen = [np.sort(rng.choice(20, 9, replace=False)).astype(np.int32) for _ in range(20)]
+    with open_sparse_for_scoring(
+        tmp_path / "sparse", tiny_runs.DESCRIPTION, records, None, example_tokens=lengths, response_tokens=lengths
+    ) as cache:
+        cache.write_base(0, dense.base_distance, dense.base_logprob)
+        part = cache.begin_round(
+            Asked("9", 180, 1, 0), np.arange(21) * 9, np.concatenate(chosen), np.full(180, RANDOM, np.uint8)
+        )
+        for example, targets in enumerate(chosen):
+            cache.write_pairs(part, example, dense.distance[example, targets], dense.logprob[example, targets])
+        cache.sync()
+    sparse = open_cache(tmp_path / "sparse")
+    near = nearest_prompts(records.records)
+    found, whole = measured_behind(sparse, near), measured_behind(dense, near)
+    measured = np.zeros((20, 20), bool)
+    for example, targets in enumerate(chosen):
+        measured[example, targets] = True
+    there = measured[near, np.arange(20)[:, None]] & (near >= 0)
+    np.testing.assert_array_equal(np.isnan(found), ~there)
+    np.testing.assert_array_equal(found[there], whole[there])
+    assert suspects(sparse, records.records).alone is None
+
+
+def test_inspect_lists_them_and_keeps_what_the_model_said(scored: Path) -> None:
+    told = delift("inspect", scored, "--suspects", 4, "-m", model(), "--threads", 1, "--json").json["suspects"]
+    assert [row["suspicion"] for row in told] == sorted((row["suspicion"] for row in told), reverse=True)
+    base = -np.load(scored / "base_logprob.npy")
+    for row in told:
+        place = int(row["id"][1:])
+        assert row["loss"] == pytest.approx(base[place])
+        left = (row["loss"] + row["loss_behind_kin"]) / 2
+        assert row["suspicion"] == pytest.approx(left / row["loss_without_prompt"])
+    again = delift("inspect", scored, "--suspects", 4, "-m", "no-such.gguf", "--json")  # kept: no model is asked
+    assert again.json["suspects"] == told
+    shown = delift("inspect", scored, "--suspects", 4).out.decode()
+    assert "suspicion" in shown
+    assert all(row["id"] in shown for row in told)
+
+
+def test_select_leaves_them_out(scored: Path) -> None:
+    told = delift("inspect", scored, "--suspects", 3, "-m", model(), "--threads", 1, "--json").json["suspects"]
+    gone = {row["id"] for row in told}
+    kept = delift("select", scored, "-k", SIZE - 3, "--drop-suspects", "25%", "--ids-only", "-q").out.decode().split()
+    assert {*kept} == {f"r{place}" for place in range(SIZE)} - gone
+    summary = delift("select", scored, "-k", 3, "--drop-suspects", "0.25", "-o", "/dev/null")
+    assert "left out  3 records whose answers are the most suspect" in summary.err
+    assert delift("select", scored, "-k", 3, "-o", "/dev/null", "--json").json["dropped_suspects"] == 0
+
+
+def test_a_record_that_must_be_in_stays_in(scored: Path, tmp_path: Path) -> None:
+    (worst,) = delift("inspect", scored, "--suspects", 1, "-m", model(), "--threads", 1, "--json").json["suspects"]
+    (tmp_path / "always.txt").write_text(worst["id"] + "\n")
+    words = ("--always", tmp_path / "always.txt", "--drop-suspects", "25%")
+    assert delift("select", scored, "-k", 2, *words, "--ids-only", "-q").out.decode().split()[0] == worst["id"]
+
+
+def test_what_has_no_suspects(tmp_path: Path) -> None:
+    cache = tiny_runs.make_cache(tmp_path / "dev", pairs(0, 1, 2), pairs(7, 8))
+    assert "not a pool scored against itself" in delift("inspect", cache, "--suspects", 2).refusal()
+    words = ("select", "--target", cache, "-k", 1, "--drop-suspects", "50%")
+    assert "not a pool scored against itself" in delift(*words).refusal()
+    pool = tiny_runs.make_cache(tmp_path / "pool", pairs(0, 1, 2))
+    assert "--drop-suspects" in delift("select", pool, "-k", 1, "--drop-suspects", "150%").refusal()
