@@ -50,7 +50,7 @@ class Shown(Facts):
         """The same for people; what would act on a terminal is spelt out."""
         rows = [(self.role, f"{visible(self.record.id)} (line {self.record.line:,})")]
         for turn in self.record.turns:
-            first, *others = visible(turn.content).split("\n")
+            first, *others = visible(turn.content, lines=True).expandtabs(4).split("\n")
             rows += [(turn.role, first), *(("", line) for line in others)]
         rows += [(name.replace("_", " "), _figure(value)) for name, value in self.figures.items()]
         every = (*self.helped_by, *self.helps, *self.harms)

@@ -218,10 +218,12 @@ function towards(u, plot, from, [right, down]) {
 function tip(left, top, ...content) {
   const box = document.getElementById("tip");
   box.replaceChildren(...content);
+  box.style.left = box.style.top = "0"; // so that its size is its own, wherever it stood before
   box.hidden = false;
   const { width, height } = box.getBoundingClientRect();
-  box.style.left = `${Math.max(4, Math.min(left + 14, innerWidth - width - 4))}px`;
-  box.style.top = `${top + height + 18 > innerHeight ? Math.max(4, top - height - 12) : top + 14}px`;
+  const below = top + height + 18 <= innerHeight;
+  box.style.left = `${scrollX + Math.max(4, Math.min(left + 14, document.documentElement.clientWidth - width - 4))}px`;
+  box.style.top = `${scrollY + (below ? top + 14 : Math.max(4, top - height - 12))}px`;
 }
 
 function hideTip() {

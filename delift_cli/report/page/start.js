@@ -29,7 +29,6 @@ async function start() {
     clearTimeout(waiting);
     waiting = setTimeout(drawAll, 150);
   });
-  addEventListener("scroll", hideTip, { passive: true });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   const dialog = document.getElementById("record");
   dialog.addEventListener("close", () => { opened.length = 0; });
