@@ -380,6 +380,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("suspects"), help="folder of what was measured")
     parser.add_argument("--minutes", type=float, default=1e9)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--pools", nargs="*", help="Measure these alone; default all.")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     out = args.work / "measured.jsonl"
@@ -389,6 +390,8 @@ def main() -> None:
     until = time.time() + 60 * args.minutes
     for upto in range(1, args.seeds + 1):
         for pool in pools(args.data):
+            if args.pools and pool.name not in args.pools:
+                continue
             if not measure(pool, args.seeds, upto, out, until):
                 return
     print("all measured", file=sys.stderr)
