@@ -125,7 +125,10 @@ def test_ids_are_exported_as_they_are_and_texts_as_they_can_be_seen(hostile: tup
     assert page.columns["id"] == [" ".join(record["id"].splitlines()).strip() for record in records]
     part = page.block("records-0")
     for record, turns in zip(records, part["turns"], strict=True):
-        assert turns == [["user", visible(record["prompt"], lines=True)], ["assistant", visible(record["response"], lines=True)]]
+        assert turns == [
+            ["user", visible(record["prompt"], lines=True)],
+            ["assistant", visible(record["response"], lines=True)],
+        ]
     assert all(visible(text, lines=True) == text for turns in part["turns"] for _, text in turns)
 
 
