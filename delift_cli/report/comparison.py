@@ -110,9 +110,10 @@ def compare(first: AnyBlock, second: AnyBlock, wanted: Wanted) -> Document:
         *(_measured(pool, name) for name, pool in zip(NAMES, pools, strict=True)),
     ]
     names = [pool.block.cache.path.name for pool in pools]
+    paths = names if names[0] != names[1] else [str(pool.block.cache.path) for pool in pools]
     return Document(
         f"delift report: {names[0]} and {names[1]}",
-        f"A is {first.cache.path}, B is {second.cache.path}.",
+        f"A is {paths[0]}, B is {paths[1]}.",
         sections,
         sets,
     )

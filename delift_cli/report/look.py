@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..amount import counted
 from ..selection.suspects import Suspects
 from . import findings
 from .document import Column, Section, Table
@@ -22,7 +23,7 @@ def to_look_at(pool: Pool) -> Section:
         Table(
             "harmful",
             "Harmful to others",
-            _of("Behind these the model finds the others' answers less likely, on average.", worst, "records"),
+            _of("Behind these the model finds the others' answers less likely, on average.", worst, "record"),
             "records",
             worst[:LISTED],
             ("id", "mean", "harmful", "pairs", *SAID),
@@ -39,7 +40,7 @@ def to_look_at(pool: Pool) -> Section:
             Table(
                 "uncovered",
                 "Uncovered targets",
-                _of("No measured record of the pool makes these answers more likely.", bare, "targets"),
+                _of("No measured record of the pool makes these answers more likely.", bare, "target"),
                 "targets",
                 bare[:LISTED],
                 ("id", "covered", "offered", "loss", "prompt", "response"),
@@ -52,7 +53,7 @@ def to_look_at(pool: Pool) -> Section:
             Table(
                 "uncovered",
                 "Uncovered records",
-                _of("No other measured record makes these answers more likely.", bare, "records"),
+                _of("No other measured record makes these answers more likely.", bare, "record"),
                 "records",
                 bare[:LISTED],
                 ("id", "covered", "offered", "loss", *SAID),
@@ -108,9 +109,9 @@ def _near_duplicates(pool: Pool) -> Table:
     group = np.array([number[int(pool.alike[place])] for place in inside.tolist()], np.int64)
     order = np.argsort(group, kind="stable")
     about = _of(
-        f"Texts that are the same or nearly so (n-grams with a cosine of {ALIKE} or more), in {len(number):,} groups.",
+        f"Texts that are the same or nearly so (n-grams with a cosine of {ALIKE} or more), in {counted(len(number), 'group')}.",
         inside,
-        "records",
+        "record",
     )
     columns = [Column.figures("same", "group of copies", "count", group[order][:LISTED])]
     return Table(
@@ -126,4 +127,9 @@ def _near_duplicates(pool: Pool) -> Table:
 
 
 def _of(about: str, places: np.ndarray, what: str) -> str:
-    return f"{about} {len(places):,} {what}" + (f", the first {LISTED:,} listed." if len(places) > LISTED else ".")
+    """With how many there are; nothing where there are none, which the table says."""
+    if not len(places):
+        return ""
+    return f"{about} {counted(len(places), what)}" + (
+        f", the first {LISTED:,} listed." if len(places) > LISTED else "."
+    )
