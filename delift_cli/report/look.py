@@ -69,7 +69,7 @@ def to_look_at(pool: Pool) -> Section:
                 _of(
                     "These neither help nor are helped much by any record: the last twentieth by both together.",
                     far,
-                    "records",
+                    "record",
                 ),
                 "records",
                 far[:LISTED],
@@ -109,7 +109,7 @@ def _near_duplicates(pool: Pool) -> Table:
     group = np.array([number[int(pool.alike[place])] for place in inside.tolist()], np.int64)
     order = np.argsort(group, kind="stable")
     about = _of(
-        f"Texts that are the same or nearly so (n-grams with a cosine of {ALIKE} or more), in {counted(len(number), 'group')}.",
+        f"Texts that are nearly the same (cosine of n-grams {ALIKE} or more), in {counted(len(number), 'group')}.",
         inside,
         "record",
     )

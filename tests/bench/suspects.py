@@ -121,7 +121,7 @@ def pools(data: Path) -> list[Pool]:
     made = {
         "p3": p3,
         "gsm8k": take("gsm8k-train", 80, 420),
-        "instruct-code": take("instruct", 50, 500) + take("code", 50, 450),
+        "instruct-code": take("instruct", 35, 500) + take("code", 35, 450),
     }
     return [Pool(name, records, nearest(records)) for name, records in made.items()]
 
@@ -167,12 +167,13 @@ class Versions:
             places[r], spoiled[r] = self.place[r, number], True
         return places, spoiled
 
-    def needed(self, seeds: int) -> Iterator[Unit]:
-        """Every pair that some state of the pool consists of, once; first those of the first seed."""
-        known: set[tuple[int, int]] = set()
+    def needed(self, seeds: int, known: set[tuple[int, int]]) -> Iterator[Unit]:
+        """Every pair that some state of the pool consists of and that is not known, once; one seed and way after the
+        other."""
+        known = set(known)
         for seed in range(seeds):
-            units: dict[int, list[int]] = defaultdict(list)
             for way in WAYS:
+                units: dict[int, list[int]] = defaultdict(list)
                 for share in (0.0, *SHARES):
                     places, _ = self.at(way, seed, share)
                     for i, row in enumerate(self.pool.neighbours):
@@ -181,15 +182,15 @@ class Versions:
                             if pair not in known:
                                 known.add(pair)
                                 units[pair[0]].append(pair[1])
-            yield from (Unit(example, np.array(sorted(targets))) for example, targets in sorted(units.items()))
+                yield from (Unit(example, np.array(sorted(targets))) for example, targets in sorted(units.items()))
 
 
 def measure(pool: Pool, seeds: int, upto: int, out: Path, until: float) -> bool:
     """Append what is missing of the first `upto` seeds of a pool to `out`; False where the time ran out first."""
     versions = Versions(pool, seeds)
     known = [row for row in rows(out) if row["pool"] == pool.name]
-    done = {(row["example"], tuple(row["targets"])) for row in known if "example" in row}
-    units = [unit for unit in versions.needed(upto) if (unit.example, tuple(unit.targets.tolist())) not in done]
+    done = {(row["example"], target) for row in known if "example" in row for target in row["targets"]}
+    units = list(versions.needed(upto, done))
     if not units:
         return True
     original = ModelFile(locate(None))
