@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 
@@ -35,7 +34,7 @@ from delift_cli.model.llama import Model, Settings
 from delift_cli.model.places import locate
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import EncodedExamples, encode_examples, encode_targets
-from delift_cli.scoring import pairs as scoring
+from delift_cli.scoring.measures import Measures
 from delift_cli.scoring.pairs import Scoring, TargetTokens, Unit, cells_needed
 from delift_cli.selection.suspects import judge
 from tests.evidence.pools import Record, read_sources
@@ -44,6 +43,7 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 WAYS = ("swapped", "truncated", "boilerplate")
 SHARES = (0.1, 0.2, 0.4)
 NEIGHBOURS = 8
+NO_EXAMPLES = EncodedExamples([], [])
 CUT = 8  # characters below which an answer is not cut off
 BOILERPLATE = (
     "I'm sorry, but as an AI language model I cannot help with that request.",
@@ -202,7 +202,6 @@ def measure(pool: Pool, seeds: int, upto: int, out: Path, until: float) -> bool:
     cells = cells_needed(examples.prefixes, targets, settings.batch)
     print(f"{pool.name}: {sum(len(u.targets) for u in units)} pairs to go", file=sys.stderr, flush=True)
     with out.open("a", encoding="utf-8") as file_out, Model(file, settings, cells=cells) as model:
-        scorer = Scorer(model)
 
         def write(**fields: Any) -> None:
             file_out.write(json.dumps({"pool": pool.name, **fields}) + "\n")
@@ -213,53 +212,26 @@ def measure(pool: Pool, seeds: int, upto: int, out: Path, until: float) -> bool:
                 versions.records,
                 records=[replace(r, turns=(Message("user", ""), r.turns[-1])) for r in versions.records.records],
             )
-            base, nothing = (
-                scorer.alone(t) for t in (targets, TargetTokens(encode_targets(bare, template, limit=None)))
+            without = TargetTokens(encode_targets(bare, template, limit=None))
+            base, nothing = (list(Scoring([model], NO_EXAMPLES, tokens).alone()) for tokens in (targets, without))
+            write(
+                base=figures(base),
+                bare=figures(nothing),
+                tokens=[len(target.response) for target in encoded.targets],
             )
-            write(base=base, bare=nothing, tokens=[len(target.response) for target in encoded.targets])
-        scorer.begin(examples, targets)
-        for unit in units:
+
+        def keep(unit: Unit, measured: Measures) -> None:
+            write(example=unit.example, targets=unit.targets.tolist(), figures=figures([measured]))
+
+        for _ in Scoring([model], examples, targets).units(units, keep):
             if time.time() > until:
                 return False
-            write(example=unit.example, targets=unit.targets.tolist(), figures=scorer.behind(unit))
     return True
 
 
-class Scorer(Scoring):
-    """delift's scorer, which also tells the log-probability of the end of turn: three lists of figures a call."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__([model], EncodedExamples([], []), TargetTokens.__new__(TargetTokens))
-        self._ends: list[np.ndarray] = []
-
-    def begin(self, examples: EncodedExamples, targets: TargetTokens) -> None:
-        self._examples, self._targets = examples, targets
-        self._head = scoring.common_start(examples.prefixes)
-        self._scorers[0].keep_head(self._head)
-
-    def behind(self, unit: Unit) -> list[list[float]]:
-        trie, order = self._targets.behind(self._examples.systems[unit.example], unit.targets)
-        back = np.argsort(order)
-        with self._listening():
-            measured = self._scorers[0].row(self._examples.prefixes[unit.example], trie)
-        return [np.round(values[back].astype(float), 6).tolist() for values in (*measured, self._ends[-1])]
-
-    def alone(self, targets: TargetTokens) -> list[list[float]]:  # type: ignore[override]
-        sequences = targets.alone
-        order = np.argsort(np.argsort(sequences.sorted_order()), kind="stable")
-        with self._listening():
-            measured = self._scorers[0].alone(sequences, targets.all)
-        back = np.argsort(order)
-        return [np.round(values.astype(float), 6).tolist() for values in (*measured, self._ends[-1][back])]
-
-    def _listening(self) -> Any:
-        plain = scoring._measures
-
-        def listen(logprobs: np.ndarray, bounds: np.ndarray) -> scoring.Measures:
-            self._ends.append(logprobs[bounds[1:] - 1])
-            return plain(logprobs, bounds)
-
-        return mock.patch.object(scoring, "_measures", listen)
+def figures(parts: list[Measures]) -> list[list[float]]:
+    """Distances and mean log-probabilities, as they are written down."""
+    return [np.round(np.concatenate(values).astype(float), 6).tolist() for values in zip(*parts, strict=True)]
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -283,7 +255,6 @@ class State(NamedTuple):
     loss: np.ndarray  # [n], behind the prompt
     alone: np.ndarray  # [n], without it
     behind: np.ndarray  # [n, NEIGHBOURS], behind an example and the prompt
-    end: np.ndarray  # [n], of the end of turn alone, mean over the examples
     tokens: np.ndarray  # [n], of the response
     given: np.ndarray  # [n], mean utility to those that it was shown before
 
@@ -297,7 +268,6 @@ class State(NamedTuple):
             "length": self.tokens.astype(float),
             "−length": -self.tokens.astype(float),
             "−mean utility": -self.given,
-            "loss of the end of turn": self.end,
         }
 
 
@@ -311,7 +281,7 @@ def states(data: Path, out: Path, seeds: int) -> Iterator[State]:
             (row["example"], target): figures
             for row in own
             if "example" in row
-            for target, *figures in zip(row["targets"], *row["figures"], strict=True)
+            for target, *figures in zip(row["targets"], *row["figures"][:2], strict=True)
         }
         bases = next((row for row in own if "base" in row), None)
         if bases is None:
@@ -330,7 +300,7 @@ def states(data: Path, out: Path, seeds: int) -> Iterator[State]:
                     sums = np.bincount(pool.neighbours.ravel(), utility.ravel(), len(places))
                     yield State(
                         pool.name, way, share, seed, spoiled,
-                        -base[1, places], -bare[1, places], -pairs[:, :, 1], -pairs[:, :, 2].mean(1),
+                        -base[1, places], -bare[1, places], -pairs[:, :, 1],
                         tokens[places], sums / np.maximum(shown, 1),
                     )  # fmt: skip
 
