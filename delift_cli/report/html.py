@@ -135,7 +135,7 @@ def _blocks(document: Document, tables: Sequence[Table]) -> Iterator[tuple[str, 
 def _column(column: Column) -> dict[str, Any]:
     return {
         "key": column.key,
-        "title": column.title,
+        "title": visible(column.title),
         "kind": column.kind,
         "about": column.about,
         "values": column.values,
@@ -154,7 +154,7 @@ def _runs(table: Table) -> list[int] | int | None:
 def _plot(plot: Plot) -> dict[str, Any]:
     found: dict[str, Any] = {"id": plot.id, "axes": plot.axes, "of": plot.of}
     if plot.of is None:
-        return {**found, "lines": [vars(line) for line in plot.lines]}
+        return {**found, "lines": [{**vars(line), "name": visible(line.name)} for line in plot.lines]}
     assert plot.places is not None
     return {**found, "places": plot.places.tolist(), "x": plot.x, "y": plot.y, "colours": plot.colours}
 
@@ -209,5 +209,15 @@ def _own(name: str) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    loader = jinja2.FunctionLoader(_own)
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_own),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        finalize=_finalize,
+    )
+
+
+def _finalize(value: object) -> object:
+    """Names of files and fields come from outside as records do; what is marked as safe is the page's own."""
+    return visible(value, lines=True) if type(value) is str else value

@@ -164,6 +164,21 @@ def test_the_curve_and_the_subset_are_those_of_select(hostile: tuple[Path, Page]
     assert subsets["more"][0] == pytest.approx(more["share"], rel=1e-3)
 
 
+def test_names_of_files_and_fields_stay_text_too(tmp_path: Path) -> None:
+    name = "<b>\u202e\x1b[2J</b>"
+    records = [{**tiny_runs.pair(number), name: f"kind {number % 2}"} for number in range(8)]
+    cache = tiny_runs.make_cache(tmp_path / f"{name}.delift".replace("/", ""), tiny_runs.jsonl(records))
+    (tmp_path / f"{name}.txt".replace("/", "")).write_text("r1\n")
+    words = ("--group", name, "--subset", tmp_path / f"{name}.txt".replace("/", ""))
+    assert delift("report", cache, *words, "-o", tmp_path / "r.html", "-q").code == 0
+    page = Page(tmp_path / "r.html")
+    data = json.dumps(page.block("data"), ensure_ascii=False)
+    for text in (data, page.source):
+        assert not re.search(r"[\x1b\u202e]", text)
+    assert ("b", {}) not in page.elements
+    assert "&lt;b&gt;\\u202e\\x1b[2J&lt;b&gt;.delift" in page.source
+
+
 def test_same_cache_same_bytes(hostile: tuple[Path, Page], tmp_path: Path) -> None:
     cache, page = hostile
     assert delift("report", cache, "-o", tmp_path / "again.html", "-q").code == 0
