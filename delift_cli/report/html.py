@@ -138,7 +138,7 @@ def _column(column: Column) -> dict[str, Any]:
         "title": visible(column.title),
         "kind": column.kind,
         "about": column.about,
-        "values": column.values,
+        "values": list(map(visible, map(str, column.values))) if column.kind == "text" else column.values,
     }
 
 
