@@ -281,6 +281,9 @@ def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Pat
     path.write_text(text.replace(f"{report.OPENING}\n", f"{report.OPENING}\nA remark.\n"))
     report.write_report(results[:5], [], path, None)
     assert path.read_text().count("A remark.") == 1
+    path.write_text(path.read_text() + "\n## Suspects\n\nOf another benchmark.\n")
+    report.write_report(results[:5], [], path, None)
+    assert path.read_text().endswith("\n\n## Suspects\n\nOf another benchmark.\n")
     again = path.read_bytes()
     report.write_report(results[:5], [], path, None)
     assert path.read_bytes() == again

@@ -80,7 +80,7 @@ class Cell(NamedTuple):
 
 
 def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination: Path, plot: Path | None) -> None:
-    """The report as Markdown, with what was written by hand in an earlier one, and its plot beside it."""
+    """The report as Markdown with its plot; what was written by hand in an earlier one stays, and so do suspects."""
     before = destination.read_text(encoding="utf-8") if destination.exists() else ""
     kept = re.search(f"{re.escape(OPENING)}\n(.*?){re.escape(CLOSING)}", before, re.DOTALL)
     found = tables(results)
@@ -97,6 +97,8 @@ def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination
         parts.append(f"## {place.stage} tuning, {place.pool}, {place.size}: {place.test}\n\n{_table(rows)}")
     if evaluated:
         parts.append(_agreement(results, evaluated))
+    if suspects := re.search(r"^## Suspects\n.*", before, re.DOTALL | re.MULTILINE):
+        parts.append(suspects.group())  # of another benchmark: tests.bench.suspects
     destination.write_text("\n\n".join(part.strip("\n") for part in parts) + "\n", encoding="utf-8")
 
 
