@@ -13,7 +13,7 @@ from .pool import Pool
 from .reach import Reach
 
 SUSPICION = {
-    True: "mean loss with its prompt and behind kin over loss without; near 1 and above: neither makes it likelier",
+    True: "mean loss behind its prompt and behind kin, over the loss without to the power of 0.8",
     False: "loss behind kin",
 }
 SHORT = (90, 60)  # characters of a prompt and of a response that a table shows

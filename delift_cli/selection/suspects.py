@@ -4,12 +4,14 @@ A prompt makes its own answer likelier, and so do examples of how such prompts a
 to another prompt, breaks off or says the same to everything that cannot be said: what it costs the model hardly falls
 when these come into the context. So
 
-    suspicion = mean(loss behind the prompt, loss behind an example and the prompt) / loss without either
+    suspicion = mean(loss behind the prompt, loss behind an example and the prompt) / (loss without either) ^ 0.8
 
-where the examples are the record's kin, the records whose prompts are nearest to its own by text, as far as these pairs
-are measured. With the prompt alone this is the instruction-following difficulty of Li et al. (see `baselines`), which
-their method takes for a merit up to 1. Where the model cannot be asked what a response costs without its prompt, loss
-behind the kin stands in for the whole. `tests.bench.suspects` measures both, and what was tried beside them.
+The power, a little below the plain share of the loss that is left, keeps answers in front that cost much whatever is
+in the context, as those do that break off. The examples are the record's kin, the records whose prompts are nearest to
+its own by text, as far as these pairs are measured. With the prompt alone and no power this is the instruction-following
+difficulty of Li et al. (see `baselines`), which their method takes for a merit up to 1. Where nobody has asked the model
+what a response costs without its prompt, loss behind the kin stands in for the whole. `tests.bench.suspects` measures
+both, and what was tried beside them.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 KIN = 8  # that a record is seen behind
+POWER = 0.8  # of the loss without the prompt
 NEAREST = 32  # among which measured kin are looked for
 
 
@@ -140,5 +143,5 @@ def judge(loss: Floats, behind: Floats, alone: Floats | None) -> Suspects:
     if alone is None:
         return Suspects(mean, loss, mean, None, kin)
     left = np.where(kin > 0, (loss + mean) / 2, loss)
-    score = np.divide(left, alone, out=np.full(len(loss), np.nan), where=alone > 0)
+    score = np.divide(left, np.maximum(alone, 0) ** POWER, out=np.full(len(loss), np.nan), where=alone > 0)
     return Suspects(score, loss, mean, alone, kin)

@@ -12,12 +12,13 @@ score --budget` has them. Every version of a record is measured without an examp
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -254,55 +255,53 @@ class State(NamedTuple):
     spoiled: np.ndarray  # bool [n]
     loss: np.ndarray  # [n], behind the prompt
     alone: np.ndarray  # [n], without it
-    behind: np.ndarray  # [n, NEIGHBOURS], behind an example and the prompt
     tokens: np.ndarray  # [n], of the response
-    given: np.ndarray  # [n], mean utility to those that it was shown before
+    behind: np.ndarray | None  # [n, NEIGHBOURS], behind an example and the prompt; None: not every pair is measured
+    given: np.ndarray | None  # [n], mean utility to those that it was shown before
 
     def figures(self) -> dict[str, np.ndarray]:
-        """By name, the more suspect the higher."""
-        return {
-            "suspicion": judge(self.loss, self.behind, self.alone).score,
-            "loss behind kin": judge(self.loss, self.behind, None).score,
-            "IFD": self.loss / self.alone,
-            "loss": self.loss,
-            "length": self.tokens.astype(float),
-            "−length": -self.tokens.astype(float),
-            "−mean utility": -self.given,
-        }
+        """By name, the more suspect the higher; what needs pairs comes first."""
+        found = {}
+        if self.behind is not None and self.given is not None:
+            found = {
+                "suspicion": judge(self.loss, self.behind, self.alone).score,
+                "loss behind kin": judge(self.loss, self.behind, None).score,
+                "−mean utility": -self.given,
+            }
+        length = self.tokens.astype(float)
+        return {**found, "IFD": self.loss / self.alone, "loss": self.loss, "length": length, "−length": -length}
 
 
 def states(data: Path, out: Path, seeds: int) -> Iterator[State]:
-    """Every state that is measured whole."""
+    """Every state that is measured, as far as it is."""
     every = rows(out)
     for pool in pools(data):
         versions = Versions(pool, seeds)
         own = [row for row in every if row["pool"] == pool.name]
-        found = {
-            (row["example"], target): figures
-            for row in own
-            if "example" in row
-            for target, *figures in zip(row["targets"], *row["figures"][:2], strict=True)
-        }
         bases = next((row for row in own if "base" in row), None)
         if bases is None:
             continue
+        known = {
+            (row["example"], target): (distance, logprob)
+            for row in own
+            if "example" in row
+            for target, distance, logprob in zip(row["targets"], *row["figures"][:2], strict=True)
+        }
         base, bare, tokens = (np.array(bases[name]) for name in ("base", "bare", "tokens"))
-        for seed in range(seeds):
-            for way in WAYS:
-                for share in SHARES:
-                    places, spoiled = versions.at(way, seed, share)
-                    keys = [[(int(places[j]), int(places[i])) for j in row] for i, row in enumerate(pool.neighbours)]
-                    if not all(key in found for row in keys for key in row):
-                        continue
-                    pairs = np.array([[found[key] for key in row] for row in keys])
-                    utility = base[0, places][:, None] - pairs[:, :, 0]
-                    shown = np.bincount(pool.neighbours.ravel(), minlength=len(places))
-                    sums = np.bincount(pool.neighbours.ravel(), utility.ravel(), len(places))
-                    yield State(
-                        pool.name, way, share, seed, spoiled,
-                        -base[1, places], -bare[1, places], -pairs[:, :, 1],
-                        tokens[places], sums / np.maximum(shown, 1),
-                    )  # fmt: skip
+        for seed, way, share in itertools.product(range(seeds), WAYS, SHARES):
+            places, spoiled = versions.at(way, seed, share)
+            if places.max() >= len(tokens):
+                continue  # of a seed that was not asked for
+            keys = [[(int(places[j]), int(places[i])) for j in row] for i, row in enumerate(pool.neighbours)]
+            behind = given = None
+            if all(key in known for row in keys for key in row):
+                pairs = np.array([[known[key] for key in row] for row in keys])
+                behind = -pairs[:, :, 1]
+                utility, shown = base[0, places][:, None] - pairs[:, :, 0], pool.neighbours.ravel()
+                count = np.bincount(shown, minlength=len(places))
+                given = np.bincount(shown, utility.ravel(), len(places)) / np.maximum(count, 1)
+            figures = -base[1, places], -bare[1, places], tokens[places]
+            yield State(pool.name, way, share, seed, spoiled, *figures, behind, given)
 
 
 def area(score: np.ndarray, spoiled: np.ndarray) -> float:
@@ -319,29 +318,48 @@ def first_tenth(score: np.ndarray, spoiled: np.ndarray) -> float:
 
 
 def tables(found: list[State]) -> str:
-    """Markdown: one column for each pool and way, then one for each share."""
-    by_way: dict[tuple[str, str], list[State]] = defaultdict(list)
-    by_share: dict[float, list[State]] = defaultdict(list)
+    """Markdown: the states whose pairs are measured, by pool and way and by share; then every one without its pairs."""
+    whole = [state for state in found if state.behind is not None]
+    alone = [state._replace(behind=None) for state in found]
+    parts = [
+        table(whole, lambda state: f"{state.pool}, {state.way}"),
+        table(whole, lambda state: f"{state.share:.0%} spoiled"),
+        f"Of {counts(whole)}.",
+        table(alone, lambda state: f"{state.pool}, {state.way}"),
+        f"What needs no pairs, of {counts(alone)}.",
+    ]
+    return "\n\n".join(parts)
+
+
+def table(found: list[State], column: Callable[[State], str]) -> str:
+    """Area under the curve / precision of the first tenth, means over the states of each column."""
+    columns: dict[str, list[State]] = defaultdict(list)
     for state in found:
-        by_way[state.pool, state.way].append(state)
-        by_share[state.share].append(state)
-    lines = []
-    for columns in (by_way, by_share):
-        heads = [", ".join(key) if isinstance(key, tuple) else f"{key:.0%} spoiled" for key in columns]
-        lines += ["| figure | " + " | ".join([*heads, "mean"]) + " |", "|---" * (len(heads) + 2) + "|"]
-        for name in found[0].figures():
-            cells = []
-            for group in columns.values():
-                areas = [area(state.figures()[name], state.spoiled) for state in group]
-                cells.append((np.mean(areas), np.mean([first_tenth(s.figures()[name], s.spoiled) for s in group])))
-            cells.append(tuple(np.mean(cells, axis=0)))
-            lines.append(f"| {name} | " + " | ".join(f"{a:.2f} / {p:.0%}" for a, p in cells) + " |")
-        lines.append("")
-    counts = ", ".join(
-        f"{pool} {way}: {len(group)} states of {counted(len({state.seed for state in group}), 'seed')}"
-        for (pool, way), group in by_way.items()
+        columns[column(state)].append(state)
+    lines = ["| figure | " + " | ".join([*columns, "mean"]) + " |", "|---" * (len(columns) + 2) + "|"]
+    for name in found[0].figures():
+        cells = [
+            np.mean([judged(state.figures()[name], state.spoiled) for state in group], axis=0)
+            for group in columns.values()
+        ]
+        cells.append(np.mean(cells, axis=0))
+        lines.append(f"| {name} | " + " | ".join(f"{area:.2f} / {first:.0%}" for area, first in cells) + " |")
+    return "\n".join(lines)
+
+
+def judged(score: np.ndarray, spoiled: np.ndarray) -> tuple[float, float]:
+    """The two figures of a cell."""
+    return area(score, spoiled), first_tenth(score, spoiled)
+
+
+def counts(found: list[State]) -> str:
+    """How many states of how many seeds the pools have."""
+    pools = dict.fromkeys(state.pool for state in found)
+    return ", ".join(
+        f"{pool}: {counted(len({state.seed for state in found if state.pool == pool}), 'seed')}, "
+        f"{counted(sum(state.pool == pool for state in found), 'state')}"
+        for pool in pools
     )
-    return "\n".join(lines) + f"\nMeasured: {counts}.\n"
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ def formula(loss: np.ndarray, behind: np.ndarray, alone: np.ndarray) -> list[flo
     for own, row, without in zip(loss, behind, alone, strict=True):
         kin = [value for value in row if not np.isnan(value)][:KIN]
         left = (own + sum(kin) / len(kin)) / 2 if kin else own
-        found.append(left / without)
+        found.append(left / without**0.8)
     return found
 
 
@@ -100,7 +100,7 @@ def test_inspect_lists_them_and_keeps_what_the_model_said(scored: Path) -> None:
         place = int(row["id"][1:])
         assert row["loss"] == pytest.approx(base[place])
         left = (row["loss"] + row["loss_behind_kin"]) / 2
-        assert row["suspicion"] == pytest.approx(left / row["loss_without_prompt"])
+        assert row["suspicion"] == pytest.approx(left / row["loss_without_prompt"] ** 0.8)
     again = delift("inspect", scored, "--suspects", 4, "-m", "no-such.gguf", "--json")  # kept: no model is asked
     assert again.json["suspects"] == told
     shown = delift("inspect", scored, "--suspects", 4).out.decode()
