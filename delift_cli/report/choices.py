@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from ..data.reading import read_records
 from ..data.record import Record
 from ..errors import InputError
 from ..submodular.explain import coverers
+from ..submodular.greedy import initial_gains
 from ..submodular.objectives import Objective
 from ..submodular.select import Selection, select
 
@@ -63,23 +65,48 @@ class Choice:
         return len(self) + round(CHANGE * len(self))
 
 
-def given(path: Path, records: Sequence[Record], goal: Objective, fields: Mapping[str, str | None]) -> Choice:
+class Valued:
+    """An objective with what each record is worth alone, which is computed once: float64 [records]."""
+
+    def __init__(self, goal: Objective) -> None:
+        self.goal = goal
+        self.singles = initial_gains(goal)
+
+    def greedy(self, k: int | None, **limits: Any) -> Selection:
+        """What greedy takes; see `submodular.select`."""
+        return select(self.goal, k, initial_gains=self.singles, bound=False, **limits)
+
+    def in_order(self, places: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
+        """The value of the first 1, 2, … of these records and, up to `count`, of those that greedy takes then."""
+        return self.greedy(max(count, len(places)), always=places.tolist()).curve
+
+
+def given(path: Path, records: Sequence[Record], valued: Valued, fields: Mapping[str, str | None]) -> Choice:
     """The subset in a file: records as they were written by select, or ids, one a line; see `read_places`."""
     places, missing = read_places(path, records, fields)
-    return _choice(path.name, places, records, goal, missing)
+    return _choice(path.name, places, valued.in_order(places, _looked_at(len(places), len(records))), valued, missing)
 
 
-def chosen(amount: Amount, tokens: npt.NDArray[np.int32], records: Sequence[Record], goal: Objective) -> Choice:
+def chosen(amount: Amount, tokens: npt.NDArray[np.int32], valued: Valued) -> Choice:
     """What greedy takes of the pool; `tokens` int32 [records], what each costs under a token budget."""
-    cost = None if amount.tokens is None else tokens
-    picked = select(goal, amount.records, cost=cost, budget=amount.tokens, bound=False)
-    return _choice(f"the best {len(picked.indices):,} by {goal.name}", picked.indices, records, goal, 0)
+    if amount.records is not None:  # a longer run begins with the shorter one
+        run = valued.greedy(_looked_at(amount.records, len(tokens)))
+        places, curve = run.indices[: amount.records], run.curve
+    else:
+        places = valued.greedy(None, cost=tokens, budget=amount.tokens).indices
+        curve = valued.in_order(places, _looked_at(len(places), len(tokens)))
+    return _choice(f"the best {len(places):,} by {valued.goal.name}", places, curve, valued, 0)
 
 
-def at_random(count: int, records: Sequence[Record], goal: Objective, seed: int = 0) -> npt.NDArray[np.float64]:
+def at_random(count: int, valued: Valued, seed: int = 0) -> npt.NDArray[np.float64]:
     """The value of the prefixes of one random order, to compare a curve with."""
-    order = np.random.default_rng(seed).permutation(len(records))[:count]
-    return _in_order(goal, order, count).curve
+    order = np.random.default_rng(seed).permutation(len(valued.singles))[:count]
+    return valued.in_order(order, count)
+
+
+def _looked_at(k: int, n: int) -> int:
+    """Of how many records the value is wanted where k are chosen."""
+    return min(n, math.ceil((1 + CHANGE) * k) + 1)
 
 
 def read_places(
@@ -125,10 +152,9 @@ def _first_line(path: Path) -> str:
 
 
 def _choice(
-    name: str, places: npt.NDArray[np.int64], records: Sequence[Record], goal: Objective, missing: int
+    name: str, places: npt.NDArray[np.int64], curve: npt.NDArray[np.float64], valued: Valued, missing: int
 ) -> Choice:
-    run = _in_order(goal, places, min(len(records), math.ceil((1 + CHANGE) * len(places)) + 1))
-    who = coverers(goal.kernel, places)
+    who = coverers(valued.goal.kernel, places)
     order = np.argsort(places, kind="stable")
     owned = who.best >= 0
     owner = order[np.searchsorted(places[order], who.best[owned])]
@@ -139,14 +165,9 @@ def _choice(
     return Choice(
         name,
         places,
-        run.curve,
+        curve,
         np.bincount(owner, minlength=len(places)),
         np.bincount(owner, margin, len(places)).astype(np.float64),
         first_of,
         missing,
     )
-
-
-def _in_order(goal: Objective, places: npt.NDArray[np.int64], count: int) -> Selection:
-    """These records first, in their order, then what greedy takes."""
-    return select(goal, max(count, len(places)), always=places.tolist(), bound=False)

@@ -22,7 +22,7 @@ from ..selection.blocks import AnyBlock, KernelOptions, default_objective, objec
 from ..selection.suspects import Suspects, suspects
 from ..submodular.objectives import Objective, value
 from . import choices, findings
-from .choices import Choice
+from .choices import Choice, Valued
 from .placement import principal_plane, text_points
 from .reach import Reach, reach
 
@@ -90,20 +90,25 @@ class Pool:
         return len(self.records)
 
     @cached_property
+    def valued(self) -> Valued:
+        """The objective, ready to be optimised."""
+        return Valued(self.goal)
+
+    @cached_property
     def subsets(self) -> list[Choice]:
         """What is reported on; the first one is the one that lists speak of."""
         wanted = self.wanted
         if wanted.subset:
             fields = self.block.cache.manifest["fields"]
-            return [choices.given(path, self.records, self.goal, fields) for path in wanted.subset]
+            return [choices.given(path, self.records, self.valued, fields) for path in wanted.subset]
         amount = parse_amount(wanted.k, len(self))
-        return [choices.chosen(amount, self.block.cache.example_tokens, self.records, self.goal)]
+        return [choices.chosen(amount, self.block.cache.example_tokens, self.valued)]
 
     @cached_property
     def random_curve(self) -> npt.NDArray[np.float64]:
         """The value of the prefixes of a random order, as long as the longest curve."""
         longest = max(len(subset.curve) for subset in self.subsets)
-        return choices.at_random(longest, self.records, self.goal, self.wanted.seed)
+        return choices.at_random(longest, self.valued, self.wanted.seed)
 
     @cached_property
     def suspects(self) -> Suspects | None:
