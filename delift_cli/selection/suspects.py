@@ -9,8 +9,8 @@ when these come into the context. So
 The power, a little below the plain share of the loss that is left, keeps answers in front that cost much whatever is
 in the context, as those do that break off. The examples are the record's kin, the records whose prompts are nearest to
 its own by text, as far as these pairs are measured (in a large pool: the neighbours that it was scored behind). With
-the prompt alone and no power this is the difficulty of Li et al. (see `baselines`), which their method takes for a merit up
-to 1. Where nobody has asked the model what a response costs without its prompt, loss behind the kin stands in for the
+the prompt alone and no power this is the difficulty of Li et al. (see `baselines`), which they take for a merit
+up to 1. Where nobody asked the model what a response costs without its prompt, loss behind the kin stands in for the
 whole. `tests.bench.suspects` measures both, and what was tried beside them.
 """
 
