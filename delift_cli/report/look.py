@@ -8,7 +8,7 @@ from ..amount import counted
 from ..selection.suspects import Suspects
 from . import findings
 from .document import Column, Section, Table
-from .pool import ALIKE, Pool
+from .pool import ALIKE, SEARCHED, Pool
 
 LISTED = 500  # rows of a list
 SAID = ("group", "prompt", "response")  # what a list says of a record behind its figures
@@ -108,8 +108,11 @@ def _near_duplicates(pool: Pool) -> Table:
     inside = np.flatnonzero(np.isin(pool.alike, large))
     group = np.array([number[int(pool.alike[place])] for place in inside.tolist()], np.int64)
     order = np.argsort(group, kind="stable")
+    which = f"Texts that are nearly the same (cosine of n-grams {ALIKE} or more)"
+    if len(pool) > SEARCHED:
+        which = f"Copies up to case and white space (in pools of over {SEARCHED:,} records alone these are looked for)"
     about = _of(
-        f"Texts that are nearly the same (cosine of n-grams {ALIKE} or more), in {counted(len(number), 'group')}.",
+        f"{which}, in {counted(len(number), 'group')}.",
         inside,
         "record",
     )

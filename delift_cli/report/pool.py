@@ -29,6 +29,7 @@ from .reach import Reach, reach
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 MAPPED = 5_000  # records on the map; of more a sample is drawn
+SEARCHED = 20_000  # records of which near-duplicates are looked for; the search grows with the square
 ALIKE = 0.9  # cosine of n-grams from which on records are near-duplicates
 MEAN = 1  # which of the embeddings that scoring keeps
 
@@ -122,7 +123,10 @@ class Pool:
 
     @cached_property
     def alike(self) -> Ints:
-        """int64 [records]: the lowest record that each is a near-duplicate of, over any number of steps."""
+        """int64 [records]: the lowest record that each is a near-duplicate of, over any number of steps; of a large
+        pool a copy of, up to case and white space."""
+        if len(self) > SEARCHED:
+            return copy_groups(self.records).astype(np.int64)
         return findings.groups_of(*near_duplicates(self.records, ALIKE))
 
     @cached_property

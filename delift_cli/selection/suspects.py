@@ -8,10 +8,10 @@ when these come into the context. So
 
 The power, a little below the plain share of the loss that is left, keeps answers in front that cost much whatever is
 in the context, as those do that break off. The examples are the record's kin, the records whose prompts are nearest to
-its own by text, as far as these pairs are measured. With the prompt alone and no power this is the difficulty of Li et
-al. (see `baselines`), which their method takes for a merit up to 1. Where nobody has asked the model what a response
-costs without its prompt, loss behind the kin stands in for the whole. `tests.bench.suspects` measures
-both, and what was tried beside them.
+its own by text, as far as these pairs are measured (in a large pool: the neighbours that it was scored behind). With
+the prompt alone and no power this is the difficulty of Li et al. (see `baselines`), which they take for a merit
+up to 1. Where nobody asked the model what a response costs without its prompt, loss behind the kin stands in for the
+whole. `tests.bench.suspects` measures both, and what was tried beside them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..budget.measured import NEIGHBOUR
 from ..cache.dense import Cache
 from ..cache.sidecar import WITHOUT_PROMPT, kept_file, read_kept
 from ..cache.sparse import SparseCache
@@ -34,6 +35,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 KIN = 8  # that a record is seen behind
+SEARCHED = 20_000  # records among which nearest prompts are looked for; the search grows with the square
 POWER = 0.8  # of the loss without the prompt
 NEAREST = 32  # among which measured kin are looked for
 
@@ -98,8 +100,10 @@ def suspects(
         )
     if alone is None:
         alone = read_kept(kept_file(cache, "examples", WITHOUT_PROMPT), (cache.shape[0],), np.float32)
-    near = nearest_prompts(records)
-    behind = -measured_behind(cache, near).astype(np.float64)
+    if isinstance(cache, SparseCache) and len(records) > SEARCHED:
+        behind = -behind_neighbours(cache, copy_groups(records)).astype(np.float64)
+    else:
+        behind = -measured_behind(cache, nearest_prompts(records)).astype(np.float64)
     loss = -cache.base_logprob.astype(np.float64)
     return judge(loss, behind, None if alone is None else -alone.astype(np.float64))
 
@@ -126,6 +130,20 @@ def measured_behind(cache: Cache | SparseCache, near: npt.NDArray[np.int32]) -> 
     wanted = near.astype(np.int64) * n + target
     at = order[np.minimum(np.searchsorted(known, wanted, sorter=order), len(order) - 1)]
     return np.where((known[at] == wanted) & (near >= 0), pairs.logprob[at], np.float32(np.nan))
+
+
+def behind_neighbours(cache: SparseCache, group: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    """float32 [records, KIN]: the mean log-probability of each record behind examples that were shown to it as its
+    neighbours, by text or embedding, when the pairs were chosen; NaN where there are fewer. `group` labels copies."""
+    pairs = cache.pairs()
+    own = np.flatnonzero((pairs.source == NEIGHBOUR) & (group[pairs.example] != group[pairs.target]))
+    own = own[np.argsort(pairs.target[own], kind="stable")]
+    target = pairs.target[own]
+    place = np.arange(len(own)) - np.searchsorted(target, np.arange(cache.shape[0]))[target]
+    found = np.full((cache.shape[0], KIN), np.nan, np.float32)
+    first = place < KIN
+    found[target[first], place[first]] = pairs.logprob[own[first]]
+    return found
 
 
 def judge(loss: Floats, behind: Floats, alone: Floats | None) -> Suspects:

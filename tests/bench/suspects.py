@@ -269,7 +269,14 @@ class State(NamedTuple):
                 "−mean utility": -self.given,
             }
         length = self.tokens.astype(float)
-        return {**found, "IFD": self.loss / self.alone, "loss": self.loss, "length": length, "−length": -length}
+        return {
+            **found,
+            "suspicion without kin": judge(self.loss, np.full((len(length), 1), np.nan), self.alone).score,
+            "IFD": self.loss / self.alone,
+            "loss": self.loss,
+            "length": length,
+            "−length": -length,
+        }
 
 
 def states(data: Path, out: Path, seeds: int) -> Iterator[State]:

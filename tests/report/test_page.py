@@ -221,6 +221,17 @@ def test_a_block_that_is_partly_measured_says_how_sure_it_is(tmp_path: Path) -> 
     assert "not all pairs are measured" in page.source
 
 
+def test_of_a_large_pool_only_copies_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("pool", "look"):
+        monkeypatch.setattr(f"delift_cli.report.{place}.SEARCHED", 10)
+    twins = [{**tiny_runs.pair(3), "id": name, "prompt": f"Say  {name.upper()}"} for name in ("x", "X")]
+    cache = tiny_runs.make_cache(tmp_path / "pool.delift", plain_pool(20) + tiny_runs.jsonl(twins))
+    assert delift("report", cache, "-o", tmp_path / "r.html", "-q").code == 0
+    page = Page(tmp_path / "r.html")
+    assert page.table("alike")["rows"] == [20, 21]
+    assert "Copies up to case and white space" in page.source
+
+
 def test_targets_of_their_own(tmp_path: Path) -> None:
     cache = tiny_runs.make_cache(tmp_path / "dev.delift", plain_pool(20), tiny_runs.pairs(30, 31, 32, 33))
     assert delift("report", cache, "-o", tmp_path / "r.html", "-q").code == 0

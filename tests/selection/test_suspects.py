@@ -60,10 +60,10 @@ def test_kin_are_the_nearest_prompts_and_never_copies() -> None:
     assert all(place not in row[row >= 0] for place, row in enumerate(near))
 
 
-def test_a_partly_measured_cache_gives_the_same_figures(tmp_path: Path) -> None:
+def test_a_partly_measured_cache_gives_the_same_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tiny_runs.jsonl([pair(number) for number in range(20)])
     dense = Cache(tiny_runs.make_cache(tmp_path / "dense", data))
-    from delift_cli.budget.measured import RANDOM
+    from delift_cli.budget.measured import NEIGHBOUR
     from delift_cli.cache.sparse import Asked, open_sparse_for_scoring
 
     records = tiny_runs.records(data)
@@ -75,7 +75,7 @@ def test_a_partly_measured_cache_gives_the_same_figures(tmp_path: Path) -> None:
     ) as cache:
         cache.write_base(0, dense.base_distance, dense.base_logprob)
         part = cache.begin_round(
-            Asked("9", 180, 1, 0), np.arange(21) * 9, np.concatenate(chosen), np.full(180, RANDOM, np.uint8)
+            Asked("9", 180, 1, 0), np.arange(21) * 9, np.concatenate(chosen), np.full(180, NEIGHBOUR, np.uint8)
         )
         for example, targets in enumerate(chosen):
             cache.write_pairs(part, example, dense.distance[example, targets], dense.logprob[example, targets])
@@ -90,6 +90,12 @@ def test_a_partly_measured_cache_gives_the_same_figures(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.isnan(found), ~there)
     np.testing.assert_array_equal(found[there], whole[there])
     assert suspects(sparse, records.records).alone is None
+    monkeypatch.setattr("delift_cli.selection.suspects.SEARCHED", 10)  # a large pool
+    large = suspects(sparse, records.records)
+    for target in range(20):  # the neighbours it was scored behind, the first KIN of them
+        kin = [j for j in range(20) if measured[j, target] and j != target][:KIN]
+        assert large.kin[target] == len(kin)
+        assert large.score[target] == pytest.approx(-dense.logprob[kin, target].mean(), rel=1e-6)
 
 
 def test_inspect_lists_them_and_keeps_what_the_model_said(scored: Path) -> None:
