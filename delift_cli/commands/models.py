@@ -10,7 +10,7 @@ from .options import AsJson
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the models on this machine: in this folder, of Ollama, LM Studio, llama.cpp and the hub's cache.
+    """List the models on this machine: here, of Ollama, LM Studio, llama.cpp and the hub's cache.
 
     Any of the names can be given with -m. $DELIFT_MODELS names more folders.
 

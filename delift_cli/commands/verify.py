@@ -22,7 +22,7 @@ def verify(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every byte of a cache, name what is damaged, and compute just that again. Exit code 1: it is damaged.
+    """Check every byte of a cache, name what is damaged (exit code 1), and compute it again.
 
     Examples:
 

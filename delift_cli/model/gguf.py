@@ -142,6 +142,12 @@ class ModelFile:
         self.context = int(context)
         template = llama_cpp.llama_model_chat_template(self._model, None)
         self.template: str | None = template.decode("utf-8", "replace") if template else None
+        prefix = "tokenizer.chat_template."
+        variants = {
+            key.removeprefix(prefix): text for key, text in self.header.metadata.items() if key.startswith(prefix)
+        }
+        own = {} if self.template is None else {"default": self.template}
+        self.templates: dict[str, str] = own | {name: text for name, text in variants.items() if isinstance(text, str)}
 
     def _predicts_the_next_token(self) -> bool:
         if llama_cpp.llama_model_has_encoder(self._model) or llama_cpp.llama_model_is_diffusion(self._model):

@@ -25,8 +25,8 @@ def chat_template(
     Raises:
         InputError: as `load_template`.
     """
-    own = file.template
-    if own is None and choice is None and (beside := template_beside(file.path)) is not None:
+    own = file.templates
+    if not own and choice is None and (beside := template_beside(file.path)) is not None:
         own, where = beside
         say(f"the model has no chat template; the one beside it is used: {where}")
     return load_template(choice, own, file.vocabulary, arguments=arguments or {}, as_trained=as_trained, say=say)

@@ -147,11 +147,11 @@ def test_a_template_beside_a_model_without_one(tmp_path: Path, tiny_model: TinyM
     config.write_text(
         json.dumps({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]})
     )
-    assert on_disk.template_beside(path) == ("d", config)
+    assert on_disk.template_beside(path) == ({"default": "d"}, config)
     config.write_text("[]")
     assert on_disk.template_beside(path) is None
     (path.parent / "chat_template.jinja").write_text("j")
-    assert on_disk.template_beside(path) == ("j", path.parent / "chat_template.jinja")
+    assert on_disk.template_beside(path) == ({"default": "j"}, path.parent / "chat_template.jinja")
     put(tmp_path / "one" / "other.gguf", tiny_model())
     assert on_disk.template_beside(path) is None  # whose is it?
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from trait_templates import CONVERSATIONS, record, said, user
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile, Vocabulary
 from delift_cli.prompt.builtin import BUILT_IN, PLAIN, load_template, parse_arguments, templates_of_config
+from delift_cli.prompt.chosen import chat_template
 
 EXPECTED = {
     "plain": "What is it?\nA word.{eos}",
@@ -127,3 +129,15 @@ def test_the_view_is_the_tokens(vocabulary: Vocabulary) -> None:
     own = [piece.text for piece in view.pieces if not piece.is_template]
     assert own == ["a é日 <|im_end|> b", "two\n\nwords", "more", "three"]
     assert [p.text for p in view.pieces if p.is_scored] == ["two\n\nwords", "<|im_end|>", "three", "<|im_end|>"]
+
+
+def test_named_templates_of_a_model_and_of_what_lies_beside_it(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    named = ModelFile(tiny_model(metadata={"tokenizer.chat_template.tool_use": g.TRIM}))
+    assert chat_template(named).source == g.CHATML
+    assert chat_template(named, "tool_use").source == g.TRIM
+    bare = tmp_path / "bare.gguf"
+    shutil.copy(tiny_model(chat_template=None), bare)
+    (tmp_path / "chat_template.jinja").write_text(g.TRIM)
+    said: list[str] = []
+    assert chat_template(ModelFile(bare), say=said.append).source == g.TRIM
+    assert "chat_template.jinja" in said[0]

@@ -102,8 +102,12 @@ def found_on_disk() -> Iterator[Found]:
             yield Found(f"hf:{name}:{file}", path, "hub cache")
 
 
-def template_beside(path: Path) -> tuple[str, Path] | None:
-    """The chat template that lies beside a model without one, and its file; None where there is none to trust.
+def _is_template(entry: object) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("name", "template"))
+
+
+def template_beside(path: Path) -> tuple[dict[str, str], Path] | None:
+    """The chat templates, by name, that lie beside a model without one, and their file; None where none is to trust.
 
     In a folder of several models it would be anybody's guess whose it is.
     """
@@ -114,14 +118,13 @@ def template_beside(path: Path) -> tuple[str, Path] | None:
     jinja, config = path.parent / "chat_template.jinja", path.parent / "tokenizer_config.json"
     try:
         if jinja.is_file():
-            return jinja.read_text(encoding="utf-8"), jinja
+            return {"default": jinja.read_text(encoding="utf-8")}, jinja
         if config.is_file():
             template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
-            if isinstance(template, list):  # named variants
-                named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-                template = named.get("default")
-            if isinstance(template, str):
-                return template, config
+            entries = [{"name": "default", "template": template}] if isinstance(template, str) else template
+            named = {entry["name"]: entry["template"] for entry in entries or () if _is_template(entry)}
+            if named:
+                return named, config
     except (OSError, ValueError, AttributeError):
         return None
     return None
