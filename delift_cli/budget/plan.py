@@ -135,7 +135,8 @@ def next_round(
     free = left - len(unscored_own) if grown else budget - len(own)
     near_share, random_share = shares(budget - len(own), m, n)
     want_near = round(near_share * free) - int(count[NEIGHBOUR])
-    if len(keys) == 0 or grown or (want_near > 0.1 * budget and rounds_left > 1) or left == n * m - len(keys):
+    begins = want_near > 0.1 * budget or (random_share > 0 and not count[[RANDOM, HELD_OUT]].any())
+    if len(keys) == 0 or grown or (begins and rounds_left > 1) or left == n * m - len(keys):
         own = unscored_own
         want_random = max(0, round(random_share * free) - int(count[RANDOM] + count[HELD_OUT]))
         everything = left == n * m - len(keys)

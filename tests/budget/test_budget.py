@@ -137,13 +137,17 @@ def test_more_that_was_interrupted_at_its_end_is_not_spent_twice(folder: Path, t
     path = tmp_path / "c"
     shutil.copytree(folder / "part", path)
     more = (folder / "pool.jsonl", "-o", path, "--continue", "--budget", "+10%", "--json")
-    assert score(*more).json["pairs_scored"] == 58
+    first = score(*more)
+    assert first.code == 0, first
+    assert first.json["pairs_scored"] == 58
     last = SparseCache(path).rounds[-1]
     assert last.ended
     (last.path / "ended").unlink()
     assert score(*more).json["pairs_scored"] == 0
     assert SparseCache(path).rounds[-1].ended
-    assert score(*more).json["pairs_scored"] == 58
+    first = score(*more)
+    assert first.code == 0, first
+    assert first.json["pairs_scored"] == 58
 
 
 def test_dry_run_says_pairs_rounds_and_share(folder: Path, tmp_path: Path) -> None:
