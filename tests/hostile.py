@@ -65,7 +65,7 @@ def files(draw: st.DrawFn) -> bytes:
             data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
     data = bytearray(draw(st.sampled_from([b"", b"\xef\xbb\xbf", b"\n\n", b" "]))) + data
     content = bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
-    return gzip.compress(content) if draw(st.booleans()) else content
+    return gzip.compress(content, mtime=0) if draw(st.booleans()) else content
 
 
 def corpus() -> dict[str, bytes]:
@@ -149,11 +149,11 @@ def corpus() -> dict[str, bytes]:
         "blank texts": b'{"prompt": " ", "response": "\\n"}',
         "long line": json.dumps({"prompt": "p" * 3_000_000, "response": "r"}).encode(),
         "many fields": json.dumps({f"f{n}": n for n in range(20_000)}).encode(),
-        "gzip": gzip.compress(pair),
-        "gzip cut": gzip.compress(pair)[:-9],
-        "gzip of gzip": gzip.compress(gzip.compress(pair)),
-        "gzip and more": gzip.compress(pair) + b"trailing",
-        "gzip flipped": bytes(byte ^ (place == 14) for place, byte in enumerate(gzip.compress(pair))),
+        "gzip": gzip.compress(pair, mtime=0),
+        "gzip cut": gzip.compress(pair, mtime=0)[:-9],
+        "gzip of gzip": gzip.compress(gzip.compress(pair, mtime=0), mtime=0),
+        "gzip and more": gzip.compress(pair, mtime=0) + b"trailing",
+        "gzip flipped": bytes(byte ^ (place == 14) for place, byte in enumerate(gzip.compress(pair, mtime=0))),
         "gzip header alone": b"\x1f\x8b",
         "zip": b"PK\x03\x04" + b"\0" * 40,
         "parquet magic": b"PAR1" + b"\xff" * 40 + b"PAR1",

@@ -231,14 +231,14 @@ def test_array_element_keeps_its_source_text() -> None:
 @pytest.mark.parametrize("data", [lines(PAIR, PAIR), json.dumps([PAIR, PAIR]).encode()])
 def test_gzip_by_content(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "train.txt"
-    path.write_bytes(gzip.compress(data[:5]) + gzip.compress(data[5:]))
+    path.write_bytes(gzip.compress(data[:5], mtime=0) + gzip.compress(data[5:], mtime=0))
     found = read_records(path)
     assert found.source == str(path)
     assert found.records == parse_records(data, "x").records
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(lines(PAIR)))))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(lines(PAIR), mtime=0))))
     found = read_records("-")
     assert (found.source, found.form, len(found.records)) == ("<stdin>", "jsonl", 1)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{")))
@@ -380,11 +380,11 @@ def test_bad_record_in_an_array() -> None:
         (b"", "there is nothing in it"),
         (b" \r\n\n", "nothing in it but white space"),
         (b"\xef\xbb\xbf", "there is nothing in it"),
-        (gzip.compress(b""), "there is nothing in it"),
-        (gzip.compress(GOOD)[:-9], "the gzip data breaks off"),
-        (gzip.compress(GOOD)[:5], "the gzip data breaks off"),
-        (gzip.compress(GOOD)[:-8] + b"12345678", "the gzip data is damaged"),
-        (gzip.compress(GOOD) + b"rest", "the gzip data is damaged"),
+        (gzip.compress(b"", mtime=0), "there is nothing in it"),
+        (gzip.compress(GOOD, mtime=0)[:-9], "the gzip data breaks off"),
+        (gzip.compress(GOOD, mtime=0)[:5], "the gzip data breaks off"),
+        (gzip.compress(GOOD, mtime=0)[:-8] + b"12345678", "the gzip data is damaged"),
+        (gzip.compress(GOOD, mtime=0) + b"rest", "the gzip data is damaged"),
         ("{}".encode("utf-16"), "this is UTF-16 text"),
         (b"PAR1...", "the parquet data is damaged"),
         (b"GGUF...", "this is a GGUF model"),

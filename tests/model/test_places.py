@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, TOKEN, Hub, serve
+from model_hub import COMMIT, TOKEN, Hub, serve
 from tiny_runs import delift
 
 from delift_cli.errors import InputError
