@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,12 @@ from delift_cli.model import apart, log, places
 # A shell's background job ignores Ctrl-C and its children inherit that, but tests interrupt theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# what delift remembers of models and machines is the tests' own; compiled code is the user's
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path.home() / ".cache" / "delift"))
+os.environ["DELIFT_CACHE"] = tempfile.mkdtemp(prefix="delift-tests-kept-")
+atexit.register(shutil.rmtree, os.environ["DELIFT_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

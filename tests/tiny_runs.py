@@ -42,7 +42,7 @@ class Result(NamedTuple):
         """The one line on stderr with which a run was refused."""
         assert self.code == code, self
         assert self.out == b""
-        assert self.err.startswith("delift: ")
+        assert self.err.startswith("delift: "), self.err
         assert self.err.endswith("\n")
         assert self.err.count("\n") == 1, self.err
         assert "Traceback" not in self.err

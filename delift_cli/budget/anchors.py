@@ -131,20 +131,3 @@ def anchored(
     encoded = inputs.encoded_targets
     subset = EncodedTargets([encoded.targets[at] for at in places], [encoded.systems[at] for at in places])
     return replace(inputs, targets=targets, encoded_targets=subset), described
-
-
-def weights_of(cache: Stored) -> NDArray[np.float64] | None:
-    """float64[m], what each target of a cache of anchors stands for; None where its targets are not anchors.
-
-    Raises:
-        InputError: the manifest does not give each target a weight.
-    """
-    said = cache.manifest.get("anchors")
-    if said is None:
-        return None
-    weights = said.get("weights") if isinstance(said, dict) else None
-    numbers = isinstance(weights, list) and all(type(weight) in (int, float) for weight in weights)
-    array = np.array(weights if numbers else [], np.float64)
-    if array.shape != (cache.shape[1],) or not np.isfinite(array).all() or (array < 0).any():
-        raise InputError(f"{cache.path} is damaged: manifest.json does not give each anchor a weight")
-    return array

@@ -15,7 +15,7 @@ NAMES = (  # noqa: SIM905
     "llama_model_get_vocab llama_model_has_encoder llama_model_is_diffusion llama_model_is_hybrid "
     "llama_model_is_recurrent llama_model_load_from_file llama_model_meta_val_str llama_model_n_embd "
     "llama_model_n_head llama_model_n_head_kv llama_model_n_layer llama_model_quantize "
-    "llama_model_quantize_default_params llama_model_size llama_print_system_info llama_progress_callback "
+    "llama_model_quantize_default_params llama_model_size llama_state_seq_get_size llama_print_system_info llama_progress_callback "
     "llama_set_adapters_lora llama_supports_gpu_offload llama_token llama_token_to_piece llama_tokenize "
     "llama_vocab_bos llama_vocab_eos llama_vocab_get_add_bos llama_vocab_get_attr llama_vocab_get_text "
     "llama_vocab_is_eog llama_vocab_n_tokens"

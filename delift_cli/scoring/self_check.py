@@ -46,6 +46,7 @@ EXACT_CACHE = ("f32", "f16", "bf16")
 NOISE = 4.0  # they agree as well within so many times what two batch sizes differ by, each pair alone
 CONTRADICTION = 0.5  # nats a token: two batch sizes that differ by more contradict each other
 PIECES = 5  # what a pair alone is cut into, to see that
+RULE = repr((AGREE, ROUNDED, DISTANCE, NOISE, CONTRADICTION, PIECES, PAIRS))  # what a finding was found by
 PATIENCE = 900.0  # seconds that a child may take, loading included
 
 

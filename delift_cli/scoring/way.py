@@ -18,7 +18,7 @@ from ..model.kept import read_book, remember
 from ..model.llama import VERSION, Settings
 from ..prompt.encoding import EncodedExamples
 from .pairs import TargetTokens
-from .self_check import Finding, some_pairs, try_in_child, try_ways
+from .self_check import RULE, Finding, some_pairs, try_in_child, try_ways
 from .tuning import machine
 
 STATES = 16  # whole states beside each other: they fill a batch with targets of ordinary length
@@ -54,7 +54,7 @@ def checked(
     findings = _remembered(key)
     if findings is None:
         trial = some_pairs(examples, targets)
-        survived = f"{file.architecture}|{settings.resolved_gpu_layers() > 0}|{allowed}|{machine()}"
+        survived = f"{file.architecture}|{settings.resolved_gpu_layers() > 0}|{allowed}|{RULE}|{machine()}"
         findings = list((try_ways if survived in read_book(BOOK) else try_in_child)(file, settings, trial, allowed))
         if findings[-1].reason is None:  # what fails may do so for want of memory
             remember(BOOK, key, [asdict(finding) for finding in findings])
@@ -85,7 +85,7 @@ def _name(states: int | None) -> str:
 
 
 def _key(file: ModelFile, sha256: str, settings: Settings, allowed: Sequence[int | None]) -> str:
-    named = {**asdict(settings), "threads": None, "file": file.path.name, "ways": list(allowed)}
+    named = {**asdict(settings), "threads": None, "file": file.path.name, "ways": list(allowed), "rule": RULE}
     return f"{sha256}|{machine()}|{orjson.dumps(named, option=orjson.OPT_SORT_KEYS).decode()}"
 
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..budget.anchors import weights_of
 from ..budget.partial_block import Partial
+from ..cache.anchors import weights_of
 from ..cache.dense import Cache
 from ..cache.manifest import adapters_of, field
 from ..cache.sparse import SparseCache

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ..amount import Amount, parse_amount, parse_share
-from ..budget.anchors import weights_of
 from ..budget.partial_block import measured, measured_lines
+from ..cache.anchors import weights_of
 from ..cache.dense import Cache
 from ..cache.sparse import SparseCache, open_cache
 from ..cache.stored import Stored

@@ -146,17 +146,20 @@ def test_a_pair_scores_the_same_whatever_is_scored_with_it() -> None:
 BAD = {
     "not JSON": (pairs(0) + b'{"prompt": "p", \n', r"bad.jsonl:2: not JSON"),
     "not UTF-8": (pairs(0) + b'{"prompt": "\xff", "response": "r"}\n', r"bad.jsonl:2: not UTF-8"),
-    "no field": (pairs(0) + b'{"id": "x", "text": "p"}\n', r"bad.jsonl:2 (id x): no layout"),
+    "no field": (pairs(0) + b'{"id": "x", "title": "p"}\n', r"bad.jsonl:2 (id x): no layout"),
     "empty field": (pairs(0) + b'\n{"prompt": "p", "response": " "}\n', r'bad.jsonl:3: field "response" is empty'),
-    "wrong type": (b'{"prompt": 3, "response": "r"}\n', r'bad.jsonl:1: field "prompt" is a number'),
+    "wrong type": (
+        b'{"prompt": {"a": 3}, "response": "r"}\n',
+        r'bad.jsonl:1: field "prompt": the content is an object',
+    ),
     "null": (b'{"prompt": null, "response": "r"}\n', r'bad.jsonl:1: field "prompt" is null'),
     "not an object": (b"3\n", r"bad.jsonl:1: a number where an object"),
     "no answer": (b'{"messages": [{"role": "user", "content": "p"}]}\n', r"bad.jsonl:1: "),
     "cut-off array": (b'[{"prompt": "p", "response": "r"},', r"bad.jsonl:1: not JSON"),
-    "empty file": (b"", r"bad.jsonl: it is empty"),
+    "empty file": (b"", r"bad.jsonl: there is nothing in it"),
     "cut-off gzip": (gzip.compress(pairs(*range(9)))[:-9], r"bad.jsonl: the gzip data breaks off"),
     "a model": (b"GGUF" + bytes(20), r"bad.jsonl: this is a GGUF model"),
-    "Parquet": (b"PAR1" + bytes(20), r"bad.jsonl: this is a Parquet file"),
+    "Parquet": (b"PAR1" + bytes(20), r"bad.jsonl: the parquet data is damaged"),
 }
 
 
@@ -174,7 +177,7 @@ def test_bad_input_is_refused_before_the_model(name: str) -> None:
 def test_missing_file() -> None:
     assert score("nowhere.jsonl").refusal() == "nowhere.jsonl: cannot be read: No such file or directory"
     os.mkdir("folder")
-    assert "folder: cannot be read" in score("folder").refusal()
+    assert "folder is a folder without any file of records" in score("folder").refusal()
 
 
 def test_skip_invalid_goes_on_and_says_what_and_why() -> None:
@@ -184,7 +187,9 @@ def test_skip_invalid_goes_on_and_says_what_and_why() -> None:
     left_out = result.json["left_out"]
     assert [(entry["line"], entry["id"]) for entry in left_out] == [(2, "x"), (3, None)]
     assert left_out[1]["reason"].startswith("not JSON")
-    assert "2 " in next(line for line in score("pool.jsonl", "--skip-invalid").err.splitlines() if "left out" in line)
+    told = [line for line in score("pool.jsonl", "--skip-invalid").err.splitlines() if "1 record: " in line]
+    assert len(told) == 2  # a line for each reason
+    assert "left out" in told[0]
     assert delift("select", "pool.delift", "-k", "2", "--ids-only", "--order", "input").out == b"r0\nr1\n"
     assert "no record that can be used" in score(write("none.jsonl", b"x\n"), "--skip-invalid").refusal()
 
@@ -255,7 +260,7 @@ def test_no_model_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
         (None, "no such file"),
         (b"PK\x03\x04", "not a GGUF file"),
         (b"", "not a GGUF file"),
-        (b"GGUF", "cannot be loaded"),
+        (b"GGUF", "is damaged: it ends in its header"),
     ],
 )
 def test_bad_model(content: bytes | None, message: str) -> None:

@@ -300,10 +300,11 @@ def test_bad_records_can_be_left_out() -> None:
         (("test.jsonl", "pool.jsonl", "--pool", "a.jsonl"), "cannot be drawn from a pool of 4"),
         (("test.jsonl", "a.jsonl", "--shots", "4"), "a.jsonl has fewer than 4 records besides copies of"),
         (("none.jsonl", "a.jsonl"), "none.jsonl: cannot be read"),
-        (("test.jsonl", "."), "is not a delift cache"),
+        (("test.jsonl", "empty"), "empty is a folder without any file of records"),
     ],
 )
 def test_refusals(arguments: tuple[str, ...], message: str) -> None:
+    Path("empty").mkdir(exist_ok=True)
     assert message in evaluate(*arguments).refusal()
 
 

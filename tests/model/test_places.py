@@ -147,7 +147,7 @@ def test_a_template_beside_a_model_without_one(tmp_path: Path, tiny_model: TinyM
     config.write_text(
         json.dumps({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]})
     )
-    assert on_disk.template_beside(path) == ({"default": "d"}, config)
+    assert on_disk.template_beside(path) == ({"tool_use": "t", "default": "d"}, config)
     config.write_text("[]")
     assert on_disk.template_beside(path) is None
     (path.parent / "chat_template.jinja").write_text("j")

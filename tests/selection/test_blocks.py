@@ -103,6 +103,14 @@ def plain_value(name: str, s: dict[str, Array], subset: list[int]) -> float:
         case "saturated":
             ceiling, given = ALPHA * s["VV"].sum(axis=0), s["VV"][subset].sum(axis=0)
             return float(np.minimum(given, ceiling).sum()) + pull("VV")
+        case "lp":
+            return float(np.sqrt(np.square(s["VV"][subset]).sum(axis=0)).sum()) + pull("VV")
+        case "noisyor":
+            return float((1.0 - np.prod(1.0 - np.minimum(s["VV"][subset], 1.0), axis=0)).sum()) + pull("VV")
+        case "topm":
+            best_three = -np.sort(-s["VV"][subset], axis=0)[:3]
+            ranked = best_three / np.arange(1, len(best_three) + 1)[:, None]
+            return float(ranked.sum()) + pull("VV")
         case _:
             return concave(name, np.zeros(8), s["VV"][subset].sum(axis=0)) + pull("VV")
 
