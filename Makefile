@@ -36,8 +36,8 @@ demo: $(VENV)/installed ## score and select on the sample data with the real mod
 	@echo "--- the first three of each"
 	@for stage in subset subset-target subset-existing; do echo "$$stage:"; head -n 3 $(DEMO)/$$stage.jsonl; done
 
-test: $(VENV)/installed ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/installed ## the whole test suite, a process a core
+	DELIFT_TEST_THREADS=$${DELIFT_TEST_THREADS:-1} $(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

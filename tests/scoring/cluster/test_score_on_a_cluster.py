@@ -116,7 +116,7 @@ def test_files_that_say_nothing(tmp_path: Path, text: str, said: str) -> None:
 
 def test_ctrl_c_ends_client_and_workers_in_one_line(tmp_path: Path) -> None:
     pool = tmp_path / "pool.jsonl"
-    pool.write_bytes(pairs(*range(90)))
+    pool.write_bytes(pairs(*range(250)))
     there = tmp_path / "there.delift"
     process = start("score", pool, "-m", model(), *QUICK, "-o", there, "--cluster", "local:1", start_new_session=True)
     end = time.monotonic() + 60
