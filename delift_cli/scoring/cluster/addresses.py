@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import dask
-import dask_jobqueue
 import yaml
 
 from ...errors import InputError, RunError
@@ -31,6 +31,16 @@ SYSTEMS = ("HTCondorCluster", "LSFCluster", "MoabCluster", "OARCluster", "PBSClu
 
 dask.config.set({"logging": {"distributed": "critical", "asyncio": "critical", "tornado": "critical"}})
 from distributed import Client, Nanny, Scheduler, SpecCluster  # noqa: E402, its log is set up when it is imported
+
+
+def _jobqueue() -> Any:
+    """dask-jobqueue, which takes Ctrl-C and SIGTERM for its own when it is imported: they are given back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    import dask_jobqueue
+
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return dask_jobqueue
 
 
 class Connection(NamedTuple):
@@ -96,7 +106,8 @@ def local_cluster(environments: list[dict[str, str]]) -> SpecCluster:
     """A process of this machine for each environment; one that dies is started again."""
     # a run that is told to end may not wait for its processes, which Python's tracker of them would comment on
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
-    common = {"nthreads": CONTEXTS, "memory_limit": None, "silence_logs": QUIET, "dashboard_address": None}
+    common: dict[str, Any] = {"nthreads": CONTEXTS, "memory_limit": None, "silence_logs": QUIET}
+    common |= {"dashboard_address": None, "preload": [f"{__package__}.preload"]}
     return SpecCluster(
         workers={
             number: {"cls": Nanny, "options": {**common, "env": environment}}
@@ -127,7 +138,7 @@ def from_file(path: Path) -> Any:
     name, options, jobs = _read(path)
     dask.config.update(dask.config.config, {"jobqueue": options})
     try:
-        cluster = getattr(dask_jobqueue, name)()
+        cluster = getattr(_jobqueue(), name)()
     except (TypeError, ValueError, OSError, RuntimeError) as error:
         raise InputError(f"--cluster {path}: {' '.join(str(error).split())}") from None
     cluster.scale(jobs=jobs)
