@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_runs import delift, model
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -58,3 +59,19 @@ def test_commands_in_shell_blocks_have_these_options(page: str) -> None:
         known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         used = set(re.findall(r"(?<=\s)(--?[a-z][\w-]*)", found[2].partition(" > ")[0]))
         assert used <= known | {"--help"}, line
+
+
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they stand there, one after the other, on sample records and the cache that `delift score` makes of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DELIFT_MODEL", str(model()))
+    lines = (ROOT / "samples" / "pool.jsonl").read_bytes().splitlines(keepends=True)[:8]
+    Path("train.jsonl").write_bytes(b"".join(lines))
+    assert delift("score", "train.jsonl", "-q").code == 0
+    found = blocks("README.md", "python")
+    assert len(found) >= 3
+    names: dict[str, object] = {}
+    for block in found:
+        exec(compile(block, "README.md", "exec"), names)
+    assert Path("subset.jsonl").read_bytes().splitlines(keepends=True)[0] in lines
+    assert len(names["chosen"].indices) == 5  # type: ignore[attr-defined]

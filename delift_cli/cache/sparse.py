@@ -381,6 +381,7 @@ def layout_of(path: Path) -> str | None:
     return str(read_manifest(path)["layout"])
 
 
-def open_cache(path: Path) -> Cache | SparseCache:
+def open_cache(path: str | Path) -> Cache | SparseCache:
     """The cache at `path`, whatever its layout, for reading."""
+    path = Path(path)
     return SparseCache(path) if read_manifest(path)["layout"] == SparseCache.layout else Cache(path)

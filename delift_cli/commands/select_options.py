@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..selection.blocks import Estimates, SelfUtility
-from ..selection.subset import Method
+from ..selection.methods import Method
 from ..submodular.kernel import Transform, Utility
 from ..submodular.select import Method as Greedy
 from . import options

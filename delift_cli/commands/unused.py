@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from ..errors import InputError
-from ..selection.subset import COVERING
+from ..selection.methods import COVERING
 
 METHODS_OF = {  # who has a use for which option; the others are everybody's
     **dict.fromkeys(("target", "existing", "objective", "self_utility", "eta", "nu", "quality"), COVERING),

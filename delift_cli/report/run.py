@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..selection.blocks import KernelOptions, as_block
-from ..selection.subset import AnyCache, opened_cache
+from ..selection.methods import AnyCache, opened_cache
 from .comparison import compare
 from .html import drawing_library, render
 from .pool import Pool, Wanted

@@ -1,4 +1,4 @@
-"""The sections of a report on one pool, each from what `Pool` has computed."""
+"""The sections of a report on one pool, each from what `Pool` has computed: one short function a section, in order."""
 
 from __future__ import annotations
 

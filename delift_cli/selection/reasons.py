@@ -11,7 +11,8 @@ from ..display import Facts, Lines
 from ..errors import InputError
 from ..submodular.explain import explain_chosen, explain_left_out, harmed
 from .blocks import KernelOptions, as_block, objective_over
-from .subset import AnyCache, opened_cache, select_records
+from .methods import AnyCache, opened_cache
+from .subset import select_records
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,7 +14,7 @@ from ..data.record import Record, copy_groups
 from ..display import Facts, Lines
 from ..errors import InputError
 from ..visible import one_line, visible
-from .subset import AnyCache, opened_cache
+from .methods import AnyCache, opened_cache
 
 Entries = list[tuple[Record, float]]  # records and the utility of the pair
 

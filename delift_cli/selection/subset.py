@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any
 
 from ..amount import Amount, parse_amount, parse_share
 from ..budget.partial_block import measured, measured_lines
 from ..cache.anchors import weights_of
 from ..cache.dense import Cache
-from ..cache.sparse import SparseCache, open_cache
-from ..cache.stored import Stored
+from ..cache.sparse import SparseCache
 from ..data.limits import labels, named_indices, read_quotas
 from ..data.record import Record
 from ..data.writing import form_of
@@ -20,29 +19,14 @@ from ..display import Facts, Lines
 from ..errors import InputError
 from ..progress import Progress, Say, counting, silent
 from ..submodular.curve import curve_rows
-from ..submodular.objectives import Objective, value
+from ..submodular.objectives import value
 from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
-from . import baselines, blocks, first_gains, output
+from . import blocks, first_gains, output
 from .blocks import AnyBlock, KernelOptions, PartialBlock, Records
 from .hygiene import Hygiene, hygiene
+from .methods import COVERING, WHAT, AnyCache, Method, OpenModel, cosine_blocks, opened_cache, per_record, scored_blocks
 from .suspects import Suspects, suspects
-
-if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need it
-    from ..prompt.template import ChatTemplate
-    from ..scoring.job import Engine
-
-Method = Literal["random", "length", "loss", "ifd", "embedding", "delift"]
-AnyCache: TypeAlias = str | Path | Cache | SparseCache
-COVERING = ("embedding", "delift")  # methods in which records cover one another
-WHAT = {
-    "random": "a random number for each record",
-    "length": "tokens of the response, the longest first",
-    "loss": "loss of the response without an example, nats per token, the highest first",
-    "ifd": "loss of the response with its prompt over that without, the highest first, above 1 last",
-    "embedding": "cosines of the model's mean hidden states",
-    "delift": "utilities of examples in context",
-}
 
 
 @dataclass(frozen=True, repr=False)
@@ -279,7 +263,7 @@ def select_records(
         anchors = "pool" in caches and weights_of(caches["pool"]) is not None
         stage = (cache is not None, target is not None, existing is not None)
         name = objective or blocks.default_objective(*stage, anchors=anchors)
-        opened = _embedded(caches, open_model, progress) if method == "embedding" else _scored(caches)
+        opened = cosine_blocks(caches, open_model, progress) if method == "embedding" else scored_blocks(caches)
         goal, pool = blocks.objective_over(
             opened.get("pool"),
             opened.get("target"),
@@ -302,7 +286,7 @@ def select_records(
             **({} if method == "delift" else {"method": method}),
         )
     else:
-        goal, pool = _per_record(method, caches.get("pool"), seed, open_model, progress)  # type: ignore[arg-type]
+        goal, pool = per_record(method, caches.get("pool"), seed, open_model, progress)  # type: ignore[arg-type]
     records = pool.examples
     amount = parse_amount(str(k), len(records))
     limits = (list(at_least), list(at_most), records, amount)
@@ -349,9 +333,7 @@ def select_records(
     return Subset(selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped))
 
 
-def look_for_suspects(
-    cache: Cache | SparseCache | None, open_model: Callable[[Stored], tuple[Engine, ChatTemplate]], progress: Progress
-) -> Suspects:
+def look_for_suspects(cache: Cache | SparseCache | None, open_model: OpenModel, progress: Progress) -> Suspects:
     """The suspects of a pool; the model is run once for what the responses cost without their prompts."""
     if cache is None or not cache.square:
         name = "the target set's cache alone" if cache is None else str(cache.path)
@@ -360,55 +342,3 @@ def look_for_suspects(
 
     report = counting(progress, "responses without prompts", cache.shape[0])
     return suspects(cache, cache.examples().records, logprob_without_prompt(cache, open_model, report))
-
-
-def opened_cache(cache: AnyCache) -> Cache | SparseCache:
-    """A cache by its path, or as it is."""
-    return open_cache(Path(cache)) if isinstance(cache, str | Path) else cache
-
-
-@dataclass(frozen=True)
-class OpenModel:
-    """How the user wants the model run, where a method runs it at all."""
-
-    model: str | None
-    gpu_layers: int | None
-    threads: int | None
-
-    def __call__(self, cache: Stored) -> tuple[Engine, ChatTemplate]:
-        from ..model.llama import Settings
-        from ..scoring.job import engine_as_measured
-
-        return engine_as_measured(cache, self.model, Settings(self.gpu_layers, self.threads))
-
-
-def _scored(caches: dict[str, Cache | SparseCache]) -> dict[str, AnyBlock]:
-    return {role: blocks.as_block(cache) for role, cache in caches.items()}
-
-
-def _embedded(caches: dict[str, Cache | SparseCache], open_model: OpenModel, progress: Progress) -> dict[str, AnyBlock]:
-    from .embedded import embedded_blocks
-
-    if not caches:
-        return {}
-    report = counting(progress, "embeddings", next(iter(caches.values())).shape[0])
-    return dict(zip(caches, embedded_blocks(list(caches.values()), open_model, report), strict=True))
-
-
-def _per_record(
-    method: baselines.PerRecord,
-    cache: Cache | SparseCache | None,
-    seed: int,
-    open_model: OpenModel,
-    progress: Progress,
-) -> tuple[Objective, Records]:
-    if cache is None:
-        raise InputError(f"give a cache to select from: delift select train.delift --method {method} -k 30%")
-    baselines.check_pool(cache, method)
-    alone = None
-    if method == "ifd":
-        from ..scoring.without_prompt import logprob_without_prompt
-
-        report = counting(progress, "responses without prompts", cache.shape[0])
-        alone = logprob_without_prompt(cache, open_model, report)
-    return baselines.modular(baselines.scores(cache, method, seed, alone)), Records(cache)

@@ -1,0 +1,89 @@
+"""What a method chooses by: caches opened, as blocks of utilities or of cosines, or one score for each record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from ..cache.dense import Cache
+from ..cache.sparse import SparseCache, open_cache
+from ..cache.stored import Stored
+from ..errors import InputError
+from ..progress import Progress, counting
+from ..submodular.objectives import Objective
+from . import baselines, blocks
+from .blocks import AnyBlock, Records
+
+if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need it
+    from ..prompt.template import ChatTemplate
+    from ..scoring.job import Engine
+
+Method = Literal["random", "length", "loss", "ifd", "embedding", "delift"]
+AnyCache: TypeAlias = str | Path | Cache | SparseCache
+COVERING = ("embedding", "delift")  # methods in which records cover one another
+WHAT = {
+    "random": "a random number for each record",
+    "length": "tokens of the response, the longest first",
+    "loss": "loss of the response without an example, nats per token, the highest first",
+    "ifd": "loss of the response with its prompt over that without, the highest first, above 1 last",
+    "embedding": "cosines of the model's mean hidden states",
+    "delift": "utilities of examples in context",
+}
+
+
+def opened_cache(cache: AnyCache) -> Cache | SparseCache:
+    """A cache by its path, or as it is."""
+    return open_cache(Path(cache)) if isinstance(cache, str | Path) else cache
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """How the user wants the model run, where a method runs it at all."""
+
+    model: str | None
+    gpu_layers: int | None
+    threads: int | None
+
+    def __call__(self, cache: Stored) -> tuple[Engine, ChatTemplate]:
+        from ..model.llama import Settings
+        from ..scoring.job import engine_as_measured
+
+        return engine_as_measured(cache, self.model, Settings(self.gpu_layers, self.threads))
+
+
+def scored_blocks(caches: dict[str, Cache | SparseCache]) -> dict[str, AnyBlock]:
+    """The blocks of utilities that caches hold, by role."""
+    return {role: blocks.as_block(cache) for role, cache in caches.items()}
+
+
+def cosine_blocks(
+    caches: dict[str, Cache | SparseCache], open_model: OpenModel, progress: Progress
+) -> dict[str, AnyBlock]:
+    """The same records by their embeddings, which the model makes where none are kept."""
+    from .embedded import embedded_blocks
+
+    if not caches:
+        return {}
+    report = counting(progress, "embeddings", next(iter(caches.values())).shape[0])
+    return dict(zip(caches, embedded_blocks(list(caches.values()), open_model, report), strict=True))
+
+
+def per_record(
+    method: baselines.PerRecord,
+    cache: Cache | SparseCache | None,
+    seed: int,
+    open_model: OpenModel,
+    progress: Progress,
+) -> tuple[Objective, Records]:
+    """An objective in which each record counts alone; InputError without a pool to choose from."""
+    if cache is None:
+        raise InputError(f"give a cache to select from: delift select train.delift --method {method} -k 30%")
+    baselines.check_pool(cache, method)
+    alone = None
+    if method == "ifd":
+        from ..scoring.without_prompt import logprob_without_prompt
+
+        report = counting(progress, "responses without prompts", cache.shape[0])
+        alone = logprob_without_prompt(cache, open_model, report)
+    return baselines.modular(baselines.scores(cache, method, seed, alone)), Records(cache)
