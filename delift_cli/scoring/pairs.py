@@ -61,6 +61,13 @@ class Work:
     reduce_seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter, repr=False)
 
+    def count(self, unit: Unit, examples: EncodedExamples, targets: TargetTokens) -> None:
+        """One more unit is done."""
+        self.rows += 1
+        self.pairs += len(unit.targets)
+        prefix = len(examples.prefixes[unit.example])
+        self.plain_tokens += int((targets.lengths[unit.targets] + prefix - 1).sum())
+
     def plus(self, scorers: Sequence[RowScorer]) -> Work:
         """The same with what the scorers have done until now."""
         return replace(
@@ -270,11 +277,7 @@ class Scoring:
                         measured = future.result()
                         start_next(scorer)
                         write(unit, measured)
-                        self._total.rows += 1
-                        self._total.pairs += len(unit.targets)
-                        lengths = self._targets.lengths[unit.targets]
-                        prefix = len(self._examples.prefixes[unit.example])
-                        self._total.plain_tokens += int((lengths + prefix - 1).sum())
+                        self._total.count(unit, self._examples, self._targets)
                         yield self.work
             finally:
                 self._stop.set()

@@ -110,11 +110,7 @@ class ClusterScoring:
             with self._together():
                 for unit, measured in done:
                     write(unit, measured)
-                    self._total.rows += 1
-                    self._total.pairs += len(unit.targets)
-                    lengths = self._targets.lengths[unit.targets]
-                    prefix = len(self._examples.prefixes[unit.example])
-                    self._total.plain_tokens += int((lengths + prefix - 1).sum())
+                    self._total.count(unit, self._examples, self._targets)
             yield self.work
 
     def _measured(self, units: Iterable[Unit]) -> Generator[list[Measured], None, None]:
