@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import RunError
+from ..version import TESTED
 
-TESTED = ("0.3.30", "0.3.36")  # the oldest and the newest version that delift is tested with
 # what delift uses of the low-level interface, which moves between versions
 NAMES = (  # noqa: SIM905
     "LLAMA_POOLING_TYPE_NONE LLAMA_SPLIT_MODE_NONE LLAMA_TOKEN_ATTR_CONTROL LLAMA_TOKEN_ATTR_UNKNOWN "
