@@ -26,6 +26,8 @@ import numba
 from numba.core import serialize
 from numba.core.caching import CompileResultCacheImpl
 
+from .kept import cache_directory
+
 PACKAGE = Path(__file__).parent
 WORTH_SHARING = 20e6  # nanoseconds
 _UNUSED_DAYS = 30  # how long the code of another version is kept
@@ -119,11 +121,10 @@ _dumps: Any = serialize.dumps
 @functools.cache
 def code_folder() -> Path | None:
     """Where compiled code is kept, None where there is no place for it; $NUMBA_CACHE_DIR goes first."""
-    given = [os.environ.get(name) for name in ("NUMBA_CACHE_DIR", "DELIFT_CACHE")]
-    candidates = [Path(text) for text in given if text]
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    candidates = [Path(given)] if given else []
     with contextlib.suppress(RuntimeError):  # no home directory
-        base = os.environ.get("XDG_CACHE_HOME")
-        candidates.append((Path(base) if base else Path.home() / ".cache") / "delift")
+        candidates.append(cache_directory())
     candidates.append(Path(tempfile.gettempdir()) / f"delift-{os.getuid()}")
     for candidate in candidates:
         folder = candidate.expanduser() / f"compiled-{_version()}"

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import orjson
 
+from .kept import cache_directory
+from .version import TESTED
+
 PACKAGE = "llama-cpp-python"
-TESTED = ("0.3.30", "0.3.36")  # the oldest and the newest version that delift is tested with
 SPEED_SECONDS = 5.0
 CHILD_SECONDS = 120.0
 ENOUGH_MEMORY, ENOUGH_DISK = 2e9, 2e9
@@ -208,8 +210,7 @@ def _memory() -> Check:
 
 
 def _disk() -> Check:
-    own = os.environ.get("DELIFT_CACHE")
-    home = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "delift"
+    home = cache_directory()
     place = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free
     found = f"{free / 1e9:.1f} GB free where converted models are kept, {home}"

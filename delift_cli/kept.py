@@ -105,10 +105,11 @@ def is_own(path: Path) -> bool:
     return regular and status.st_uid in (os.geteuid(), 0) and not status.st_mode & 0o022
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+def file_sha256(*paths: Path) -> str:
+    """SHA-256 of the files' bytes, one after the other, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
     return digest.hexdigest()

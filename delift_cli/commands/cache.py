@@ -21,8 +21,8 @@ def cache(
         delift cache
         delift cache --clear
     """
+    from ..kept import cache_directory
     from ..model.converted import clear_cache, kept_models, unfinished
-    from ..model.kept import cache_directory
 
     kept = [{"file": path.name, "bytes": path.stat().st_size} for path in kept_models()]
     left = [{"file": path.name, "bytes": path.stat().st_size} for path in unfinished()]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..kept import file_sha256
 from .gguf import ModelFile
 from .header import read_header
-from .kept import file_sha256
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 import llama_cpp
 
 from ..errors import DeliftError, InputError, RunError
+from ..kept import read_book, remember
 from .gguf import ModelFile, digest_of
 from .header import check_model, read_header
-from .kept import read_book, remember
 from .llama import VERSION, quantize
 from .log import LOG
 

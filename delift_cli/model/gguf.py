@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
+from ..kept import file_sha256
 from .header import check_model, read_header
 from .log import LOG
 from .native import go_on_function
@@ -46,13 +46,8 @@ def _parts(path: Path) -> list[Path]:
 
 def digest_of(path: Path) -> tuple[str, int]:
     """SHA-256 in hexadecimal and number of a model's bytes, of all its files in turn."""
-    digest, size = hashlib.sha256(), 0
-    for part in _parts(path):
-        with part.open("rb") as file:
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-                size += len(chunk)
-    return digest.hexdigest(), size
+    parts = _parts(path)
+    return file_sha256(*parts), sum(part.stat().st_size for part in parts)
 
 
 class Vocabulary:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeliftError
+from ..kept import locked, read_book, remember
 from ..model import processor
 from ..model.converted import BITS, converted, kept_copy, remove
 from ..model.gguf import ModelFile
-from ..model.kept import locked, read_book, remember
 from ..model.llama import VERSION, Model, Settings, gpus
 from ..prompt.encoding import EncodedExamples
 from .measures import Measures

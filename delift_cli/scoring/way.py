@@ -13,8 +13,8 @@ from dataclasses import asdict, replace
 import orjson
 
 from ..errors import InputError
+from ..kept import read_book, remember
 from ..model.gguf import ModelFile
-from ..model.kept import read_book, remember
 from ..model.llama import VERSION, Settings
 from ..prompt.encoding import EncodedExamples
 from .pairs import TargetTokens

@@ -22,9 +22,9 @@ from distributed import Worker, get_worker
 
 from ...cache.files import write_all
 from ...errors import DeliftError, RunError
+from ...kept import cache_directory
 from ...model.converted import converted
 from ...model.gguf import ModelFile
-from ...model.kept import cache_directory
 from ...model.llama import Settings, open_models
 from ...model.places import locate
 from ...prompt.encoding import EncodedExamples, EncodedTargets
