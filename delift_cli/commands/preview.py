@@ -20,6 +20,7 @@ from ..data.record import Record, RecordSet
 from ..visible import visible
 from . import console, options
 from .options import (
+    AsTrained,
     ModelChoice,
     PromptField,
     RecordsKey,
@@ -27,6 +28,7 @@ from .options import (
     Roles,
     SkipInvalid,
     Strict,
+    TemplateArguments,
     TemplateChoice,
     Turns,
 )
@@ -57,6 +59,8 @@ def preview(
     skip_invalid: SkipInvalid = False,
     model: ModelChoice = None,
     template: TemplateChoice = None,
+    template_arg: TemplateArguments = None,
+    as_trained: AsTrained = False,
     as_json: Annotated[
         bool, options.output("--json", help="On stdout a list: id, layout, prompt, scored, ignored of each record.")
     ] = False,
@@ -75,10 +79,10 @@ def preview(
         first = len(found.records) if as_json else SHOWN
     shown = _shown(found, record, first)
     sight = None
-    if model is not None or template is not None:
+    if model is not None or template is not None or template_arg or as_trained:
         from ..prompt.sight import sight_of
 
-        sight = sight_of(model, template)
+        sight = sight_of(model, template, template_arg or (), as_trained=as_trained, say=console.say)
     if as_json:
         rows = (previewed(each, reading).as_dict() for each in shown)
         if sight is not None:

@@ -33,6 +33,7 @@ _UNDERSTOOD = {
     "name",
     "tool_call_id",
     "tools",
+    "refusal",
 }
 _EXCHANGES = (("input", "output"), ("prompt", "response"), ("question", "answer"), ("instruction", "output"))
 _BLANK: tuple[object, ...] = (None, "", [], {})
@@ -56,7 +57,9 @@ def is_turn(value: object) -> bool:
     """Does an object look like a turn rather than like a record or a part of a content?"""
     if not isinstance(value, dict):
         return False
-    role = any(isinstance(value.get(key), str) for key in ROLE_KEYS)
+    if isinstance(inner := value.get("data"), dict) and _typed(value):
+        value = {**inner, "type": value["type"]}
+    role = any(isinstance(value.get(key), str) for key in ROLE_KEYS) or _typed(value)
     return (role and any(key in value for key in (*TEXT_KEYS, "tool_calls", "function_call"))) or bool(_exchange(value))
 
 
@@ -127,7 +130,13 @@ def _name(turn: Mapping[str, Any]) -> object:
     for key in ROLE_KEYS:
         if (name := turn.get(key)) is not None:
             return name.get("role") if isinstance(name, dict) else name
-    return None
+    return turn["type"] if _typed(turn) else None
+
+
+def _typed(value: Mapping[str, Any]) -> bool:
+    """Is the role of a turn in its `type`, as LangChain writes it? Other forms say there what kind a part is."""
+    sort = value.get("type")
+    return isinstance(sort, str) and ROLES.get(sort.lower()) in ("system", "user", "assistant", "tool")
 
 
 def _read_turn(
@@ -140,6 +149,8 @@ def _read_turn(
         raise RecordError(
             f"{where}: there is no role: it is {kind(turn)}, where an object with role and content is due"
         )
+    if isinstance(inner := turn.get("data"), dict) and _typed(turn):
+        turn = {**turn, **inner, "data": None, "type": turn["type"]}
     who = _name(turn)
     if who is None and (exchange := _exchange(turn, roles)):
         for key, role in exchange:
@@ -170,11 +181,13 @@ def _read_turn(
         calls = calls_of(turn.get("tool_calls"), turn.get("function_call"), where) if role == "assistant" else ()
         thought = next((turn[key] for key in THOUGHTS if isinstance(turn.get(key), str)), "")
         if text is None and role == "assistant":
-            text = ""  # it may be a call; where it says nothing at all it is not scored
+            # it may be a call; where it says nothing at all it is not scored
+            text = turn["refusal"] if isinstance(turn.get("refusal"), str) else ""
         content = content_of(text, where)
         content = content._replace(calls=(*content.calls, *calls), reasoning=content.reasoning or thought)
         _add(messages, role, content, turn, where, scored, said)
-    _ignore(turn, _UNDERSTOOD if role in ("tool", "assistant", CALL) else _UNDERSTOOD - {"name"}, name, said)
+    understood = _UNDERSTOOD if role in ("tool", "assistant", CALL) else _UNDERSTOOD - {"name"}
+    _ignore(turn, understood | {"type"} if _typed(turn) else understood, name, said)
 
 
 def _exchange(turn: Mapping[str, Any], roles: Mapping[str, str] = ROLES) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .chats import MASKS, THOUGHTS, all_roles, is_chat, is_turn, read_chat, roles_found
+from .chats import THOUGHTS, all_roles, is_chat, is_turn, read_chat, roles_found
 from .fields import (
     ABSENT,
     RecordError,
@@ -29,42 +29,29 @@ from .fields import (
     quoted,
 )
 from .ids import ID_FIELDS
+from .names import (
+    ASKED,
+    CHATS,
+    EXTRAS,
+    HISTORIES,
+    LAYOUTS,
+    LISTS_OF_MASKS,
+    MEDIA,
+    PAIRS,
+    PROMPTS,
+    REJECTED,
+    RESPONSES,
+    SYSTEMS,
+    WORKINGS,
+)
 from .options import Reading
-from .parts import Said, content_of, listed_calls
+from .parts import Said, content_of, extra_text, listed_calls
 from .questions import answer_of, choices_of
 from .record import Message
 from .scored import masked, up_to_last_scored
 from .tools import TOOLS, tools_of
 from .transcripts import transcript
 
-CHATS = (
-    *("messages", "conversations", "conversation", "dialog", "dialogue", "dialogs", "chat", "contents", "turns"),
-    *("items", "data"),
-)
-PROMPTS = (
-    *("prompt", "instruction", "question", "query", "problem", "inputs", "inputs_pretokenized", "user", "human"),
-    *("message", "input", "context"),
-)
-RESPONSES = (
-    *("response", "completion", "output", "solution", "generation", "generated_solution", "chosen", "preferred_output"),
-    *("answer", "answers", "answerkey", "targets", "targets_pretokenized", "target", "reply", "assistant", "gpt"),
-    *("bot", "responses", "completions", "generations", "expected_answer"),
-)
-EXTRAS = ("input", "context", "contexts", "passage")
-HISTORIES = ("history", "chat_history")
-SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "preamble")
-# how an answer was found, where trainers differ on what becomes of it
-WORKINGS = (
-    *("cot", "complex_cot", "chain_of_thought", "rationale", "rationales", "explanation", "steps", "thought"),
-    *("thoughts", "reasoning_trace", "thinking_trajectories", "deepseek_reasoning"),
-)
-MEDIA = ("images", "image", "audios", "audio", "videos", "video")
-LISTS_OF_MASKS = ("weights", "loss_mask", "train_mask", *MASKS)
-REJECTED = ("rejected", "non_preferred_output")
-LAYOUTS = (
-    *("prompt/response", "prompt/completion", "question/answer", "instruction/output", "query/response"),
-    *("problem/solution", "input/output", "inputs/targets", "prompt/chosen", "messages", "conversations", "text"),
-)
 BLANK: tuple[object, ...] = (None, "", [], {})
 _IDS = frozenset(ID_FIELDS)
 
@@ -137,6 +124,9 @@ class _Row:
         for name in (*HISTORIES, *CHATS):
             if (key := self.names.get(name)) and (name in CHATS[:2] or self._holds_chat(name, self.fields[key])):
                 return key, self.chat(key)
+        for asked, answer in PAIRS:
+            if asked in self.names and answer in self.names:
+                return self._pair(self.names[asked], self.names[answer])
         if isinstance(self.fields.get("text"), str) and not prompt and not response:
             self.said.note("text: all of it is scored, without a prompt")
             return "text", [Message("assistant", self._text("text"), scored=True)]
@@ -333,18 +323,23 @@ class _Row:
 
     def _with_extras(self, text: str, prompt: str, response: str, labels: list[str]) -> str:
         """The prompt with what belongs to it, each after an empty line; `labels` takes those of choices."""
+        for name in () if self.reading.prompt_field else ASKED:
+            key = self.names.get(name)
+            if key is None or key in (prompt, response) or not isinstance(asked := self.fields[key], str):
+                continue
+            if asked.strip() in text:  # the prompt quotes it
+                self.used.add(key)
+            elif prompt.lower() == "instruction":
+                self.used.add(key)
+                self.said.note(f"{key} follows {prompt} in the prompt")
+                text = f"{text}\n\n{asked}"
+            else:
+                self.said.note(f"{prompt} is the prompt, {key} left", ambiguous=True)
         for name in EXTRAS:
             key = self.names.get(name)
             if key is None or key in (prompt, response) or self.fields[key] in BLANK:
                 continue
-            value = self.fields[key]
-            if isinstance(value, list) and all(isinstance(item, str) for item in value):
-                extra = "\n\n".join(value)
-            elif isinstance(value, list | dict):
-                extra = content_of(value, key, any_value=True).text
-                self.said.note(f"{key} is no text: its JSON text is in the prompt")
-            else:
-                extra = literal(self.raw, key, value) if not isinstance(value, str) else value
+            extra = extra_text(self.fields[key], key, self.raw, self.said)
             self.used.add(key)
             if extra.strip():
                 text = f"{text}\n\n{extra}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from .fields import RecordError, as_text, kind, quoted
+from .fields import RecordError, as_text, kind, literal, quoted
 from .record import Call, Message
 
 _UNSEEN = ("image", "audio", "video", "file", "document", "inline_data", "inlinedata", "filedata")
@@ -81,6 +81,19 @@ def content_of(value: Any, where: str, *, any_value: bool = False) -> Content:
     if any_value:
         return Content("" if value is None else json.dumps(value, ensure_ascii=False))
     raise RecordError(f"{where}: the content is {kind(value)}, not text")
+
+
+def extra_text(value: Any, key: str, raw: bytes, said: Said) -> str:
+    """What a field beside the prompt adds to it: a text, texts each after an empty line, a number as it stands in
+    `raw`, anything else as JSON text, which is said."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return "\n\n".join(value)
+    if isinstance(value, list | dict):
+        said.note(f"{key} is no text: its JSON text is in the prompt")
+        return content_of(value, key, any_value=True).text
+    return literal(raw, key, value)
 
 
 def calls_of(tool_calls: Any, function_call: Any, where: str) -> tuple[Call, ...]:

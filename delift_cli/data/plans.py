@@ -13,19 +13,19 @@ from typing import Any
 
 from .chats import MASKS, THOUGHTS, all_roles
 from .ids import ID_FIELDS
-from .layouts import (
-    BLANK,
+from .layouts import BLANK, Read
+from .names import (
     CHATS,
     EXTRAS,
     HISTORIES,
     LISTS_OF_MASKS,
     MEDIA,
+    PAIRS,
     PROMPTS,
     REJECTED,
     RESPONSES,
     SYSTEMS,
     WORKINGS,
-    Read,
 )
 from .options import Reading
 from .questions import CHOICES, is_option
@@ -47,6 +47,7 @@ _MEANING = {
     *WORKINGS,
 }
 _MEANING |= {*LISTS_OF_MASKS, *MASKS, "label"}
+_PAIRS = frozenset(map("/".join, PAIRS))
 _MOST = 1000  # plans that are kept
 _REST = ("", (), "", "")  # of a Message: reasoning, calls, name, call_id
 
@@ -125,7 +126,9 @@ class Plans:
             used |= {prompt, response, extra}
             read = _pair(prompt, response, extra, system)
         others = [name for name in fields if name not in used]
-        watched = [name for name in others if name.lower() in _MEANING or is_option(name)]
+        # what means something in a pair of its own alone can change the reading of such pairs alone
+        meaning = _MEANING if layout.lower() not in _PAIRS else _MEANING | {name for pair in PAIRS for name in pair}
+        watched = [name for name in others if name.lower() in meaning or is_option(name)]
         ignored = [name for name in others if name.lower() not in ID_FIELDS and name not in watched]
         return _Plan(layout, read, ignored, watched)
 

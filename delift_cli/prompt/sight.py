@@ -12,6 +12,8 @@ from ..data.record import Record
 from ..errors import InputError
 from ..model.apart import open_checked
 from ..model.places import locate
+from ..progress import Say, silent
+from .builtin import parse_arguments
 from .chosen import chat_template
 from .template import ChatTemplate
 from .view import Piece, View
@@ -67,14 +69,27 @@ class Sight:
         return lines + [("template", note) for note in self.chat.notes()]
 
 
-def sight_of(model: str | None, template: str | None) -> Sight:
+def sight_of(
+    model: str | None,
+    template: str | None = None,
+    template_arguments: Sequence[str] = (),
+    *,
+    as_trained: bool = False,
+    say: Say = silent,
+) -> Sight:
     """The sight of a model, found as `delift score` finds it.
+
+    Args:
+        model, template, template_arguments, as_trained: as of `delift_cli.score`.
+        say: takes a line where a template is used that is not the model's own.
 
     Raises:
         InputError: there is no such model or template, or it cannot be used.
     """
+    arguments = parse_arguments(template_arguments)
     file = open_checked(locate(model))
-    return Sight(chat_template(file, template), file.context, file.path.name)
+    chat = chat_template(file, template, arguments=arguments, as_trained=as_trained, say=say)
+    return Sight(chat, file.context, file.path.name)
 
 
 def _is_scored(piece: Piece) -> bool:

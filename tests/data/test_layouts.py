@@ -198,6 +198,17 @@ def test_notes_say_what_was_taken_and_what_left() -> None:
     assert found.ignored == {"query/response": {"type": 1, "original_question": 1}}
 
 
+def test_a_question_follows_its_instruction() -> None:
+    found = parse({"instruction": "Answer briefly.", "question": "2+1?", "answer": "3"})
+    assert shown(found.records[0]) == ["user: Answer briefly.\n\n2+1?", "assistant*: 3"]
+    assert found.notes == {"question follows instruction in the prompt": 1}
+    assert found.ignored == {}
+    found = parse({"prompt": "2+1?", "problem": "Sums", "answer": "3"})
+    assert shown(found.records[0]) == ["user: 2+1?", "assistant*: 3"]
+    assert found.ambiguous == {"prompt is the prompt, problem left": 1}
+    assert only({"instruction": "i", "question": "q", "answer": "r"}, prompt_field="question")[0] == "user: q"
+
+
 def test_strict_refuses_what_can_be_read_in_two_ways() -> None:
     with pytest.raises(InputError, match="can be read in two ways: solution is scored, answer left"):
         read_records(FILES / "solution_and_answer.jsonl", Reading(strict=True))
@@ -259,6 +270,19 @@ PR = ["user: p", "assistant*: r"]
         ({"conversations": [{"speaker": "Human", "text": "p"}, {"speaker": "AI", "text": "r"}]}, "conversations"),
         ({"messages": [{"role": "prompter", "text": "p"}, {"role": "assistant", "text": "r"}]}, "messages"),
         ({"conversations": [{"from": "[|Human|]", "value": "p"}, {"from": "[|AI|]", "value": "r"}]}, "conversations"),
+        ({"messages": [{"type": "human", "content": "p"}, {"type": "ai", "content": "r"}]}, "messages"),
+        (
+            {"messages": [{"type": "human", "data": {"content": "p"}}, {"type": "ai", "data": {"content": "r"}}]},
+            "messages",
+        ),
+        ({"messages": [CHAT[0], {"role": "assistant", "content": None, "refusal": "r"}]}, "messages"),
+        ({"document": "p", "summary": "r"}, "document/summary"),
+        ({"article": "p", "highlights": "r", "id": 3}, "article/highlights"),
+        ({"source": "p", "target": "r"}, "source/target"),
+        ({"text": "p", "code": "r"}, "text/code"),
+        ({"prompt": "p", "canonical_solution": "r"}, "prompt/canonical_solution"),
+        ({"input": [CHAT[0]], "ideal": "r"}, "input/ideal"),
+        ({"prompt": "p", "question": "p", "answer": "r"}, "prompt/answer"),
     ],
 )
 def test_more_layouts(fields: dict[str, Any], layout: str) -> None:

@@ -1,0 +1,41 @@
+"""The names that public data give to the fields of a record."""
+
+from __future__ import annotations
+
+from .chats import MASKS
+
+CHATS = (
+    *("messages", "conversations", "conversation", "dialog", "dialogue", "dialogs", "chat", "contents", "turns"),
+    *("items", "data"),
+)
+PROMPTS = (
+    *("prompt", "instruction", "question", "query", "problem", "inputs", "inputs_pretokenized", "user", "human"),
+    *("message", "input", "context"),
+)
+RESPONSES = (
+    *("response", "completion", "output", "solution", "generation", "generated_solution", "chosen", "preferred_output"),
+    *("answer", "answers", "answerkey", "targets", "targets_pretokenized", "target", "reply", "assistant", "gpt"),
+    *("bot", "responses", "completions", "generations", "expected_answer"),
+)
+ASKED = ("prompt", "instruction", "question", "query", "problem")  # may stand beside each other: a task and its case
+# names that say something only together; each is tried after those above
+PAIRS = (
+    *(("document", "summary"), ("article", "highlights"), ("article", "summary"), ("dialogue", "summary")),
+    *(("source", "target"), ("src", "tgt"), ("prompt", "code"), ("prompt", "canonical_solution"), ("input", "ideal")),
+    *(("text", "code"), ("text", "summary"), ("text", "target"), ("content", "summary"), ("question", "sql")),
+)
+EXTRAS = ("input", "context", "contexts", "passage")
+HISTORIES = ("history", "chat_history")
+SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "preamble")
+# how an answer was found, where trainers differ on what becomes of it
+WORKINGS = (
+    *("cot", "complex_cot", "chain_of_thought", "rationale", "rationales", "explanation", "steps", "thought"),
+    *("thoughts", "reasoning_trace", "thinking_trajectories", "deepseek_reasoning"),
+)
+MEDIA = ("images", "image", "audios", "audio", "videos", "video")
+LISTS_OF_MASKS = ("weights", "loss_mask", "train_mask", *MASKS)  # a mask for each turn
+REJECTED = ("rejected", "non_preferred_output")
+LAYOUTS = (
+    *("prompt/response", "prompt/completion", "question/answer", "instruction/output", "query/response"),
+    *("problem/solution", "input/output", "inputs/targets", "prompt/chosen", "messages", "conversations", "text"),
+)
