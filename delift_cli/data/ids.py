@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -63,18 +63,19 @@ def shortened(text: str) -> str:
     return f"{text[:HEAD]}…{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
-def unique_ids(own: Sequence[str | None], fallback: Sequence[str]) -> tuple[list[str], int]:
+def unique_ids(own: Sequence[str | None], fallbacks: Callable[[], Sequence[str]]) -> tuple[list[str], int]:
     """An id for each record, and how many own ids an earlier record has already.
 
     Args:
         own: the id that each record brings.
-        fallback: what a record without one is called.
+        fallbacks: gives what records without one are called, each at its place.
     """
     taken = {name for name in own if name is not None}
+    if len(taken) == len(own):
+        return list(own), 0  # type: ignore[arg-type]
+    fallback = fallbacks()
     if not taken and len({*fallback}) == len(fallback):
         return list(fallback), 0
-    if len(taken) == len(own):
-        return [str(name) for name in own], 0
     uses: dict[str, int] = {}
     ids, repeated = [], 0
     for name, place in zip(own, fallback, strict=True):

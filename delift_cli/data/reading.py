@@ -192,7 +192,7 @@ class _Tally:
             fault = f"line {self.rejected[0].line}: {self.rejected[0].reason}" if self.rejected else self._nothing()
             raise InputError(f"{source}: there is no record that can be used; {fault}")
         self.plans.count_into(self.said["layouts"], self.ignored)
-        ids, repeated = unique_ids(self.own, self._fallbacks())
+        ids, repeated = unique_ids(self.own, self._fallbacks)
         of_row, interpreter = Record.of_row, self.interpreter
         records = [
             of_row(name, raw, line, interpreter) for name, raw, line in zip(ids, self.raws, self.lines, strict=True)
