@@ -28,6 +28,9 @@ from delift_cli.model.gguf import ModelFile, Vocabulary
 from delift_cli.prompt.template import ChatTemplate
 
 RECORDED = Path(__file__).with_name("transformers_recorded.json")
+# Axolotl 0.19's ChatTemplateStrategy, train_on_eos: turn. Of the 20 the 12 without calls: where a turn with a call has
+# no content, it leaves the call out.
+AXOLOTL = Path(__file__).with_name("axolotl_recorded.json")
 
 
 def messages(turns: tuple[Message, ...]) -> list[dict[str, Any]]:
@@ -101,6 +104,12 @@ def test_there_are_twenty() -> None:
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_text_tokens_and_mask_are_those_that_transformers_gave(chat: ChatTemplate, name: str) -> None:
     assert with_delift(chat, CONVERSATIONS[name]) == json.loads(RECORDED.read_text())[name]
+
+
+@pytest.mark.parametrize(("name", "given"), json.loads(AXOLOTL.read_text()).items())
+def test_tokens_and_mask_are_those_that_axolotl_gave(chat: ChatTemplate, name: str, given: dict[str, Any]) -> None:
+    ours = with_delift(chat, CONVERSATIONS[name])
+    assert {key: ours[key] for key in given} == given
 
 
 def test_transformers_still_gives_them(chat: ChatTemplate) -> None:
