@@ -14,6 +14,9 @@ different random starts are averaged; their spread and the residuals of each tar
 What features of the records (lengths, losses without an example, the utility of a record before itself) say of the
 effects a_j and b_i is found first, on the random pairs alone, and taken off the utilities u; it comes back at the end.
 
+Where a proxy's utilities are known (`budget.proxy`), they are taken off in the same way, as much of them as the random
+pairs show, and come back as further factors.
+
 Each of these fits leaves other random pairs out. What it says of them shows how far the estimates go astray where pairs
 were not chosen for being good: by the slope and level of a line through all of them they are drawn back to the mean.
 """
@@ -21,6 +24,7 @@ were not chosen for being good: by the slope and level of a line through all of 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numba as nb
 import numpy as np
@@ -42,6 +46,9 @@ MIN_MEAN, MIN_RANDOM = 5, 30  # random pairs that say something of a mean; of a 
 TREND_RIDGE = 20.0  # for features and utilities of unit standard deviation
 RATE = 0.5  # nanoseconds that one thread takes for a product
 LEFT_OUT = 0.05  # of all pairs, random ones that a member leaves out, at most
+
+
+Factors: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]  # [n, r], [m, r]: products stand for pairs
 
 
 @dataclass(frozen=True)
@@ -219,12 +226,14 @@ def fit(
     *,
     random: NDArray[np.bool_] | None = None,
     features: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+    proxy: Factors | None = None,
     seed: int = 0,
 ) -> Estimate:
     """Fit the model of this module to scored pairs (three arrays of one length; self-pairs do not belong here).
 
     `random`: which of them were drawn at random; of fewer than MIN_RANDOM (None: none) no line is made, and features
-    are not used. `features`: of examples [n, f] and targets [m, g], on any scale.
+    are not used. `features`: of examples [n, f] and targets [m, g], on any scale. `proxy`: factors of another model's
+    utilities, standardised; not used either.
     Deterministic for a seed, whatever the number of threads; seconds for a million pairs.
     """
     n, m = len(example_graph.indptr) - 1, len(target_graph.indptr) - 1
@@ -238,6 +247,7 @@ def fit(
     scale = max(float(utility.std(dtype=np.float64)), 1e-9)
     y = ((utility - mean) / scale).astype(np.float32)
     known = [np.zeros((count, 0)) for count in (n, m)] if features is None else [_standardized(f) for f in features]
+    hinted = None if proxy is None else _dots(*proxy, example, target)
     r = RANK + 2
     base_ridge, base_smoothing = np.full(r, RIDGE), np.full(r, SMOOTHING)
     lefts, rights, said = [], [], []
@@ -252,6 +262,11 @@ def fit(
             seen = np.setdiff1d(drawn, unseen)
             trend_l, trend_r = _trend(known[0], known[1], example[seen], target[seen], y[seen])
             v = (y[chosen] - trend_l[rows] - trend_r[columns]).astype(np.float32)
+            slope = 0.0
+            if hinted is not None:
+                rest = y[seen] - trend_l[example[seen]] - trend_r[target[seen]]
+                slope = _regression(hinted[seen].astype(np.float64), rest.astype(np.float64))
+                v -= np.float32(slope) * hinted[chosen]
             order_l, ptr_l = _by_row(rows, n)
             order_r, ptr_r = _by_row(columns, m)
             # Column 0 is 1 on the left and the target's effect on the right; column 1 the other way round.
@@ -278,6 +293,8 @@ def fit(
                 right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, pseudo_r * _gram(left))
             left[:, 1] += trend_l
             right[:, 0] += trend_r
+            if proxy is not None:
+                left, right = np.hstack([left, proxy[0]]), np.hstack([right, slope * proxy[1]])
             lefts.append(left.astype(np.float32))
             rights.append((scale * right).astype(np.float32))
             said.append(
@@ -313,6 +330,14 @@ def _trend(
     weights = weights[1:] * _line(y - error, y.astype(np.float64))[0]
     split = left.shape[1]
     return np.einsum("jp,p->j", left, weights[:split]), np.einsum("ip,p->i", right, weights[split:])
+
+
+def _regression(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Slope of a ridge regression of y on x, drawn back by what it says of pairs that it has not seen; 0 of none."""
+    squares = np.einsum("e,e->", x, x) + TREND_RIDGE
+    slope = np.einsum("e,e->", x, y) / squares
+    error = (y - slope * x) / (1 - x * x / squares)
+    return float(slope * _line(y - error, y)[0])
 
 
 def _standardized(values: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -24,10 +24,18 @@ from ..prompt.chosen import chat_template
 from ..scoring import job, where
 from ..scoring.embeddings import Embeddings, embed_texts
 from .anchors import anchored, parse_anchors
+from .estimate import Factors
+from .proxy import described_proxy, read_proxy
 from .result import Expected, Scores
 from .run import Run
 from .sample import FORECAST_FROM, sampled
 from .sources import Source, default_cache, files_of, read_source
+
+# what a proxy is not run with
+_OF_THE_RUN = {
+    *("model", "template", "template_arguments", "as_trained", "adapters", "weights", "context"),
+    *("budget", "go_on", "anchors", "output", "cluster", "only_forecast", "proxy"),
+}
 
 
 def open_run(
@@ -44,6 +52,7 @@ def open_run(
     budget: str | None = None,
     go_on: bool = False,
     anchors: str | None = None,
+    proxy: str | Path | None = None,
     seed: int = 0,
     max_response_tokens: int | None = None,
     context: int | None = None,
@@ -67,6 +76,7 @@ def open_run(
         reading: what fields and turns mean, where the data alone do not say it.
         budget: some pairs only, such as 5%, 2M or 8h; go_on: on top of what is there.
         anchors: the pool against so many of its own records that stand for all (200, 5%, or a file of ids).
+        proxy: a cache of the same records that a smaller model has scored, to plan and estimate by; see `budget.proxy`.
         context: longest pair in tokens; default the model's. truncate: cut prompts so that everything fits.
         weights, settings, batch: how to run the model; see `job.choose_engine`.
         adapters: LoRA adapters for it, as `adapter.gguf` or `adapter.gguf:0.5`; see `model.adapter`.
@@ -150,6 +160,9 @@ def open_run(
         truncate_to=context if truncate else None,
         response_tokens=max_response_tokens,
     )
+    said = None
+    if proxy is not None or (layout is not None and sparse):
+        said = _proxy(proxy, path if layout else None, sparse, inputs, description, say)
     if anchors is not None:
 
         def embed() -> Embeddings:
@@ -182,6 +195,7 @@ def open_run(
         started=started,
         say=say,
         sample_of=sample_of,
+        proxy=said,
     )
 
 
@@ -196,9 +210,56 @@ def score(data: Source | None = None, *, progress: Progress = silent, **options:
     return open_run(data, **options).score(progress)
 
 
+def score_proxy(proxy: str, data: Source | None = None, *, progress: Progress = silent, **options: Any) -> Path:
+    """Score the records of a run with a smaller model first, as its proxy, into a cache beside the run's.
+
+    Args:
+        proxy: the model, as `score` takes it, or with a budget of its own: small.gguf:20%. Default all pairs.
+        options: those of the run, of which the model's own (adapters, template) and the amount do not count.
+
+    Returns:
+        The proxy's cache, for `score(proxy=…)`.
+    """
+    model, colon, budget = proxy.rpartition(":")
+    if not colon or not budget[:1].isdigit() or not budget.endswith("%"):
+        model, budget = proxy, "100%"
+    source, targets = data if data is not None else options["examples"], options.get("targets")
+    output = options.get("output") or default_cache(source, targets, as_existing=options.get("examples") is not None)
+    own = {"model": model, "budget": budget, "output": Path(output).with_suffix(".proxy.delift")}
+    shared = {name: value for name, value in options.items() if name not in _OF_THE_RUN}
+    return score(data, progress=progress, **shared, **own).cache.path
+
+
 def forecast(data: Source | None = None, **options: Any) -> Expected:
     """What `score` with the same options is expected to take."""
     return open_run(data, only_forecast=True, **options).forecast()
+
+
+def _proxy(
+    proxy: str | Path | None,
+    begun: Path | None,
+    sparse: bool,
+    inputs: job.Inputs,
+    description: dict[str, Any],
+    say: Say,
+) -> Factors | None:
+    """What a proxy says of the records; `description` takes its name, or that of the one that `begun` has.
+
+    Raises:
+        InputError: all pairs are to be measured, the cache was begun without this proxy, or see `read_proxy`.
+    """
+    known = None if begun is None else open_cache(begun).manifest.get("proxy")
+    if proxy is None:
+        description |= {} if known is None else {"proxy": known}
+        return None
+    if not sparse:
+        raise InputError("--proxy helps to choose some of the pairs: give a --budget, such as 5%")
+    given = described_proxy(Path(proxy))
+    if begun is not None and known != given:
+        raise InputError(f"{begun} was begun {'with another' if known else 'without a'} proxy; begin a new one with -o")
+    description["proxy"] = given
+    targets = None if inputs.targets is None else inputs.targets.records
+    return read_proxy(Path(proxy), inputs.examples.records, targets, say)
 
 
 def _in_part(path: Path, layout: str | None, budget: Budget | None, go_on: bool) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ..amount import counted
+from ..cache.proxies import kept_proxy
 from ..cache.sparse import SparseCache
 from ..data.record import Record, copy_groups
 from ..submodular.kernel import Utility
 from . import plan
-from .estimate import Estimate
+from .estimate import Estimate, Factors
 from .measured import HELD_OUT, Scored, coverage, expected_change
 from .proposals import Proposals, propose
 from .trust import Quality, SubsetValue, quality, subset_value
@@ -30,6 +31,7 @@ def proposals(
     base: npt.NDArray[np.float32] | None = None,
     *,
     for_examples: bool = False,
+    proxy: Factors | None = None,
 ) -> Proposals:
     """What is known of a block before a pair is scored, for a budget of so many; `targets` None: a pool against itself.
 
@@ -47,6 +49,7 @@ def proposals(
         embeddings,
         base,
         for_examples=for_examples,
+        proxy=proxy,
     )
 
 
@@ -87,7 +90,8 @@ class Partial:
     @cached_property
     def proposals(self) -> Proposals:
         for_examples = any(part.asked.for_examples for part in self.cache.rounds)
-        return proposals(*self._records, base=said_without(self.cache), for_examples=for_examples)
+        proxy, base = kept_proxy(self.cache), said_without(self.cache)
+        return proposals(*self._records, base=base, for_examples=for_examples, proxy=proxy)
 
     @cached_property
     def estimate(self) -> Estimate:
@@ -110,6 +114,15 @@ class Partial:
         """How well the estimates predict the pairs that were held out of every fit."""
         held = self._held_out
         return quality(self.estimate.predict(*held[:2]), held[2])
+
+    @cached_property
+    def quality_without_proxy(self) -> Quality | None:
+        """The same of estimates that know nothing of the proxy; None where there is none."""
+        if self.proposals.proxy is None:
+            return None
+        held = self._held_out
+        plain = plan.fit_scored(replace(self.proposals, proxy=None), self.scored, self.seed)
+        return quality(plain.predict(*held[:2]), held[2])
 
     def course(self) -> Course:
         """What the scored pairs alone cover, after each round."""
@@ -180,6 +193,9 @@ def measured(partial: Partial) -> dict[str, Any]:
             for part, coverage in zip(cache.rounds, course.coverages, strict=True)
         ],
         "held_out": asdict(partial.quality),
+        "proxy": None
+        if partial.quality_without_proxy is None
+        else {**cache.manifest["proxy"], "held_out_without": asdict(partial.quality_without_proxy)},
         "expected_change": {"more_pairs": more, "share": course.expected_change(more) if more else None},
     }
 
@@ -197,6 +213,8 @@ def measured_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("estimates", _quality(held_out)),
     ]
+    if (proxy := found["proxy"]) is not None:
+        rows.append(("proxy", f"{proxy['name']}; without it: {_quality(proxy['held_out_without'])}"))
     if change["share"] is not None:
         more = f"{change['more_pairs']:,} more pairs would be expected to cover at most {change['share']:.1%} more"
         rows.append(("more budget", more))

@@ -67,6 +67,7 @@ def fit_scored(proposals: Proposals, scored: Scored, seed: int) -> Estimate:
         proposals.target_graph,
         random=scored.source[train] == RANDOM,
         features=_features(proposals, scored, own),
+        proxy=proposals.proxy,
         seed=seed,
     )
 

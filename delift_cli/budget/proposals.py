@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..compiled import jit
 from ..data.ngrams import grams, neighbours
-from .estimate import Graph, graph
+from .estimate import Factors, Graph, graph
 
 # Of a budget without self-pairs, for the nearest examples, by pairs for each target: all of few pairs, for what is
 # learned from so little knows less than the neighbours do, and random pairs cost more than they bring; from there
@@ -21,6 +21,7 @@ FEW_OF_ALL = 0.1  # of a target's pairs: more of them are not few in a small poo
 NEIGHBOURS_OF_FEW, NEIGHBOURS_OF_MANY = 0.75, 0.5
 RANDOM_OF_FEW, RANDOM_OF_MANY = 0.04, 0.07
 DEGREE = 10
+BLOCK = 512  # rows at a time
 EMBEDDED_WEIGHT = 0.5  # of the cosine of two embeddings beside that of two texts
 
 
@@ -42,6 +43,7 @@ class Proposals:
     each target's best examples.
     `nearest` int32 [m, q]: examples by falling similarity to the target, -1 where there are none left; `for_examples`
     [n, q]: the targets of each example.
+    `proxy`: factors of examples and targets by which another model's utilities are known; see `budget.proxy`.
     `example_key` int64 [n], `target_key` int64 [m]: equal keys mark a record and its copies (self-pairs).
     """
 
@@ -53,6 +55,7 @@ class Proposals:
     example_features: NDArray[np.float32]
     target_features: NDArray[np.float32]
     for_examples: bool = False
+    proxy: Factors | None = None
 
     def turned(self) -> Proposals:
         """The same with the roles of examples and targets exchanged."""
@@ -65,6 +68,7 @@ class Proposals:
             self.target_features,
             self.example_features,
             not self.for_examples,
+            self.proxy and self.proxy[::-1],
         )
 
     @property
@@ -82,6 +86,7 @@ def propose(
     base: NDArray[np.floating] | None = None,
     *,
     for_examples: bool = False,
+    proxy: Factors | None = None,
 ) -> Proposals:
     """Neighbours by text and embedding. `examples`, `targets`: (prompts, responses); targets None: the same records.
 
@@ -92,6 +97,7 @@ def propose(
     Args:
         embeddings: of examples and targets, float32 [e, n, d] and [e, m, d], rows of length 1; None: text alone.
         base: what the model said of the targets without an example, a column each [m, c]; None: not known.
+        proxy: another model's utilities, whose best examples of a target are a list of their own; see `Proposals`.
     """
     n, m = len(example_key), len(target_key)
     served, found = (n, m) if for_examples else (m, n)
@@ -112,13 +118,40 @@ def propose(
     if embeddings is not None:
         points = [_points(*both) for both in zip(*embeddings[::turn], strict=True)]
     near = [neighbours(asking, among, width, asking_key, among_key, points=at) for at in points]
-    nearest = _in_turn(np.stack([records for records, _ in near]), found)
+    lists = [records for records, _ in near]
+    if proxy is not None:
+        # its factors as the embeddings' sides: of those that ask, of those among which is looked
+        asking_said, among_said = proxy[::turn]
+        lists.append(_best_by(asking_said, among_said, width, asking_key, among_key))
+    nearest = _in_turn(np.stack(lists), found)
     by_text = embeddings is None and targets is None
     alike = near[0] if by_text else neighbours(ours, ours, DEGREE, example_key, example_key)
     example_graph = target_graph = graph(*alike, DEGREE)
     if targets is not None:
         target_graph = graph(*neighbours(theirs, theirs, DEGREE, target_key, target_key), DEGREE)
-    return Proposals(nearest, example_graph, target_graph, example_key, target_key, *features, for_examples)
+    return Proposals(nearest, example_graph, target_graph, example_key, target_key, *features, for_examples, proxy)
+
+
+def _best_by(
+    asking: NDArray[np.float32],
+    among: NDArray[np.float32],
+    width: int,
+    asking_key: NDArray[np.int64],
+    among_key: NDArray[np.int64],
+) -> NDArray[np.int32]:
+    """The `width` records of `among` whose products with each of `asking` are largest, best first; copies (equal keys)
+    stand last, as -1."""
+    best = np.full((len(asking), width), -1, np.int32)
+    for start in range(0, len(asking), BLOCK):
+        rows = slice(start, min(start + BLOCK, len(asking)))
+        said = asking[rows] @ among.T
+        said[asking_key[rows, None] == among_key] = -np.inf
+        top = np.argpartition(-said, width - 1, axis=1)[:, :width]
+        values = np.take_along_axis(said, top, axis=1)
+        order = np.lexsort((top, -values), axis=1)
+        top, values = np.take_along_axis(top, order, axis=1), np.take_along_axis(values, order, axis=1)
+        best[rows] = np.where(np.isfinite(values), top, -1)
+    return best
 
 
 @jit()

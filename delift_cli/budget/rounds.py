@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..amount import Budget, parse_budget
+from ..cache.proxies import kept_proxy
 from ..cache.sparse import Asked, SparseCache, SparseWriter, StoredRound
 from ..errors import InputError
 from ..prompt.trie import build_trie
@@ -182,6 +183,7 @@ class Rounds:
                 self._embeddings,
                 said_without(cache),
                 for_examples=self._for_examples,
+                proxy=kept_proxy(cache),
             )
             known = scored(cache)
             if goal < n * m and rounds_left <= ROUNDS - 2 and settled(texts, self._before_last_round(known), known):

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..amount import Budget, duration
 from ..cache.files import may_append, network_file_system
+from ..cache.proxies import keep_proxy
 from ..cache.sparse import SparseCache, SparseWriter, open_cache
 from ..cache.stored import Writing
 from ..errors import InputError
@@ -26,6 +27,7 @@ from ..scoring.pairs import Measuring, Work, lay_out_of, score_rows
 from ..scoring.tuning import known_rate
 from . import rounds
 from .clock import stops
+from .estimate import Factors
 from .result import Expected, Scores
 from .sample import scaled
 
@@ -59,6 +61,7 @@ class Run:
     started: float
     say: Say = silent
     sample_of: tuple[int, int] | None = None
+    proxy: Factors | None = None
 
     def forecast(self) -> Expected:
         """What this run is expected to take, from counted tokens and a few timed batches."""
@@ -109,6 +112,8 @@ class Run:
             stops() as stopped_seconds,
         ):
             self._say_first(cache)
+            if self.proxy is not None:
+                keep_proxy(cache, self.proxy)
             work, stopped = self._rounds(cache, rate, progress, stopped_seconds)
             if not cache.pairs_done:
                 text = self.budget.text if self.budget else ""

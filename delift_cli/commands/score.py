@@ -88,6 +88,12 @@ def score(
             help="The pool before a few of its own records that stand for all: 200, 5%, or ids in a file.",
         ),
     ] = None,
+    proxy: Annotated[
+        str | None,
+        options.how_much(
+            metavar="GGUF|CACHE", help="A smaller model looks first, at all pairs or some (small.gguf:20%)."
+        ),
+    ] = None,
     seed: Annotated[
         int, options.how_much(metavar="N", min=0, max=options.LARGEST_SEED, help="Of the pairs that --budget chooses.")
     ] = 0,
@@ -123,19 +129,19 @@ def score(
         delift score --examples old.jsonl --targets train.jsonl -o old.delift
         delift score train.jsonl --budget 5%
         delift score train.jsonl --continue --budget +5%
+        delift score train.jsonl --budget 5% --proxy small.gguf
         delift score train.jsonl --anchors 200
         delift score train.jsonl --lora tuned.gguf --previous train.delift -o tuned.delift
     """
-    from ..budget.opening import open_run
-    from ..cache.sparse import open_cache
+    from ..budget.opening import open_run, score_proxy
+    from ..cache.sparse import layout_of, open_cache
     from ..evaluation.moved import moved
     from ..model.llama import Settings
     from ..model.log import log_to
 
     log_to(sys.stderr if verbose else None)
     earlier = None if previous is None else open_cache(previous)
-    run = open_run(
-        data or None,
+    asked: dict[str, Any] = dict(
         examples=examples,
         targets=targets,
         output=output,
@@ -156,10 +162,16 @@ def score(
         adapters=lora or (),
         batch=batch,
         keep_log=not verbose,
-        only_forecast=dry_run,
         cluster=cluster,
         say=console.sayer(quiet),
     )
+    if proxy is not None and layout_of(Path(proxy)) is None and dry_run:
+        console.say("what the proxy takes to look at the pairs is not counted")
+        proxy = None
+    elif proxy is not None and layout_of(Path(proxy)) is None:
+        with console.bars(quiet=quiet) as progress:
+            proxy = str(score_proxy(proxy, data or None, progress=progress, **asked))
+    run = open_run(data or None, proxy=proxy, only_forecast=dry_run, **asked)
     if dry_run:
         console.show(run.forecast(), as_json=as_json, quiet=quiet)
         return
