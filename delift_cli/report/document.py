@@ -108,12 +108,22 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A figure that matters, a few words on it, and the id of the element where there is more."""
+
+    figure: str
+    words: str
+    to: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading with what stands under it."""
 
     id: str
     title: str
     about: str = ""
+    tiles: Sequence[Tile] = ()
     facts: Sequence[tuple[str, str]] = ()
     plots: Sequence[Plot] = ()
     tables: Sequence[Table] = ()
