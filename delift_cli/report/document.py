@@ -93,7 +93,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves (`lines`) or a cloud of records (`places`, `x`, `y`, of the set `of`) that columns can colour."""
+    """Curves (`lines`) or a cloud of records (`places`, `x`, `y`, of the set `of`) that columns can colour; `equal`: a
+    line is drawn where x = y."""
 
     id: str
     title: str
@@ -105,6 +106,7 @@ class Plot:
     x: Sequence[object] = ()
     y: Sequence[object] = ()
     colours: Sequence[str] = ()
+    equal: bool = False
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,14 @@ def _plot(plot: Plot) -> dict[str, Any]:
     if plot.of is None:
         return {**found, "lines": [{**vars(line), "name": visible(line.name)} for line in plot.lines]}
     assert plot.places is not None
-    return {**found, "places": plot.places.tolist(), "x": plot.x, "y": plot.y, "colours": plot.colours}
+    return {
+        **found,
+        "places": plot.places.tolist(),
+        "x": plot.x,
+        "y": plot.y,
+        "colours": plot.colours,
+        "equal": plot.equal,
+    }
 
 
 def _part(found: RecordColumns, start: int, most: int) -> dict[str, Any]:

@@ -45,6 +45,15 @@ def test_several_records_and_none(cache: Path) -> None:
     told = delift("show", cache, "r1", "r2").out.decode()
     assert told.index("r1 (line 2)") < told.index("r2 (line 3)")
     assert "no record with the id nobody" in delift("show", cache, "nobody").refusal()
+    assert "no record with the id r77 (like it: r7" in delift("show", cache, "r1", "r77").refusal()
+
+
+def test_a_record_by_its_line(cache: Path, tmp_path: Path) -> None:
+    told = delift("show", cache, "line:7", "record:2", "--json").json["records"]
+    assert [each["id"] for each in told] == ["r6", "r1"]
+    assert "there is no line:13" in delift("show", cache, "line:13").refusal()
+    made = tiny_runs.make_cache(tmp_path / "dev", tiny_runs.pairs(0, 1, 2), tiny_runs.pairs(7, 8))
+    assert delift("show", made, "line:2", "--json").json["records"][0]["role"] == "example"
 
 
 def test_nothing_acts_on_the_terminal(cache: Path) -> None:
