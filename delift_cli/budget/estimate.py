@@ -255,11 +255,13 @@ def fit(
         for member in range(MEMBERS):
             rng = np.random.default_rng([seed, member])
             unseen = left_out[member::MEMBERS]
-            chosen = np.delete(np.arange(len(y)), unseen)
+            kept = np.ones(len(y), bool)
+            kept[unseen] = False
+            chosen = np.flatnonzero(kept)
             if len(chosen) > SAMPLE:
                 chosen = np.sort(rng.choice(chosen, SAMPLE, replace=False))
             rows, columns = example[chosen], target[chosen]
-            seen = np.setdiff1d(drawn, unseen)
+            seen = drawn[kept[drawn]]
             trend_l, trend_r = _trend(known[0], known[1], example[seen], target[seen], y[seen])
             v = (y[chosen] - trend_l[rows] - trend_r[columns]).astype(np.float32)
             slope = 0.0

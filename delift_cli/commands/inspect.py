@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +22,7 @@ from . import bars, console, options
 from .options import AsJson, GpuLayers, ModelChoice, Quiet, Threads
 
 WIDTHS = (24, 12, 48, 32)  # of the columns under HEADINGS, at most
+NARROWEST, GAP = 8, 2  # characters that a text needs to be worth a column; between two columns
 
 
 def inspect(
@@ -52,11 +54,12 @@ def inspect(
         console.write_json({**found.as_dict(), **({"suspects": listed} if suspects else {})})
         return
     console.show(found, as_json=False, asked_for=True, also=bars.spread(found.utility.examples, console.stdout()))
+    room = console.stdout().width
     for title, rows in found.tables():
-        console.stdout().print(_table(title, HEADINGS, rows))
+        console.stdout().print(_table(title, HEADINGS, rows, room))
     if suspects:
         cells = [(row["id"], f"{row['suspicion']:.3f}", row["prompt"], row["response"]) for row in listed]
-        console.stdout().print(_table("suspects", (HEADINGS[0], "suspicion", *HEADINGS[2:]), cells))
+        console.stdout().print(_table("suspects", (HEADINGS[0], "suspicion", *HEADINGS[2:]), cells, room))
 
 
 def _suspects(
@@ -67,13 +70,20 @@ def _suspects(
     return [judged.row(records[place], place) for place in judged.worst(count).tolist()]
 
 
-def _table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+def _table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], room: int) -> Table:
+    """Ids and figures whole, texts in what is left of `room` characters; those that have none are left out."""
     shown = [tuple(one_line(cell, width) for cell, width in zip(row, WIDTHS, strict=True)) for row in rows]
+    widths = [max((cell_len(row[0]) for row in shown), default=2), 12]
+    left = room - sum(widths) - 2 * GAP
+    if left >= 2 * NARROWEST + GAP:
+        widths += [min(WIDTHS[2], (left - GAP) * 3 // 5), min(WIDTHS[3], (left - GAP) * 2 // 5)]
+    elif left >= NARROWEST:
+        widths.append(min(WIDTHS[2], left))
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column(headings[0], no_wrap=True, min_width=max((len(row[0]) for row in shown), default=2))
-    table.add_column(headings[1], justify="right", no_wrap=True, min_width=12)
-    for name in headings[2:]:
-        table.add_column(name, no_wrap=True)
+    for place, (name, width) in enumerate(zip(headings, widths, strict=False)):
+        table.add_column(
+            name, justify="right" if place == 1 else "left", no_wrap=True, min_width=width, max_width=width
+        )
     for row in shown:
-        table.add_row(*map(Text, row))  # as it is: brackets in a record are not markup
+        table.add_row(*map(Text, row[: len(widths)]))  # as it is: brackets in a record are not markup
     return table

@@ -15,7 +15,7 @@ from .options import AsJson
 
 def show(
     cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A cache made by delift score.")],
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Records' ids.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Records' ids, or line:7, record:7.")],
     top: Annotated[int, options.output(metavar="N", min=0, help="How many of the pairs of each kind.")] = 5,
     as_json: AsJson = False,
 ) -> None:
@@ -24,6 +24,7 @@ def show(
     Examples:
 
         delift show train.delift 17 42
+        delift show train.delift line:7
     """
     opened = open_cache(cache)
     opened.check_rows()

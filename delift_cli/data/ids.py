@@ -10,6 +10,7 @@ several files are read.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 from collections import defaultdict
@@ -127,7 +128,9 @@ class Names:
                 f"name the one that you mean as line:{lines[0]}"
             )
         if not places:
-            raise InputError(f"there is no record with the id {name}; one is also found as line:7 or record:7")
+            near = difflib.get_close_matches(name, self._places, n=3)
+            like = f" (like it: {', '.join(near)})" if near else ""
+            raise InputError(f"there is no record with the id {name}{like}; one is also found as line:7 or record:7")
         return places[0]
 
     def name(self, place: int) -> str:

@@ -105,6 +105,11 @@ class Record(_Said):
         record._fill(id, self._said, self.raw, line)
         return record
 
+    def held(self) -> Record:
+        """The same record with its turns and tools in memory, for what asks for them again and again."""
+        turns, tools = self._conversation()
+        return Record(self.id, turns, self.raw, self.line, tools)
+
     def _fill(self, id: str, said: Conversation | Interpret, raw: bytes, line: int) -> None:
         for put, value in zip(_SLOTS, (id, said, raw, line), strict=True):
             put(self, value)

@@ -15,7 +15,7 @@ from ..selection.blocks import AnyBlock, Block
 from . import findings
 from .choices import Choice
 from .columns import said
-from .document import Column, Document, Pairs, Plot, RecordColumns, Section, Table
+from .document import Column, Document, Pairs, Plot, RecordColumns, Section, Table, Tile
 from .pool import Ints, Pool, Wanted
 from .reach import Ends
 from .sections import measured
@@ -67,19 +67,27 @@ def compare(first: AnyBlock, second: AnyBlock, wanted: Wanted) -> Document:
     both = int(((chosen[0] > 0) & (chosen[1] > 0)).sum())
     sizes = [int((ranks > 0).sum()) for ranks in chosen]
     chance = sizes[0] * sizes[1] / n
+    ranked = findings.rank_correlation(*mean)
     facts = [
         ("records", f"{n:,} in both" + "".join(
             f", {len(pool) - n:,} in {name} alone" for name, pool in zip(NAMES, pools, strict=True) if len(pool) > n)),
-        ("mean utilities", f"rank correlation {findings.rank_correlation(*mean):.2f} over the records"),
+        ("mean utilities", f"{_correlated(ranked)} over the records"),
         ("subsets", f"{sizes[0]:,} in A, {sizes[1]:,} in B, {both:,} in both; by chance it would be {chance:,.0f}"),
     ]  # fmt: skip
     alike = _pairs_alike(pools, places, wanted.seed)
     if alike is not None:
-        facts.append(("pairs", f"rank correlation {alike:.2f} of the utilities of {SAMPLED:,} pairs drawn at random"))
+        facts.append(("pairs", f"{_correlated(alike)} of the utilities of pairs drawn at random"))
     if losses:
         means = " in A, ".join(f"{loss.mean():.3f}" for loss in losses)
         alike = findings.rank_correlation(*losses)
-        facts.append(("loss", f"mean {means} in B, nats per token; rank correlation {alike:.2f}"))
+        facts.append(("loss", f"mean {means} in B, nats per token; {_correlated(alike)}"))
+    turned = int((mean[0] * mean[1] < 0).sum())
+    alike_said = "?" if np.isnan(ranked) else f"{ranked:.2f}"
+    tiles = [
+        Tile(alike_said, "rank correlation of the records' mean utilities", "plot-values"),
+        Tile(f"{both:,} of {sizes[0]:,}", f"of A's subset are in B's too; by chance {chance:,.0f} would be", "subsets"),
+        Tile(f"{turned:,}", "records help the others in one and harm them in the other, on average", "table-changed"),
+    ]
     known = np.flatnonzero(~np.isnan(change))
     order = known[np.argsort(-np.abs(change[known]), kind="stable")]
     keys = ("id", "change", "meanA", "meanB", "placeA", "placeB", "lossA", "lossB", "group", "prompt", "response")
@@ -88,13 +96,15 @@ def compare(first: AnyBlock, second: AnyBlock, wanted: Wanted) -> Document:
     plot = Plot(
         "values",
         "Values",
-        "Each record's mean utility in A and in B; far from the rising diagonal are those that changed.",
+        "Each record's mean utility in A and in B; far from the dashed line, where both are equal, are those that "
+        "changed.",
         ("mean utility in A", "mean utility in B"),
         of="records",
         places=shown,
         x=[round(float(value), 5) for value in mean[0][shown]],
         y=[round(float(value), 5) for value in mean[1][shown]],
         colours=[key for key in ("group", "change", "placeA", "placeB") if key in sets["records"].columns],
+        equal=True,
     )
     tables = [
         Table("changed", "Changed records", f"The largest changes first.{_more(len(order))}", "records",
@@ -104,7 +114,7 @@ def compare(first: AnyBlock, second: AnyBlock, wanted: Wanted) -> Document:
         Table("records", "All records", "", "records", np.arange(n), keys),
     ]  # fmt: skip
     sections = [
-        Section("compared", "What changed", facts=facts, plots=[plot], tables=tables[:1]),
+        Section("compared", "What changed", tiles=tiles, facts=facts, plots=[plot], tables=tables[:1]),
         Section("subsets", "The subsets", tables=tables[1:3]),
         Section("all", "Everything", tables=tables[3:]),
         *(_measured(pool, name) for name, pool in zip(NAMES, pools, strict=True)),
@@ -169,6 +179,10 @@ def _pairs_alike(pools: Sequence[Pool], places: Sequence[Ints], seed: int) -> fl
         matrix, base = (cache.distance, cache.base_distance) if euclidean else (cache.logprob, cache.base_logprob)
         found.append((base[target] - matrix[example, target]) * (1 if euclidean else -1))
     return findings.rank_correlation(*found)
+
+
+def _correlated(ranks: float) -> str:
+    return "too few or too equal to correlate" if np.isnan(ranks) else f"rank correlation {ranks:.2f}"
 
 
 def _more(count: int) -> str:

@@ -93,7 +93,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """Curves (`lines`) or a cloud of records (`places`, `x`, `y`, of the set `of`) that columns can colour."""
+    """Curves (`lines`) or a cloud of records (`places`, `x`, `y`, of the set `of`) that columns can colour; `equal`: a
+    line is drawn where x = y."""
 
     id: str
     title: str
@@ -105,6 +106,16 @@ class Plot:
     x: Sequence[object] = ()
     y: Sequence[object] = ()
     colours: Sequence[str] = ()
+    equal: bool = False
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure that matters, a few words on it, and the id of the element where there is more."""
+
+    figure: str
+    words: str
+    to: str
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,7 @@ class Section:
     id: str
     title: str
     about: str = ""
+    tiles: Sequence[Tile] = ()
     facts: Sequence[tuple[str, str]] = ()
     plots: Sequence[Plot] = ()
     tables: Sequence[Table] = ()

@@ -29,8 +29,9 @@ from .document import Column, Document, Plot, RecordColumns, Table
 SCRIPTS = ("data.js", "dialog.js", "tables.js", "plots.js", "start.js")
 STATIC_ROWS = 10  # of each table, in the page itself
 PART = 1_000  # records whose texts are packed together
-# Bytes of text that are kept of a record: so that 5,000 records stay under 5 MB and 50,000 under 20.
-MOST_TEXT, LEAST_TEXT, ALL_TEXT = 1_600, 300, 22_000_000
+# Bytes of text that are kept of a record: as much as the page has room for, which is first tried with ALL_TEXT in all.
+MOST_TEXT, LEAST_TEXT, ALL_TEXT = 20_000, 200, 22_000_000
+ROOM, ROOM_EACH = 3_000_000, 320  # bytes of a page and of each record in it: 4.6 MB of 5,000 records, 19 MB of 50,000
 
 
 def render(document: Document) -> bytes:
@@ -52,6 +53,7 @@ def render(document: Document) -> bytes:
         policy=_policy(styles, scripts),
         blocks=blocks,
         columns_of=lambda table: columns_of(document, table),
+        class_of=class_of,
         static_rows=lambda table: static_rows(document, table),
         rows=STATIC_ROWS,
     ).encode("utf-8", "backslashreplace")
@@ -74,6 +76,11 @@ def columns_of(document: Document, table: Table) -> list[Column]:
     known = document.sets[table.of].columns if table.of else {}
     before, after = ([known[key] for key in keys if key in known] for keys in (table.keys, table.after))
     return [*before, *table.columns, *after]
+
+
+def class_of(column: Column) -> str:
+    """The class of its cells: texts of records are long and share the room that is left."""
+    return "text said" if column.key in ("prompt", "response") else column.kind
 
 
 def static_rows(document: Document, table: Table) -> list[list[str]]:
@@ -124,12 +131,26 @@ def _blocks(document: Document, tables: Sequence[Table]) -> Iterator[tuple[str, 
         for table in tables
     ]
     plots = [_plot(plot) for section in document.sections for plot in section.plots]
-    yield "data", pack({"sets": sets, "tables": shown, "plots": plots})
+    data = pack({"sets": sets, "tables": shown, "plots": plots})
+    yield "data", data
+    yield from _parts(document, len(data)).items()
+
+
+def _parts(document: Document, taken: int) -> dict[str, str]:
+    """Texts and pairs of all records, texts cut so far that the page keeps its size; `taken` bytes of it are spent."""
     total = sum(len(found.records) for found in document.sets.values())
+    room = ROOM + ROOM_EACH * total - taken
     most = max(LEAST_TEXT, min(MOST_TEXT, ALL_TEXT // max(1, total)))
-    for name, found in document.sets.items():
-        for start in range(0, len(found.records), PART):
-            yield f"{name}-{start // PART}", pack(_part(found, start, most))
+    while True:
+        parts = {
+            f"{name}-{start // PART}": pack(_part(found, start, most))
+            for name, found in document.sets.items()
+            for start in range(0, len(found.records), PART)
+        }
+        size = sum(map(len, parts.values()))
+        if size <= room or most <= LEAST_TEXT:
+            return parts
+        most = max(LEAST_TEXT, min(int(0.95 * most * room / size), most - 1))
 
 
 def _column(column: Column) -> dict[str, Any]:
@@ -156,7 +177,14 @@ def _plot(plot: Plot) -> dict[str, Any]:
     if plot.of is None:
         return {**found, "lines": [{**vars(line), "name": visible(line.name)} for line in plot.lines]}
     assert plot.places is not None
-    return {**found, "places": plot.places.tolist(), "x": plot.x, "y": plot.y, "colours": plot.colours}
+    return {
+        **found,
+        "places": plot.places.tolist(),
+        "x": plot.x,
+        "y": plot.y,
+        "colours": plot.colours,
+        "equal": plot.equal,
+    }
 
 
 def _part(found: RecordColumns, start: int, most: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from ..amount import counted
 from ..selection.suspects import Suspects
 from . import findings
 from .document import Column, Section, Table
-from .pool import ALIKE, SEARCHED, Pool
+from .pool import ALIKE, SEARCHED, Ints, Pool
 
 LISTED = 500  # rows of a list
 SAID = ("group", "prompt", "response")  # what a list says of a record behind its figures
@@ -33,33 +33,8 @@ def to_look_at(pool: Pool) -> Section:
     if pool.suspects is not None:
         tables.append(_suspects(pool, pool.suspects))
     tables.append(_near_duplicates(pool))
-    aims = pool.aims_reach
-    if aims is not None:
-        bare = findings.uncovered(aims)
-        tables.append(
-            Table(
-                "uncovered",
-                "Uncovered targets",
-                _of("No measured record of the pool makes these answers more likely.", bare, "target"),
-                "targets",
-                bare[:LISTED],
-                ("id", "covered", "offered", "loss", "prompt", "response"),
-                empty="Every target is helped by some record.",
-            )
-        )
-    elif pool.square:
-        bare = findings.uncovered(reach)
-        tables.append(
-            Table(
-                "uncovered",
-                "Uncovered records",
-                _of("No other measured record makes these answers more likely.", bare, "record"),
-                "records",
-                bare[:LISTED],
-                ("id", "covered", "offered", "loss", *SAID),
-                empty="Every record is helped by another one.",
-            )
-        )
+    if pool.square or pool.aims_reach is not None:
+        tables.append(_uncovered(pool))
     if pool.apart is not None:
         far = findings.outliers(pool.apart)
         tables.append(
@@ -80,6 +55,17 @@ def to_look_at(pool: Pool) -> Section:
     return Section("look", "Records to look at", tables=tables)
 
 
+def _uncovered(pool: Pool) -> Table:
+    reach, of = (pool.reach, "records") if pool.aims_reach is None else (pool.aims_reach, "targets")
+    bare = findings.uncovered(reach)
+    about, empty = "No other measured record makes these answers more likely.", "Every record is helped by another one."
+    if of == "targets":
+        about = "No measured record of the pool makes these answers more likely."
+        empty = "Every target is helped by some record."
+    keys = ("id", "covered", "offered", "loss", *SAID)
+    return Table("uncovered", f"Uncovered {of}", _of(about, bare, of[:-1]), of, bare[:LISTED], keys, empty=empty)
+
+
 def _suspects(pool: Pool, found: Suspects) -> Table:
     ranked = found.worst(len(pool))
     about = (
@@ -94,10 +80,15 @@ def _suspects(pool: Pool, found: Suspects) -> Table:
         )
     if unjudged := len(pool) - len(ranked):
         about += f" {unjudged:,} records are measured behind none of their kin and are not judged."
-    listed = ranked[: min(LISTED, max(20, len(pool) // 5))]
-    keys = ("id", "suspicion", "loss", "behind", "alone", *SAID)
+    whole = ("behind", "alone") if found.alone is not None else ()  # else suspicion is the loss behind kin
+    keys = ("id", "suspicion", "loss", *whole, *SAID)
     empty = "Too few pairs are measured to judge any record."
-    return Table("suspects", "Suspected wrong answers", about, "records", listed, keys, empty=empty)
+    return Table("suspects", "Suspected wrong answers", about, "records", suspected(pool, found), keys, empty=empty)
+
+
+def suspected(pool: Pool, found: Suspects) -> Ints:
+    """Whose answers are listed, the most suspect first: a fifth of a pool, within limits."""
+    return found.worst(min(LISTED, max(20, len(pool) // 5)))
 
 
 def _near_duplicates(pool: Pool) -> Table:

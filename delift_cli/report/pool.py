@@ -16,7 +16,7 @@ from ..cache.sidecar import EMBEDDINGS, kept_file, read_kept
 from ..data.groups import group_labels
 from ..data.near_duplicates import near_duplicates
 from ..data.ngrams import grams
-from ..data.record import Record, copy_groups
+from ..data.record import Record
 from ..errors import InputError
 from ..selection.blocks import AnyBlock, KernelOptions, default_objective, objective_over
 from ..selection.suspects import Suspects, suspects
@@ -126,7 +126,7 @@ class Pool:
         """int64 [records]: the lowest record that each is a near-duplicate of, over any number of steps; of a large
         pool a copy of, up to case and white space."""
         if len(self) > SEARCHED:
-            return copy_groups(self.records).astype(np.int64)
+            return self.block.copies[: len(self)].astype(np.int64)
         return findings.groups_of(*near_duplicates(self.records, ALIKE))
 
     @cached_property
@@ -141,10 +141,9 @@ class Pool:
 
 
 def _reach(block: AnyBlock, options: KernelOptions) -> Reach:
+    key = block.copies.astype(np.int64)
     if block.cache.square:
-        key = copy_groups(block.examples).astype(np.int64)
         return reach(block.cache, key, key, options.utility)
-    key = copy_groups([*block.examples, *block.targets]).astype(np.int64)
     n = len(block.examples)
     return reach(block.cache, key[:n], key[n:], options.utility)
 
@@ -167,9 +166,10 @@ def _points(block: AnyBlock, records: Sequence[Record], places: Ints, options: K
         return points, f"by how much each helps with every target (principal components, {share:.0%} of the variance)"
     kept = read_kept(kept_file(cache, "examples", EMBEDDINGS), (2, n, -1), np.float32)
     if kept is not None:
-        texts, what = kept[MEAN], "the model's mean hidden states"
+        texts, what = kept[MEAN][places], "the model's mean hidden states"
     else:
-        prompts = [" ".join(turn.content for turn in record.prompt) for record in records]
-        texts, what = text_points(grams(prompts, [record.response for record in records])), "the n-grams of their texts"
-    points, share = principal_plane(lambda start, stop: texts[places[start:stop]], (len(places), texts.shape[1]))
+        shown = [records[place] for place in places.tolist()]
+        prompts = [" ".join(turn.content for turn in record.prompt) for record in shown]
+        texts, what = text_points(grams(prompts, [record.response for record in shown])), "the n-grams of their texts"
+    points, share = principal_plane(lambda start, stop: texts[start:stop], (len(places), texts.shape[1]))
     return points, f"by {what}, since not all pairs are measured (principal components, {share:.0%} of the variance)"

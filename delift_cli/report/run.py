@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..selection.blocks import KernelOptions, as_block
+from ..selection.blocks import AnyBlock, KernelOptions, as_block
 from ..selection.methods import AnyCache, opened_cache
 from .comparison import compare
 from .html import drawing_library, render
@@ -40,10 +40,19 @@ def report_page(
     drawing_library()  # said before the work, not after it
     options = options or KernelOptions(seed=seed)
     wanted = Wanted([Path(file) for file in subset], str(k), group, options, seed)
-    block = as_block(opened_cache(cache))
+    block = _opened(cache)
     if other is not None:
         if target is not None:
             raise InputError("--target is of no use to a comparison of two caches; leave it out")
-        return render(compare(block, as_block(opened_cache(other)), wanted))
-    aims = None if target is None else as_block(opened_cache(target))
+        return render(compare(block, _opened(other), wanted))
+    aims = None if target is None else _opened(target)
     return render(document(Pool(block, aims, wanted)))
+
+
+def _opened(cache: AnyCache) -> AnyBlock:
+    """A cache's block, whose records are taken apart once: a report reads them a dozen times."""
+    block = as_block(opened_cache(cache))
+    block.examples = [record.held() for record in block.examples]
+    if not block.cache.square:
+        block.targets = [record.held() for record in block.targets]
+    return block

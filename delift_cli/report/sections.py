@@ -18,6 +18,7 @@ from .columns import aims_columns, record_columns
 from .document import Column, Document, Line, Plot, RecordColumns, Section, Table
 from .look import SAID, to_look_at
 from .pool import Pool
+from .summary import in_short
 
 CURVE_POINTS = 300
 
@@ -31,6 +32,7 @@ def document(pool: Pool) -> Document:
     model = cache.manifest["model"]
     lead = f"{len(pool):,} records, as {model['name']} sees them; made by delift from {cache.path.name}."
     sections = [
+        in_short(pool),
         measured(pool),
         where(pool, sets["records"]),
         worth(pool),
@@ -148,7 +150,19 @@ def worth(pool: Pool) -> Section:
         ("records", "value"),
         lines=lines,
     )
-    return Section("value", "Value against size", plots=[plot], tables=tables)
+    return Section("value", "Value against size", _said_of(rows[0], whole), plots=[plot], tables=tables)
+
+
+def _said_of(subset: Choice, whole: float) -> str:
+    """The subset's share of the whole pool's value, and what a tenth fewer and more records would make of it."""
+    said = []
+    for count, words in ((len(subset), "cover"), (subset.fewer, "would cover"), (subset.more, "would cover")):
+        value = subset.value_at(count)
+        if value is not None and whole > 0 and (words == "cover" or count != len(subset)):
+            said.append(f"{count:,} records {words} {value / whole:.1%}")
+    if not said:
+        return ""
+    return f"Of what the whole pool covers, {subset.name}: " + "; ".join(said) + "."
 
 
 def taken_and_left(pool: Pool) -> Section:
@@ -234,7 +248,7 @@ def _list(pool: Pool, subset: Choice, number: int) -> Table:
 
 def _reason(targets: Sequence[Record], best_of: int, first_of: int) -> str:
     if best_of == 0:
-        return "covers no target best"
+        return "others that were taken cover its targets better"
     most = "" if first_of < 0 or first_of >= len(targets) else f", above all {one_line(targets[first_of].id, 40)}"
     return f"covers {best_of:,} target{'' if best_of == 1 else 's'} best{most}"
 

@@ -57,6 +57,11 @@ class Records:
     def targets(self) -> list[Record]:
         return self.examples if self.cache.square else self.cache.targets().records
 
+    @cached_property
+    def copies(self) -> npt.NDArray[np.int32]:
+        """See `copy_groups`; of examples and targets, one behind the other, unless these are the same."""
+        return copy_groups(self.examples if self.cache.square else [*self.examples, *self.targets])
+
     @property
     def example_key(self) -> str:
         return str(self.cache.manifest["examples"]["sha256"])
@@ -186,11 +191,10 @@ def kernels(blocks: Sequence[AnyBlock], options: KernelOptions) -> list[Kernel]:
     for block in blocks:
         groups: dict[str, Any] = {}
         if options.self_utility == "exclude":
+            same = block.copies
             if block.cache.square:
-                same = copy_groups(block.examples)
                 groups = {"example_group": same, "target_group": same}
             else:
-                same = copy_groups([*block.examples, *block.targets])
                 groups = {
                     "example_group": same[: len(block.examples)],
                     "target_group": same[len(block.examples) :],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from ..cache.dense import Cache
 from ..cache.sparse import SparseCache
+from ..data.ids import find_record
 from ..data.record import Record, copy_groups
 from ..display import Facts, Lines
 from ..errors import InputError
@@ -63,17 +65,16 @@ class Shown(Facts):
 
 
 def show_record(cache: AnyCache, id: str, top: int = 5) -> Shown:
-    """The record with this id, an example or else a target, with `top` pairs of each kind.
+    """The record with this id or by another name (see `ids.Names`), an example or else a target, with `top` pairs of
+    each kind.
 
     Raises:
-        InputError: none has it.
+        InputError: none is called so, or several are.
     """
     cache = opened_cache(cache)
     examples = cache.examples().records
     targets = examples if cache.square else cache.targets().records
-    j, i = (next((at for at, record in enumerate(found) if record.id == id), None) for found in (examples, targets))
-    if j is None and i is None:
-        raise InputError(f"{cache.path} has no record with the id {id}; delift inspect {cache.path} shows some")
+    j, i = _places(cache, examples, targets, id)
     groups = copy_groups(examples if cache.square else [*examples, *targets])
     example_group, target_group = groups[: len(examples)], groups if cache.square else groups[len(examples) :]
     figures: dict[str, float | int] = {}
@@ -89,7 +90,7 @@ def show_record(cache: AnyCache, id: str, top: int = 5) -> Shown:
         order = np.argsort(-utility, kind="stable")
         helps = [(targets[which[at]], float(utility[at])) for at in order[:top].tolist() if utility[at] > 0]
         harms = [(targets[which[at]], float(utility[at])) for at in order[::-1][:top].tolist() if utility[at] < 0]
-    if i is not None and (cache.square or j is None):
+    if i is not None:
         which, utility = _as_target(cache, i)
         which, utility = _without_copies(which, utility, example_group, int(target_group[i]))
         figures |= {"loss": -float(cache.base_logprob[i]), "examples_measured": len(which)}
@@ -97,6 +98,19 @@ def show_record(cache: AnyCache, id: str, top: int = 5) -> Shown:
         helped_by = [(examples[which[at]], float(utility[at])) for at in order.tolist() if utility[at] > 0]
     role = "record" if cache.square else "example" if j is not None else "target"
     return Shown(examples[j] if j is not None else targets[i or 0], role, figures, helped_by, helps, harms)
+
+
+def _places(
+    cache: Cache | SparseCache, examples: Sequence[Record], targets: Sequence[Record], name: str
+) -> tuple[int | None, int | None]:
+    """Where the record stands among the examples, else among the targets; in both where these are the same."""
+    try:
+        place = find_record(examples, name)
+    except InputError as error:
+        if not cache.square and name.strip() in {record.id for record in targets}:
+            return None, find_record(targets, name)
+        raise InputError(f"{cache.path}: {error}") from None
+    return place, place if cache.square else None
 
 
 Places = npt.NDArray[np.int64]

@@ -107,11 +107,8 @@ def pools(data: Path) -> list[Pool]:
         return draw.sample(fitting, count)
 
     by_task: dict[str, list[Record]] = defaultdict(list)
-    for record in take(
-        "p3",
-        sum(len(r["prompt"]) + len(r["response"]) <= 450 and bool(r["response"].strip()) for r in sources["p3"]),
-        450,
-    ):
+    fitting = sum(len(r["prompt"]) + len(r["response"]) <= 450 and bool(r["response"].strip()) for r in sources["p3"])
+    for record in take("p3", fitting, 450):
         by_task[record["task"]].append(record)
     rich = sorted(
         task
@@ -258,6 +255,7 @@ class State(NamedTuple):
     tokens: np.ndarray  # [n], of the response
     behind: np.ndarray | None  # [n, NEIGHBOURS], behind an example and the prompt; None: not every pair is measured
     given: np.ndarray | None  # [n], mean utility to those that it was shown before
+    kin: np.ndarray  # int [n, NEIGHBOURS], the examples it is behind
 
     def figures(self) -> dict[str, np.ndarray]:
         """By name, the more suspect the higher; what needs pairs comes first."""
@@ -266,6 +264,7 @@ class State(NamedTuple):
             found = {
                 "suspicion": judge(self.loss, self.behind, self.alone).score,
                 "loss behind kin": judge(self.loss, self.behind, None).score,
+                "loss behind kin, standardised among kin": among_kin(self.behind.mean(1), self.kin),
                 "−mean utility": -self.given,
             }
         length = self.tokens.astype(float)
@@ -307,8 +306,14 @@ def states(data: Path, out: Path, seeds: int) -> Iterator[State]:
                 utility, shown = base[0, places][:, None] - pairs[:, :, 0], pool.neighbours.ravel()
                 count = np.bincount(shown, minlength=len(places))
                 given = np.bincount(shown, utility.ravel(), len(places)) / np.maximum(count, 1)
-            figures = -base[1, places], -bare[1, places], tokens[places]
-            yield State(pool.name, way, share, seed, spoiled, *figures, behind, given)
+            losses = -base[1, places], -bare[1, places]
+            yield State(pool.name, way, share, seed, spoiled, *losses, tokens[places], behind, given, pool.neighbours)
+
+
+def among_kin(values: np.ndarray, kin: np.ndarray) -> np.ndarray:
+    """How far each value is above those of its kin, in standard deviations (half that of all added to their own)."""
+    own = np.concatenate([values[:, None], values[kin]], axis=1)
+    return np.asarray((values - values[kin].mean(1)) / (own.std(1) + values.std() / 2))
 
 
 def area(score: np.ndarray, spoiled: np.ndarray) -> float:
@@ -345,18 +350,13 @@ def table(found: list[State], column: Callable[[State], str]) -> str:
         columns[column(state)].append(state)
     lines = ["| figure | " + " | ".join([*columns, "mean"]) + " |", "|---" * (len(columns) + 2) + "|"]
     for name in found[0].figures():
-        cells = [
-            np.mean([judged(state.figures()[name], state.spoiled) for state in group], axis=0)
-            for group in columns.values()
-        ]
+        cells = []
+        for group in columns.values():
+            scored = [(state.figures()[name], state.spoiled) for state in group]
+            cells.append(np.mean([(area(*each), first_tenth(*each)) for each in scored], axis=0))
         cells.append(np.mean(cells, axis=0))
         lines.append(f"| {name} | " + " | ".join(f"{area:.2f} / {first:.0%}" for area, first in cells) + " |")
     return "\n".join(lines)
-
-
-def judged(score: np.ndarray, spoiled: np.ndarray) -> tuple[float, float]:
-    """The two figures of a cell."""
-    return area(score, spoiled), first_tenth(score, spoiled)
 
 
 def counts(found: list[State]) -> str:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_runs
+from rich.cells import cell_len
 from rich.console import Console
 from tiny_runs import delift
 
+from delift_cli.cache.contents import HEADINGS
 from delift_cli.commands import bars
 from delift_cli.selection.subset import select_records
+
+inspect_command = importlib.import_module("delift_cli.commands.inspect")  # the package has the function
 
 RECORDS = [
     {**tiny_runs.pair(number), "task": ("first", "second", "\x1b[31mthird")[number % 3], "id": f"r{number}"}
@@ -45,6 +51,15 @@ def test_several_records_and_none(cache: Path) -> None:
     told = delift("show", cache, "r1", "r2").out.decode()
     assert told.index("r1 (line 2)") < told.index("r2 (line 3)")
     assert "no record with the id nobody" in delift("show", cache, "nobody").refusal()
+    assert "no record with the id r77 (like it: r7" in delift("show", cache, "r1", "r77").refusal()
+
+
+def test_a_record_by_its_line(cache: Path, tmp_path: Path) -> None:
+    told = delift("show", cache, "line:7", "record:2", "--json").json["records"]
+    assert [each["id"] for each in told] == ["r6", "r1"]
+    assert "there is no line:13" in delift("show", cache, "line:13").refusal()
+    made = tiny_runs.make_cache(tmp_path / "dev", tiny_runs.pairs(0, 1, 2), tiny_runs.pairs(7, 8))
+    assert delift("show", made, "line:2", "--json").json["records"][0]["role"] == "example"
 
 
 def test_nothing_acts_on_the_terminal(cache: Path) -> None:
@@ -90,3 +105,16 @@ def test_bars_are_as_long_as_they_say() -> None:
     assert bars.bar(0.28, 4) == "█▏··"
     assert bars.spark(np.array([0.0, 1.0, 8.0])) == " ▁█"
     assert bars.binned(np.array([4.0, 2.0, 1.0, 1.0]), 2).tolist() == [3.0, 1.0]
+
+
+@pytest.mark.parametrize(("room", "headings"), [(200, 4), (80, 4), (45, 3), (30, 2)])
+def test_a_narrow_terminal_loses_texts_not_ids(room: int, headings: int) -> None:
+    rows = [("an id of some length", "+0.1234", "prompt " * 9, "response " * 9), ("日本", "-0.1", "", "a")]
+    table = inspect_command._table("most useful", HEADINGS, rows, room)
+    assert len(table.columns) == headings
+    with (console := Console(width=room, record=True, soft_wrap=True, file=io.StringIO())):
+        console.print(table)
+    told = console.export_text()
+    assert "an id of some length" in told
+    assert "+0.1234" in told
+    assert max(map(cell_len, told.splitlines())) <= max(room, 20 + 2 + 12)

@@ -38,7 +38,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def page(browser: Any, file: Path, width: int = 1400, **options: Any) -> Iterator[Any]:
+def page(
+    browser: Any, file: Path, width: int = 1400, *, title: str = "delift report: pool.delift", **options: Any
+) -> Iterator[Any]:
     """The page, put together; at the end it must have complained of nothing and asked nothing of any network."""
     context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True, **options)
     opened = context.new_page()
@@ -51,7 +53,7 @@ def page(browser: Any, file: Path, width: int = 1400, **options: Any) -> Iterato
     opened.wait_for_selector("html[data-ready=yes]")
     yield opened
     assert faults == []
-    assert opened.title() == "delift report: pool.delift"  # no text from a record ran
+    assert opened.title() == title  # no text from a record ran
     context.close()
 
 
@@ -74,6 +76,28 @@ def test_it_fits(browser: Any, report: Path, width: int, scheme: str) -> None:
         assert box["x"] + box["width"] <= width
         paper = opened.evaluate("() => getComputedStyle(document.body).backgroundColor")
         assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 24, 28)"}[scheme]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_what_matters_leads_to_its_table(browser: Any, report: Path, width: int) -> None:
+    with page(browser, report, width) as opened:
+        tile = opened.locator(".tiles a", has_text="harm the others")
+        assert tile.bounding_box()["y"] < 900  # on the first screen
+        tile.focus()
+        opened.keyboard.press("Enter")
+        assert opened.evaluate("() => location.hash") == "#table-harmful"
+        sync_api.expect(opened.locator("#table-harmful h3")).to_be_in_viewport()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_two_caches_compared(browser: Any, tmp_path: Path, width: int) -> None:
+    both = [tiny_runs.make_cache(tmp_path / f"{seed}.delift", hostile_pool(SIZE), seed=seed) for seed in (1, 2)]
+    assert delift("report", *both, "-o", tmp_path / "r.html", "-q").code == 0
+    with page(browser, tmp_path / "r.html", width, title="delift report: 1.delift and 2.delift") as opened:
+        assert opened.evaluate("() => document.documentElement.scrollWidth") <= width
+        opened.locator("#plot-values select").select_option("change")
+        opened.locator("#table-changed tbody tr").first.get_by_role("button").click()
+        sync_api.expect(opened.get_by_role("dialog")).to_contain_text("Helps most in B")
 
 
 @pytest.mark.parametrize("width", WIDTHS)

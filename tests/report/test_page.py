@@ -263,17 +263,53 @@ def test_two_caches_of_the_same_records(tmp_path: Path) -> None:
     assert "20 in both, 4 in B alone" in page.source
     ranks = [np.argsort(np.argsort(mean)) for mean in means]
     assert f"rank correlation {np.corrcoef(*ranks)[0, 1]:.2f}" in page.source
+    assert delift("report", first, first, "-o", tmp_path / "same.html", "-q").code == 0
+    same = Page(tmp_path / "same.html")
+    assert set(same.columns["change"]) == {0.0}
+    assert "rank correlation 1.00" in same.source
+    assert same.table("onlyA")["rows"] == same.table("onlyB")["rows"] == 0 or not same.table("onlyA")["rows"]
+    one = tiny_runs.make_cache(tmp_path / "one.delift", tiny_runs.pairs(3, 90, 91))
+    assert delift("report", first, one, "-k", 1, "-o", tmp_path / "one.html", "-q").code == 0
+    assert "too few or too equal to correlate" in (tmp_path / "one.html").read_text("utf-8")
+    assert "1 in both, 19 in A alone, 2 in B alone" in (tmp_path / "one.html").read_text("utf-8")
     other = tiny_runs.make_cache(tmp_path / "c.delift", tiny_runs.pairs(90, 91, 92))
     assert "no example in common" in delift("report", first, other, "-o", tmp_path / "no.html").refusal()
 
 
 def test_long_texts_are_cut_and_say_so(tmp_path: Path) -> None:
-    long = [{"id": f"{n}", "prompt": f"{n} " + "word " * 3000, "response": "answer " * 500} for n in range(4)]
+    long = [{"id": f"{n}", "prompt": f"{n} " + "word " * 6000, "response": "answer " * 4000} for n in range(4)]
     cache = tiny_runs.make_cache(tmp_path / "pool.delift", tiny_runs.jsonl(long))
     assert delift("report", cache, "-k", "2", "-o", tmp_path / "r.html", "-q").code == 0
     for turns in Page(tmp_path / "r.html").block("records-0")["turns"]:
         assert sum(len(text) for _, text in turns) < pages.MOST_TEXT + 100
         assert all(re.search(r"… \([\d,]+ more characters\)$", text) for _, text in turns)
+
+
+def test_texts_are_cut_until_the_page_has_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    texts = ["".join(map(chr, rng.integers(97, 123, 3000))) for _ in range(40)]
+    records = [{"id": f"{n}", "prompt": text, "response": text[::-1]} for n, text in enumerate(texts)]
+    cache = tiny_runs.make_cache(tmp_path / "pool.delift", tiny_runs.jsonl(records))
+    sizes = {}
+    for room in (3_000_000, 60_000):
+        monkeypatch.setattr(pages, "ROOM", room)
+        assert delift("report", cache, "-o", tmp_path / "r.html", "-q").code == 0
+        page = Page(tmp_path / "r.html")
+        sizes[room] = sum(len(text) for attributes, text in page.scripts if attributes.get("type"))
+        shown = [text for turns in page.block("records-0")["turns"] for _, text in turns]
+        assert all("more characters)" in text for text in shown) == (room == 60_000)
+    assert sizes[60_000] <= 60_000 + 40 * pages.ROOM_EACH < sizes[3_000_000]
+
+
+def test_it_begins_with_what_matters(hostile: tuple[Path, Page]) -> None:
+    _, page = hostile
+    links = [a["href"] for tag, a in page.elements if tag == "a" and a.get("href", "").startswith("#table-")]
+    assert links == [f"#table-{name}" for name in ("harmful", "suspects", "alike", "uncovered", "outliers")]
+    ids = {a.get("id") for _, a in page.elements}
+    assert {link[1:] for link in links} <= ids
+    subsets = {column["key"]: column["values"] for column in page.table("subsets")["columns"]}
+    assert f"<strong>{subsets['share'][0]:.1%}</strong>" in page.source
+    assert f"<strong>{len(page.table('harmful')['rows'])}</strong>" in page.source
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ async function open(set, place, back = false) {
     element(
       "dl", { class: "figures" },
       ...figures.map(({ title, kind, values, about }) =>
-        element("div", about ? { title: about } : {}, element("dt", {}, title), element("dd", {}, text(kind, values[place])))),
+        element("div", { title: about || null, class: kind === "text" ? "wide" : "" }, element("dt", {}, title), element("dd", {}, text(kind, values[place])))),
     ),
     ...ends.map(({ other, utility }, at) => pairs(found.ends[at], other, utility)),
   );

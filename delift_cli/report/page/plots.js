@@ -121,6 +121,7 @@ function drawCloud(plot, figure, key) {
       axes: axes(plot.axes),
       legend: { show: false },
       cursor: { drag: { x: true, y: true, uni: 20 }, points: { show: false }, dataIdx: () => null },
+      hooks: { drawAxes: [(u) => plot.equal && equalLine(u)] },
       series: [{}, ...drawn.map((at) => ({ facets: facet, stroke: shades[at], fill: shades[at], paths: dots }))],
     },
     [null, ...drawn.map((at) => [members[at].map((i) => plot.x[i]), members[at].map((i) => plot.y[i])])],
@@ -169,6 +170,22 @@ function drawCloud(plot, figure, key) {
   });
   holder.addEventListener("blur", () => point(-1));
   return [holder, legend(used.map((at) => [`${names[at]} (${members[at].length.toLocaleString("en")})`, shades[at]]))];
+}
+
+// Where both axes have the same value.
+function equalLine(u) {
+  const [low, high] = [Math.max(u.scales.x.min, u.scales.y.min), Math.min(u.scales.x.max, u.scales.y.max)];
+  if (!(low < high)) return;
+  const { ctx } = u;
+  ctx.save();
+  ctx.strokeStyle = colour("soft");
+  ctx.lineWidth = devicePixelRatio;
+  ctx.setLineDash([6 * devicePixelRatio, 5 * devicePixelRatio]);
+  ctx.beginPath();
+  ctx.moveTo(u.valToPos(low, "x", true), u.valToPos(low, "y", true));
+  ctx.lineTo(u.valToPos(high, "x", true), u.valToPos(high, "y", true));
+  ctx.stroke();
+  ctx.restore();
 }
 
 function dots(u, number) {

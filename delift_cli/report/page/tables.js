@@ -24,7 +24,7 @@ class Listing {
   build() {
     const title = this.article.querySelector("h3").textContent;
     this.body = this.article.querySelector("tbody");
-    this.filter = element("input", { type: "search", placeholder: "word, or mean < 0", oninput: () => this.apply() });
+    this.filter = element("input", { type: "search", placeholder: this.example(), oninput: () => this.apply() });
     this.said = element("span", { class: "count", role: "status" });
     this.before = element("button", { type: "button", onclick: () => this.turn(-1), "aria-label": `Previous page of ${title}` }, "‹");
     this.after = element("button", { type: "button", onclick: () => this.turn(1), "aria-label": `Next page of ${title}` }, "›");
@@ -47,6 +47,14 @@ class Listing {
       head.replaceChildren(element("button", { type: "button", onclick: () => this.sort(col, head) }, col.title));
     });
     this.draw();
+  }
+
+  // What can be typed into the filter, with a figure that this table has.
+  example() {
+    const col = this.columns.find(({ kind, values }) => !["id", "text"].includes(kind) && values.some((v) => v !== null));
+    if (!col) return "word";
+    const values = this.places.map((_, row) => this.value(col, row)).filter((v) => v !== null).sort((a, b) => a - b);
+    return values.length ? `word, or ${col.title} < ${Number(values[values.length >> 1].toPrecision(2))}` : "word";
   }
 
   sort(col, head) {
@@ -123,8 +131,9 @@ class Listing {
       fill.style.width = `${Math.min(100, 100 * (value ?? 0))}%`;
       return element("td", { class: "bar" }, element("div", { class: "bar-cell" }, element("div", { class: "bar-track", "aria-hidden": "true" }, fill), said));
     }
-    const attributes = { class: col.kind + (col.kind === "signed" && value < 0 ? " negative" : "") };
-    if (col.kind === "text" && said.length > 24) attributes.title = said;
+    const said_of = ["prompt", "response"].includes(col.key);
+    const attributes = { class: (said_of ? "text said" : col.kind) + (col.kind === "signed" && value < 0 ? " negative" : "") };
+    if (col.kind === "text" && said.length > 16) attributes.title = said;
     return element("td", attributes, said);
   }
 

@@ -1,0 +1,58 @@
+"""What matters most of a report on one pool, in a few figures that lead to where there is more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..amount import counted
+from ..selection.blocks import PartialBlock
+from . import findings
+from .document import Section, Tile
+from .look import suspected
+from .pool import Pool
+
+
+def in_short(pool: Pool) -> Section:
+    """The first thing that is seen."""
+    tiles = [*_worth(pool), *_sure(pool)]
+    harmful = len(findings.harmful(pool.reach))
+    tiles.append(Tile(f"{harmful:,}", "records that harm the others more than they help them", "table-harmful"))
+    if pool.suspects is not None:
+        listed = len(suspected(pool, pool.suspects))
+        tiles.append(Tile(f"{listed:,}", "answers to check first: perhaps wrong or spoiled", "table-suspects"))
+    size = np.bincount(pool.alike)
+    groups = int((size > 1).sum())
+    words = "records that say nearly the same as another" + (f", in {counted(groups, 'group')}" if groups else "")
+    tiles.append(Tile(f"{int(size[size > 1].sum()):,}", words, "table-alike"))
+    reach, what = (pool.reach, "records") if pool.aims_reach is None else (pool.aims_reach, "targets")
+    bare = len(findings.uncovered(reach))
+    tiles.append(Tile(f"{bare:,}", f"{what} that no measured record helps", "table-uncovered"))
+    if pool.apart is not None:
+        far = len(findings.outliers(pool.apart))
+        tiles.append(Tile(f"{far:,}", "outliers: they help none much, and none helps them", "table-outliers"))
+    return Section("short", "In short", tiles=tiles)
+
+
+def _worth(pool: Pool) -> list[Tile]:
+    """What the first subset covers."""
+    subset = pool.subsets[0]
+    value = subset.value_at(len(subset))
+    if value is None or pool.whole <= 0:
+        return []
+    chance = float(pool.random_curve[len(subset) - 1]) / pool.whole
+    words = (
+        f"of what all {counted(len(pool), 'record')} cover is covered by {subset.name}; "
+        f"{len(subset):,} in a random order cover {chance:.1%}"
+    )
+    return [Tile(f"{value / pool.whole:.1%}", words, "value")]
+
+
+def _sure(pool: Pool) -> list[Tile]:
+    """How far to trust what is estimated."""
+    block = pool.block if isinstance(pool.block, PartialBlock) else pool.aims
+    if not isinstance(block, PartialBlock):
+        return []
+    quality = block.partial(pool.wanted.options).quality
+    known = not np.isnan(quality.r2)
+    words = f"R² of the estimates for pairs that are not measured, on {quality.pairs:,} pairs held out"
+    return [Tile(f"{quality.r2:.2f}" if known else "?", words, "sure")]
