@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from pathlib import Path
 PACKAGE = "llama-cpp-python"
 FLAGS = ("-DLLAVA_BUILD=OFF", "-DLLAMA_OPENSSL=OFF")  # a version that does not know one of them ignores it
 LIBRARY_ALONE = "set(LLAMA_BUILD_COMMON OFF)\n"  # llama-cpp-python sets the option of this name to ON
+COMPILERS = ("c++", "g++", "clang++")
 STEP = re.compile(r"\[(\d+)/(\d+)\]")
 TAIL = 40  # lines of a failed build's log that are shown
 
@@ -36,6 +38,8 @@ def main() -> int:
         kept = subprocess.run([*pip, "cache", "list", "llama_cpp_python"], capture_output=True, text=True, check=False)
         if "llama_cpp_python-" in kept.stdout:
             return subprocess.run([*pip, "install", "--quiet", wanted], check=False).returncode
+    if not any(map(shutil.which, COMPILERS)) and "CXX" not in os.environ:
+        raise SystemExit(f"no C++ compiler is here, and {PACKAGE} has to be compiled: apt install build-essential")
     with tempfile.TemporaryDirectory() as folder:
         hook = Path(folder) / "library_alone.cmake"
         hook.write_text(LIBRARY_ALONE)

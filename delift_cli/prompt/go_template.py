@@ -67,7 +67,10 @@ _EXCHANGES_HEAD = (
 
 def is_go(source: str) -> bool:
     """Is this a template of Ollama's rather than a Jinja2 one?"""
-    return re.search(r"\{\{-?\s*(?:range\s+[.$(]|\$\w+ :?=|(?:[A-Za-z]+ )*\(*(?:[A-Za-z]+ )*\$?\.[A-Z])", source) is not None
+    return (
+        re.search(r"\{\{-?\s*(?:range\s+[.$(]|\$\w+ :?=|(?:[A-Za-z]+ )*\(*(?:[A-Za-z]+ )*\$?\.[A-Z])", source)
+        is not None
+    )
 
 
 def jinja_of(source: str) -> str:
