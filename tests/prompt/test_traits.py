@@ -207,6 +207,12 @@ def test_scored_behind_what_the_generation_prompt_adds(make: Make, trait: str, a
     assert after[-len(added_tokens) :] == added_tokens
 
 
+def test_what_the_generation_prompt_closes_is_not_closed_again(make: Make) -> None:
+    chat = make("closes a thought in either case")
+    assert seen(chat, CONVERSATIONS["a pair"]) == "<|User|>What is it?<|Assistant|><think></think>A word.<|im_end|>"
+    assert scored(chat, CONVERSATIONS["a pair"]) == ["A word.<|im_end|>"]
+
+
 def test_arguments_of_the_template(make: Make, tiny_model: Callable[..., Path]) -> None:
     source = TRAITS["thought of the last turn alone"]
     vocabulary = ModelFile(tiny_model(chat_template=source)).vocabulary

@@ -67,6 +67,10 @@ TRAITS = {
     + "{% if m.role == 'assistant' %}{{ '<|Assistant|>' + m.content.split('</think>')[-1] + '<|im_end|>' }}"
     + "{% else %}{{ '<|User|>' + m.content }}{% endif %}{% endfor %}"
     + "{% if add_generation_prompt %}{{ '<|Assistant|><think>\\n' }}{% endif %}",
+    "closes a thought in either case": _EACH
+    + "{% if m.role == 'assistant' %}{{ '<|Assistant|></think>' + m.content + '<|im_end|>' }}"
+    + "{% else %}{{ '<|User|>' + m.content }}{% endif %}{% endfor %}"
+    + "{% if add_generation_prompt %}{{ '<|Assistant|><think></think>' }}{% endif %}",
     "empty channel": _EACH
     + "{{ '<|im_start|>' + ('model' if m.role == 'assistant' else m.role) + '\\n' }}"
     + "{{ m.content | trim + '<|im_end|>\\n' }}"
