@@ -51,7 +51,7 @@ def describe(found: Found) -> Listed:
         file.architecture,
         file.quantization(),
         file.context,
-        bool(file.templates or templates_beside(found.path)),
+        bool(file.templates) or bool((beside := templates_beside(found.path)) and beside.templates),
         usable=True,
         reason=None,
     )

@@ -29,6 +29,8 @@ def chat_template(
     beside = None if own else templates_beside(file.path)
     if beside is not None:
         own = beside.templates
-        if choice is None:
+        if choice is None and own:
             say(f"the model has no chat template; the one beside it is used: {beside.where}{beside.more}")
+        elif choice is None:
+            say(f"several models lie beside a chat template; if it is this one's: --template {beside.where}")
     return load_template(choice, own, file.vocabulary, arguments=arguments or {}, as_trained=as_trained, say=say)

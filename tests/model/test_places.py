@@ -189,7 +189,11 @@ def test_a_template_beside_a_model_without_one(tmp_path: Path, tiny_model: TinyM
     (path.parent / "chat_template.jinja").write_text("j")
     assert templates_beside(path) == Beside({"default": "j"}, str(path.parent / "chat_template.jinja"))
     put(tmp_path / "one" / "other.gguf", tiny_model())
-    assert templates_beside(path) is None  # whose is it?
+    assert templates_beside(path) == Beside({}, str(path.parent / "chat_template.jinja"))  # whose is it?
+    said: list[str] = []
+    chat_template(ModelFile(path), say=said.append)
+    assert "several models lie beside" in said[0]
+    assert "no chat template" in said[1]
 
 
 # ---------------------------------------------------------------------- the hub

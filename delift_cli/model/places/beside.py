@@ -24,19 +24,19 @@ class Beside(NamedTuple):
 def templates_beside(path: Path) -> Beside | None:
     """The chat templates of a model's file that its folder, or Ollama, has; None where there are none.
 
-    In a folder of several models it would be anybody's guess whose they are: then none is taken.
+    In a folder of several models it would be anybody's guess whose they are: then none is taken, and `templates` is
+    empty.
     """
     ours = ollama.templates_of(path)
     if ours:
         first, *others = ours
         more = f"; {', '.join(others)} has another one: --template {others[0]}" if others else ""
         return Beside(ours, f"Ollama, model {first}", more)
-    if len(models_in(path.parent)) != 1:
-        return None
     try:
-        return next(_in_folder(path.parent), None)
+        found = next(_in_folder(path.parent), None)
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
+    return found._replace(templates={}) if found and len(models_in(path.parent)) != 1 else found
 
 
 def _in_folder(folder: Path) -> Iterator[Beside]:
