@@ -109,6 +109,11 @@ TRAITS = {
     + _TURN
     + "{% endif %}{% endfor %}"
     + _CUE,
+    "contents in parts": _EACH
+    + "{{ '<|im_start|>' + m.role + ('\\n' if m.content[0].type == 'image' else ': ') }}"
+    + "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% elif part.type == 'image' %}<image>"
+    + "{% endif %}{% endfor %}{{ '<|im_end|>\\n' }}{% endfor %}"
+    + "{% if add_generation_prompt %}{{ '<|im_start|>assistant:' }}{% endif %}",
     "marks what is generated": _EACH
     + "{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"
     + "{% generation %}{{ m.content + '<|im_end|>\\n' }}{% endgeneration %}"
