@@ -69,7 +69,7 @@ evidence: $(VENV)/evidence-installed ## fine-tune on what is chosen, write sampl
 	$(BIN)/python -m tests.evidence $(ARGS)
 
 evolve: $(VENV)/evidence-installed ## score, train on what is chosen, score again with the adapter: how far the choice moves
-	$(BIN)/python -m tests.evidence.evolve $(ARGS)
+	@$(BIN)/python -m tests.evidence.evolve $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(OLD) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
