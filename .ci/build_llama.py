@@ -10,6 +10,7 @@ compiled with, so that this build is kept out of pip's cache; a whole build that
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -38,7 +39,8 @@ def main() -> int:
         kept = subprocess.run([*pip, "cache", "list", "llama_cpp_python"], capture_output=True, text=True, check=False)
         if "llama_cpp_python-" in kept.stdout:
             return subprocess.run([*pip, "install", "--quiet", wanted], check=False).returncode
-    if not any(map(shutil.which, COMPILERS)) and "CXX" not in os.environ:
+    compiler = "CXX" in os.environ or any(map(shutil.which, COMPILERS))
+    if not compiler and importlib.util.find_spec("llama_cpp") is None:
         raise SystemExit(f"no C++ compiler is here, and {PACKAGE} has to be compiled: apt install build-essential")
     with tempfile.TemporaryDirectory() as folder:
         hook = Path(folder) / "library_alone.cmake"
