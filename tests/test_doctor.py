@@ -39,8 +39,8 @@ def test_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DELIFT_MODEL", "/nowhere/m.gguf")
     result = delift("doctor", "--no-speed")
     assert result.code == 1
-    (line,) = [line for line in result.out.decode().splitlines() if " model " in line]
-    assert line.startswith("NO")
+    (line,) = [line for line in result.out.decode().splitlines() if line.startswith("NO")]
+    assert " model " in line
     assert "/nowhere/m.gguf" in line
 
 
@@ -50,6 +50,32 @@ def test_no_compiler_matters_where_something_is_to_be_compiled(monkeypatch: pyte
     assert needed.ok is False
     assert "build-essential" in (needed.remedy or "") or sys.platform != "linux"
     assert (not_needed.ok, not_needed.remedy) == (None, None)
+
+
+@pytest.mark.parametrize("verb", ["doctor", "score"])
+def test_where_the_installation_failed(verb: str) -> None:
+    """Python alone, without any package, as after `pip install` without a compiler."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "delift_cli", verb],
+        capture_output=True,
+        text=True,
+        env=environment(PYTHONPATH=str(Path(doctor.__file__).parents[1]), PATH="/nowhere"),
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, done
+    assert "Traceback" not in said
+    assert "not installed: jinja2, numba, numpy, orjson, rich, typer" in said
+    assert "pip install '.[smollm2]'" in said
+    if verb == "doctor":
+        assert "NO          compiler  none" in said
+        assert said.splitlines()[-1].startswith("--              next  ")
+    else:
+        assert said.count("\n") == 1
+
+
+def test_no_model_is_the_next_thing_to_do() -> None:
+    checks = [doctor.Check("python", True, "3"), doctor.Check("model", False, "no model given; give -m one")]
+    assert doctor._next(checks).found == "no model given; give -m one"
 
 
 def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +91,7 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 BROKEN = {
     "libcudart.so.12: cannot open shared object file: No such file or directory": "built for a CUDA that is not here",
+    "libcuda.so.1: cannot open shared object file: No such file or directory": "the NVIDIA driver is not here",
     "libvulkan.so.1: cannot open shared object file": "GPU library that is not here",
     "undefined symbol: ggml_xyz": "build it again",
 }
@@ -89,6 +116,7 @@ def test_a_build_that_does_not_load(tmp_path: Path, reason: str) -> None:
         assert reason in done.stdout + done.stderr
     if "doctor" in verb:
         assert BROKEN[reason] in done.stdout
+        assert done.stdout.count("cannot be loaded") == 1
 
 
 @pytest.mark.parametrize(

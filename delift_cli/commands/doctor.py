@@ -24,19 +24,14 @@ def doctor(
         delift doctor
         delift doctor -m model.gguf --no-speed
     """
-    from ..doctor import diagnose
+    from ..doctor import diagnose, lines
 
     checks = diagnose(model, speed=speed)
     failed = [check for check in checks if check.ok is False]
     if as_json:
         console.write_json({"ok": not failed, "checks": [asdict(check) for check in checks]})
     else:
-        out = console.stdout()
-        width = max(len(check.name) for check in checks)
-        for check in checks:
-            mark = {True: "ok", False: "NO", None: "--"}[check.ok]
-            out.print(f"{mark}  {check.name.rjust(width)}  {visible(check.found)}", markup=False)
-            if check.remedy:
-                out.print(f"    {' ' * width}  -> {visible(check.remedy)}", markup=False)
+        for line in lines(checks):
+            console.stdout().print(visible(line), markup=False)
     if failed:
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 from .gguf import ModelFile
 from .header import read_header
+from .places.beside import templates_beside
 from .places.locate import found_here
 from .places.on_disk import Found
 
@@ -50,7 +51,7 @@ def describe(found: Found) -> Listed:
         file.architecture,
         file.quantization(),
         file.context,
-        file.template is not None,
+        bool(file.templates) or bool((beside := templates_beside(found.path)) and beside.templates),
         usable=True,
         reason=None,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .go_template import is_go, jinja_of
 from .template import ChatTemplate
 from .tokens import Vocabulary
 
@@ -145,9 +146,9 @@ def load_template(
     named = {name: source for name, source in named.items() if source}
     if choice is None and named:
         usual = "default" if "default" in named else next(iter(named))
-        return made(_jinja_of(named[usual], vocabulary), "the model's chat template")
+        return made(_jinja_of(named[usual], say), "the model's chat template")
     if choice is not None and choice in named:
-        return made(_jinja_of(named[choice], vocabulary), f"the model's chat template {choice}")
+        return made(_jinja_of(named[choice], say), f"the model's chat template {choice}")
     if choice is None:
         say(_without_template(vocabulary))
     if choice is None or choice in BUILT_IN:
@@ -160,7 +161,7 @@ def load_template(
         raise InputError(f"cannot read template {path}: {error}; give a Jinja2 file or one of {known}") from None
     if path.suffix == ".json":
         text = _of_config(path, text)
-    return made(_jinja_of(text, vocabulary), f"template {path}")
+    return made(_jinja_of(text, say), f"template {path}")
 
 
 def templates_of_config(config: Any) -> dict[str, str]:
@@ -217,27 +218,32 @@ def _of_config(path: Path, text: str) -> str:
     return found.get("default") or next(iter(found.values()))
 
 
-def _jinja_of(source: str, vocabulary: Vocabulary) -> str:
-    """A template of Ollama, which is Go's, as the built-in one with the same tokens.
+def _jinja_of(source: str, say: Callable[[str], None]) -> str:
+    """A template of Ollama, which is Go's, in Jinja2; any other as it is.
 
     Raises:
-        InputError: it is Go's and none of the built-in ones is like it.
+        InputError: it is Go's, and cannot be translated.
     """
-    if not any(field in source for field in ("{{ .Prompt", "{{.Prompt", "{{ .Content", "{{.Content", ".Messages")):
+    if not is_go(source):
         return source
-    for mark, name in (
-        ("<|im_start|>", "chatml"),
-        ("<|start_header_id|>", "llama3"),
-        ("<start_of_turn>", "gemma"),
-        ("<<SYS>>", "llama2"),
-        ("[INST]", "mistral"),
-        ("### Instruction", "alpaca"),
-        ("USER:", "vicuna"),
-        ("<|user|>", "zephyr"),
-    ):
-        if mark in source:
-            return BUILT_IN[name]
-    raise InputError(
-        "the model's template is one of Ollama's in Go's language, which delift does not read; "
-        "give the model's Jinja2 template with --template"
-    )
+    try:
+        translated = jinja_of(source)
+    except InputError as error:
+        alike = next((name for mark, name in _MARKS if mark in source), "alpaca")
+        raise InputError(
+            f"the model's template: {error}; give its Jinja2 template with --template FILE, or a built-in one that "
+            f"has its tags: --template {alike}"
+        ) from None
+    say("the template is one of Ollama's, in Go's language: it is used translated to Jinja2 (delift preview shows it)")
+    return translated
+
+
+_MARKS = (  # of the built-in ones
+    ("<|im_start|>", "chatml"),
+    ("<|start_header_id|>", "llama3"),
+    ("<start_of_turn>", "gemma"),
+    ("<<SYS>>", "llama2"),
+    ("[INST]", "mistral"),
+    ("USER:", "vicuna"),
+    ("<|user|>", "zephyr"),
+)

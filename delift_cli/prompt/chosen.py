@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..model.gguf import ModelFile
-from ..model.places.on_disk import template_beside
+from ..model.places.beside import templates_beside
 from ..progress import Say, silent
 from .builtin import load_template
 from .template import ChatTemplate
@@ -26,7 +26,11 @@ def chat_template(
         InputError: as `load_template`.
     """
     own = file.templates
-    if not own and choice is None and (beside := template_beside(file.path)) is not None:
-        own, where = beside
-        say(f"the model has no chat template; the one beside it is used: {where}")
+    beside = None if own else templates_beside(file.path)
+    if beside is not None:
+        own = beside.templates
+        if choice is None and own:
+            say(f"the model has no chat template; the one beside it is used: {beside.where}{beside.more}")
+        elif choice is None:
+            say(f"several models lie beside a chat template; if it is this one's: --template {beside.where}")
     return load_template(choice, own, file.vocabulary, arguments=arguments or {}, as_trained=as_trained, say=say)

@@ -105,9 +105,12 @@ class Printer:
             if place == last and not self._as_trained:
                 cut, added = self._prompted(turns, tools, form, text, before, first)
                 if added:
-                    text = text[:cut] + added + text[cut:]
-                    spans = [_moved(span, cut, len(added)) for span in spans]
-                    begin, stop = cut + len(added), stop + len(added)
+                    printed = text[cut:first]
+                    on = first if printed.strip() and added.endswith(printed) else cut  # a thought is closed once
+                    text = text[:cut] + added + text[on:]
+                    by = len(added) - (on - cut)
+                    spans = [_moved(span, cut, by) for span in spans]
+                    begin, stop = cut + len(added), stop + by
                     behind = len(text)
             found = self._speller.end_in(text, stop, behind)
             if place == last and found is None:

@@ -30,6 +30,7 @@ class Traits(NamedTuple):
         arguments: it wants a call's arguments as JSON text rather than as a mapping.
         silence: the content of a turn that only calls.
         strips: the roles whose white space at both ends it strips ("reasoning" for thoughts).
+        parts: it reads a content only as a list of parts, as templates of models that see pictures may.
     """
 
     thought: str | None
@@ -40,6 +41,7 @@ class Traits(NamedTuple):
     arguments: Literal["text", "mapping"]
     silence: str | None
     strips: frozenset[str]
+    parts: bool = False
 
 
 class Form(NamedTuple):
@@ -85,7 +87,14 @@ def build(
             spoken.insert(first, {"role": "user", "content": ""})
     if form.short_ids:
         _number_calls(spoken)
+    if traits.parts:
+        spoken = in_parts(spoken)
     return spoken, None if listed is None else _described(listed, lambda text: wrap(text, -1, "tools"))
+
+
+def in_parts(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with each content as a list of its one part."""
+    return [{**message, "content": [{"type": "text", "text": message["content"] or ""}]} for message in messages]
 
 
 def adapted(tools: str, turns: Sequence[Message], form: Form, traits: Traits) -> list[str]:

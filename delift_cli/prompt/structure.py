@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .fill import Render, common_length
 from .jinja import described
-from .messages import Traits
+from .messages import Traits, in_parts
 
 _ASKED, _SAID, _THOUGHT, _NAME, _ANSWER = "qzasked", "qzsaid", "qzthought", "qzname", "qzanswer"
 _THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
@@ -34,9 +34,23 @@ class Structure:
     def _try(self, messages: list[Turn], **options: Any) -> str | None:
         # a template is somebody's program: whatever it raises means that it has no such form
         try:
-            return self._render(messages, **options).text
+            return self._render(in_parts(messages) if self._parts else messages, **options).text
         except Exception:
             return None
+
+    @cached_property
+    def _parts(self) -> bool:
+        """Does it print what is said only where contents are lists of parts?"""
+
+        def says(messages: list[Turn]) -> bool:
+            try:
+                text = self._render(messages).text
+            except Exception:
+                return False
+            return _ASKED in text and _SAID in text
+
+        turns = [_user(), _assistant()]
+        return not says(turns) and says(in_parts(turns))
 
     @cached_property
     def traits(self) -> Traits:
@@ -52,6 +66,7 @@ class Structure:
             arguments=arguments,
             silence=silence,
             strips=frozenset(role for role in ("system", "user", "assistant", "tool") if self._strips(role)),
+            parts=self._parts,
         )
 
     def _thoughts(self) -> tuple[str | None, bool]:
@@ -137,7 +152,8 @@ class Structure:
     def complaint(self) -> str:
         """Why the template cannot print the simplest conversation, in its own words where it has any."""
         try:
-            self._render([_user(), _assistant(), _user("qzagain"), _assistant("qzend")])
+            turns = [_user(), _assistant(), _user("qzagain"), _assistant("qzend")]
+            self._render(in_parts(turns) if self._parts else turns)
         except Exception as error:
             return described(error)
         return "a message is missing from what it prints, or printed twice"

@@ -5,7 +5,7 @@
 
 Random weights of some tens of millions of parameters; samples/pool.jsonl as records. The raw rate is that of one
 sequence that fills each batch, with the logits of as large a share of its tokens as scoring asks for; both are measured
-in turn, for machines drift.
+in turn, for machines drift, and the share is the median over the turns.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from gguf_architectures import write_architecture  # noqa: E402
 
 WIDTH, HEADS, LAYERS, INNER = 1024, 16, 4, 3072
 RECORDS = 24  # of the samples, each before all of them
+RAW = 4  # full batches for each row
 ATTENTION = 4  # one layer in so many attends, where an architecture leaves it open
 EXPERTS = {"qwen3next": True}
 SHAPES: dict[str, dict[str, Any]] = {
@@ -78,7 +79,7 @@ def measure(architecture: str, folder: Path, settings: Settings, seconds: float)
     cells = cells_needed(examples.prefixes, targets, settings.batch)
     ours, raw, whole = [0, 0.0], [0, 0.0], 0
     with Model(file, settings, cells=cells) as model:
-        parameters = path.stat().st_size // 4
+        parameters, shares = path.stat().st_size // 4, []
         scorer = row_scorer(model, threading.Event())
         scorer.keep_head(common_start(examples.prefixes))
         layout, _ = targets.behind(examples.systems[0], targets.all, scorer.lay_out)
@@ -93,11 +94,12 @@ def measure(architecture: str, folder: Path, settings: Settings, seconds: float)
             layout, _ = targets.behind(system, targets.all, scorer.lay_out)
             before, started = scorer.tokens, time.perf_counter()
             scorer.row(prefix, layout)
-            ours[1] += time.perf_counter() - started
-            ours[0] += scorer.tokens - before
+            took, tokens = time.perf_counter() - started, scorer.tokens - before
+            raw_took, raw_tokens = raw_batches(model, asked, RAW), RAW * settings.batch
+            ours[0], ours[1] = ours[0] + tokens, ours[1] + took
+            raw[0], raw[1] = raw[0] + raw_tokens, raw[1] + raw_took
+            shares.append(tokens / took / (raw_tokens / raw_took))
             whole += len(prefix) + int((targets.lengths - 1).sum())
-            raw[1] += raw_batches(model, asked, 4)
-            raw[0] += 4 * settings.batch
             scorer.keep_head(common_start(examples.prefixes))
             rows += 1
     path.unlink()
@@ -106,7 +108,8 @@ def measure(architecture: str, folder: Path, settings: Settings, seconds: float)
         "parameters": parameters,
         "raw_tokens_per_second": raw[0] / raw[1],
         "tokens_per_second": ours[0] / ours[1],
-        "share_of_raw": ours[0] / ours[1] / (raw[0] / raw[1]),
+        "share_of_raw": float(np.median(shares)),
+        "shares": [round(share, 3) for share in sorted(shares)],
         "tokens_over_prefixes_and_whole_targets": ours[0] / whole,
         "decodes_a_row": len(layout.blocks) + 1,
     }
@@ -129,7 +132,8 @@ def say(row: dict[str, Any]) -> None:
     tokens = row["tokens_over_prefixes_and_whole_targets"]
     print(
         f"{row['architecture']}: {row['parameters'] / 1e6:.0f} M parameters, raw {row['raw_tokens_per_second']:,.0f} "
-        f"tokens/s, scoring {row['tokens_per_second']:,.0f} = {row['share_of_raw']:.2f} of it; tokens evaluated "
+        f"tokens/s, scoring {row['tokens_per_second']:,.0f}; in the median of {len(row['shares'])} turns "
+        f"{row['share_of_raw']:.2f} of it ({row['shares'][0]:.2f} to {row['shares'][-1]:.2f}); tokens evaluated "
         f"{tokens:.3f} × (prefixes + whole targets), {row['decodes_a_row']} decodes a row",
         flush=True,
     )

@@ -15,7 +15,12 @@ from model_hub import COMMIT, TOKEN, Hub, serve
 from tiny_runs import delift
 
 from delift_cli.errors import InputError
+from delift_cli.model.gguf import ModelFile
+from delift_cli.model.listing import describe
 from delift_cli.model.places import hub, locate, ollama, on_disk
+from delift_cli.model.places.beside import Beside, templates_beside
+from delift_cli.model.places.on_disk import Found
+from delift_cli.prompt.chosen import chat_template
 
 TinyModel = Callable[..., Path]
 
@@ -78,17 +83,48 @@ def test_a_mistyped_name_gets_the_nearest(tmp_path: Path, tiny_model: TinyModel)
 # ---------------------------------------------------------------------- other programs
 
 
-def ollama_model(folder: Path, place: str, data: bytes) -> None:
-    digest = hashlib.sha256(data).hexdigest()
+def ollama_model(folder: Path, place: str, data: bytes, *, template: str = "", adapter: str = "") -> None:
+    digest, of_template = hashlib.sha256(data).hexdigest(), hashlib.sha256(template.encode()).hexdigest()
     manifest = folder / "manifests" / place
     manifest.parent.mkdir(parents=True, exist_ok=True)
     layers = [
-        {"mediaType": "application/vnd.ollama.image.template", "digest": "sha256:" + "0" * 64},
+        {"mediaType": "application/vnd.ollama.image.template", "digest": f"sha256:{of_template}"},
         {"mediaType": "application/vnd.ollama.image.model", "digest": f"sha256:{digest}"},
     ]
+    if adapter:
+        layers.append({"mediaType": "application/vnd.ollama.image.adapter", "digest": f"sha256:{adapter}"})
     manifest.write_text(json.dumps({"schemaVersion": 2, "layers": layers}))
     (folder / "blobs").mkdir(exist_ok=True)
+    if template:
+        (folder / "blobs" / f"sha256-{of_template}").write_text(template)
     (folder / "blobs" / f"sha256-{digest}").write_bytes(data)
+
+
+def test_a_template_that_only_ollama_has(home: Path, tiny_model: TinyModel) -> None:
+    folder, data = home / ".ollama" / "models", tiny_model(chat_template=None).read_bytes()
+    texts = {"chatty": "<|im_start|>user\n{{ .Prompt }}<|im_end|>", "other": "{{ .Prompt }} -> {{ .Response }}"}
+    for name, text in texts.items():
+        ollama_model(folder, f"registry.ollama.ai/library/{name}/latest", data, template=text)
+    beside = templates_beside(locate("chatty"))
+    assert beside is not None
+    assert beside.templates == texts
+    assert beside.where == "Ollama, model chatty"
+    assert "--template other" in beside.more
+    said: list[str] = []
+    chat = chat_template(ModelFile(locate("chatty")), say=said.append)
+    assert len(said) == 2
+    assert "Ollama, model chatty" in said[0]
+    assert "translated" in said[1]
+    assert "<|im_start|>user" in chat.source
+    assert describe(Found("chatty", locate("chatty"), "Ollama")).chat_template
+    assert "<|im_start|>" not in chat_template(ModelFile(locate("chatty")), "other").source
+
+
+def test_an_adapter_of_ollama_is_not_left_out_silently(home: Path, tiny_model: TinyModel) -> None:
+    folder = home / ".ollama" / "models"
+    ollama_model(folder, "registry.ollama.ai/library/tuned/latest", tiny_model().read_bytes(), adapter="ab" * 32)
+    message = refusal("tuned")
+    assert f"--lora {folder / 'blobs' / ('sha256-' + 'ab' * 32)}" in message
 
 
 def test_ollama(home: Path, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,18 +178,22 @@ def test_delift_models_lists_what_is_here(home: Path, tiny_model: TinyModel) -> 
 
 def test_a_template_beside_a_model_without_one(tmp_path: Path, tiny_model: TinyModel) -> None:
     path = put(tmp_path / "one" / "m.gguf", tiny_model(chat_template=None))
-    assert on_disk.template_beside(path) is None
+    assert templates_beside(path) is None
     config = path.parent / "tokenizer_config.json"
     config.write_text(
         json.dumps({"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]})
     )
-    assert on_disk.template_beside(path) == ({"tool_use": "t", "default": "d"}, config)
+    assert templates_beside(path) == Beside({"tool_use": "t", "default": "d"}, str(config))
     config.write_text("[]")
-    assert on_disk.template_beside(path) is None
+    assert templates_beside(path) is None
     (path.parent / "chat_template.jinja").write_text("j")
-    assert on_disk.template_beside(path) == ({"default": "j"}, path.parent / "chat_template.jinja")
+    assert templates_beside(path) == Beside({"default": "j"}, str(path.parent / "chat_template.jinja"))
     put(tmp_path / "one" / "other.gguf", tiny_model())
-    assert on_disk.template_beside(path) is None  # whose is it?
+    assert templates_beside(path) == Beside({}, str(path.parent / "chat_template.jinja"))  # whose is it?
+    said: list[str] = []
+    chat_template(ModelFile(path), say=said.append)
+    assert "several models lie beside" in said[0]
+    assert "no chat template" in said[1]
 
 
 # ---------------------------------------------------------------------- the hub

@@ -83,13 +83,6 @@ def test_a_tokenizer_config(vocabulary: Vocabulary, tmp_path: Path) -> None:
             load_template(str(path), g.CHATML, vocabulary)
 
 
-def test_a_template_of_ollama(vocabulary: Vocabulary) -> None:
-    go = "{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>{{ end }}<|im_start|>user\n{{ .Prompt }}<|im_end|>"
-    assert load_template(None, go, vocabulary).source == BUILT_IN["chatml"]
-    with pytest.raises(InputError, match="one of Ollama's"):
-        load_template(None, "{{ .Prompt }} -> {{ .Response }}", vocabulary)
-
-
 def test_a_model_without_a_template(vocabulary: Vocabulary, tiny_model: Callable[..., Path]) -> None:
     said_so: list[str] = []
     assert load_template(None, None, vocabulary, say=said_so.append).source == PLAIN

@@ -65,6 +65,8 @@ def plain(
                 {"type": "function", "id": c.id, "function": {"name": c.name, "arguments": its}}
                 for c, its in zip(turn.calls, given, strict=True)
             ]
+        if "part in m.content" in chat.source:
+            message["content"] = [{"type": "text", "text": turn.content}]
         messages.append(message)
     variables = {"add_generation_prompt": False, **more}
     tools_given = json.loads(tools) if tools else None
@@ -205,6 +207,24 @@ def test_scored_behind_what_the_generation_prompt_adds(make: Make, trait: str, a
     added_tokens = asked.vocabulary.tokenize(added, special=True)
     after = asked.target(CONVERSATIONS["a pair"]).after.tolist()
     assert after[-len(added_tokens) :] == added_tokens
+
+
+def test_what_the_generation_prompt_closes_is_not_closed_again(make: Make) -> None:
+    chat = make("closes a thought in either case")
+    assert seen(chat, CONVERSATIONS["a pair"]) == "<|User|>What is it?<|Assistant|><think></think>A word.<|im_end|>"
+    assert scored(chat, CONVERSATIONS["a pair"]) == ["A word.<|im_end|>"]
+
+
+def test_a_template_that_reads_contents_in_parts(make: Make) -> None:
+    chat = make("contents in parts")
+    assert chat.traits.parts
+    assert not make("plain turns").traits.parts
+    assert seen(chat, CONVERSATIONS["with a system message"]) == (
+        "<|im_start|>system: You are kind.<|im_end|>\n<|im_start|>user: What is it?<|im_end|>\n"
+        "<|im_start|>assistant: A word.<|im_end|>"
+    )
+    # a space that its generation prompt does not have is the model's to say
+    assert scored(chat, CONVERSATIONS["a pair"]) == [" A word.<|im_end|>"]
 
 
 def test_arguments_of_the_template(make: Make, tiny_model: Callable[..., Path]) -> None:

@@ -67,6 +67,10 @@ TRAITS = {
     + "{% if m.role == 'assistant' %}{{ '<|Assistant|>' + m.content.split('</think>')[-1] + '<|im_end|>' }}"
     + "{% else %}{{ '<|User|>' + m.content }}{% endif %}{% endfor %}"
     + "{% if add_generation_prompt %}{{ '<|Assistant|><think>\\n' }}{% endif %}",
+    "closes a thought in either case": _EACH
+    + "{% if m.role == 'assistant' %}{{ '<|Assistant|></think>' + m.content + '<|im_end|>' }}"
+    + "{% else %}{{ '<|User|>' + m.content }}{% endif %}{% endfor %}"
+    + "{% if add_generation_prompt %}{{ '<|Assistant|><think></think>' }}{% endif %}",
     "empty channel": _EACH
     + "{{ '<|im_start|>' + ('model' if m.role == 'assistant' else m.role) + '\\n' }}"
     + "{{ m.content | trim + '<|im_end|>\\n' }}"
@@ -105,6 +109,11 @@ TRAITS = {
     + _TURN
     + "{% endif %}{% endfor %}"
     + _CUE,
+    "contents in parts": _EACH
+    + "{{ '<|im_start|>' + m.role + ('\\n' if m.content[0].type == 'image' else ': ') }}"
+    + "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% elif part.type == 'image' %}<image>"
+    + "{% endif %}{% endfor %}{{ '<|im_end|>\\n' }}{% endfor %}"
+    + "{% if add_generation_prompt %}{{ '<|im_start|>assistant:' }}{% endif %}",
     "marks what is generated": _EACH
     + "{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}"
     + "{% generation %}{{ m.content + '<|im_end|>\\n' }}{% endgeneration %}"

@@ -12,7 +12,8 @@ from ...errors import InputError
 from .on_disk import Found
 
 REGISTRY, LIBRARY, LATEST = "registry.ollama.ai", "library", "latest"  # what a short name leaves out
-_MODEL_LAYER = "application/vnd.ollama.image.model"
+_LAYER = "application/vnd.ollama.image."
+_LARGEST_TEMPLATE = 1 << 20  # bytes
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+){0,3}(:[\w.-]+)?")
 
@@ -50,27 +51,63 @@ def find(name: str) -> Path | None:
 def found() -> Iterator[Found]:
     """Every model that Ollama's manifests name and whose file is there."""
     for folder in folders():
-        manifests = folder / "manifests"
-        for manifest in sorted(path for path in manifests.glob("*/*/*/*") if path.is_file()):
-            host, user, model, tag = manifest.relative_to(manifests).parts
-            short = [] if (host, user) == (REGISTRY, LIBRARY) else [user] if host == REGISTRY else [host, user]
-            name = "/".join([*short, model]) + ("" if tag == LATEST else f":{tag}")
+        for manifest, name in _manifests(folder):
             try:
                 yield Found(name, _blob(folder, manifest, name), "Ollama")
             except InputError:
                 continue
 
 
-def _blob(folder: Path, manifest: Path, name: str) -> Path:
+def templates_of(path: Path) -> dict[str, str]:
+    """The templates, each once, that Ollama's manifests give to the model in this file, by the models' names."""
+    folder = path.parent.parent
+    if path.parent.name != "blobs" or not (folder / "manifests").is_dir():
+        return {}
+    templates: dict[str, str] = {}
+    for manifest, name in _manifests(folder):
+        if _digest(manifest, "model") != path.name.removeprefix("sha256-"):
+            continue
+        blob = folder / "blobs" / f"sha256-{_digest(manifest, 'template')}"
+        try:
+            with blob.open("rb") as file:
+                text = file.read(_LARGEST_TEMPLATE).decode("utf-8")
+        except (OSError, ValueError):
+            continue
+        if text.strip() and text not in templates.values():
+            templates[name] = text
+    return templates
+
+
+def _manifests(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Each manifest, and the name by which Ollama knows its model."""
+    manifests = folder / "manifests"
+    for manifest in sorted(path for path in manifests.glob("*/*/*/*") if path.is_file()):
+        host, user, model, tag = manifest.relative_to(manifests).parts
+        short = [] if (host, user) == (REGISTRY, LIBRARY) else [user] if host == REGISTRY else [host, user]
+        yield manifest, "/".join([*short, model]) + ("" if tag == LATEST else f":{tag}")
+
+
+def _digest(manifest: Path, layer: str) -> str | None:
+    """The digest of a manifest's first layer of this kind; None where it has none."""
     try:
         layers = json.loads(manifest.read_text(encoding="utf-8"))["layers"]
-        digest = next(layer["digest"] for layer in layers if layer["mediaType"] == _MODEL_LAYER)
+        digest = next(entry["digest"] for entry in layers if entry["mediaType"] == _LAYER + layer)
         match = _DIGEST.fullmatch(digest)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
-        match = None
-    if match is None:
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
+        return None
+    return match[1] if match else None
+
+
+def _blob(folder: Path, manifest: Path, name: str) -> Path:
+    model, adapter = _digest(manifest, "model"), _digest(manifest, "adapter")
+    if model is None:
         raise InputError(f"model {name}: Ollama's manifest {manifest} names no model")
-    blob = folder / "blobs" / f"sha256-{match[1]}"
+    blob = folder / "blobs" / f"sha256-{model}"
     if not blob.is_file():
         raise InputError(f"model {name}: Ollama's file {blob} is not there; run: ollama pull {name}")
+    if adapter is not None:
+        raise InputError(
+            f"model {name}: Ollama's manifest adds an adapter to it; "
+            f"give both: -m {blob} --lora {folder / 'blobs' / f'sha256-{adapter}'}"
+        )
     return blob

@@ -100,31 +100,3 @@ def found_on_disk() -> Iterator[Found]:
                 latest[str(path.relative_to(snapshot))] = path
         for file, path in sorted(latest.items()):
             yield Found(f"hf:{name}:{file}", path, "hub cache")
-
-
-def _is_template(entry: object) -> bool:
-    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("name", "template"))
-
-
-def template_beside(path: Path) -> tuple[dict[str, str], Path] | None:
-    """The chat templates, by name, that lie beside a model without one, and their file; None where none is to trust.
-
-    In a folder of several models it would be anybody's guess whose it is.
-    """
-    import json
-
-    if len(models_in(path.parent)) != 1:
-        return None
-    jinja, config = path.parent / "chat_template.jinja", path.parent / "tokenizer_config.json"
-    try:
-        if jinja.is_file():
-            return {"default": jinja.read_text(encoding="utf-8")}, jinja
-        if config.is_file():
-            template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
-            entries = [{"name": "default", "template": template}] if isinstance(template, str) else template
-            named = {entry["name"]: entry["template"] for entry in entries or () if _is_template(entry)}
-            if named:
-                return named, config
-    except (OSError, ValueError, AttributeError):
-        return None
-    return None
