@@ -186,6 +186,19 @@ def kernel_shape(kernel: Kernel) -> tuple[int, int]:
     return kernel.group.size, kernel.offset.size
 
 
+def rows_of(kernel: Kernel, rows: Array) -> Kernel:
+    """The kernel of some of the examples (int64, ascending), its rows copied into memory; targets stay."""
+    if isinstance(kernel, DenseKernel):
+        return kernel._replace(matrix=_in_place(kernel.matrix[rows]), group=kernel.group[rows])
+    counts = np.diff(kernel.indptr)[rows]
+    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    places = np.repeat(kernel.indptr[rows] - start[:-1], counts) + np.arange(start[-1])
+    columns, values = kernel.columns[places], kernel.values[places]
+    return kernel._replace(
+        indptr=start, columns=columns, values=values, left=kernel.left[rows], group=kernel.group[rows]
+    )
+
+
 def _in_place(matrix: ArrayLike) -> Array:
     """The array as compiled code takes it: plain, C-ordered, read-only, one of three types; a view if possible."""
     array = np.asarray(matrix)
