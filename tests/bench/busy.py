@@ -73,8 +73,8 @@ def planner(folder: Path) -> dict[str, Callable[[], object]]:
 
 
 def neighbours(folder: Path) -> dict[str, Callable[[], object]]:
-    prompts, _, _ = synthetic(4000, 0)
-    texts = ngrams.grams(prompts)
+    prompts, responses, _ = synthetic(4000, 0)
+    texts = ngrams.grams(prompts, responses)
     return {"neighbours": lambda: ngrams.neighbours(texts, texts, 32, np.arange(4000), np.arange(4000))}
 
 
