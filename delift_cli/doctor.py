@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .kept import cache_directory
+from .memory import free_memory
 from .version import TESTED
 
 PACKAGE = "llama-cpp-python"
@@ -232,11 +233,7 @@ def _gpu_here() -> str | None:
 
 
 def _memory() -> Check:
-    try:
-        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines() if ":" in line)
-        free = int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = free_memory()
     found = f"{free / 1e9:.1f} GB free"
     if free < ENOUGH_MEMORY:
         return Check("memory", False, found, "close other programs, or take a smaller model")

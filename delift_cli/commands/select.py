@@ -120,6 +120,7 @@ def select(
             gpu_layers=gpu_layers,
             threads=threads,
             progress=progress,
+            say=console.sayer(quiet),
         )
     if str(destination) == "-":
         destination = None

@@ -29,8 +29,8 @@ _QUANTIZATIONS = {
 _BITS_PER_WEIGHT = {"F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_1": 5.0}
 
 
-def _parts(path: Path) -> list[Path]:
-    """All files of a model: `path`, or every one of `name-00001-of-00003.gguf`."""
+def parts_of(path: Path) -> list[Path]:
+    """All files of a model: `path`, or every one of `name-00001-of-00003.gguf`; InputError where one is missing."""
     split = re.fullmatch(r"(.*-)(\d{5})-of-(\d{5})\.gguf", path.name)
     if not split:
         return [path]
@@ -46,7 +46,7 @@ def _parts(path: Path) -> list[Path]:
 
 def digest_of(path: Path) -> tuple[str, int]:
     """SHA-256 in hexadecimal and number of a model's bytes, of all its files in turn."""
-    parts = _parts(path)
+    parts = parts_of(path)
     return file_sha256(*parts), sum(part.stat().st_size for part in parts)
 
 
@@ -116,7 +116,7 @@ class ModelFile:
     def __init__(self, path: Path, *, digest: tuple[str, int] | None = None) -> None:
         self.path = path
         self._digest = digest
-        self.parts = _parts(path)
+        self.parts = parts_of(path)
         self.header = read_header(path)
         check_model(path, self.header)
         parameters = llama_cpp.llama_model_default_params()

@@ -25,6 +25,7 @@ from ..submodular.select import Selection, select
 from . import blocks, first_gains, output
 from .blocks import AnyBlock, KernelOptions, PartialBlock, Records
 from .hygiene import Hygiene, hygiene
+from .larger_than_memory import beyond_memory
 from .methods import COVERING, WHAT, AnyCache, Method, OpenModel, cosine_blocks, opened_cache, per_record, scored_blocks
 from .suspects import Suspects, suspects
 
@@ -233,6 +234,7 @@ def select_records(
     gpu_layers: int | None = None,
     threads: int | None = None,
     progress: Progress = silent,
+    say: Say = silent,
 ) -> Subset:
     """Choose the records of a pool that are worth training on.
 
@@ -246,6 +248,7 @@ def select_records(
             `data.limits.read_quotas`.
         quality, not_like, distinct: see `hygiene.hygiene`. until: a share, such as 1%. drop_suspects: the share of the
             pool to leave out whose answers are the most suspect, see `suspects`.
+        say: is told where the matrix is larger than memory.
         model, gpu_layers, threads: for the methods ifd and embedding and for suspects, which run the cache's model
             once.
 
@@ -304,6 +307,8 @@ def select_records(
         judged = look_for_suspects(caches.get("pool"), open_model, progress)
         dropped = [place for place in judged.worst(round(share * len(records))).tolist() if place not in {*first}]
         left_out = [*left_out, *(place for place in dropped if place not in {*left_out})]
+    if greedy == "exact" and (hint := beyond_memory(goal)):
+        say(hint)
     selection = select(
         goal,
         amount.records,

@@ -45,19 +45,16 @@ CLOCK = time.CLOCK_MONOTONIC
 FULL, SATURATED, BELOW, EXHAUSTED = range(4)
 
 
-def initial_gains(objective: Objective, rows: Array | None = None) -> Array:
-    """float64[n]: f({j}) for every example j, in one parallel sweep at memory bandwidth.
-
-    rows: the examples to look at, others get 0; default: all.
-    """
-    return gains_given(objective, objective.empty_coverage(), rows)
+def initial_gains(objective: Objective) -> Array:
+    """float64[n]: f({j}) for every example j, in one parallel sweep at memory bandwidth."""
+    return gains_given(objective, objective.empty_coverage())
 
 
-def gains_given(objective: Objective, coverage: Coverage, rows: Array | None = None) -> Array:
+def gains_given(objective: Objective, coverage: Coverage) -> Array:
     """float64[n]: what each example would add to a subset that covers the targets as `coverage` says."""
     n = objective.kernel.group.size
     gains = np.zeros(n)
-    order = np.arange(n, dtype=np.int32) if rows is None else rows.astype(np.int32)
+    order = np.arange(n, dtype=np.int32)
     with threads_for(order.size * coverage.state.shape[0] * row_nanoseconds(objective.kernel)):
         scratch = new_scratch(objective.kernel, get_num_threads())
         _evaluate(objective.kernel, coverage, order, order.size, gains, scratch)
@@ -327,7 +324,6 @@ def greedy(
     singletons: Array,
     *,
     always: ArrayLike = (),
-    candidates: Array | None = None,
     per_token: bool = False,
     until: float = 0.0,
     stop_at_zero: bool = False,
@@ -336,8 +332,7 @@ def greedy(
 ) -> Run:
     """Lazy greedy under `rules` (which it uses up).
 
-    singletons: `initial_gains(objective)`; positions outside `candidates` are not read.
-    candidates: int32, the records to choose from; default: all.
+    singletons: `initial_gains(objective)`.
     per_token: choose by gain per token (rules.cost) in place of gain.
     until: stop when that measure falls below this share of the largest singleton's.
     stop_at_zero: stop when no record gains anything; otherwise the rest is filled by singleton gain, largest
@@ -346,8 +341,7 @@ def greedy(
     """
     n = singletons.size
     first = np.asarray(always, dtype=np.int32).reshape(-1)
-    pool = np.arange(n, dtype=np.int32) if candidates is None else candidates.astype(np.int32)
-    pool = pool[~rules.out[pool]]
+    pool = np.flatnonzero(~rules.out).astype(np.int32)
     bounds = singletons / rules.cost if per_token else singletons.copy()
     largest = bounds[pool].max() if pool.size else 0.0
     fresh = np.full(n, -1 if first.size else 0, np.int32)

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..compiled import jit
 from ..errors import InputError
+from .mapped import copied
 
 Array: TypeAlias = NDArray[Any]
 Utility = Literal["euclidean", "pmi"]
@@ -184,6 +185,19 @@ def utility_range(matrix: ArrayLike, base: ArrayLike, utility: Utility = "euclid
 def kernel_shape(kernel: Kernel) -> tuple[int, int]:
     """(examples, targets)."""
     return kernel.group.size, kernel.offset.size
+
+
+def rows_of(kernel: Kernel, rows: Array) -> Kernel:
+    """The kernel of some of the examples (int64, ascending), its rows copied into memory; targets stay."""
+    if isinstance(kernel, DenseKernel):
+        return kernel._replace(matrix=_in_place(copied(kernel.matrix, rows)), group=kernel.group[rows])
+    counts = np.diff(kernel.indptr)[rows]
+    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    places = np.repeat(kernel.indptr[rows] - start[:-1], counts) + np.arange(start[-1])
+    columns, values = kernel.columns[places], kernel.values[places]
+    return kernel._replace(
+        indptr=start, columns=columns, values=values, left=kernel.left[rows], group=kernel.group[rows]
+    )
 
 
 def _in_place(matrix: ArrayLike) -> Array:

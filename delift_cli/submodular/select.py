@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ from .greedy import BELOW, EXHAUSTED, FULL, SATURATED, Run, gains_given, greedy
 from .greedy import initial_gains as singleton_gains
 from .kernel import Array, DenseKernel, FactoredKernel, Kernel, dense_kernel
 from .objectives import Objective, make_objective, weighted, with_bonus
+from .partitioned import partitioned
 
 KernelLike: TypeAlias = Kernel | ArrayLike
 Method = Literal["exact", "stochastic", "partitioned"]
@@ -134,7 +135,7 @@ def select(
     until, stop_at_zero: see `greedy.greedy`.
     method: `exact`; `stochastic` (each step looks at a random sample of n / k ln(1 / epsilon) records);
         `partitioned` (two rounds: every one of `parts` random parts of the pool is selected from on its own,
-        then their union; for matrices larger than memory. k, always and never only).
+        then their union; for matrices larger than memory, of which it holds a part. k, always and never only).
     seed: of the random methods. initial_gains: from an earlier Selection with the same objective.
     per_token: under a budget choose by gain per token too, and keep the better of the two.
     bound: also compute `optimum_bound` (one more sweep).
@@ -167,7 +168,8 @@ def select(
     if method == "partitioned":
         _refuse_beyond_count(limits, "partitioned")
         singletons = np.zeros(n) if initial_gains is None else _given_gains(initial_gains, n)
-        run = _partitioned(goal, limits, singletons, initial_gains is None, parts, seed, until, stop_at_zero)
+        sweep = initial_gains is None
+        run = partitioned(goal, limits, singletons, sweep, parts, seed=seed, until=until, stop_at_zero=stop_at_zero)
     else:
         singletons = singleton_gains(goal) if initial_gains is None else _given_gains(initial_gains, n)
         sample = 0
@@ -249,48 +251,6 @@ def _sample_size(n: int, k: int, epsilon: float) -> int:
     return max(1, math.ceil(n / max(1, k) * math.log(1.0 / epsilon)))
 
 
-def _partitioned(
-    goal: Objective,
-    limits: Constraints,
-    singletons: Array,
-    sweep: bool,
-    parts: int,
-    seed: int,
-    until: float,
-    stop_at_zero: bool,
-) -> Run:
-    """Two rounds (Barbosa et al., "The power of randomization", ICML 2015): every part, then the parts' choices.
-
-    Each part is swept and selected from while its rows are in the page cache; `singletons` is filled on the way.
-    A part contributes 2 k / parts records, k at most, so that the union's rows are no more than 2 k.
-    """
-    n = singletons.size
-    if not 1 < parts <= n:
-        raise InputError(f"parts must lie between 2 and {n}, not {parts}")
-    assert limits.k is not None
-    share = replace(limits, k=min(limits.k, len(limits.always) + math.ceil(2 * limits.k / parts)))
-    union, complete = [np.asarray(limits.always, np.int64)], []
-    for part in np.array_split(np.random.default_rng(seed).permutation(n), parts):
-        rows = np.sort(part)
-        if sweep:
-            singletons[rows] = singleton_gains(goal, rows)[rows]
-        smaller = replace(share, k=min(share.k or 0, rows.size))
-        run = greedy(goal, make_rules(smaller, n), singletons, always=limits.always, candidates=rows)
-        union.append(run.indices)
-        if run.indices.size == limits.k and until == 0.0 and not stop_at_zero:
-            complete.append(run)
-    together = greedy(
-        goal,
-        make_rules(limits, n),
-        singletons,
-        always=limits.always,
-        candidates=np.unique(np.concatenate(union)),
-        until=until,
-        stop_at_zero=stop_at_zero,
-    )
-    return max([together, *complete], key=lambda run: float(run.gains.sum()))
-
-
 def _guarantee(
     limits: Constraints, rules: Rules, method: Method, epsilon: float, parts: int, per_token: bool
 ) -> tuple[float, str]:
@@ -300,7 +260,7 @@ def _guarantee(
         return max(0.0, greedy_share - epsilon), f"1 - 1/e - {epsilon:g} of the optimum, in expectation"
     if method == "partitioned":
         if parts == 2:
-            return greedy_share / 2, "(1 - 1/e) / 2 of the optimum, in expectation"
+            return greedy_share / 2, "(1 - 1/e) / 2 of the optimum"
         return 0.0, "none that is proven: each part contributes fewer than k records"
     quotas, degrees = rules.group.size > 0, np.diff(rules.neighbour_start)
     conflicts = int(degrees.max()) if degrees.size else 0

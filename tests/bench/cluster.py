@@ -7,15 +7,19 @@
 Parts:
     overhead    pairs/s of one worker process by the side of this process alone: the tiny model, units of 50 ms and more
     two         pairs/s of two single-threaded workers by the side of one: SmolLM2
-    sleep       64 dask workers of this process that sleep 100 ms a unit, rows written to a cache: their time at work
+    sleep       64 workers, threads of another process, that sleep 100 ms a unit, rows written to a cache: the share of
+                their time that they are at a unit
 
-Rates are taken from when the workers are let in to the last row. Starting a worker takes seconds, and is named.
+Rates are taken from when the workers are let in to the last row. Starting a worker takes seconds, and is named. What is
+compared is measured in turn, several times, and a ratio is of medians.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,19 +30,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 
 from delift_cli.data.record import RecordSet
-from delift_cli.model.gguf import ModelFile, locate
+from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import Settings
+from delift_cli.model.places import locate
 from delift_cli.progress import silent
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import EncodedExamples, EncodedTargets
 from delift_cli.scoring import job
 from delift_cli.scoring.cluster import ClusterScoring, at_work_on, connect
+from delift_cli.scoring.cluster.content import content_of
 from delift_cli.scoring.cluster.crew import Check, Crew
 from delift_cli.scoring.cluster.scoring import unit_tokens
-from delift_cli.scoring.cluster.worker import Content, Job
+from delift_cli.scoring.cluster.worker import Job
 from delift_cli.scoring.measures import Measures
 from delift_cli.scoring.pairs import Measuring, Scoring, Unit, Work
 
@@ -47,6 +53,7 @@ import tiny_runs
 
 PARTS = ("overhead", "two", "sleep")
 SLEEPERS, SLEEP_SECONDS = 64, 0.1
+TURNS = 3  # how often each of two ways is measured
 
 
 def inputs_of(file: ModelFile, examples: RecordSet, targets: RecordSet | None) -> job.Inputs:
@@ -74,7 +81,7 @@ def cluster(workers: int, file: ModelFile, inputs: job.Inputs, settings: Setting
     engine = job.Engine(file, "as-is", None, settings)
     tokens = inputs.target_tokens
     with (
-        connect(f"local:{workers}") as connection,
+        connect(f"local:{workers}", threads=settings.threads) as connection,
         at_work_on(
             connection.client,
             file,
@@ -91,49 +98,48 @@ def cluster(workers: int, file: ModelFile, inputs: job.Inputs, settings: Setting
         yield scoring, time.perf_counter() - started
 
 
-def overhead(records: int = 60, targets: int = 300) -> dict[str, Any]:
+def compared(one: Measuring, other: Measuring, units: list[Unit], shape: tuple[int, int]) -> dict[str, float]:
+    """Pairs/s of two ways of measuring the same units, in turn, and how much the other one has of the first."""
+    found: dict[str, list[tuple[float, float]]] = {"one": [], "other": []}
+    for _ in range(TURNS):
+        for name, measuring in (("one", one), ("other", other)):
+            found[name].append(rate(measuring, units, shape))
+    first, second = (np.median(found[name], axis=0).tolist() for name in ("one", "other"))
+    return {
+        "unit_seconds": first[1],
+        "one_pairs_per_second": first[0],
+        "other_pairs_per_second": second[0],
+        "ratio": second[0] / first[0],
+    }
+
+
+def overhead(records: int = 60, targets: int = 1000) -> dict[str, Any]:
+    """This process alone against one worker."""
     file = ModelFile(tiny_runs.model())
-    inputs = inputs_of(
-        file, tiny_runs.records(tiny_runs.pairs(*range(records))), tiny_runs.records(tiny_runs.pairs(*range(targets)))
-    )
+    examples, others = (tiny_runs.records(tiny_runs.pairs(*range(count))) for count in (records, targets))
+    inputs = inputs_of(file, examples, others)
     settings = Settings(threads=1)
     units = [Unit(example, inputs.target_tokens.all) for example in range(records)]
     engine = job.Engine(file, "as-is", None, settings)
-    plain: list[tuple[float, float]] = []
-    with job.at_work(engine, inputs, inputs.target_tokens) as models:
+    with (
+        job.at_work(engine, inputs, inputs.target_tokens) as models,
+        cluster(1, file, inputs, settings) as (scoring, start),
+    ):
         alone = Scoring(models, inputs.encoded_examples, inputs.target_tokens)
-        rate(alone, units[:2], inputs.shape)
-        plain.append(rate(alone, units, inputs.shape))
-        with cluster(1, file, inputs, settings) as (scoring, start):
-            by_cluster = [rate(scoring, units, inputs.shape)]
-            plain.append(rate(alone, units, inputs.shape))
-            by_cluster.append(rate(scoring, units, inputs.shape))
-    best, other = max(plain), max(by_cluster)
-    return {
-        "unit_seconds": best[1],
-        "plain_pairs_per_second": best[0],
-        "cluster_pairs_per_second": other[0],
-        "ratio": other[0] / best[0],
-        "start_seconds": start,
-    }
+        for measuring in (alone, scoring):
+            rate(measuring, units[:2], inputs.shape)
+        return {**compared(alone, scoring, units, inputs.shape), "start_seconds": start}
 
 
-def two(records: int = 14, targets: int = 16) -> dict[str, Any]:
+def two(records: int = 32, targets: int = 4) -> dict[str, Any]:
+    """One single-threaded worker against two, of which the first is idle meanwhile."""
     file = ModelFile(locate("smollm2"))
-    given = tiny_runs.records(tiny_runs.pairs(*range(max(records, targets))))
-    inputs = inputs_of(file, given, given)
+    examples, others = (tiny_runs.records(tiny_runs.pairs(*range(count))) for count in (records, targets))
+    inputs = inputs_of(file, examples, others)
     settings = Settings(threads=1)
     units = [Unit(example, inputs.target_tokens.all) for example in range(records)]
-    rates = {}
-    for workers in (1, 2):
-        with cluster(workers, file, inputs, settings) as (scoring, _):
-            rates[workers], seconds = rate(scoring, units, inputs.shape)
-    return {
-        "unit_seconds": seconds,
-        "one_pairs_per_second": rates[1],
-        "two_pairs_per_second": rates[2],
-        "ratio": rates[2] / rates[1],
-    }
+    with cluster(1, file, inputs, settings) as (one, _), cluster(2, file, inputs, settings) as (both, _):
+        return compared(one, both, units, inputs.shape)
 
 
 class Sleeper:
@@ -160,6 +166,24 @@ def sleepers(
     yield [Sleeper()]
 
 
+@contextmanager
+def workers_of(scheduler: str) -> Iterator[None]:
+    """Another process with all the sleepers."""
+    process = subprocess.Popen([sys.executable, "-m", "tests.bench.cluster", "--sleep-for", scheduler])
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def sleep_for(scheduler: str) -> None:
+    """Sleep at the command of this scheduler."""
+    options: dict[str, Any] = {"nthreads": 1, "memory_limit": None, "dashboard": False}
+    await asyncio.gather(*(Worker(scheduler, name=str(at), **options) for at in range(SLEEPERS)))
+    await asyncio.Event().wait()
+
+
 def sleep(units_each: int = 100, targets: int = 50) -> dict[str, Any]:
     file = ModelFile(tiny_runs.model())
     count = SLEEPERS * units_each
@@ -168,21 +192,18 @@ def sleep(units_each: int = 100, targets: int = 50) -> dict[str, Any]:
     shown = EncodedExamples(inputs.encoded_examples.prefixes * count, [None] * count)
     tokens = inputs.target_tokens
     units = [Unit(example, tokens.all) for example in range(count)]
-    size = file.path.stat().st_size
-    content = Content(file.identity()["sha256"], str(file.path), ((file.path.name, size),))
+    content = content_of(file.path, file.identity()["sha256"])
     with tempfile.TemporaryDirectory() as folder:
         cache = tiny_runs.open_cache(Path(folder) / "sleep.delift", examples, few)
-        workers = LocalCluster(
-            n_workers=SLEEPERS, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=None
-        )
+        scheduler = LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None)
         with (
-            workers,
-            Client(workers, set_as_default=False) as client,
+            scheduler,
+            workers_of(scheduler.scheduler_address),
+            Client(scheduler, set_as_default=False) as client,
             Crew(
                 client,
-                content,
-                file.parts,
-                lambda records: Job(content, "as-is", Settings(), records, sleepers),  # type: ignore[arg-type]
+                {content: file.parts},
+                lambda records: Job(content, (), "as-is", Settings(), records, sleepers),  # type: ignore[arg-type]
                 (shown, inputs.encoded_targets),
                 Check(units[:1], [said(units[0])], 1e-3),
                 cost=partial(unit_tokens, shown, tokens),
@@ -211,7 +232,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []])
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--sleep-for", metavar="SCHEDULER", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.sleep_for:
+        asyncio.run(sleep_for(options.sleep_for))
+        return
     results = {}
     for part in options.parts or PARTS:
         results[part] = {"overhead": overhead, "two": two, "sleep": sleep}[part]()

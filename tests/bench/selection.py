@@ -3,8 +3,6 @@
     python tests/bench/selection.py                          # n = 5,000 and 10,000, both kinds of kernel
     python tests/bench/selection.py --sizes 30000 --kinds utilities --memory-limit 12 --timeout 600
 
-    python tests/bench/selection.py --busy                   # threads against one thread, quiet and with a hog beside
-
 Needs `pip install delift-cli[bench]`. Facility location, k = 30 %, lazy greedy. A time runs from before the
 library's import to the result in memory: import, set-up (conversion of the kernel, compilation or its loading
 from a cache) and selection; the kernel lies in the page cache. `again` is delift's second selection in the same
@@ -158,50 +156,6 @@ def _status(pid: int) -> dict[str, int]:
     return {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith("kB")}
 
 
-def busy(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Exact facility location by all threads against one thread, quiet and with other processes that take a core each.
-
-    Every figure is the median of `repeats` selections in one process, the two ways in turn, so that what else the
-    machine does falls on both.
-    """
-    import numba
-
-    from delift_cli import select
-
-    threads = numba.get_num_threads()
-    found: dict[str, Any] = {"threads": threads}
-    for n in args.sizes:
-        for kind in args.kinds:
-            path = folder / "kernel.npy"
-            make_kernel(path, kind, n)
-            kernel = np.load(path, mmap_mode="r")
-            for hogs in (0, 1):
-                beside = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(hogs)]
-                times: dict[int, list[float]] = {threads: [], 1: []}
-                try:
-                    for turn in range(args.repeats + 1):
-                        for count, took in times.items():
-                            numba.set_num_threads(count)
-                            began = time.perf_counter()
-                            select(kernel, round(args.share * n))
-                            if turn:  # the first one compiles
-                                took.append(time.perf_counter() - began)
-                finally:
-                    numba.set_num_threads(threads)
-                    for process in beside:
-                        process.kill()
-                many, one = (float(np.median(took)) for took in times.values())
-                found[f"{kind} {n} hogs {hogs}"] = {"threads_s": many, "one_s": one, "ratio": many / one}
-                print(
-                    f"{kind:10} {n:7,}  {hogs} hogs: {threads} threads {many:.3f} s, one {one:.3f} s, "
-                    f"ratio {many / one:.2f}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            path.unlink()
-    return found
-
-
 def sweep_seconds(path: Path) -> float:
     """One plain parallel sweep over the file in the page cache: the second of two."""
     from delift_cli.submodular.greedy import initial_gains
@@ -265,14 +219,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the kernels are written (default: a temporary folder)")
     parser.add_argument("--memory-limit", type=float, default=0.0, help="GiB of address space per library")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds per library")
-    parser.add_argument("--busy", action="store_true", help="all threads against one, quiet and with a hog beside")
-    parser.add_argument("--repeats", type=int, default=7, help="selections behind each figure of --busy")
     args = parser.parse_args()
     sys.path.insert(0, str(HERE.parents[2]))
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        if args.busy:
-            print(json.dumps(busy(args, Path(folder)), indent=1))
-            return
         small, cache = Path(folder) / "small.npy", str(Path(folder) / "numba")
         make_kernel(small, "utilities", 300)
         cold, warm = (measure("delift", small, 90, args, cache) for _ in range(2))

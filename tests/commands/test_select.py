@@ -13,6 +13,7 @@ import pytest
 from tiny_runs import arrays, delift, environment, fill, jsonl, make_cache, open_cache, pair, pairs, score, start, tree
 
 from delift_cli.cache.dense import Cache
+from delift_cli.selection.subset import select_records
 from delift_cli.submodular.objectives import NAMES
 
 # odd bytes on purpose: spacing, key order, escapes, unicode, CRLF, other fields, a copy, brackets, no id
@@ -310,6 +311,18 @@ def test_default_objectives(blocks: tuple[str, ...], name: str, tmp_path: Path) 
 def test_concave_over_a_target_set_with_existing_data(tmp_path: Path) -> None:
     told = summary("--target", "dev", "--existing", "old-dev", "--objective", "sqrt", "-k", "3", out=tmp_path / "s")
     assert told["objective"] == "sqrt"
+
+
+def test_a_matrix_larger_than_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    select_records("pool", 3, say=said.append)
+    assert not said
+    monkeypatch.setattr("delift_cli.selection.larger_than_memory.free_memory", lambda: 200)
+    select_records("pool", 3, greedy="partitioned", parts=3, say=said.append)
+    assert not said
+    select_records("pool", 3, say=said.append)
+    (line,) = said
+    assert "--greedy partitioned --parts 12 " in line  # 12 x 12 float32 by quarters of 200 bytes
 
 
 def test_greedy_takes_what_plain_greedy_takes() -> None:

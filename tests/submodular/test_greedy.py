@@ -372,6 +372,35 @@ def test_partitioned_greedy(parts):
     assert selection.value == pytest.approx(value(fl(dense_kernel(s)), selection.indices))
 
 
+def test_parts_of_a_sorted_pool_and_of_estimates():
+    """Rows of a file are taken in runs; of a factored kernel what is measured goes with its rows."""
+    n = 3000
+    s = (np.random.default_rng(15).random((n, 200)) * np.repeat(np.eye(10), n // 10, 0).repeat(20, 1)).astype(
+        np.float32
+    )
+    exact = select(s, 90)
+    selection = select(s, 90, method="partitioned", parts=3, never=range(7))
+    assert 0.95 * exact.value < selection.value <= exact.value * 1.001
+    left, right = s[:, :40], np.linalg.lstsq(s[:, :40], s, rcond=None)[0].T.astype(np.float32)
+    rows, columns = np.nonzero(s > 0.7)
+    groups = {"example_group": np.arange(n), "target_group": np.arange(200)}
+    indptr = np.searchsorted(rows, np.arange(n + 1))
+    kernel = factored_kernel(indptr, columns, s[rows, columns], left, right, **groups)
+    exact = select(kernel, 90)
+    selection = select(kernel, 90, method="partitioned", parts=3, seed=2, always=[4])
+    assert 0.95 * exact.value < selection.value <= exact.value * 1.001
+    assert selection.value == pytest.approx(value(fl(kernel), selection.indices), rel=1e-5)
+    np.testing.assert_allclose(selection.initial_gains, exact.initial_gains)
+
+
+def test_two_parts_of_nothing_but_copies():
+    s = np.ones((40, 5), np.float32)
+    selection = select(s, 12, method="partitioned")
+    assert len(selection) == 12
+    assert selection.saturated_at == 1
+    assert len(select(s, 12, method="partitioned", stop_at_zero=True)) == 1
+
+
 # ---------------------------------------------------------------------------------------------- refusals
 
 

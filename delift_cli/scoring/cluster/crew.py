@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,9 +28,10 @@ from ...version import __version__
 from ..measures import Measures
 from ..pairs import Unit
 from . import worker as remote
+from .content import Content, keep, take_part
 from .dispatch import Group
 
-PART = 4 << 20  # bytes of a model or of records sent at a time
+PART = 4 << 20  # bytes of a file or of records sent at a time
 WINDOW = 4  # parts on their way to a worker at one time
 POLL_SECONDS = 0.5
 TELL_SECONDS = 2.0
@@ -115,12 +116,12 @@ class _Known:
 class Crew:
     """Lets workers in, in threads of its own; `events` tells what happens, `members` is for who reads them.
 
-    A worker is let in when it runs the same delift, has the model (by SHA-256; else it is sent), and measures the
+    A worker is let in when it runs the same delift, has the files (by SHA-256; else they are sent), and measures the
     check pairs as the client does. One that does not is refused by name.
 
     Args:
         client: connected to the scheduler.
-        content: the model; its files here are `files`.
+        files: the model and its adapters, and where their files are here.
         make_job: from the SHA-256 of the pickled records; see `worker.Job`.
         cost: about how many tokens a unit takes.
         say: is told who comes and goes.
@@ -129,8 +130,7 @@ class Crew:
     def __init__(
         self,
         client: Client,
-        content: remote.Content,
-        files: Sequence[Path],
+        files: Mapping[Content, Sequence[Path]],
         make_job: Callable[[str], remote.Job],
         records: tuple[EncodedExamples, EncodedTargets],
         check: Check,
@@ -141,8 +141,8 @@ class Crew:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self.members: dict[str, Member] = {}
         self._client = client
-        self._content = content
         self._files = files
+        self._contents = tuple(files)
         self._records = pickle.dumps(records, protocol=5)
         self._job = make_job(hashlib.sha256(self._records).hexdigest())
         self._job_key = uuid.uuid4().hex
@@ -291,13 +291,13 @@ class Crew:
         def ask(function: Callable[..., Any], *arguments: Any) -> Any:
             return self._ask(key, known, function, *arguments).arrives.result()
 
-        greeting: remote.Greeting = ask(remote.greet, self._content)
+        greeting: remote.Greeting = ask(remote.greet, self._contents)
         known.name = f"{known.name} on {greeting.host}"
         if greeting.version != __version__:
             raise RunError(f"it has delift {greeting.version}, this is {__version__}")
         with self._host_locks[greeting.host]:  # the workers of a host share what is sent to one
-            if greeting.path is None and ask(remote.greet, self._content).path is None:
-                self._send_model(key, known)
+            for place in ask(remote.greet, self._contents).lacking if greeting.lacking else ():
+                self._send_file(key, known, self._contents[place])
         records = (self._job.records, len(self._records))
         self._send_parts(key, known, self._records, partial(remote.take_records, *records))
         contexts = ask(remote.open_job, self._job_key, self._job)
@@ -322,13 +322,12 @@ class Crew:
             )
         return float(off.max())
 
-    def _send_model(self, key: str, known: _Known) -> None:
-        size = sum(size for _, size in self._content.files)
-        self._say(f"worker {known.name} does not have the model: sending {size / 1e9:.2f} GB")
-        for number, file in enumerate(self._files):
+    def _send_file(self, key: str, known: _Known, content: Content) -> None:
+        self._say(f"worker {known.name} does not have {content.name}: sending {content.bytes / 1e9:.2f} GB")
+        for number, file in enumerate(self._files[content]):
             data = np.memmap(file, np.uint8, "r")
-            self._send_parts(key, known, data, partial(remote.take_model, self._content, number))
-        self._ask(key, known, remote.keep_model, self._content).arrives.result()
+            self._send_parts(key, known, data, partial(take_part, content, number))
+        self._ask(key, known, keep, content).arrives.result()
 
     def _send_parts(self, key: str, known: _Known, data: Any, take: Callable[[int, bytes], None]) -> None:
         """`take` is called there with the offset and the bytes of every part, a few of them at a time."""

@@ -11,7 +11,7 @@ from ..measures import Measures
 from ..pairs import Unit
 
 GROUP_SECONDS = 2.0  # units are sent in groups that take about so long, so that sending them costs next to nothing
-TAIL = 3  # a group is at most this part of what is left for one worker, so that all end together
+TAIL = 3  # a group is at most this part of what is still to be sent to one worker, so that all end together
 ATTEMPTS = 3  # workers on which a unit may fail, and units that may fail in a row on a worker
 SLACK = 30.0  # seconds that a worker may be late before its units go to another one …
 PATIENCE = 5.0  # … beside so many times what they should take
@@ -72,7 +72,7 @@ class Dispatch:
         self._fresh = deque(Item(unit, max(1, tokens)) for unit, tokens in units)
         self._again: deque[Item] = deque()
         self._left = len(self._fresh)
-        self._left_tokens = sum(item.tokens for item in self._fresh)
+        self._fresh_tokens = sum(item.tokens for item in self._fresh)
         self._workers: dict[str, _Worker] = {}
         self._names: dict[str, str] = {}
         self.expecting = False  # are there workers that get ready?
@@ -142,7 +142,6 @@ class Dispatch:
             if not isinstance(result, str) and not item.done:
                 item.done = True
                 self._left -= 1
-                self._left_tokens -= item.tokens
                 yield item.unit, result
         for item, result in results:
             if here is not None:
@@ -203,12 +202,13 @@ class Dispatch:
             if not item.done and not (worker in item.failed_on and others):
                 self._again.remove(item)
                 return [item]
-        share = self._left_tokens / (TAIL * sum(other.room - 1 for other in self._workers.values()))
-        room = min(GROUP_SECONDS * here.rate / (here.room - 1), share)
+        seconds = self._fresh_tokens / (TAIL * sum(other.rate for other in self._workers.values()))
+        room = min(GROUP_SECONDS, seconds) * here.rate / (here.room - 1)
         items: list[Item] = []
         while self._fresh and (not items or room >= self._fresh[0].tokens):
             items.append(self._fresh.popleft())
             room -= items[-1].tokens
+        self._fresh_tokens -= sum(item.tokens for item in items)
         return items
 
     def _second(self, worker: str, here: _Worker, now: float) -> list[Item]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -22,9 +23,10 @@ from ..measures import Measures
 from ..pairs import TargetTokens, Unit, Work, lacking_base, lay_out_of, write_base
 from ..row_scorer import LayOut
 from ..tuning import TOLERANCE, machine
+from .content import content_of
 from .crew import Broken, Check, Crew, Event, Joined, Left, Returned, Sent
 from .dispatch import Dispatch, Group
-from .worker import ALONE, Answer, Content, Job, OpenScorings, open_scorings
+from .worker import ALONE, Answer, Job, OpenScorings, open_scorings
 
 CHECK_EXAMPLES, CHECK_TARGETS = 2, 8  # pairs that every worker measures to be let in
 EXACT_TOLERANCE = 2e-3  # contract of unquantized weights: mean |difference of distances|; of others `TOLERANCE`
@@ -254,16 +256,15 @@ def at_work_on(
         took_part, say, together: see `ClusterScoring`.
         opening: makes what measures on a worker.
     """
-    content = Content(
-        sha256, str(source.path.absolute()), tuple((part.name, part.stat().st_size) for part in source.parts)
-    )
+    content = content_of(source.path, sha256)
+    places = [Path(adapter.path) for adapter in engine.settings.adapters]
+    adapters = [content_of(path, each.sha256) for path, each in zip(places, engine.settings.adapters, strict=True)]
     examples = inputs.encoded_examples
     settings = replace(engine.settings, threads=threads)
     crew = Crew(
         client,
-        content,
-        source.parts,
-        lambda records: Job(content, engine.weights, settings, records, opening),
+        {content: source.parts} | {adapter: [path] for adapter, path in zip(adapters, places, strict=True)},
+        lambda records: Job(content, tuple(adapters), engine.weights, settings, records, opening),
         (examples, inputs.encoded_targets),
         check_pairs(engine, inputs),
         cost=lambda unit: unit_tokens(examples, targets, unit),

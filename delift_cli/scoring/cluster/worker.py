@@ -4,67 +4,56 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import pickle
 import queue
-import shutil
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from distributed import Worker, get_worker
 
-from ...cache.files import write_all
 from ...errors import DeliftError, RunError
 from ...kept import cache_directory
 from ...model.converted import converted
 from ...model.gguf import ModelFile
 from ...model.llama import Settings, open_models
-from ...model.places import locate
 from ...prompt.encoding import EncodedExamples, EncodedTargets
 from ...version import __version__
 from ..measures import Measures
 from ..pairs import Scoring, TargetTokens, Unit, Work, cells_needed
 from ..tuning import machine
+from .content import Content, find
 
 ALONE = -1  # in place of a unit's example: its targets are measured without one
 IDLE_SECONDS = 60.0  # a model that another client left open stays so long
 
 
-class Content(NamedTuple):
-    """A model by its content: SHA-256 over its files end to end, where the client has it, their names and sizes."""
-
-    sha256: str
-    path: str
-    files: tuple[tuple[str, int], ...]
-
-
 class Greeting(NamedTuple):
-    """What a worker says of itself: delift's version, its kind (processor, GPUs, build of llama.cpp), host and model.
-
-    `path` is the model's first file there, None where the host does not have it.
-    """
+    """What a worker says of itself: delift's version, its kind (processor, GPUs, build of llama.cpp) and host, and
+    which of the files that it was asked for are not there, by their places."""
 
     version: str
     machine: str
     host: str
-    path: str | None
+    lacking: tuple[int, ...]
 
 
 class Job(NamedTuple):
-    """What a worker needs besides the model's file to score: see `Engine` for weights and settings.
+    """What a worker needs besides the files of the model and its adapters to score: see `Engine` for weights and
+    settings, whose adapters are those of `adapters`, in the same order.
 
     `records` is the SHA-256 of the pickled `EncodedExamples` and `EncodedTargets`, sent before. `open_scorings` makes
     what measures, one for each context.
     """
 
     content: Content
+    adapters: tuple[Content, ...]
     weights: str
     settings: Settings
     records: str
@@ -123,41 +112,10 @@ def _state(worker: Worker | None = None) -> _State:
     return state
 
 
-def greet(content: Content) -> Greeting:
-    """Who this worker is, and whether it has the model."""
-    found = _find(content)
-    return Greeting(__version__, machine(), socket.gethostname(), None if found is None else str(found))
-
-
-def take_model(content: Content, number: int, offset: int, part: bytes) -> None:
-    """A part of one of the model's files, in any order; see `keep_model`.
-
-    Raises:
-        RunError: there is no room.
-    """
-    draft = _draft(_received(content)[number])
-    name, size = content.files[number]
-    try:
-        draft.parent.mkdir(parents=True, exist_ok=True)
-        if offset == 0 and shutil.disk_usage(draft.parent).free < size:
-            raise RunError(f"no space for {name} ({size / 1e9:.1f} GB) in {draft.parent}")
-        file = os.open(draft, os.O_CREAT | os.O_WRONLY, 0o600)
-        try:
-            write_all(file, part, offset)
-        finally:
-            os.close(file)
-    except OSError as error:
-        raise RunError(f"cannot keep the model in {draft.parent}: {error.strerror}") from None
-
-
-def keep_model(content: Content) -> None:
-    """The model has arrived: keep it with the converted ones if it is what was announced, else RunError."""
-    for place in _received(content):
-        _draft(place).replace(place)
-    if _find(content) is None:
-        for place in _received(content):
-            place.unlink(missing_ok=True)
-        raise RunError("the model arrived damaged: its SHA-256 is not the announced one")
+def greet(contents: Sequence[Content]) -> Greeting:
+    """Who this worker is, and which of these files it lacks."""
+    lacking = tuple(place for place, content in enumerate(contents) if find(content) is None)
+    return Greeting(__version__, machine(), socket.gethostname(), lacking)
 
 
 def take_records(sha256: str, size: int, offset: int, part: bytes) -> None:
@@ -183,19 +141,26 @@ def open_job(key: str, job: Job) -> int:
         if hashlib.sha256(data).hexdigest() != job.records:
             raise RunError("the records arrived damaged")
         examples, targets = pickle.loads(data)
-        path = _find(job.content)
-        if path is None:
-            raise RunError("the model is not there")
-        threads = job.settings.resolved_threads()
+        path, *adapters = (_there(content) for content in (job.content, *job.adapters))
+        given = zip(job.settings.adapters, adapters, strict=True)
+        settings = replace(job.settings, adapters=tuple(replace(each, path=str(place)) for each, place in given))
+        threads = settings.resolved_threads()
         with nullcontext() if job.weights == "as-is" else _host_lock():
             file = converted(ModelFile(path), job.content.sha256, job.weights, threads=threads)
         stack = ExitStack()
-        scorings = stack.enter_context(job.open_scorings(file, job.settings, examples, targets))
+        scorings = stack.enter_context(job.open_scorings(file, settings, examples, targets))
         free: queue.SimpleQueue[Scoring] = queue.SimpleQueue()
         for scoring in scorings:
             free.put(scoring)
         state.opened[key] = _Opened(stack, free, len(scorings))
         return len(scorings)
+
+
+def _there(content: Content) -> Path:
+    path = find(content)
+    if path is None:
+        raise RunError(f"{content.name} is not there")
+    return path
 
 
 def close_job(key: str, dask_worker: Worker) -> None:
@@ -265,34 +230,6 @@ def _measure(scoring: Scoring, units: Sequence[Unit], measured: list[Measures | 
     with closing(scoring.units(units, lambda _, results: measured.append(results))) as steps:
         for _ in steps:
             yield
-
-
-def _find(content: Content) -> Path | None:
-    """The model where the client has it, where $DELIFT_MODEL says, or where it was received; by its SHA-256."""
-    own: list[Path] = []
-    with suppress(DeliftError):
-        own = [locate(None)]
-    for path in (Path(content.path), *own, _received(content)[0]):
-        if not path.is_file():
-            continue
-        with suppress(DeliftError, OSError):
-            file = ModelFile(path)
-            sizes = tuple(part.stat().st_size for part in file.parts)
-            if sizes == tuple(size for _, size in content.files) and file.identity()["sha256"] == content.sha256:
-                return path
-    return None
-
-
-def _received(content: Content) -> list[Path]:
-    """Where the files of a model are that was sent; named as llama.cpp wants the parts of a split one."""
-    head = f"{Path(content.path).stem.split('-00001-of-')[0]}-{content.sha256[:16]}-received"
-    count = len(content.files)
-    names = [f"{head}-{at:05}-of-{count:05}.gguf" for at in range(1, count + 1)] if count > 1 else [f"{head}.gguf"]
-    return [cache_directory() / name for name in names]
-
-
-def _draft(place: Path) -> Path:
-    return place.with_suffix(f".{os.getpid()}.part")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from one_by_one import TEXTS, Block, MemoryCache, pool
 pytest.importorskip("distributed")
 sys.path.insert(0, str(Path(__file__).parent))  # the workers import what is wrong with them from here
 import faulty
+import gguf_models as g
 
 from delift_cli.errors import InputError, RunError
+from delift_cli.model.adapter import read_adapters
 from delift_cli.model.llama import Settings
 from delift_cli.scoring.cluster import ClusterScoring, at_work_on, connect, dispatch
-from delift_cli.scoring.cluster.worker import Content
+from delift_cli.scoring.cluster.content import content_of
 from delift_cli.scoring.job import Engine, Inputs
 from delift_cli.scoring.pairs import TargetTokens, Unit
 
@@ -43,13 +46,13 @@ class Run:
         self.kinds: dict[str, float] = {}
 
     @contextmanager
-    def on(self, connection: Any, **changes: Any) -> Iterator[ClusterScoring]:
+    def on(self, connection: Any, settings: Settings = SETTINGS, **changes: Any) -> Iterator[ClusterScoring]:
         file = self.block.file
         with at_work_on(
             connection.client,
             file,
             file.identity()["sha256"],
-            Engine(file, "as-is", None, SETTINGS),
+            Engine(file, "as-is", None, settings),
             self.inputs,
             TargetTokens(self.block.targets),
             threads=1,
@@ -201,21 +204,26 @@ def test_a_slow_worker_does_not_hold_the_others_back(run: Run, two: Any, expecte
     assert finished[-1] - started[0] < SLOW_SECONDS  # of one unit, and the slow worker began with one
 
 
-def test_a_model_that_is_not_there_is_sent(
+def test_a_model_and_an_adapter_that_are_not_there_are_sent(
     run: Run, expected: MemoryCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DELIFT_CACHE", str(tmp_path))
+    adapter = g.write_adapter(tmp_path / "mine.gguf", g.lora())
+    settings = replace(SETTINGS, adapters=read_adapters([f"{adapter}:0.5"], run.block.file))
+    there = tmp_path / "there"
+    monkeypatch.setenv("DELIFT_CACHE", str(there))
     monkeypatch.setenv("DELIFT_MODEL", "/nowhere.gguf")
     monkeypatch.setattr(
-        "delift_cli.scoring.cluster.scoring.Content", lambda sha, path, files: Content(sha, "/nowhere/x.gguf", files)
+        "delift_cli.scoring.cluster.scoring.content_of",
+        lambda path, sha256: content_of(path, sha256)._replace(path=f"/nowhere/{path.name}"),
     )
     cache = MemoryCache(*run.block.shape)
-    with connect("local:1") as one, run.on(one) as scoring:
+    with connect("local:1") as one, run.on(one, settings) as scoring:
         run.all_pairs(scoring, cache)
-    assert_same_bits(cache, expected)
-    (sent,) = tmp_path.glob("*-received.gguf")
-    assert sent.read_bytes() == run.block.file.path.read_bytes()
-    assert not list(tmp_path.glob("*.part"))
+    assert_same_bits(cache, run.block.score(settings))
+    assert np.abs(cache.distance - expected.distance).max() > 1e-3
+    sent = {file.read_bytes() for file in there.glob("*-received.gguf")}
+    assert sent == {run.block.file.path.read_bytes(), adapter.read_bytes()}
+    assert not list(there.glob("*.part"))
 
 
 @pytest.mark.parametrize("where", ["local:0", "local:x", "nowhere", "tcp://no-port", "local:"])

@@ -1,0 +1,108 @@
+"""The nearest records by embedding: exact products against libraries of approximate neighbours.
+
+    python tests/bench/neighbours.py --records 10000     # each in one thread; what is not installed is left out
+
+Needs numpy, and of faiss-cpu, hnswlib, usearch and pynndescent what is to be compared; none of them is an extra of
+delift. Vectors of length 1 around 200 centres, 576 wide as SmolLM2's embeddings, half of each shared with its centre.
+For each: seconds to build and to ask for the 30 nearest of every record, and the share of the exact ones found. The
+exact way is a product of blocks and a partition, in time that grows with the square of the records.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+import numpy as np  # noqa: E402, its BLAS asks for the threads when it is loaded
+
+K, WIDTH, CENTRES = 30, 576, 200
+
+
+def vectors(n: int) -> Any:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((CENTRES, WIDTH), np.float32)
+    own = rng.standard_normal((n, WIDTH), np.float32) + centres[rng.integers(CENTRES, size=n)]
+    return own / np.linalg.norm(own, axis=1, keepdims=True)
+
+
+def exact(points: Any) -> Any:
+    found = np.empty((len(points), K), np.int64)
+    for a in range(0, len(points), 500):
+        found[a : a + 500] = np.argpartition(-(points[a : a + 500] @ points.T), K, axis=1)[:, :K]
+    return found
+
+
+def faiss_flat(points: Any) -> Any:
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    index = faiss.IndexFlatIP(WIDTH)
+    index.add(points)
+    return index.search(points, K)[1]
+
+
+def faiss_ivf(points: Any) -> Any:
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    cells = int(4 * len(points) ** 0.5)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(WIDTH), WIDTH, cells, faiss.METRIC_INNER_PRODUCT)
+    index.train(points[np.random.default_rng(0).permutation(len(points))[: 40 * cells]])
+    index.add(points)
+    index.nprobe = max(8, cells // 16)
+    return index.search(points, K)[1]
+
+
+def hnsw(points: Any) -> Any:
+    import hnswlib
+
+    index = hnswlib.Index("ip", WIDTH)
+    index.init_index(len(points), ef_construction=100, M=16)
+    index.add_items(points, num_threads=1)
+    index.set_ef(100)
+    return index.knn_query(points, K, num_threads=1)[0]
+
+
+def usearch(points: Any) -> Any:
+    from usearch.index import Index
+
+    index = Index(ndim=WIDTH, metric="ip", dtype="f32")
+    index.add(np.arange(len(points)), points, threads=1)
+    return index.search(points, K, threads=1).keys
+
+
+def descent(points: Any) -> Any:
+    from pynndescent import NNDescent
+
+    return NNDescent(points, metric="cosine", n_neighbors=K, random_state=0, n_jobs=1).neighbor_graph[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=10_000)
+    points = vectors(parser.parse_args().records)
+    right: Any = None
+    ways: dict[str, Callable[[Any], Any]] = {
+        "exact": exact, "faiss flat": faiss_flat, "faiss ivf": faiss_ivf, "hnswlib": hnsw, "usearch": usearch,
+        "pynndescent": descent,
+    }  # fmt: skip
+    for name, way in ways.items():
+        began, used = time.perf_counter(), time.process_time()
+        try:
+            found = way(points)
+        except ImportError as error:
+            print(f"{name:12} {error}")
+            continue
+        took, worked = time.perf_counter() - began, time.process_time() - used
+        right = found if right is None else right
+        share = np.mean([np.isin(a, b).mean() for a, b in zip(right, found, strict=True)])
+        print(f"{name:12} {took:8.1f} s, {worked:8.1f} s of a processor, {share:.3f} of the exact ones", flush=True)
+
+
+if __name__ == "__main__":
+    main()
