@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import hostile
 import numpy as np
 import orjson
-from tiny_runs import jsonl, make_cache, model, pair, pairs, score
+from tiny_runs import QUICK, jsonl, make_cache, model, pair, pairs, start
 
 from delift_cli import kept
 from delift_cli.amount import parse_amount, parse_budget, parse_counts, parse_quota, parse_share, quota_records
@@ -182,8 +182,10 @@ class _Caches:
         (self.folder / "kept").mkdir()
         self.dense = make_cache(self.folder / "dense", pairs(*range(4)))
         self.sparse = self.folder / "sparse"
-        (self.folder / "pool.jsonl").write_bytes(pairs(*range(6)))
-        assert score(self.folder / "pool.jsonl", "-o", self.sparse, "--budget", "50%", "-q").code == 0
+        (self.folder / "pool.jsonl").write_bytes(pairs(*range(10)))
+        run = start("score", self.folder / "pool.jsonl", "-o", self.sparse, "--budget", "45%", "-m", model(), *QUICK)
+        said = run.communicate()[1]  # in a process of its own: a fuzzer's instrumented code cannot be compiled
+        assert run.returncode == 0, said
         self.file = self.folder / "file"
 
     def with_files(self, files: dict[Path, bytes], read: Callable[[], object]) -> None:
@@ -376,7 +378,9 @@ def _word_seeds() -> list[bytes]:
 
 def _changes() -> list[bytes]:
     caches()
-    changes = ((kind, 1, place, how, value) for kind in (0, 1) for place in range(40) for how in (0, 3) for value in (0, 7))
+    changes = (
+        (kind, 1, place, how, value) for kind in (0, 1) for place in range(40) for how in (0, 3) for value in (0, 7)
+    )
     return [bytes(change) for change in changes]
 
 
@@ -386,7 +390,7 @@ TARGETS = {
     "templates": Target(read_template, _template_seeds, 14),
     "manifest": Target(read_manifest, _changes, 4),
     "plans": Target(read_plan, _changes, 4),
-    "ids": Target(read_ids, lambda: [b"\0[[\"r0\",1]]", b"\1r1\nline:2\n", b"\2record:3", b"\2r1#2"], 8),
+    "ids": Target(read_ids, lambda: [b'\0[["r0",1]]', b"\1r1\nline:2\n", b"\2record:3", b"\2r1#2"], 8),
     "arrays": Target(read_array, lambda: [bytes([2, 0]) + (caches().dense / "distance.npy").read_bytes()[:200]], 6),
     "tunings": Target(read_book, lambda: [b"\0{}", *_changes()], 4),
     "amounts": Target(read_words, _word_seeds, 12),

@@ -104,7 +104,7 @@ def main() -> None:
         share = max(1, options.inputs * TARGETS[kind].share // 100)
         command = [sys.executable, "-m", "tests.bench.fuzz", "--kind", kind, "--inputs", str(share)]
         command += ["--seed", str(options.seed), "--found", str(options.found)]
-        child = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+        child = subprocess.run(command, capture_output=True, text=True, errors="replace")
         lines = child.stdout.splitlines()
         if child.returncode or not lines or not lines[-1].startswith("{"):
             print(f"{kind}: the process ended with {child.returncode}\n{child.stdout[-500:]}{child.stderr[-1500:]}")
