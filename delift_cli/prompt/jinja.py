@@ -300,7 +300,7 @@ def _limited(name: str, function: Any, meter: Meter) -> Any:
         _check_arguments((*args, *options.values()))
         for value in (*args, *options.values()):
             meter.use(value)
-            meter.step(len(value) if isinstance(value, HOLDING) else 0)
+            meter.step(4 * len(value) if isinstance(value, HOLDING) else 0)
         texts = [arg for arg in args if isinstance(arg, str)]
         if name == "replace" and len(texts) >= 3:
             _check_method(texts[0], "replace", tuple(texts[1:3]), meter)

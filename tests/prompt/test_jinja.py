@@ -51,8 +51,8 @@ HOSTILE = {
     "{% endfor %}{{ n.x }}",
     "doubling by objects": "{% set n = namespace(x=1) %}{% for i in range(40) %}{% set n.x = {1: n.x, 2: n.x} %}"
     "{% endfor %}{{ n.x | tojson }}",
-    "doubling by a macro": "{% set n = namespace(x=1) %}{% macro m() %}{% set n.x = varargs %}{% endmacro %}{% for i in range(40) %}"
-    "{{ m(n.x, n.x) }}{% endfor %}{{ n.x }}",
+    "doubling by a macro": "{% set n = namespace(x=1) %}{% macro m() %}{% set n.x = varargs %}{% endmacro %}"
+    "{% for i in range(40) %}{{ m(n.x, n.x) }}{% endfor %}{{ n.x }}",
     "comparing doubled lists": "{% set a, b = namespace(x=[1]), namespace(x=[1]) %}{% for i in range(40) %}"
     "{% set a.x, b.x = [a.x, a.x], [b.x, b.x] %}{% endfor %}{{ a.x == b.x }}",
     "hashing deep tuples": "{% set n = namespace(x=1) %}{% for i in range(99999) %}{% set n.x = (n.x,) %}{% endfor %}"
@@ -63,7 +63,7 @@ HOSTILE = {
     "joining a text by a long one": "{{ ('a' * 10**6).join('b' * 500) }}",
     "joining what is made one by one": "{{ range(500) | map('string') | join('a' * 10**6) }}",
     "sorting often": "{% set x = ['a'] * 200000 %}{% for i in range(999) %}{% set y = x | sort %}{% endfor %}",
-    "searching often": "{% set x = ['a'] * 200000 %}{% for i in range(99999) %}{% if 'b' in x %}{% endif %}{% endfor %}",
+    "searching often": "{% set x = ['a'] * 200000 %}{% for i in range(99999) %}{{ 'b' in x }}{% endfor %}",
     "searching by test": "{% set x = ['a'] * 200000 %}{% for i in range(99999) %}{% if 'b' is in(x) %}{% endif %}"
     "{% endfor %}",
     "summing lists": "{{ ([[1] * 500] * 500) | sum(start=[]) }}",
