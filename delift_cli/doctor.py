@@ -18,6 +18,7 @@ from pathlib import Path
 
 import orjson
 
+from .errors import InputError
 from .kept import cache_directory
 from .version import TESTED
 
@@ -210,7 +211,10 @@ def _memory() -> Check:
 
 
 def _disk() -> Check:
-    home = cache_directory()
+    try:
+        home = cache_directory()
+    except InputError as error:
+        return Check("disk", False, "this user has no home directory", str(error).rpartition(": ")[2])
     place = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free
     found = f"{free / 1e9:.1f} GB free where converted models are kept, {home}"
