@@ -26,7 +26,8 @@ import numba
 from numba.core import serialize
 from numba.core.caching import CompileResultCacheImpl
 
-from .kept import cache_directory
+from .errors import InputError
+from .kept import cache_directory, expanded
 
 PACKAGE = Path(__file__).parent
 WORTH_SHARING = 20e6  # nanoseconds
@@ -123,11 +124,11 @@ def code_folder() -> Path | None:
     """Where compiled code is kept, None where there is no place for it; $NUMBA_CACHE_DIR goes first."""
     given = os.environ.get("NUMBA_CACHE_DIR")
     candidates = [Path(given)] if given else []
-    with contextlib.suppress(RuntimeError):  # no home directory
+    with contextlib.suppress(InputError):  # no home directory
         candidates.append(cache_directory())
     candidates.append(Path(tempfile.gettempdir()) / f"delift-{os.getuid()}")
     for candidate in candidates:
-        folder = candidate.expanduser() / f"compiled-{_version()}"
+        folder = expanded(candidate) / f"compiled-{_version()}"
         if _is_ours(folder):
             _drop_unused(folder)
             return folder

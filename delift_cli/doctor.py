@@ -19,6 +19,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import InputError
 from .kept import cache_directory
 from .memory import free_memory
 from .version import TESTED
@@ -241,7 +242,10 @@ def _memory() -> Check:
 
 
 def _disk() -> Check:
-    home = cache_directory()
+    try:
+        home = cache_directory()
+    except InputError as error:
+        return Check("disk", False, "this user has no home directory", str(error).rpartition(": ")[2])
     place = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
     free = shutil.disk_usage(place).free
     found = f"{free / 1e9:.1f} GB free where converted models are kept, {home}"

@@ -16,16 +16,54 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .errors import InputError
+
 DIRECTORY_VARIABLE = "DELIFT_CACHE"
 WAIT_SECONDS = 600.0  # for another process that holds a lock: as long as a large model's conversion may take
 
 
+def home() -> Path | None:
+    """The user's home directory; None where the user has none (a container run under a number that is nobody's)."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+def expanded(text: str | Path) -> Path:
+    """A path in which ~ stands for a home directory.
+
+    Raises:
+        InputError: nobody is called so, or the user has no home directory.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(f"{text}: there is no such home directory; write the path out") from None
+
+
+def user_caches() -> Path | None:
+    """Where the programs of this user keep what they can make again: $XDG_CACHE_HOME, else ~/.cache, else None."""
+    own, mine = os.environ.get("XDG_CACHE_HOME"), home()
+    return Path(own) if own else mine and mine / ".cache"
+
+
 def cache_directory() -> Path:
-    """Where delift keeps things: $DELIFT_CACHE, else delift/ in the user's cache directory."""
+    """Where delift keeps things: $DELIFT_CACHE, else delift/ in the user's cache directory.
+
+    Raises:
+        InputError: the user has no home directory.
+    """
     own = os.environ.get(DIRECTORY_VARIABLE)
     if own:
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "delift"
+    caches = user_caches()
+    if caches is None:
+        raise InputError(
+            f"this user has no home directory to keep converted models and tunings in: set {DIRECTORY_VARIABLE} to a "
+            "directory of its own"
+        )
+    return caches / "delift"
 
 
 @contextlib.contextmanager

@@ -6,12 +6,14 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dying import die_at
+from gguf_models import lora, write_adapter
 from tiny_runs import pairs, score, tree
 
 from delift_cli.cache.sparse import SparseCache, layout_of, open_cache
@@ -19,18 +21,24 @@ from delift_cli.errors import DeliftError
 
 START, APPENDED, EDITED = [*range(10)], [*range(13)], [0, 11, 1, 3, 2, 4, 5, 12, 7, 8, 9]
 SHARE, MORE = ("--budget", "45%"), ("--continue", "--budget", "+20%")
+ADAPTER, EARLIER = "adapter.gguf", "warm-begun"  # in the bench's folder: a LoRA adapter, and a cache without it
+TUNED = ("--lora", ADAPTER, "--previous", EARLIER)
 NOT_COMPARED = ("lock", "llama.cpp.log")
 MOST_KILLS = 6  # of one run, before it is let through
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A run over a pool, with these options; behind another one where `begun` has that one's options."""
+    """A run over a pool, with these options; behind another one where `begun` has that one's options.
+
+    targets: of these instead of the pool.
+    """
 
     name: str
     pool: list[int]
     options: tuple[str, ...] = ()
     begun: tuple[str, ...] | None = None
+    targets: list[int] | None = None
 
 
 SCENARIOS = (
@@ -41,6 +49,11 @@ SCENARIOS = (
     Scenario("growing in part", APPENDED, SHARE, begun=SHARE),
     Scenario("edited", EDITED, begun=()),
     Scenario("edited in part", EDITED, SHARE, begun=SHARE),
+    Scenario("other targets", START, (), targets=[10, 11, 12]),
+    Scenario("anchors", START, ("--anchors", "4")),
+    Scenario("an adapter", START, TUNED),
+    Scenario("an adapter in part", START, (*TUNED, *SHARE)),
+    Scenario("edited under an adapter", EDITED, ("--lora", ADAPTER), begun=("--lora", ADAPTER)),
 )
 
 
@@ -56,6 +69,7 @@ class Bench:
         self.want: dict[str, dict[str, bytes]] = {}
         self.seconds: dict[str, float] = {}
         self.steps: dict[str, int] = {}
+        write_adapter(folder / ADAPTER, lora())
         warm = Scenario("warm", START, SHARE)
         self._pool(warm).write_bytes(pairs(*START))
         assert self.run(warm, self._place(warm, "begun")) == 0
@@ -65,6 +79,8 @@ class Bench:
                 self._pool(scenario).write_bytes(pairs(*START))
                 assert self._child(lambda: self.run(scenario, begun, scenario.begun or ())) == 0  # noqa: B023
             self._pool(scenario).write_bytes(pairs(*scenario.pool))
+            if scenario.targets is not None:
+                self._targets(scenario).write_bytes(pairs(*scenario.targets))
             end = self._begin(scenario, "end")
             started = time.monotonic()
             assert self._child(lambda: self.run(scenario, end)) == 0  # noqa: B023
@@ -99,8 +115,14 @@ class Bench:
         return kills, f"other than uninterrupted: {different[:3]}" if different else f"left: {left}" if left else ""
 
     def run(self, scenario: Scenario, path: Path, options: tuple[str, ...] | None = None) -> int:
-        chosen = scenario.options if options is None else options
-        return score(self._pool(scenario), "-o", path, "-q", *chosen).code
+        chosen = [
+            self.folder / option if option in (ADAPTER, EARLIER) else option
+            for option in (scenario.options if options is None else options)
+        ]
+        targets = () if scenario.targets is None else ("--targets", self._targets(scenario))
+        result = score(self._pool(scenario), *targets, "-o", path, "-q", *chosen)
+        print(result.err, end="", file=sys.stderr)
+        return result.code
 
     def _count_steps(self, scenario: Scenario) -> int:
         path = self._begin(scenario, "counted")
@@ -117,6 +139,9 @@ class Bench:
 
     def _pool(self, scenario: Scenario) -> Path:
         return self.folder / f"{scenario.name}.jsonl"
+
+    def _targets(self, scenario: Scenario) -> Path:
+        return self.folder / f"{scenario.name}-targets.jsonl"
 
     def _place(self, scenario: Scenario, what: str) -> Path:
         return self.folder / f"{scenario.name}-{what}"

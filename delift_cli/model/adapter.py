@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..kept import file_sha256
+from ..kept import expanded, file_sha256
 from .gguf import ModelFile
 from .header import read_header
 
@@ -62,7 +62,7 @@ def read_adapters(choices: Sequence[str], file: ModelFile) -> tuple[Adapter, ...
 
 def _read(choice: str, file: ModelFile) -> Adapter:
     name, scale = choice, 1.0
-    if not Path(choice).expanduser().exists() and (split := re.fullmatch(r"(.+):([^:/\\]*)", choice)):
+    if not expanded(choice).exists() and (split := re.fullmatch(r"(.+):([^:/\\]*)", choice)):
         name = split.group(1)
         try:
             scale = float(split.group(2))
@@ -70,7 +70,7 @@ def _read(choice: str, file: ModelFile) -> Adapter:
             raise InputError(f"--lora {choice}: {split.group(2)!r} is no scale; give adapter.gguf:0.5") from None
         if not math.isfinite(scale):
             raise InputError(f"--lora {choice}: the scale is not a finite number")
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not path.is_file():
         raise InputError(f"--lora {choice}: there is no file {path}")
     header = read_header(path)

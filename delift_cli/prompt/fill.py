@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, Protocol
 
 from ..data.record import Message
 from ..errors import InputError
-from .jinja import Limit, Printed, described
+from .jinja import Printed, described
 from .messages import Form, Part, Traits, build
+from .meter import Limit
 
 
 class Render(Protocol):

@@ -10,7 +10,6 @@ import datetime
 import functools
 import json
 import re
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
@@ -19,21 +18,25 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
+import jinja2.utils
 
 from ..errors import InputError
+from .meter import CALL, HOLDING, Limit, Meter
 
 # Templates that print the date would make a utility depend on the day it was measured.
 TEMPLATE_DATE = datetime.datetime(2025, 1, 1)
 
-STEPS = 2_000_000  # loop rounds and calls in one rendering, beside some for each message
+STEPS = 2_000_000  # in one rendering, beside some for each message and one for each character that is given
 STEPS_PER_MESSAGE = 20_000
-CALL = 10  # steps
-SECONDS = 20.0
-CHARACTERS = 1 << 24  # of one text, beside eight for each character that is given
+CHARACTERS = 1 << 22  # of one text, beside eight for each character that is given
+TEXTS = 16  # of that length that may be made
+LONGEST_SOURCE = 1 << 18  # characters of a template; the longest that models come with have 40,000
 LARGEST = 100_000  # a width, a count or another number that is given to a filter or a method
 _OPEN, _CLOSE = "\ufdee", "\ufdef"  # noncharacters around what {% generation %} encloses
 _WIDE = re.compile(r"\d{5,}|\*")
 _UNUSED = ("urlize", "striptags", "xmlattr", "wordwrap", "pprint", "random", "filesizeformat")
+_UNUSED_METHODS = ("encode", "translate", "maketrans", "to_bytes", "from_bytes")  # which make what is not text, or more
+_LOOKING = ("in", "eq", "==", "equalto", "ne", "!=", "lt", "<", "le", "<=", "gt", ">", "ge", ">=", "lower", "upper")
 
 
 class Printed(NamedTuple):
@@ -41,10 +44,6 @@ class Printed(NamedTuple):
 
     text: str
     generated: list[tuple[int, int]]
-
-
-class Limit(jinja2.TemplateError):
-    """A template that asks for too much."""
 
 
 class Jinja:
@@ -60,6 +59,8 @@ class Jinja:
 
     def __init__(self, source: str, name: str) -> None:
         self._environment = _Sandbox()
+        if len(source) > LONGEST_SOURCE:
+            raise InputError(f"{name} has {len(source):,} characters, as no chat template has")
         try:
             self._template = self._environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
@@ -78,7 +79,9 @@ class Jinja:
             Exception: whatever the template raises; Limit where it asks for too much.
         """
         meter = self._environment.meter
-        meter.start(CHARACTERS + 8 * given, STEPS + STEPS_PER_MESSAGE * messages)
+        room = CHARACTERS + 8 * given
+        total = TEXTS * room + given * messages  # some templates add to a text message after message
+        meter.start(room, total, STEPS + STEPS_PER_MESSAGE * messages + given)
         try:
             context = self._template.new_context(variables)
             text = meter.joined(self._template.root_render_func(context))
@@ -91,42 +94,10 @@ class Jinja:
         return _without_marks(text)
 
 
-class _Meter:
-    """What one rendering has used."""
-
-    def start(self, room: int, steps: int) -> None:
-        self.room, self.total, self.steps = room, 64 * room, steps
-        self.until = time.monotonic() + SECONDS
-
-    def step(self, steps: int = 1) -> None:
-        self.steps -= steps
-        if self.steps < 0:
-            raise Limit("it takes too many steps")
-        if self.steps & 0x3FF < steps and time.monotonic() > self.until:
-            raise Limit(f"it takes more than {SECONDS:.0f} seconds")
-
-    def make(self, size: int) -> None:
-        """Something of so many characters or items is about to be made."""
-        self.total -= size
-        if size > self.room or self.total < 0:
-            raise Limit("it makes a text that is too long")
-
-    def joined(self, parts: Iterable[str]) -> str:
-        kept = []
-        size = 0
-        for part in parts:
-            size += len(part)
-            if size > self.room:
-                raise Limit("it makes a text that is too long")
-            kept.append(part)
-        self.make(size)
-        return "".join(kept)
-
-
 class _Counted:
     """An iterable whose every round is a step."""
 
-    def __init__(self, items: Any, meter: _Meter) -> None:
+    def __init__(self, items: Any, meter: Meter) -> None:
         self._items, self._meter = items, meter
 
     def __len__(self) -> int:
@@ -150,6 +121,13 @@ class _Generation(jinja2.ext.Extension):
         return jinja2.nodes.Scope([opened, *body, closed], lineno=line)
 
 
+class _Namespace(jinja2.utils.Namespace):
+    """`namespace()`, whose repr does not print what is in it: that could be itself, or as large as anything."""
+
+    def __repr__(self) -> str:
+        return "<Namespace>"
+
+
 class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "%", "**"})
 
@@ -160,8 +138,8 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
             optimized=False,  # constants too are computed within the limits
             extensions=[jinja2.ext.loopcontrols, _Generation],
         )
-        self.meter = meter = _Meter()
-        meter.start(CHARACTERS, STEPS)
+        self.meter = meter = Meter()
+        meter.start(CHARACTERS, TEXTS * CHARACTERS, STEPS)
         self.concat = meter.joined  # type: ignore[method-assign]
         self.filters = {
             name: _limited(name, function, meter) for name, function in self.filters.items() if name not in _UNUSED
@@ -169,7 +147,12 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         self.filters["tojson"] = _limited("tojson", _to_json, meter)
         self.filters[" counted"] = lambda items: _Counted(items, meter)
         self.filters[" joined"] = lambda items: meter.joined(map(str, items))
+        self.filters[" used"], self.filters[" made"] = meter.use, meter.made
+        self.tests = {
+            name: _looking(function, meter) if name in _LOOKING else function for name, function in self.tests.items()
+        }
         del self.globals["lipsum"]
+        self.globals["namespace"] = _Namespace
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = TEMPLATE_DATE.strftime
 
@@ -177,44 +160,78 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
         tree = super()._parse(source, name, filename)
         for loop in tree.find_all(jinja2.nodes.For):
             loop.iter = jinja2.nodes.Filter(loop.iter, " counted", [], [], None, None, lineno=loop.lineno)
-        return _with_joins(tree)
+        return _metered(tree)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         _check_operands(operator, left, right, self.meter)
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
-        __self.meter.step(CALL)
+        meter = __self.meter
+        meter.step(CALL)
         if __obj is not __self.globals["range"]:
             _check_arguments((*args, *kwargs.values()))
+        for value in (*args, *kwargs.values()):
+            meter.use(value)
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str):
-            _check_method(owner, getattr(__obj, "__name__", ""), args, __self.meter)
-        return super().call(__context, __obj, *args, **kwargs)
+            meter.use(owner)
+            args = _check_method(owner, getattr(__obj, "__name__", ""), args, meter)
+        return meter.made(super().call(__context, __obj, *args, **kwargs))
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        if isinstance(argument, slice):
+            self.meter.use(obj)
+        return super().getitem(obj, argument)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return attr not in _UNUSED_METHODS and super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Any:
-        owner = getattr(value, "__self__", None)
-        if isinstance(owner, str) and getattr(value, "__name__", "") in ("format", "format_map"):
-            if _WIDE.search(owner) or re.search(r"\{[^{}]*\{", owner.replace("{{", "")):
-                raise Limit("it formats with a width that is too large")
-            self.meter.make(len(owner))
-        return super().wrap_str_format(value)
+        wrapped, owner, meter = super().wrap_str_format(value), getattr(value, "__self__", None), self.meter
+        if wrapped is None or not isinstance(owner, str):
+            return wrapped
+        if _WIDE.search(owner) or re.search(r"\{[^{}]*\{", owner.replace("{{", "")):
+            raise Limit("it formats with a width that is too large")
+
+        def limited(*args: Any, **kwargs: Any) -> Any:
+            largest = max(map(meter.size, (*args, *kwargs.values())), default=0)
+            meter.make(len(owner) + owner.count("{") * largest)
+            return wrapped(*args, **kwargs)
+
+        return limited
 
 
-def _with_joins(node: Any) -> Any:
-    """Each `a ~ b` as a filter that counts."""
+def _metered(node: Any) -> Any:
+    """The tree in which each `a ~ b` is joined by a filter that counts, what a literal holds is measured, and what is
+    compared is looked at before."""
     for name, value in list(node.iter_fields()):
         if isinstance(value, list):
-            setattr(node, name, [_with_joins(item) if isinstance(item, jinja2.nodes.Node) else item for item in value])
+            setattr(node, name, [_metered(item) if isinstance(item, jinja2.nodes.Node) else item for item in value])
         elif isinstance(value, jinja2.nodes.Node):
-            setattr(node, name, _with_joins(value))
+            setattr(node, name, _metered(value))
     if isinstance(node, jinja2.nodes.Concat):
-        parts = jinja2.nodes.List(node.nodes, lineno=node.lineno)
-        return jinja2.nodes.Filter(parts, " joined", [], [], None, None, lineno=node.lineno)
+        return _filtered(jinja2.nodes.List(node.nodes, lineno=node.lineno), " joined")
+    if isinstance(node, jinja2.nodes.Compare):
+        node.expr = _filtered(node.expr, " used")
+        for operand in node.ops:
+            operand.expr = _filtered(operand.expr, " used")
+    literal = isinstance(node, jinja2.nodes.List | jinja2.nodes.Tuple | jinja2.nodes.Dict)
+    if literal and getattr(node, "ctx", "load") == "load" and any(True for _ in node.find_all(_VARYING)):
+        return _filtered(node, " made")
     return node
 
 
-def _check_operands(operator: str, left: Any, right: Any, meter: _Meter) -> None:
+_VARYING = (jinja2.nodes.Name, jinja2.nodes.Filter, jinja2.nodes.Call, jinja2.nodes.BinExpr)
+
+
+def _filtered(node: Any, name: str) -> jinja2.nodes.Filter:
+    if isinstance(node, jinja2.nodes.Const):
+        return node  # type: ignore[return-value]
+    return jinja2.nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+
+def _check_operands(operator: str, left: Any, right: Any, meter: Meter) -> None:
     numbers = isinstance(left, int) and isinstance(right, int)
     if operator == "**":
         if numbers and abs(right) * left.bit_length() > 4096:
@@ -225,20 +242,22 @@ def _check_operands(operator: str, left: Any, right: Any, meter: _Meter) -> None
                 raise Limit("it makes a number that is too large")
         else:
             for items, count in ((left, right), (right, left)):
-                if isinstance(items, (str, list, tuple)) and isinstance(count, int):
-                    meter.make(len(items) * max(count, 0))
+                if isinstance(items, (str, bytes, list, tuple)) and isinstance(count, int):
+                    meter.make(meter.size(items) * max(count, 0))
     elif operator == "%":
         if isinstance(left, str):
-            _check_format(left, meter)
-    elif isinstance(left, (str, list, tuple)) and isinstance(right, (str, list, tuple)):
-        meter.make(len(left) + len(right))
+            _check_format(left, right, meter)
+    elif isinstance(left, (str, bytes, list, tuple)) and isinstance(right, (str, bytes, list, tuple)):
+        meter.use(left)
+        meter.make(meter.size(left) + meter.size(right))
 
 
-def _check_format(text: str, meter: _Meter) -> None:
+def _check_format(text: str, given: Any, meter: Meter) -> None:
     for found in re.finditer(r"%[^a-zA-Z%]*", text):
         if _WIDE.search(found.group()):
             raise Limit("it formats with a width that is too large")
-    meter.make(len(text))
+    values = given.values() if isinstance(given, dict) else given if isinstance(given, tuple) else (given,)
+    meter.make(len(text) + text.count("%") * max(map(meter.size, values), default=0))
 
 
 def _check_arguments(values: Iterable[Any]) -> None:
@@ -247,40 +266,68 @@ def _check_arguments(values: Iterable[Any]) -> None:
             raise Limit(f"it uses a number above {LARGEST:,} as a width or a count")
 
 
-def _check_method(owner: str, method: str, args: tuple[Any, ...], meter: _Meter) -> None:
+def _check_method(owner: str, method: str, args: tuple[Any, ...], meter: Meter) -> tuple[Any, ...]:
+    """The arguments of a text's method, if what it makes is not too long."""
     if method == "replace" and len(args) >= 2 and isinstance(args[0], str) and isinstance(args[1], str):
         meter.make(len(owner) + owner.count(args[0]) * len(args[1]))
-    elif method == "join" and args and isinstance(args[0], (list, tuple)):
-        meter.make(len(owner) * len(args[0]) + sum(len(part) for part in args[0] if isinstance(part, str)))
+    elif method == "join" and args:
+        parts = args[0] if isinstance(args[0], (str, *HOLDING)) else list(args[0])
+        meter.make(len(owner) * len(parts) + meter.size(parts))
+        return parts, *args[1:]
     elif method == "expandtabs":
         meter.make(len(owner) + owner.count("\t") * max((a for a in args if isinstance(a, int)), default=8))
+    return args
 
 
-def _limited(name: str, function: Any, meter: _Meter) -> Any:
-    """A filter that says no to numbers that would make it run for ever, or fill the memory."""
+def _looking(function: Any, meter: Meter) -> Any:
+    """A test that looks through what it is given."""
+
+    @functools.wraps(function)
+    def limited(*args: Any) -> Any:
+        for arg in args:
+            meter.use(arg)
+        return function(*args)
+
+    return limited
+
+
+def _limited(name: str, function: Any, meter: Meter) -> Any:
+    """A filter that says no to what would make it run for ever, or fill the memory."""
 
     @functools.wraps(function)
     def limited(*args: Any, **options: Any) -> Any:
         meter.step(CALL)
         _check_arguments((*args, *options.values()))
+        for value in (*args, *options.values()):
+            meter.use(value)
+            meter.step(4 * len(value) if isinstance(value, HOLDING) else 0)
         texts = [arg for arg in args if isinstance(arg, str)]
         if name == "replace" and len(texts) >= 3:
             _check_method(texts[0], "replace", tuple(texts[1:3]), meter)
-        elif name == "join" and isinstance(args[-1], str) and hasattr(args[-2], "__len__"):
-            meter.make(len(args[-1]) * len(args[-2]))
+        elif name == "join":
+            args = _check_join(args, meter)
         elif name == "format" and texts:
-            _check_format(texts[0], meter)
+            _check_format(texts[0], (*args, *options.values()), meter)
+        elif name == "sum" and any(isinstance(value, (str, *HOLDING)) for value in (*args[3:], options.get("start"))):
+            raise Limit("it sums what are no numbers")
         elif name in ("indent", "tojson"):
             width = max((a for a in (*args, *options.values()) if isinstance(a, int)), default=4)
-            if width > 1000:
+            if width > (1000 if name == "indent" else 16):
                 raise Limit("it indents by too much")
             meter.make(sum(len(text) + text.count("\n") * width for text in texts))
         result = function(*args, **options)
-        if isinstance(result, str):
-            meter.make(len(result))
-        return result
+        return meter.made(result)
 
     return limited
+
+
+def _check_join(args: tuple[Any, ...], meter: Meter) -> tuple[Any, ...]:
+    """The arguments of `join` (the context, what is joined, and what by), if it is not too much."""
+    context, items, *others = args
+    items = items if isinstance(items, (str, *HOLDING)) else list(items)
+    between = others[0] if others and isinstance(others[0], str) else ""
+    meter.make(len(between) * len(items) + meter.size(items))
+    return context, items, *others
 
 
 def _without_marks(text: str) -> Printed:

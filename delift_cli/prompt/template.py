@@ -14,8 +14,9 @@ from ..data.record import Message, Record
 from ..errors import InputError
 from .conversation import STAND_INS, Line, Printer
 from .fill import Laid
-from .jinja import TEMPLATE_DATE, Jinja, Limit, Printed, described
+from .jinja import TEMPLATE_DATE, Jinja, Printed, described
 from .messages import Form, Traits, adapted
+from .meter import Limit
 from .shorten import shorten
 from .structure import Structure
 from .thoughts import split_thoughts

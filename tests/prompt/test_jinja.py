@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jinja2
 import pytest
 
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile
-from delift_cli.prompt.jinja import Jinja, Limit
+from delift_cli.prompt.jinja import Jinja
+from delift_cli.prompt.meter import Limit
 from delift_cli.prompt.template import ChatTemplate
 
 HOSTILE = {
@@ -43,6 +45,29 @@ HOSTILE = {
     "a macro that calls itself": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "a macro that calls itself twice": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}"
     "{{ f(40) }}",
+    "lists of lists": "{% set x = [1] * 100000 %}{% set y = [x] * 10000 %}{{ y }}",
+    "a list of long texts": "{{ ['a' * 10**6] * 10000 }}",
+    "doubling by lists": "{% set n = namespace(x=[1]) %}{% for i in range(40) %}{% set n.x = [n.x, n.x] %}"
+    "{% endfor %}{{ n.x }}",
+    "doubling by objects": "{% set n = namespace(x=1) %}{% for i in range(40) %}{% set n.x = {1: n.x, 2: n.x} %}"
+    "{% endfor %}{{ n.x | tojson }}",
+    "doubling by a macro": "{% set n = namespace(x=1) %}{% macro m() %}{% set n.x = varargs %}{% endmacro %}"
+    "{% for i in range(40) %}{{ m(n.x, n.x) }}{% endfor %}{{ n.x }}",
+    "comparing doubled lists": "{% set a, b = namespace(x=[1]), namespace(x=[1]) %}{% for i in range(40) %}"
+    "{% set a.x, b.x = [a.x, a.x], [b.x, b.x] %}{% endfor %}{{ a.x == b.x }}",
+    "hashing deep tuples": "{% set n = namespace(x=1) %}{% for i in range(99999) %}{% set n.x = (n.x,) %}{% endfor %}"
+    "{{ {n.x: 1} }}",
+    "formatting a long text often": "{{ ('%(a)s' * 500) % {'a': 'a' * 10**6} }}",
+    "formatting it by filter": "{{ ('%s' * 500) | format(*(['a' * 10**6] * 500)) }}",
+    "formatting it by method": "{{ ('{0}' * 500).format('a' * 10**6) }}",
+    "joining a text by a long one": "{{ ('a' * 10**6).join('b' * 500) }}",
+    "joining what is made one by one": "{{ range(500) | map('string') | join('a' * 10**6) }}",
+    "sorting often": "{% set x = ['a'] * 200000 %}{% for i in range(999) %}{% set y = x | sort %}{% endfor %}",
+    "searching often": "{% set x = ['a'] * 200000 %}{% for i in range(99999) %}{{ 'b' in x }}{% endfor %}",
+    "searching by test": "{% set x = ['a'] * 200000 %}{% for i in range(99999) %}{% if 'b' is in(x) %}{% endif %}"
+    "{% endfor %}",
+    "summing lists": "{{ ([[1] * 500] * 500) | sum(start=[]) }}",
+    "filters behind filters": "{{ ['a'] * 200000" + " | select('string')" * 99 + " | list }}",
     "printing for ever": "{% for i in range(99999) %}{{ 'a' * 10000 }}{% endfor %}",
 }
 
@@ -63,6 +88,24 @@ def test_such_a_template_of_a_model_is_refused_in_one_line(tiny_model: Callable[
     with pytest.raises(InputError, match="the model's chat template cannot print two turns") as caught:
         ChatTemplate(HOSTILE[name], vocabulary)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source", ["{{ 'a'.encode() * 10**10 }}", "{{ 'a'.translate({97: 'b'}) }}", "{{ (5).to_bytes(9) }}"]
+)
+def test_methods_that_make_no_text_are_not_there(source: str) -> None:
+    with pytest.raises(jinja2.TemplateError, match="unsafe"):
+        Jinja(source, "a template").render({}, 0, 1)
+
+
+def test_a_namespace_in_a_namespace_is_not_printed() -> None:
+    source = "{% set n = namespace(x=1) %}{% set n.x = n %}{{ n }}"
+    assert Jinja(source, "a template").render({}, 0, 1).text == "<Namespace>"
+
+
+def test_a_template_has_an_end_itself() -> None:
+    with pytest.raises(InputError, match="as no chat template has"):
+        Jinja("{{ 1 }}" * 100_000, "a template")
 
 
 def test_what_templates_do_is_not_limited() -> None:

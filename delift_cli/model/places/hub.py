@@ -101,7 +101,10 @@ def _fits(name: str, which: str) -> bool:
 
 
 def _cached(asked: Asked) -> Path | None:
-    folder = hub_folder() / f"models--{asked.repo.replace('/', '--')}"
+    kept = hub_folder()
+    if kept is None:
+        return None
+    folder = kept / f"models--{asked.repo.replace('/', '--')}"
     revision = asked.revision or "main"
     try:
         commit = (folder / "refs" / revision).read_text().strip()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import InputError
+from ...kept import expanded
 from ..header import check_magic
 from . import hub, ollama
 from .on_disk import Found, found_on_disk, models_in, only_model
@@ -34,7 +35,7 @@ def locate(choice: str | None) -> Path:
     choice = choice or os.environ.get(MODEL_VARIABLE) or None
     if choice in (None, DEFAULT):
         return _default(choice)
-    path = Path(str(choice)).expanduser()
+    path = expanded(str(choice))
     if path.is_dir():
         return check_magic(only_model(path))
     if path.exists():

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import InputError
+from ...kept import home
 from .on_disk import Found
 
 REGISTRY, LIBRARY, LATEST = "registry.ollama.ai", "library", "latest"  # what a short name leaves out
@@ -23,8 +24,9 @@ def folders() -> list[Path]:
     own = os.environ.get("OLLAMA_MODELS")
     if own:
         return [Path(own)]
-    home = Path.home() / ".ollama"
-    return [place / "models" for place in (home, Path("/usr/share/ollama/.ollama"), Path("/var/lib/ollama"))]
+    mine = home()
+    own_folder = [mine / ".ollama"] if mine else []
+    return [place / "models" for place in (*own_folder, Path("/usr/share/ollama/.ollama"), Path("/var/lib/ollama"))]
 
 
 def find(name: str) -> Path | None:

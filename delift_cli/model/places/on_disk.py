@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import InputError
+from ...kept import expanded, home, user_caches
 
 _PART = re.compile(r"(?P<head>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 _BESIDE = re.compile(r"(^|[-_.])(mmproj|imatrix|lora|adapter)([-_.]|$)", re.IGNORECASE)  # GGUF, but no language model
@@ -59,25 +60,26 @@ def only_model(folder: Path) -> Path:
 
 def lm_studio_folders() -> list[Path]:
     """Where LM Studio keeps models: publisher/model/file.gguf."""
-    home = Path.home()
-    return [home / ".lmstudio" / "models", home / ".cache" / "lm-studio" / "models"]
+    mine = home()
+    return [mine / ".lmstudio" / "models", mine / ".cache" / "lm-studio" / "models"] if mine else []
 
 
-def llama_cpp_folder() -> Path:
-    """Where llama.cpp's own programs keep what they download."""
+def llama_cpp_folder() -> Path | None:
+    """Where llama.cpp's own programs keep what they download, None for a user without a home directory."""
     if own := os.environ.get("LLAMA_CACHE"):
         return Path(own)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "llama.cpp"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llama.cpp"
+    mine = home()
+    caches = mine and mine / "Library" / "Caches" if sys.platform == "darwin" else user_caches()
+    return caches and caches / "llama.cpp"
 
 
-def hub_folder() -> Path:
-    """The cache of huggingface_hub, found as it finds it."""
+def hub_folder() -> Path | None:
+    """The cache of huggingface_hub, found as it finds it; None for a user without a home directory."""
     for variable, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
         if own := os.environ.get(variable):
-            return Path(own).expanduser() / below
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface" / "hub"
+            return expanded(own) / below
+    caches = user_caches()
+    return caches and caches / "huggingface" / "hub"
 
 
 def found_on_disk() -> Iterator[Found]:
@@ -90,9 +92,10 @@ def found_on_disk() -> Iterator[Found]:
     for folder in lm_studio_folders():
         for path in models_in(folder, deep=True):
             yield Found(str(path.relative_to(folder)), path, "LM Studio")
-    for path in models_in(llama_cpp_folder()):
+    llama_cpp, hub = llama_cpp_folder(), hub_folder()
+    for path in models_in(llama_cpp) if llama_cpp else ():
         yield Found(path.name, path, "llama.cpp")
-    for repo in sorted(hub_folder().glob("models--*")):
+    for repo in sorted(hub.glob("models--*")) if hub else ():
         name = repo.name.removeprefix("models--").replace("--", "/", 1)
         latest: dict[str, Path] = {}
         for snapshot in sorted(repo.glob("snapshots/*"), key=lambda path: path.stat().st_mtime):
