@@ -10,7 +10,7 @@ import numpy as np
 from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
 from ..data.record import Record
-from ..selection.blocks import PartialBlock
+from ..selection.blocks import KernelOptions, PartialBlock
 from ..visible import one_line
 from . import findings
 from .choices import CHANGE, Choice
@@ -63,8 +63,7 @@ def measured(pool: Pool) -> Section:
             facts.append(("pairs measured", f"all {n * m:,}"))
     for block in blocks:
         if isinstance(block, PartialBlock):
-            quality = block.partial(pool.wanted.options).quality
-            facts.append(("estimates", _quality(quality.pairs, quality.r2, quality.spearman)))
+            facts.append(("estimates", _quality(block, pool.wanted.options)))
     manifest = pool.block.cache.manifest
     model = manifest["model"]
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in manifest["settings"].items())
@@ -203,11 +202,14 @@ def certainty(pool: Pool) -> Section:
     options = pool.wanted.options
     block = pool.block if isinstance(pool.block, PartialBlock) else pool.aims
     assert isinstance(block, PartialBlock)
-    partial, quality = block.partial(options), block.partial(options).quality
+    partial = block.partial(options)
     facts = [
         ("pairs measured", f"{partial.share:.2%}"),
-        ("estimates", _quality(quality.pairs, quality.r2, quality.spearman)),
-        ("in the selection", "estimates count" if block.estimated(options) else "estimates are no good and count as 0"),
+        ("estimates", _quality(block, options)),
+        (
+            "in the selection",
+            "estimates count" if block.estimated(options) else "pairs that are not measured count as 0",
+        ),
     ]
     tables = []
     if block.estimated(options):
@@ -297,7 +299,12 @@ def _more(subset: Choice) -> int:
     return subset.more
 
 
-def _quality(pairs: int, r2: float, spearman: float) -> str:
-    if math.isnan(r2) or math.isnan(spearman):
-        return f"too few pairs are held out ({pairs:,}) to say how good they are"
-    return f"R² {r2:.2f}, rank correlation {spearman:.2f} on {pairs:,} pairs held out at random"
+def _quality(block: PartialBlock, options: KernelOptions) -> str:
+    """How well estimates predict pairs held out; a large pool takes minutes less where none are asked for."""
+    if options.estimates == "off":
+        return "none, as asked for"
+    quality = block.partial(options).quality
+    if math.isnan(quality.r2) or math.isnan(quality.spearman):
+        return f"too few pairs are held out ({quality.pairs:,}) to say how good they are"
+    good = f"R² {quality.r2:.2f}, rank correlation {quality.spearman:.2f}"
+    return f"{good} on {quality.pairs:,} pairs held out at random"

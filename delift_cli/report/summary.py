@@ -50,7 +50,7 @@ def _worth(pool: Pool) -> list[Tile]:
 def _sure(pool: Pool) -> list[Tile]:
     """How far to trust what is estimated."""
     block = pool.block if isinstance(pool.block, PartialBlock) else pool.aims
-    if not isinstance(block, PartialBlock):
+    if not isinstance(block, PartialBlock) or pool.wanted.options.estimates == "off":
         return []
     quality = block.partial(pool.wanted.options).quality
     known = not np.isnan(quality.r2)

@@ -4,6 +4,7 @@
     python -m tests.bench.report --sizes 5000        # that one alone
     python -m tests.bench.report --profile           # where the time goes, as cProfile has it
     python -m tests.bench.report --browser           # how long Chromium takes to put the page together
+    python -m tests.bench.report --estimates off     # pairs that are not measured count as nothing
 
 Texts are made of words whose frequencies fall as in a language, in 200 tasks, of 400 characters on average; utilities
 have a rank, noise and tasks. The caches stay in the work folder, a second run takes them from there. A time runs from
@@ -98,10 +99,11 @@ def make_cache(path: Path, n: int) -> None:
             cache.write_pairs(part, example, distance, -3 * distance)
 
 
-def measure(cache: Path, page: Path, profile: Path | None) -> dict[str, Any]:
+def measure(cache: Path, page: Path, profile: Path | None, estimates: str = "auto") -> dict[str, Any]:
     """One report, in its own process."""
     program = ["-m", "cProfile", "-o", str(profile)] if profile else []
     command = [sys.executable, *program, "-m", "delift_cli", "report", str(cache), "-o", str(page), "--quiet"]
+    command += ["--estimates", estimates]
     began = time.perf_counter()
     child = subprocess.Popen(command)
     _, status, used = os.wait4(child.pid, 0)
@@ -146,6 +148,7 @@ def main() -> None:
     parser.add_argument("--make", action="store_true", help="make the caches, measure nothing")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--browser", action="store_true")
+    parser.add_argument("--estimates", choices=("auto", "on", "off"), default="auto")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = args.work or Path(folder)
@@ -156,7 +159,7 @@ def main() -> None:
                 make_cache(cache, n)
             if args.make:
                 continue
-            found = measure(cache, page, profile if args.profile else None)
+            found = measure(cache, page, profile if args.profile else None, args.estimates)
             if args.browser:
                 found |= in_browser(page)
             print(json.dumps({"records": n, **found}), flush=True)

@@ -221,6 +221,16 @@ def test_a_block_that_is_partly_measured_says_how_sure_it_is(tmp_path: Path) -> 
     assert "not all pairs are measured" in page.source
 
 
+def test_no_estimate_is_made_where_none_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = sparse_cache(tmp_path / "pool.delift", plain_pool(60))
+    monkeypatch.setattr("delift_cli.budget.plan.fit_scored", None)
+    assert delift("report", cache, "--estimates", "off", "-o", tmp_path / "r.html", "-q").code == 0
+    page = Page(tmp_path / "r.html")
+    assert "none, as asked for" in page.source
+    assert "pairs that are not measured count as 0" in page.source
+    assert "held out" not in page.source
+
+
 def test_of_a_large_pool_only_copies_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in ("pool", "look"):
         monkeypatch.setattr(f"delift_cli.report.{place}.SEARCHED", 10)
