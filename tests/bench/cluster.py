@@ -8,7 +8,7 @@ Parts:
     overhead    pairs/s of one worker process by the side of this process alone: the tiny model, units of 50 ms and more
     two         pairs/s of two single-threaded workers by the side of one: SmolLM2
     sleep       64 workers, threads of another process, that sleep 100 ms a unit, rows written to a cache: the share of
-                their time that they are at a unit
+                their time that they are at work as they measure it, and `busy` if no sleep were longer than 100 ms
 
 Rates are taken from when the workers are let in to the last row. Starting a worker takes seconds, and is named. What is
 compared is measured in turn, several times, and a ratio is of medians.
@@ -214,7 +214,7 @@ def sleep(units_each: int = 100, targets: int = 50) -> dict[str, Any]:
                 crew, shown, tokens, took_part=lambda machine, off: None, together=cache.together, say=silent
             )
             scoring.wait_for(SLEEPERS)
-            started, used = time.perf_counter(), time.process_time()
+            before, started, used = scoring._busy, time.perf_counter(), time.process_time()
             for _ in scoring.units(units, lambda unit, measured: cache.write_row(unit.example, *measured)):
                 pass
             elapsed, used = time.perf_counter() - started, time.process_time() - used
@@ -224,6 +224,7 @@ def sleep(units_each: int = 100, targets: int = 50) -> dict[str, Any]:
         "units": count,
         "seconds": elapsed,
         "busy": count * SLEEP_SECONDS / (SLEEPERS * elapsed),
+        "at_work": (scoring._busy - before) / (SLEEPERS * elapsed),
         "processor_share": used / elapsed,
     }
 

@@ -132,7 +132,7 @@ class Dispatch:
         if here is not None and group in here.groups:
             here.groups.remove(group)
             here.since, here.stuck = now, False
-            if seconds > 0:
+            if seconds > 0 and not any(isinstance(result, str) for result in measured):  # what fails may be quick
                 contexts = here.room - 1
                 here.rate += 0.5 * (contexts * group.tokens / seconds - here.rate)
         results = list(zip(group.items, measured, strict=True))
