@@ -1,7 +1,10 @@
 """`python -m delift_cli`, which says what is missing where the installation is not whole."""
 
+import contextlib
+import os
 import signal
 import sys
+from typing import NoReturn
 
 from . import signals
 
@@ -34,7 +37,20 @@ def main() -> None:
         except (KeyboardInterrupt, signals.Ended) as end:
             number = end.number if isinstance(end, signals.Ended) else signal.SIGINT
             print(f"delift: {signals.words(number)}", file=sys.stderr)
-            sys.exit(signals.exit_code(number))
+            _leave(signals.exit_code(number))
+        except SystemExit as end:
+            if isinstance(end.code, int) and end.code in map(signals.exit_code, signals.WORDS):
+                _leave(end.code)
+            raise
+
+
+def _leave(code: int) -> NoReturn:
+    """End with this exit code. Python would end by SIGINT itself if an interrupt was raised in what `exec` runs (a
+    named tuple that is being made, a module of Numba that is being imported), wherever it was caught."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
