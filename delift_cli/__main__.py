@@ -1,11 +1,17 @@
 """`python -m delift_cli`, which says what is missing where the installation is not whole."""
 
+import contextlib
+import os
+import signal
 import sys
+from typing import NoReturn
 
-from .doctor import diagnose, lines, missing_packages
+from . import signals
 
 
 def _not_installed(missing: list[str]) -> int:
+    from .doctor import diagnose, lines
+
     if sys.argv[1:2] == ["doctor"]:
         print("\n".join(lines(diagnose())))
     else:
@@ -17,9 +23,35 @@ def _not_installed(missing: list[str]) -> int:
     return 1
 
 
-if missing := missing_packages():
-    sys.exit(_not_installed(missing))
+def main() -> None:
+    """The entry point: signals are heard from here on, while the rest is imported too."""
+    with signals.ending_promptly():
+        try:
+            from .doctor import missing_packages
 
-from .cli import main  # noqa: E402
+            if missing := missing_packages():
+                sys.exit(_not_installed(missing))
+            from .cli import run
 
-main()
+            run()
+        except (KeyboardInterrupt, signals.Ended) as end:
+            number = end.number if isinstance(end, signals.Ended) else signal.SIGINT
+            print(f"delift: {signals.words(number)}", file=sys.stderr)
+            _leave(signals.exit_code(number))
+        except SystemExit as end:
+            if isinstance(end.code, int) and end.code in map(signals.exit_code, signals.WORDS):
+                _leave(end.code)
+            raise
+
+
+def _leave(code: int) -> NoReturn:
+    """End with this exit code. Python would end by SIGINT itself if an interrupt was raised in what `exec` runs (a
+    named tuple that is being made, a module of Numba that is being imported), wherever it was caught."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -76,10 +76,11 @@ _register()
 def main() -> None:
     """Entry point: one line for the user on failure, no traceback (DELIFT_DEBUG=1 shows it)."""
     with signals.ending_promptly():
-        _run()
+        run()
 
 
-def _run() -> None:
+def run() -> None:
+    """What `main` does, for who hears signals already."""
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -55,12 +55,20 @@ def ending_promptly() -> Iterator[None]:
     over = threading.Event()
     threading.Thread(target=_watch, args=(receiver, heard, over), daemon=True).start()
     before = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    told = sys.unraisablehook
+
+    def lost(what: sys.UnraisableHookArgs) -> None:
+        if not isinstance(what.exc_value, (KeyboardInterrupt, Ended)):  # of these the thread will say that it ended
+            told(what)
+
+    sys.unraisablehook = lost
     for number in taken:
         signal.signal(number, end)
     try:
         yield
     finally:
         over.set()
+        sys.unraisablehook = told
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(before)

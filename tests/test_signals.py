@@ -47,6 +47,39 @@ def test_a_library_that_swallows_exceptions_is_left_all_the_same(number: signal.
     assert 1.0 < seconds < 2.0
 
 
+def test_what_a_callback_loses_is_not_printed() -> None:
+    code = (
+        "import ctypes, time\nfrom delift_cli import signals\n"
+        "def work():\n"
+        "    print('ready', flush=True); time.sleep(20)\n"
+        "callback = ctypes.CFUNCTYPE(None)(work)\n"
+        "with signals.ending_promptly():\n"
+        "    while True: callback()\n"
+    )
+    ended, err, _ = tell(code, signal.SIGTERM)
+    assert ended == 128 + signal.SIGTERM
+    assert err.startswith("delift: ended by SIGTERM")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_heard_while_everything_is_imported(number: signal.Signals) -> None:
+    code = (
+        "import sys, time\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'typer': exec(\"print('ready', flush=True); time.sleep(20)\")\n"
+        "from delift_cli.__main__ import main\n"
+        "sys.meta_path.insert(0, Slow()); main()"
+    )
+    ended, err, seconds = tell(code, number)
+    assert ended == 128 + number
+    assert err.startswith("delift: ")
+    assert err.endswith("the same command goes on from there\n")
+    assert err.count("\n") == 1
+    assert seconds < 2.0
+
+
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     """As under nohup."""
     code, err, _ = tell(SWALLOWS.replace("20", "2"), signal.SIGHUP, before="trap '' HUP;")

@@ -351,6 +351,7 @@ def _forget(writer: CacheWriter | SparseWriter) -> Forgotten:
             damaged = part.damaged_examples()
             for example in damaged:
                 writer.forget_pairs(part, example)
-            again = damaged if part is writer.rounds[-1] else part.todo.tolist()
+            whole = part is not writer.rounds[-1] or part.ended  # else its other pairs were not scored yet
+            again = part.todo.tolist() if whole else damaged
             gone.pairs += [(number, example) for example in again]
     return gone

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
 
+from ..errors import InputError
 from . import console, options
 from .options import AsJson, Batch, ModelChoice, Quiet, Threads, WeightsChoice
 
@@ -33,6 +35,8 @@ def bench(
     """
     from ..scoring.bench import measure
 
+    if math.isnan(seconds):
+        raise InputError("--seconds nan: give a number of seconds, such as 20")
     result = measure(
         data,
         model=model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,15 +11,24 @@ from ..data.options import Reading, parse_roles
 
 Weights = Literal["auto", "as-is", "f32", "f16", "bf16", "q8_0", "q4_0"]
 
-records = partial(typer.Option, rich_help_panel="Records")
-model = partial(typer.Option, rich_help_panel="Model")
-how_much = partial(typer.Option, rich_help_panel="How much")
-choosing = partial(typer.Option, rich_help_panel="Choosing")
-limits = partial(typer.Option, rich_help_panel="Limits")
-machine = partial(typer.Option, rich_help_panel="Machine")
-output = partial(typer.Option, rich_help_panel="Output")
-
 LARGEST_SEED = 2**63 - 1  # what JSON and NumPy both take
+LARGEST = 2**31 - 1  # what llama.cpp and the arrays count with
+
+
+def _option(*names: Any, **settings: Any) -> Any:
+    """`typer.Option`, in which a number that has a least value has a largest one too."""
+    if "min" in settings:
+        settings.setdefault("max", LARGEST)
+    return typer.Option(*names, **settings)
+
+
+records = partial(_option, rich_help_panel="Records")
+model = partial(_option, rich_help_panel="Model")
+how_much = partial(_option, rich_help_panel="How much")
+choosing = partial(_option, rich_help_panel="Choosing")
+limits = partial(_option, rich_help_panel="Limits")
+machine = partial(_option, rich_help_panel="Machine")
+output = partial(_option, rich_help_panel="Output")
 
 PromptField = Annotated[str | None, records(metavar="FIELD", help="Field that holds the prompt.")]
 ResponseField = Annotated[str | None, records(metavar="FIELD", help="Field that holds the response.")]

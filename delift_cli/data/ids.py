@@ -24,6 +24,7 @@ from .record import Record
 
 ID_FIELDS = ("id", "uid", "uuid", "_id", "example_id", "record_id")
 LONGEST, HEAD = 128, 100
+_MOST_DIGITS = 15  # of a line's number; Python reads no text of thousands
 
 
 def own_id(fields: Any) -> str | None:
@@ -113,7 +114,8 @@ class Names:
         """
         name = name.strip()
         sort, colon, number = name.partition(":")
-        if colon and sort in ("line", "record") and number.isdecimal() and name not in self._places:
+        counted = number.isdecimal() and len(number) <= _MOST_DIGITS
+        if colon and sort in ("line", "record") and counted and name not in self._places:
             return self._by_number(sort, int(number), name)
         name = shortened(name)
         places = list(self._repeated.get(name, ()))

@@ -152,3 +152,18 @@ def test_what_is_verified_without_a_model_needs_none(folder: Path, tmp_path: Pat
     kept_flipped(path)
     assert delift("verify", path, "--repair", "-m", tmp_path / "nowhere.gguf").code == 0
     assert not [*(path / "gains").iterdir()]
+
+
+@pytest.mark.parametrize("how", ["gone", "zeros", "cut"])
+def test_lost_counts_of_the_last_round_are_scored_again(tmp_path: Path, how: str) -> None:
+    pool, cache = tmp_path / "pool.jsonl", tmp_path / "c"
+    pool.write_bytes(pairs(*range(10)))
+    assert score(pool, "-o", cache, "-q", "--budget", "45%").code == 0
+    whole = tree(cache)
+    rows = max(cache.glob("round-*/rows.npy"))
+    data = rows.read_bytes()
+    rows.unlink() if how == "gone" else rows.write_bytes(bytes(len(data)) if how == "zeros" else data[: len(data) // 2])
+    assert delift("verify", cache, "--repair", "-m", model(), "--threads", "1").code == 0
+    assert delift("verify", cache).code == 0
+    changed = {name for name, content in tree(cache).items() if whole.get(name) != content}
+    assert changed <= {"lock", "llama.cpp.log"}

@@ -304,3 +304,18 @@ def test_standard_input_may_be_a_table(tmp_path: Path, monkeypatch: pytest.Monke
     data = save(ROWS, tmp_path / "a.parquet").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     assert len(conversations("-")) == len(ROWS)
+
+
+@pytest.mark.parametrize("wrong", [50_700_573, -16_777_212, 1 << 30])
+def test_an_arrow_file_that_points_outside_itself(wrong: int) -> None:
+    """Arrow reads where the offsets of a file point to, and the process is gone: they are looked at before."""
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"prompt": ["p" * 7, "q" * 7], "response": ["r" * 7, "s" * 7]})
+    stream = io.BytesIO()
+    with pa.ipc.new_stream(stream, table.schema) as out:
+        out.write_table(table)
+    offsets = b"".join(n.to_bytes(4, "little") for n in (0, 7, 14))
+    bad = b"".join(n.to_bytes(4, "little", signed=True) for n in (0, 7, wrong))
+    assert offsets in stream.getvalue()
+    with pytest.raises(InputError, match=r"the arrow data is damaged: .*[Oo]ffset"):
+        parse_records(stream.getvalue().replace(offsets, bad), "pool.arrow")

@@ -151,3 +151,8 @@ def test_a_reading_survives_a_manifest() -> None:
     assert (
         Reading.from_fields({"prompt": None, "response": None}).turns == "last"
     )  # as caches before there was a choice
+
+
+def test_a_number_that_no_line_has() -> None:
+    for name in ("line:" + "9" * 5000, "record:" + "9" * 5000):
+        assert "there is no record with the id" in refusal(parse(None, None), name)
