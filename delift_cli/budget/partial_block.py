@@ -214,7 +214,9 @@ def measured_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         ("estimates", _quality(held_out)),
     ]
     if (proxy := found["proxy"]) is not None:
-        rows.append(("proxy", f"{proxy['name']}; without it: {_quality(proxy['held_out_without'])}"))
+        without = proxy["held_out_without"]
+        worse = "; it misleads here" if without["r2"] > held_out["r2"] else ""
+        rows.append(("proxy", f"{proxy['name']}; without it: {_quality(without)}{worse}"))
     if change["share"] is not None:
         more = f"{change['more_pairs']:,} more pairs would be expected to cover at most {change['share']:.1%} more"
         rows.append(("more budget", more))
