@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from gguf_models import write_model
 
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile
-from tests.evidence import pools, report, runs, stats, variants
+from tests.evidence import harder, pools, report, runs, stats, variants
 from tests.evidence.runs import Run
 
 RUN = Run("instruction", "p3", "delift", "30%", 0, 0)
+SMALL = {"spoiled-20": 100, "spoiled-40": 100, "redundant": 102, "skewed": 100}
 
 
 # ---- pools
@@ -45,11 +48,13 @@ def test_no_record_or_copy_is_in_two_parts_of_a_pool(data: Path, tmp_path: Path)
         ids = [record["id"] for part in pool.parts for record in pool.records(part)]
         assert len(set(texts)) == len(texts)
         assert len(set(ids)) == len(ids)
-        assert len(pool.records("pool")) == 200
+        assert len(pool.records("pool")) == (
+            200 if pool.name in ("p3", "gsm8k-p3", "instruct-code") else SMALL[pool.name]
+        )
 
 
 def test_parts_of_the_pools(data: Path, tmp_path: Path) -> None:
-    p3, mixed, instruct = pools.write_pools(data, tmp_path)
+    p3, mixed, instruct, *_ = pools.write_pools(data, tmp_path)
     assert p3.parts == ["pool", "heldout"]
     assert mixed.parts == ["pool", "heldout", "target"]
     assert instruct.parts == ["pool", "heldout", "existing", "heldout-existing"]
@@ -71,6 +76,45 @@ def test_pools_are_the_same_for_the_same_seed_only(data: Path, tmp_path: Path) -
 def test_missing_data_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lacks public data.*p3_6k\.jsonl.*--data"):
         pools.write_pools(tmp_path, tmp_path / "work")
+
+
+def test_spoiled_pools_are_sound_ones_with_other_answers(data: Path, tmp_path: Path) -> None:
+    of_name = {pool.name: pool for pool in pools.write_pools(data, tmp_path)}
+    sound = {record["id"]: record for record in of_name["p3"].records("pool")}
+    for name, share in (("spoiled-20", 0.2), ("spoiled-40", 0.4)):
+        records = of_name[name].records("pool")
+        spoiled = [record for record in records if "~" in record["id"]]
+        assert len(spoiled) == share * len(records)
+        for record in records:
+            before = sound[record["id"].split("~")[0]]
+            assert record["prompt"] == before["prompt"]
+            assert (record["response"] == before["response"]) == (record not in spoiled)
+
+
+def test_ways_of_spoiling() -> None:
+    order = random.Random(0)
+    records = [
+        {"id": str(n), "task": f"t{n % 3}", "prompt": f"ask {n}", "response": f"answer number {n}"} for n in range(30)
+    ]
+    answers = {record["id"]: record["response"] for record in records}
+    of_way: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for record in harder.spoiled(records, 0.4, order):
+        name, _, way = record["id"].partition("~")
+        of_way[way].append((name, record["response"]))
+    assert {way: len(found) for way, found in of_way.items()} == {"": 18, "swapped": 4, "cut": 4, "boilerplate": 4}
+    assert {answer for _, answer in of_way["swapped"]} == {answers[name] for name, _ in of_way["swapped"]}
+    assert all(answers[name].startswith(answer) and answers[name] != answer for name, answer in of_way["cut"])
+    assert all(answer in harder.BOILERPLATE for _, answer in of_way["boilerplate"])
+
+
+def test_near_copies_have_one_answer(data: Path, tmp_path: Path) -> None:
+    (pool,) = (pool for pool in pools.write_pools(data, tmp_path) if pool.name == "redundant")
+    of_original: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for record in pool.records("pool"):
+        of_original[record["id"].split("~")[0]].append(record)
+    for copies in of_original.values():
+        assert len({record["prompt"] for record in copies}) == 3
+        assert len({record["response"] for record in copies}) == 1
 
 
 # ---- plan and results
@@ -97,10 +141,11 @@ def test_random_choices_are_made_anew_for_each_seed_and_others_once() -> None:
 
 
 def test_every_first_seed_comes_before_any_second_of_the_same_comparison() -> None:
-    planned = [r for r in runs.plan() if r.method not in (*variants.EXTREMES, "random")]
+    chance = {v.name for _, compared in variants.STAGES.values() for v in compared if v.chance}
+    planned = [r for r in runs.plan() if r.method not in (*variants.EXTREMES, *chance)]
     first_second = next(at for at, run in enumerate(planned) if run.training_seed == 1)
-    main = {v.name for _, compared in variants.STAGES.values() for v in compared if v.part == 0}
-    assert not [r for r in planned[first_second:] if r.training_seed == 0 and r.method in main]
+    late = [run for run in planned[first_second:] if run.training_seed == 0]
+    assert not [run for run in late if run.variant is not None and run.variant.part == 0]
 
 
 class Tuner:

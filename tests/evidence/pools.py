@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from delift_cli.errors import InputError
+from tests.evidence import harder
 
 FILES = {
     "p3_6k.jsonl": "prompt/response pairs of the P3/T0 mixture with the prompt template as `task`",
@@ -60,7 +61,7 @@ def write_pools(data: Path, work: Path, seed: int = 0) -> list[Pool]:
         if not pool.path("heldout").exists():
             sources = sources or read_sources(data)
             order = random.Random(f"{seed} {name}")
-            made = make(_Draw(sources, order))
+            made = make(_Draw(sources, order, seed))
             pool.folder.mkdir(parents=True, exist_ok=True)
             for part in sorted(made, key=lambda part: part == "heldout"):  # last: it says that the others are whole
                 mixed = order.sample(made[part], len(made[part]))
@@ -94,8 +95,8 @@ def text(record: Record) -> str:
 class _Draw:
     """Draws records, none of them twice."""
 
-    def __init__(self, sources: dict[str, list[Record]], order: random.Random) -> None:
-        self.sources, self.order = sources, order
+    def __init__(self, sources: dict[str, list[Record]], order: random.Random, seed: int) -> None:
+        self.sources, self.order, self.seed = sources, order, seed
         self.taken: set[str] = set()
 
     def __call__(self, source: str, count: int, most: int, tasks: list[str] | None = None) -> list[Record]:
@@ -150,7 +151,44 @@ def _instruct_code(draw: _Draw) -> dict[str, list[Record]]:
     }
 
 
-MADE = {"p3": _p3, "gsm8k-p3": _gsm8k_p3, "instruct-code": _instruct_code}
+def _sound(draw: _Draw, count: int) -> tuple[list[Record], dict[str, list[Record]]]:
+    """The first `count` records of p3's pool, as many of each task, and 80 of its held-out ones to test on."""
+    made = _p3(_Draw(draw.sources, random.Random(f"{draw.seed} p3"), draw.seed))
+    return made["pool"][:count], {"heldout": made["heldout"][:80]}
+
+
+def _spoiled_20(draw: _Draw) -> dict[str, list[Record]]:
+    records, tested = _sound(draw, 100)
+    return {"pool": harder.spoiled(records, 0.2, draw.order), **tested}
+
+
+def _spoiled_40(draw: _Draw) -> dict[str, list[Record]]:
+    records, tested = _sound(draw, 100)
+    return {"pool": harder.spoiled(records, 0.4, draw.order), **tested}
+
+
+def _redundant(draw: _Draw) -> dict[str, list[Record]]:
+    records, tested = _sound(draw, 34)
+    return {"pool": harder.redundant(records), **tested}
+
+
+def _skewed(draw: _Draw) -> dict[str, list[Record]]:
+    tasks = draw.tasks(0, 20)
+    return {
+        "pool": draw("code", 90, 500) + draw("p3", 10, 500, tasks),
+        "heldout": draw("code", 40, 500) + draw("p3", 40, 500, tasks[:10]),
+    }
+
+
+MADE = {
+    "p3": _p3,
+    "gsm8k-p3": _gsm8k_p3,
+    "instruct-code": _instruct_code,
+    "spoiled-20": _spoiled_20,
+    "spoiled-40": _spoiled_40,
+    "redundant": _redundant,
+    "skewed": _skewed,
+}
 
 
 def _in_turn(records: list[Record], tasks: list[str]) -> Iterator[Record]:

@@ -26,6 +26,8 @@ TESTS: dict[str, dict[str, tuple[str, str | None]]] = {
         "held-out records of the new data": ("heldout", None),
         "held-out records of the old data": ("heldout-existing", None),
     },
+    "spoiled": {"held-out records": ("heldout", None)},
+    "uneven": {"held-out records": ("heldout", None)},
 }
 INTRODUCTION = """\
 Does it pay to train on what `delift` chooses? SmolLM2-135M-Instruct is fine-tuned on subsets of pools of 200 records

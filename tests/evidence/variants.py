@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["instruction", "task-specific", "continual"]
+Stage = Literal["instruction", "task-specific", "continual", "spoiled", "uneven"]
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,36 @@ CONTINUAL = (
     Variant("delift", DELIFT.arguments, seeds=2),
     Variant("flcg", ("POOL", "--existing", "EXISTING"), seeds=3),
 )
+# Pools of about 100 records, of which choosing is about more than luck. Who drops suspects does not know how many there
+# are: always 30 % here.
+SOUND = ("--drop-suspects", "30%")
+SPOILED = (
+    Variant("random", RANDOM.arguments, seeds=3, chance=True),
+    Variant("random-sound", (*RANDOM.arguments, *SOUND), seeds=2, chance=True),
+    Variant("delift", DELIFT.arguments, seeds=2),
+    Variant("delift-sound", (*DELIFT.arguments, *SOUND), seeds=2),
+    Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
+    Variant("ifd", ("POOL", "--method", "ifd"), part=1),
+    Variant("length", ("POOL", "--method", "length"), part=1),
+    Variant("embedding", ("POOL", "--method", "embedding"), part=1),
+)
+UNEVEN = (
+    Variant("random", RANDOM.arguments, seeds=3, chance=True),
+    Variant("delift", DELIFT.arguments, seeds=2),
+    Variant("embedding", ("POOL", "--method", "embedding")),
+    Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
+    Variant("topm", ("POOL", "--objective", "topm"), part=1),
+    Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True, part=1),
+    Variant("length", ("POOL", "--method", "length"), part=1),
+)
 
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
 STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "instruction": (("p3", "gsm8k-p3", "instruct-code"), INSTRUCTION),
     "task-specific": (("gsm8k-p3",), TASK_SPECIFIC),
     "continual": (("instruct-code",), CONTINUAL),
+    "spoiled": (("spoiled-40", "spoiled-20"), SPOILED),
+    "uneven": (("redundant", "skewed"), UNEVEN),
 }
 EXTREMES = {"nothing": "0%", "all": "100%"}  # what bounds every choice, with its share of the pool
 QUICK = ("random", "delift", "paper", "pmi", "loss")
