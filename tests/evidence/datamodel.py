@@ -236,7 +236,7 @@ class Oracle(NamedTuple):
 
 def oracle(data: Cells, matrix: Matrix, runs: Sequence[Trained], curve: str, size: str) -> Oracle:
     """Greedy on a curve over the held-out records themselves, and what the regression says that it gives."""
-    utility, name = curve.split(": ")
+    utility, name = curve.split(": ", 1)
     whole = getattr(matrix, utility)
     k = round(float(size.rstrip("%")) / 100 * len(whole))
     chosen: list[int] = []
