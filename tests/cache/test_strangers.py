@@ -206,6 +206,8 @@ def test_the_cache_itself_may_be_a_link(tmp_path: Path) -> None:
 
 
 HEADERS = {
+    "a type that there is not": b"{'descr': '<f1', 'fortran_order': False, 'shape': (6, 6), }",
+    "a number without an order of bytes": b"{'descr': '|f8', 'fortran_order': False, 'shape': (6, 6), }",
     "a tuple without end": b"{'descr': '<f4', 'fortran_order': False, 'shape': (6, 6",
     "no shape": b"{'descr': '<f4', 'fortran_order': False}",
     "a huge shape": b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 6), }",
