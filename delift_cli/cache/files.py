@@ -29,7 +29,9 @@ from ..errors import InputError, RunError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _PIECE = 1 << 22  # bytes written at once
-_PLAIN_HEADER = re.compile(rb"\{'descr': '(<f[248]|<[iu][248]|\|[iu]1)', 'fortran_order': \w{4,5}, 'shape': (\([\d, ]{0,60}\))")
+_PLAIN_HEADER = re.compile(
+    rb"\{'descr': '(<[fiu][248]|\|[iu]1)', 'fortran_order': \w{4,5}, 'shape': (\([\d, ]{0,60}\))"
+)
 
 
 class Content(NamedTuple):
