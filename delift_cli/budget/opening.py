@@ -33,7 +33,7 @@ from .sources import Source, default_cache, files_of, read_source
 
 # what a proxy is not run with
 _OF_THE_RUN = {
-    *("model", "template", "template_arguments", "as_trained", "adapters", "weights", "context"),
+    *("model", "template", "template_arguments", "as_trained", "adapters", "context"),
     *("budget", "go_on", "anchors", "output", "cluster", "only_forecast", "proxy"),
 }
 
