@@ -165,20 +165,20 @@ def score(
         cluster=cluster,
         say=console.sayer(quiet),
     )
-    if proxy is not None and layout_of(Path(proxy)) is None and dry_run:
+    looks_first = proxy if proxy is not None and layout_of(Path(proxy)) is None else None  # a model, not its cache
+    if looks_first and dry_run:
         console.say("what the proxy takes to look at the pairs is not counted")
         proxy = None
-    elif proxy is not None and layout_of(Path(proxy)) is None:
+    elif looks_first:
         with console.bars(quiet=quiet) as progress:
-            proxy = str(score_proxy(proxy, data or None, progress=progress, **asked))
+            proxy = str(score_proxy(looks_first, data or None, progress=progress, **asked))
     run = open_run(data or None, proxy=proxy, only_forecast=dry_run, **asked)
     if dry_run:
         console.show(run.forecast(), as_json=as_json, quiet=quiet)
         return
     with console.bars(quiet=quiet) as progress:
         scores = run.score(progress)
-    following = _next_command(run.path, targets, examples is not None)
-    also: list[tuple[str, Any]] = [("next", following)]
+    also: list[tuple[str, Any]] = [("next", _next_command(run.path, targets, examples is not None))]
     if earlier is not None:
         change = moved(earlier, scores.cache)
         also = [*([("moved", change.as_dict())] if as_json else change.lines()), *also]

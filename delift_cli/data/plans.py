@@ -48,6 +48,7 @@ _MEANING = {
 }
 _MEANING |= {*LISTS_OF_MASKS, *MASKS, "label"}
 _PAIRS = frozenset(map("/".join, PAIRS))
+_MEANING_BESIDE_PAIRS = _MEANING | {name for pair in PAIRS for name in pair}
 _MOST = 1000  # plans that are kept
 _REST = ("", (), "", "")  # of a Message: reasoning, calls, name, call_id
 
@@ -127,7 +128,7 @@ class Plans:
             read = _pair(prompt, response, extra, system)
         others = [name for name in fields if name not in used]
         # what means something in a pair of its own alone can change the reading of such pairs alone
-        meaning = _MEANING if layout.lower() not in _PAIRS else _MEANING | {name for pair in PAIRS for name in pair}
+        meaning = _MEANING_BESIDE_PAIRS if layout.lower() in _PAIRS else _MEANING
         watched = [name for name in others if name.lower() in meaning or is_option(name)]
         ignored = [name for name in others if name.lower() not in ID_FIELDS and name not in watched]
         return _Plan(layout, read, ignored, watched)

@@ -38,6 +38,7 @@ from delift_cli.prompt.encoding import EncodedExamples, encode_examples, encode_
 from delift_cli.scoring.measures import Measures
 from delift_cli.scoring.pairs import Scoring, TargetTokens, Unit, cells_needed
 from delift_cli.selection.suspects import judge
+from tests.evidence.harder import BOILERPLATE, CUT, swaps
 from tests.evidence.pools import Record, read_sources
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -45,14 +46,6 @@ WAYS = ("swapped", "truncated", "boilerplate")
 SHARES = (0.1, 0.2, 0.4)
 NEIGHBOURS = 8
 NO_EXAMPLES = EncodedExamples([], [])
-CUT = 8  # characters below which an answer is not cut off
-BOILERPLATE = (
-    "I'm sorry, but as an AI language model I cannot help with that request.",
-    "As an AI language model, I do not have access to this information.",
-    "Sure! Here is the answer to your question. Let me know if you need anything else!",
-    "Thank you for your question. Please provide more context so that I can assist you further.",
-    "Please refer to the documentation for more details.",
-)
 
 
 class Pool(NamedTuple):
@@ -82,17 +75,10 @@ class Pool(NamedTuple):
 
     def _swapped(self, places: list[int], answers: list[str]) -> tuple[list[int], dict[int, str]]:
         """Two and two of one task, whose answers differ."""
-        waiting: dict[str, list[int]] = defaultdict(list)
         order, new = [], {}
-        for place in places:
-            others = waiting[self.records[place]["task"]]
-            other = next((o for o in others if answers[o].strip() != answers[place].strip()), None)
-            if other is None:
-                others.append(place)
-            else:
-                others.remove(other)
-                order += [other, place]
-                new |= {other: answers[place], place: answers[other]}
+        for one, other in swaps(places, self.records):
+            order += [one, other]
+            new |= {one: answers[other], other: answers[one]}
         return order, new
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 
 Record = dict[str, str]
 
@@ -20,6 +21,22 @@ BOILERPLATE = (
 CUT = 8  # characters below which an answer is not cut off
 
 
+def swaps(order: Iterable[int], records: Sequence[Record]) -> Iterator[tuple[int, int]]:
+    """Places of two records each, of one task, whose answers differ; found as they come in `order`, the earlier first.
+
+    None is in two pairs.
+    """
+    waiting: dict[str, list[int]] = defaultdict(list)
+    for place in order:
+        answer, others = records[place]["response"].strip(), waiting[records[place]["task"]]
+        other = next((o for o in others if records[o]["response"].strip() != answer), None)
+        if other is None:
+            others.append(place)
+        else:
+            others.remove(other)
+            yield other, place
+
+
 def spoiled(records: list[Record], share: float, order: random.Random) -> list[Record]:
     """The records, a share of them with a wrong answer: a third swapped within a task, cut off, boilerplate each.
 
@@ -27,19 +44,12 @@ def spoiled(records: list[Record], share: float, order: random.Random) -> list[R
     """
     wanted = round(share * len(records))
     answers: dict[str, tuple[str, str]] = {}  # by id: how it is spoiled, and its answer
-    waiting: dict[str, list[Record]] = defaultdict(list)
     places = order.sample(records, len(records))
-    for record in places:
+    for one, other in swaps(range(len(places)), places):
         if len(answers) + 2 > wanted // 3:
             break
-        others = waiting[record["task"]]
-        other = next((o for o in others if o["response"].strip() != record["response"].strip()), None)
-        if other is None:
-            others.append(record)
-            continue
-        others.remove(other)
-        answers[record["id"]] = "swapped", other["response"]
-        answers[other["id"]] = "swapped", record["response"]
+        for record, wrong in ((places[one], places[other]), (places[other], places[one])):
+            answers[record["id"]] = "swapped", wrong["response"]
     for record in places:
         if len(answers) >= 2 * wanted // 3:
             break
