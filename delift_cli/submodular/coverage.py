@@ -26,7 +26,7 @@ import numpy as np
 
 from ..compiled import jit
 from .kernel import FASTMATH, Array, Kernel, as_float
-from .sweeps import load_row, segment, segment_count
+from .sweeps import TOGETHER, load_rows, loaded_row, segment, segment_count
 
 MAXIMUM, CAPPED, SQRT, LOG1P, SATURATED, POWER, NOISY_OR, TOP = range(8)
 
@@ -163,9 +163,8 @@ def _segment_cover(coverage: Coverage, x: Array, slope: float, offset: Array, be
 
 
 @jit()
-def row_gain(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> float:
-    """What example j would add to the objective now. scratch: one row of `new_scratch`."""
-    raw = load_row(kernel, j, scratch)
+def gain_of(kernel: Kernel, coverage: Coverage, j: int, raw: Array) -> float:
+    """What example j would add to the objective now. raw: its row before the transform."""
     gain = coverage.bonus[j]
     cap, weight = coverage.cap, coverage.weight
     for q in range(segment_count(kernel, j)):
@@ -179,9 +178,19 @@ def row_gain(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> floa
 
 
 @jit()
-def cover(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> None:
-    """Choose example j: update the coverage in place."""
-    raw = load_row(kernel, j, scratch)
+def row_gains(kernel: Kernel, coverage: Coverage, rows: Array, gains: Array, scratch: Array) -> None:
+    """gains[j]: `gain_of` of each j in `rows`. scratch: one thread's part of `new_scratch`."""
+    for first in range(0, rows.size, TOGETHER):
+        some = rows[first : min(first + TOGETHER, rows.size)]
+        load_rows(kernel, some, scratch)
+        for r in range(some.size):
+            j = some[r]
+            gains[j] = gain_of(kernel, coverage, j, loaded_row(kernel, j, scratch[r]))
+
+
+@jit()
+def cover(kernel: Kernel, coverage: Coverage, j: int, raw: Array) -> None:
+    """Choose example j: update the coverage in place. raw: its row before the transform."""
     cap = coverage.cap
     for q in range(segment_count(kernel, j)):
         begin, end = segment(kernel, j, q)

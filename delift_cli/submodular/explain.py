@@ -71,7 +71,7 @@ class Harmed:
 def _best_two(kernel: Kernel, rows: Array, best: Array, values: Array, scratch: Array) -> None:
     for position in range(rows.size):
         j = rows[position]
-        raw = load_row(kernel, j, scratch[0])
+        raw = load_row(kernel, j, scratch[0, 0])
         for q in range(segment_count(kernel, j)):
             begin, end = segment(kernel, j, q)
             for i in range(begin, end):

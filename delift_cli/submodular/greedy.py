@@ -2,8 +2,9 @@
 
 Gains only fall as the subset grows, so a gain computed earlier bounds today's. Records wait in a heap by their
 bound; the selector recomputes the gain of those at the top until the best has a gain of this step. It recomputes
-1, 2, 4, ... records at a time: threads share a batch, a row is read by one thread, and neither batches nor sums
-depend on the number of threads. The sequence is that of the plain greedy, ties to the lower index.
+1, 2, 4, ... records at a time (8, 16, ... where rows are computed): threads share a batch, a row is read by one thread,
+and neither batches nor sums depend on the number of threads. The sequence is that of the plain greedy, ties to the
+lower index.
 
 The stochastic selector (Mirzasoleiman et al., "Lazier than lazy greedy", AAAI 2015) does the same in each step
 with a heap over a random sample of the records that are left.
@@ -11,9 +12,10 @@ with a heap over a random sample of the records that are left.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import get_num_threads, prange, types
@@ -21,26 +23,32 @@ from numpy.typing import ArrayLike
 
 from ..compiled import jit, threads_for
 from .constraints import SLOTS, Rules, admissible, take
-from .coverage import Coverage, cover, row_gain
-from .kernel import Array, Kernel
+from .coverage import Coverage, cover, gain_of, row_gains
+from .kernel import Array, FactoredKernel, Kernel
 from .objectives import Objective
-from .sweeps import new_scratch, row_nanoseconds
+from .sweeps import TOGETHER, load_row, load_rows, loaded_row, new_scratch, row_nanoseconds
 
 LARGEST_BATCH = 1024
 
-# Below this many entries (some 0.1 ms of work) the other threads are not worth waking.
-PARALLEL_ENTRIES = 1 << 19
+# Below this much work of one thread the other threads are not worth waking.
+PARALLEL_NANOSECONDS = 2e5
 # Where other processes have a part of the cores, threads that wait for each other can be slower than one of them. Which
 # it is shows only when it is tried: the first trial comes after one thread has worked this long, and after a trial
 # that lost time one thread works for 1 / RISK times that before the next.
 TRIAL_AFTER = 0.08  # seconds
 RISK = 0.05
 
+
+class Sizes(NamedTuple):
+    """Of batches of gains. None of them changes what is chosen."""
+
+    first: int  # of a step; rows that are computed come cheaper together
+    shared: int  # the least that other threads are woken for
+
+
 # Positions in the account of a run's time: by one thread, seconds and entries; seconds until threads share again.
 SECONDS, ENTRIES, ALONE = range(3)
-
 CLOCK = time.CLOCK_MONOTONIC
-
 # Why a run ended.
 FULL, SATURATED, BELOW, EXHAUSTED = range(4)
 
@@ -63,12 +71,11 @@ def gains_given(objective: Objective, coverage: Coverage) -> Array:
 
 @jit(parallel=True)
 def _evaluate(kernel: Kernel, coverage: Coverage, rows: Array, count: int, gains: Array, scratch: Array) -> None:
-    """gains[j] for the first `count` rows j, shared out among as many threads as scratch has rows."""
+    """gains[j] for the first `count` rows j, shared out among as many threads as scratch is for."""
     threads = scratch.shape[0]
     for thread in prange(threads):
-        for position in range(thread * count // threads, (thread + 1) * count // threads):
-            j = rows[position]
-            gains[j] = row_gain(kernel, coverage, j, scratch[thread])
+        own = rows[thread * count // threads : (thread + 1) * count // threads]
+        row_gains(kernel, coverage, own, gains, scratch[thread])
 
 
 numba_types: Any = types
@@ -99,8 +106,7 @@ def _shared_out(
     entries = count * coverage.state.shape[1]
     began = _seconds(clock)
     if account[ALONE] > 0.0:
-        for position in range(count):
-            gains[rows[position]] = row_gain(kernel, coverage, rows[position], scratch[0])
+        row_gains(kernel, coverage, rows[:count], gains, scratch[0])
         took = _seconds(clock) - began
         account[SECONDS] += took
         account[ENTRIES] += entries
@@ -170,6 +176,7 @@ def _settle(
     per_token: bool,
     batch: Array,
     scratch: Array,
+    sizes: Sizes,
     account: Array,
     clock: Array,
 ) -> tuple[int, int]:
@@ -177,7 +184,7 @@ def _settle(
 
     fresh[j]: the step at which bounds[j] was j's gain.
     """
-    wanted, count, evaluations = 1, 0, 0
+    wanted, count, evaluations = sizes.first, 0, 0
     while True:
         if size > 0 and (fresh[heap[0]] != step or not admissible(rules, heap[0])):
             j = heap[0]
@@ -189,11 +196,10 @@ def _settle(
                 continue
         if count == 0:
             return size, evaluations
-        if scratch.shape[0] > 1 and count * coverage.state.shape[1] >= PARALLEL_ENTRIES:
+        if scratch.shape[0] > 1 and count >= sizes.shared:
             _shared_out(kernel, coverage, batch, count, bounds, scratch, account, clock)
         else:
-            for position in range(count):
-                bounds[batch[position]] = row_gain(kernel, coverage, batch[position], scratch[0])
+            row_gains(kernel, coverage, batch[:count], bounds, scratch[0])
         for position in range(count):
             j = batch[position]
             if per_token:
@@ -245,15 +251,20 @@ def _run(
     sample: int,
     state: Array,
     scratch: Array,
+    sizes: Sizes,
     chosen: Array,
     gains: Array,
 ) -> tuple[int, int, int]:
     """Choose until a reason to stop. Returns how many were chosen, the gains computed, and the reason."""
-    for position in range(always.size):
-        j = always[position]
-        chosen[position], gains[position] = j, row_gain(kernel, coverage, j, scratch[0])
-        cover(kernel, coverage, j, scratch[0])
-        take(rules, j)
+    for first in range(0, always.size, TOGETHER):
+        some = always[first : min(first + TOGETHER, always.size)]
+        load_rows(kernel, some, scratch[0])
+        for r in range(some.size):
+            j = some[r]
+            raw = loaded_row(kernel, j, scratch[0, r])
+            chosen[first + r], gains[first + r] = j, gain_of(kernel, coverage, j, raw)
+            cover(kernel, coverage, j, raw)
+            take(rules, j)
     taken, evaluations = always.size, 0
     batch = np.empty(LARGEST_BATCH, np.int32)
     account, clock = np.zeros(3), np.empty(2, np.int64)
@@ -272,7 +283,20 @@ def _run(
                     heap[position] = pool[position]
                 _heapify(heap, size, bounds)
             size, computed = _settle(
-                kernel, coverage, rules, bounds, fresh, taken, heap, size, per_token, batch, scratch, account, clock
+                kernel,
+                coverage,
+                rules,
+                bounds,
+                fresh,
+                taken,
+                heap,
+                size,
+                per_token,
+                batch,
+                scratch,
+                sizes,
+                account,
+                clock,
             )
             evaluations += computed
             # A sample without any gain says nothing about the others: look at all of them.
@@ -288,7 +312,7 @@ def _run(
             return taken, evaluations, BELOW
         chosen[taken] = j
         gains[taken] = bounds[j] * rules.cost[j] if per_token else bounds[j]
-        cover(kernel, coverage, j, scratch[0])
+        cover(kernel, coverage, j, load_row(kernel, j, scratch[0, 0]))
         take(rules, j)
         taken += 1
         if sample == 0:
@@ -348,6 +372,8 @@ def greedy(
     capacity = min(int(rules.left[SLOTS]), pool.size + first.size)
     chosen, gains = np.zeros(capacity, np.int64), np.zeros(capacity)
     coverage = objective.empty_coverage()
+    together = TOGETHER if isinstance(objective.kernel, FactoredKernel) else 1
+    sizes = Sizes(together, math.ceil(PARALLEL_NANOSECONDS / max(1.0, row_nanoseconds(objective.kernel))))
     taken, evaluations, why = _run(
         objective.kernel,
         coverage,
@@ -361,6 +387,7 @@ def greedy(
         sample,
         np.array([seed], np.uint64),
         new_scratch(objective.kernel, get_num_threads()),
+        sizes,
         chosen,
         gains,
     )

@@ -17,10 +17,34 @@ from ..compiled import jit, threads_for
 from .kernel import FASTMATH, RUNS, Array, DenseKernel, FactoredKernel, Kernel, as_float
 
 LANES = 256
-TILE = 2048  # targets whose estimates are computed at a time
+TILE = 512  # targets whose estimates are computed at a time
+TOGETHER = 8  # rows computed at a time: what is read of the factors serves them all
 
 # What `aggregate` finds for each target over some rows.
 BEST, SUM, POWERS, LOGS, TOP = range(5)
+
+
+@jit()
+def _estimate(left: Array, right: Array, begin: int, row: Array) -> None:
+    """A tile of a row of estimates, from target `begin` on; it stays in the fastest cache while directions go by."""
+    end = min(row.size, begin + TILE)
+    tile, rank = row[begin:end], right.shape[0]
+    tile[:] = np.float32(0.0)
+    fours = rank - rank % 4
+    for q in range(0, fours, 4):
+        a, b, c, d = right[q, begin:end], right[q + 1, begin:end], right[q + 2, begin:end], right[q + 3, begin:end]
+        for i in range(tile.size):
+            tile[i] += left[q] * a[i] + left[q + 1] * b[i] + left[q + 2] * c[i] + left[q + 3] * d[i]
+    for q in range(fours, rank):
+        a = right[q, begin:end]
+        for i in range(tile.size):
+            tile[i] += left[q] * a[i]
+
+
+@jit()
+def _put_measured(kernel: FactoredKernel, j: int, row: Array) -> None:
+    for p in range(kernel.indptr[j], kernel.indptr[j + 1]):
+        row[kernel.columns[p]] = kernel.values[p]
 
 
 def load_row(kernel: Any, j: Any, scratch: Any) -> Any:
@@ -34,31 +58,49 @@ def _load_row(kernel, j, scratch):  # type: ignore[no-untyped-def]
         return lambda kernel, j, scratch: kernel.matrix[j]
 
     def estimate_then_measured(kernel, j, scratch):  # type: ignore[no-untyped-def]
-        left, rank, m = kernel.left[j], kernel.right.shape[0], scratch.size
-        for begin in range(0, m, TILE):  # a tile stays in the fastest cache while the directions go by
-            end = min(m, begin + TILE)
-            tile = scratch[begin:end]
-            tile[:] = np.float32(0.0)
-            fours = rank - rank % 4
-            for q in range(0, fours, 4):
-                a, b = kernel.right[q, begin:end], kernel.right[q + 1, begin:end]
-                c, d = kernel.right[q + 2, begin:end], kernel.right[q + 3, begin:end]
-                for i in range(tile.size):
-                    tile[i] += left[q] * a[i] + left[q + 1] * b[i] + left[q + 2] * c[i] + left[q + 3] * d[i]
-            for q in range(fours, rank):
-                a = kernel.right[q, begin:end]
-                for i in range(tile.size):
-                    tile[i] += left[q] * a[i]
-        for p in range(kernel.indptr[j], kernel.indptr[j + 1]):
-            scratch[kernel.columns[p]] = kernel.values[p]
+        for begin in range(0, scratch.size, TILE):
+            _estimate(kernel.left[j], kernel.right, begin, scratch)
+        _put_measured(kernel, j, scratch)
         return scratch
 
     return estimate_then_measured
 
 
-def new_scratch(kernel: Kernel, rows: int) -> Array:
-    """Room for `rows` rows to be computed at once; dense kernels need none."""
-    return np.empty((rows, kernel.offset.size if isinstance(kernel, FactoredKernel) else 0), np.float32)
+def load_rows(kernel: Any, rows: Any, scratch: Any) -> Any:
+    """At most TOGETHER rows for `loaded_row` to give: the numbers of `load_row`, to the bit. scratch: [TOGETHER, m]."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(load_rows)
+def _load_rows(kernel, rows, scratch):  # type: ignore[no-untyped-def]
+    if kernel.instance_class is DenseKernel:
+        return lambda kernel, rows, scratch: None
+
+    def tile_by_tile(kernel, rows, scratch):  # type: ignore[no-untyped-def]
+        for begin in range(0, scratch.shape[1], TILE):
+            for r in range(rows.size):
+                _estimate(kernel.left[rows[r]], kernel.right, begin, scratch[r])
+        for r in range(rows.size):
+            _put_measured(kernel, rows[r], scratch[r])
+
+    return tile_by_tile
+
+
+def loaded_row(kernel: Any, j: Any, scratch: Any) -> Any:
+    """Row j before the transform, which `load_rows` has put into `scratch` (float32[m])."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(loaded_row)
+def _loaded_row(kernel, j, scratch):  # type: ignore[no-untyped-def]
+    if kernel.instance_class is DenseKernel:
+        return lambda kernel, j, scratch: kernel.matrix[j]
+    return lambda kernel, j, scratch: scratch
+
+
+def new_scratch(kernel: Kernel, threads: int) -> Array:
+    """float32[threads, TOGETHER, m]: room for each thread to compute rows in; dense kernels need none."""
+    return np.empty((threads, TOGETHER, kernel.offset.size if isinstance(kernel, FactoredKernel) else 0), np.float32)
 
 
 def row_nanoseconds(kernel: Kernel) -> float:
@@ -99,32 +141,36 @@ def segment(kernel: Kernel, j: int, q: int) -> tuple[int, int]:
 def _aggregate(kernel: Kernel, rows: Array, what: int, parameter: float, partial: Array, scratch: Array) -> None:
     slope = kernel.slope
     for run in prange(RUNS):
-        for position in range(run * rows.size // RUNS, (run + 1) * rows.size // RUNS):
-            j = rows[position]
-            raw = load_row(kernel, j, scratch[run])
-            for part in range(segment_count(kernel, j)):
-                begin, end = segment(kernel, j, part)
-                x, offset, out = raw[begin:end], kernel.offset[begin:end], partial[run, 0, begin:end]
-                if what == BEST:
-                    for i in range(out.size):
-                        out[i] = max(out[i], slope * as_float(x[i]) + offset[i])
-                elif what == SUM:
-                    for i in range(out.size):
-                        out[i] += max(0.0, slope * as_float(x[i]) + offset[i])
-                elif what == POWERS:
-                    for i in range(out.size):
-                        out[i] += max(0.0, slope * as_float(x[i]) + offset[i]) ** parameter
-                elif what == LOGS:
-                    for i in range(out.size):
-                        s = min(max(0.0, slope * as_float(x[i]) + offset[i]), 1.0)
-                        out[i] -= parameter * np.log1p(-s)
-                else:
-                    for i in range(out.size):
-                        s = slope * as_float(x[i]) + offset[i]
-                        for rank in range(partial.shape[1]):
-                            better = max(partial[run, rank, begin + i], s)
-                            s = min(partial[run, rank, begin + i], s)
-                            partial[run, rank, begin + i] = better
+        last = (run + 1) * rows.size // RUNS
+        for first in range(run * rows.size // RUNS, last, TOGETHER):
+            some = rows[first : min(first + TOGETHER, last)]
+            load_rows(kernel, some, scratch[run])
+            for r in range(some.size):
+                j = some[r]
+                raw = loaded_row(kernel, j, scratch[run, r])
+                for part in range(segment_count(kernel, j)):
+                    begin, end = segment(kernel, j, part)
+                    x, offset, out = raw[begin:end], kernel.offset[begin:end], partial[run, 0, begin:end]
+                    if what == BEST:
+                        for i in range(out.size):
+                            out[i] = max(out[i], slope * as_float(x[i]) + offset[i])
+                    elif what == SUM:
+                        for i in range(out.size):
+                            out[i] += max(0.0, slope * as_float(x[i]) + offset[i])
+                    elif what == POWERS:
+                        for i in range(out.size):
+                            out[i] += max(0.0, slope * as_float(x[i]) + offset[i]) ** parameter
+                    elif what == LOGS:
+                        for i in range(out.size):
+                            s = min(max(0.0, slope * as_float(x[i]) + offset[i]), 1.0)
+                            out[i] -= parameter * np.log1p(-s)
+                    else:
+                        for i in range(out.size):
+                            s = slope * as_float(x[i]) + offset[i]
+                            for rank in range(partial.shape[1]):
+                                better = max(partial[run, rank, begin + i], s)
+                                s = min(partial[run, rank, begin + i], s)
+                                partial[run, rank, begin + i] = better
 
 
 def aggregate(
@@ -168,7 +214,7 @@ def _row_maxima(kernel: Kernel, scratch: Array) -> Array:
     for run in prange(RUNS):
         lanes = np.empty(LANES)
         for j in range(run * n // RUNS, (run + 1) * n // RUNS):
-            raw = load_row(kernel, j, scratch[run])
+            raw = load_row(kernel, j, scratch[run, 0])
             lanes[:] = 0.0
             for q in range(segment_count(kernel, j)):
                 begin, end = segment(kernel, j, q)
@@ -193,7 +239,7 @@ def _similarities(kernel: Kernel, rows: Array, out: Array, scratch: Array) -> No
     out[:] = 0.0
     for position in range(rows.size):
         j = rows[position]
-        raw = load_row(kernel, j, scratch[0])
+        raw = load_row(kernel, j, scratch[0, 0])
         for q in range(segment_count(kernel, j)):
             begin, end = segment(kernel, j, q)
             for i in range(begin, end):
