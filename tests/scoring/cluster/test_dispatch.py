@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("distributed")
 
 from delift_cli.errors import RunError
-from delift_cli.scoring.cluster.dispatch import GROUP_SECONDS, PATIENCE, SLACK, Dispatch, Group
+from delift_cli.scoring.cluster.dispatch import GROUP_SECONDS, LEAST_SECONDS, PATIENCE, SLACK, Dispatch, Group
 from delift_cli.scoring.measures import Measures
 from delift_cli.scoring.pairs import Unit
 
@@ -89,6 +89,13 @@ def test_groups_take_about_as_long_as_they_should() -> None:
     assert examples(dispatch.next_group("a", 0.0)) == [0]
     assert examples(dispatch.next_group("a", 0.0)) == [1]
     assert dispatch.next_group("a", 0.0) is None  # one is measured and one waits
+
+
+def test_groups_at_the_end_are_not_so_short_that_they_keep_the_client_busy() -> None:
+    dispatch = Dispatch(units(4 * 80, 10))
+    joined(dispatch, *"abcd")
+    taken = [examples(dispatch.next_group("a", 0.0)), examples(dispatch.next_group("b", 0.0))]
+    assert [len(group) for group in taken] == [LEAST_SECONDS * 1000 / 10] * 2
 
 
 def test_what_a_lost_worker_held_goes_elsewhere_one_by_one() -> None:
