@@ -152,7 +152,7 @@ def test_a_failed_unit_goes_to_another_worker_and_three_failures_stop_the_run() 
 
 
 def test_what_came_with_the_last_failure_is_not_lost() -> None:
-    dispatch = Dispatch(units(6, 1))
+    dispatch = Dispatch(units(6, 500))
     joined(dispatch, "a", "b")
     for worker in "ab":  # a second time for the first unit, alone
         group = dispatch.next_group(worker, 0.0)
