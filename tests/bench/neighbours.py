@@ -10,7 +10,7 @@ exact way is a product of blocks and a partition, in time that grows with the sq
 Seen on one core (AMD EPYC, AVX512) with others at work, 10,000 records, seconds of a processor: exact 2.3, faiss flat
 1.4, faiss IVF 1.1, hnswlib 5.6, usearch 7.9, pynndescent 59; all of them found the exact ones. So none is taken for
 pools of that size. What planning looks for is nearness of texts and embeddings together, where the inverted index of
-the texts costs far more than the products (`python -m tests.bench.budget --scale N`): none of these libraries has
+the texts costs far more than the products (`python -m tests.bench.large`): none of these libraries has
 vectors of that kind.
 """
 
