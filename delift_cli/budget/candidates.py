@@ -52,6 +52,8 @@ def best_unscored(
         for b in range(held):
             noise[b] = target_sd[first + b] ** 2
         at = indptr[first : first + held].copy()
+        floor = np.full(size, np.inf, np.float32)  # what a value has to be above
+        floor[:held] = -np.inf
         for j in range(n):
             total[:] = 0.0
             square[:] = 0.0
@@ -70,14 +72,23 @@ def best_unscored(
                 total[b] = mean + np.float32(base)
                 square[b] = np.sqrt(variance)
                 value[b] = total[b] + np.float32(optimism) * square[b]
+            above = 0
+            for b in range(size):
+                above += value[b] > floor[b]
+            if above == 0:  # as nearly always, once the heaps are full
+                continue
             for b in range(held):
+                if not value[b] > floor[b]:
+                    continue
                 i = first + b
-                if at[b] < indptr[i + 1] and scored_examples[at[b]] == j:
+                while at[b] < indptr[i + 1] and scored_examples[at[b]] < j:
                     at[b] += 1
-                elif value[b] > out_score[i, 0] and example_key[j] != target_key[i]:
+                scored = at[b] < indptr[i + 1] and scored_examples[at[b]] == j
+                if not scored and example_key[j] != target_key[i]:
                     out_score[i, 0] = value[b]
                     out_example[i, 0] = j
                     sift_worst(out_score[i], out_example[i], width)
+                    floor[b] = out_score[i, 0]
         for b in range(held):
             i = first + b
             for c in range(width):

@@ -326,8 +326,9 @@ def _trend(
     columns = np.concatenate([np.ones((len(y), 1)), left[example], right[target]], axis=1)
     gram = np.einsum("ep,eq->pq", columns, columns) + np.diag(np.full(columns.shape[1], TREND_RIDGE))
     inverse = np.linalg.inv(gram)
-    weights = np.einsum("pq,eq,e->p", inverse, columns, y)
-    leverage = np.einsum("ep,pq,eq->e", columns, inverse, columns)
+    # two factors at a time: einsum goes through all indices of three at once
+    weights = np.einsum("pq,q->p", inverse, np.einsum("eq,e->q", columns, y))
+    leverage = np.einsum("eq,eq->e", np.einsum("ep,pq->eq", columns, inverse), columns)
     error = (y - np.einsum("ep,p->e", columns, weights)) / (1 - leverage)  # by the regression on all other pairs
     weights = weights[1:] * _line(y - error, y.astype(np.float64))[0]
     split = left.shape[1]

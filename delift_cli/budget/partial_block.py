@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +14,28 @@ import numpy.typing as npt
 from ..amount import counted
 from ..cache.proxies import kept_proxy
 from ..cache.sparse import SparseCache
+from ..compiled import threads_for
 from ..data.record import Record, copy_groups
 from ..submodular.kernel import Utility
 from . import plan
+from .candidates import best_unscored
 from .estimate import Estimate, Factors
 from .measured import HELD_OUT, Scored, coverage, expected_change
 from .proposals import Proposals, propose
 from .trust import Quality, SubsetValue, quality, subset_value
+
+Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
+"""Compressed rows: indptr, targets, values."""
+
+ALL_ESTIMATES = 50_000**2  # pairs of a block up to which a selection counts every estimate
+BEST_ESTIMATES = 128  # of each target, in a larger one
+
+
+def hint(shape: tuple[int, int]) -> str | None:
+    """What to say of a selection from estimates in a block of this shape; None where all of them count."""
+    if math.prod(shape) <= ALL_ESTIMATES:
+        return None
+    return f"of each target's estimates the best {BEST_ESTIMATES} count; all do up to {ALL_ESTIMATES:,} pairs"
 
 
 def proposals(
@@ -68,6 +83,40 @@ def scored(cache: SparseCache, utility: Utility = "euclidean") -> Scored:
     return Scored(pairs.example, pairs.target, values.astype(np.float32), pairs.source)
 
 
+def rows_of(scored: Scored, n: int) -> Rows:
+    """The scored utilities by example, of n."""
+    order = np.lexsort((scored.target, scored.example))
+    indptr = np.searchsorted(scored.example[order], np.arange(n + 1))
+    return indptr.astype(np.int64), scored.target[order], scored.utility[order]
+
+
+def rows_with_estimates(
+    scored: Scored, estimate: Estimate, example_key: npt.NDArray[np.int64], target_key: npt.NDArray[np.int64]
+) -> Rows:
+    """The same with the `BEST_ESTIMATES` highest (cautious) estimates of each target's other pairs, where they are
+    above 0, for blocks of which all estimates are too many. Pairs of equal keys are not estimated.
+
+    Examples that are not among a target's best hardly ever cover it in a subset of a few percent or more (Lindgren,
+    Wu and Dimakis, Leveraging Sparsity for Efficient Submodular Data Summarization, NeurIPS 2016).
+    """
+    n, m = len(example_key), len(target_key)
+    by_target = np.lexsort((scored.example, scored.target))
+    left, right = estimate.factors()
+    with threads_for(0.2 * left.size * m):
+        example, value, _ = best_unscored(
+            left[None], right[None], 0.0, np.zeros(m, np.float32),
+            np.searchsorted(scored.target[by_target], np.arange(m + 1)), scored.example[by_target],
+            example_key, target_key, min(n, BEST_ESTIMATES), 0.0,
+        )  # fmt: skip
+    target, rank = np.nonzero((example >= 0) & (value > 0))
+    rows = np.concatenate([scored.example, example[target, rank]])
+    columns = np.concatenate([scored.target, target.astype(np.int32)])
+    values = np.concatenate([scored.utility, value[target, rank]])
+    order = np.argsort(rows.astype(np.int64) * m + columns)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))])
+    return indptr.astype(np.int64), columns[order], values[order]
+
+
 class Partial:
     """The scored pairs of one cache under one utility, and what follows from them.
 
@@ -103,11 +152,13 @@ class Partial:
         n, m = self.cache.shape
         return len(self.scored) / (n * m)
 
-    def rows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """The scored utilities by example, as compressed rows: indptr, targets, values."""
-        order = np.lexsort((self.scored.target, self.scored.example))
-        indptr = np.searchsorted(self.scored.example[order], np.arange(self.cache.shape[0] + 1))
-        return indptr.astype(np.int64), self.scored.target[order], self.scored.utility[order]
+    def rows(self) -> Rows:
+        """The scored utilities by example."""
+        return rows_of(self.scored, self.cache.shape[0])
+
+    def rows_with_estimates(self) -> Rows:
+        """The same with the best estimates: see there."""
+        return rows_with_estimates(self.scored, self.estimate, self.proposals.example_key, self.proposals.target_key)
 
     @cached_property
     def quality(self) -> Quality:

@@ -35,6 +35,7 @@ OPTIMISM, NTH_BEST = 2.0, 4  # standard deviations; what a pair has to improve o
 BOLD_FROM, CAUTIOUS_OPTIMISM, SECOND_BEST = 14.0, 1.0, 2
 GREEDY_SHARE = 0.5
 DRAWS = 8
+LOOKED_AT = 50_000  # examples that a round looks for the best unscored pairs among, another part of a larger pool each
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ class Round:
         m = len(self.indptr) - 1
         target = np.repeat(np.arange(m, dtype=np.int64), np.diff(self.indptr))
         return _round(self.targets * np.int64(m) + target, self.source, n, m)
+
+
+def hint(records: int) -> str | None:
+    """What to say of planning with so many records; None where every round looks at all of them."""
+    if records <= LOOKED_AT:
+        return None
+    return f"each round looks for the best pairs of {LOOKED_AT:,} of the {records:,} records at most, in turn"
 
 
 def fit_scored(proposals: Proposals, scored: Scored, seed: int) -> Estimate:
@@ -159,7 +167,7 @@ def next_round(
         return _round(pairs, source, n, m)
     quota = left if rounds_left <= 1 else math.ceil(left / rounds_left)
     bold = budget >= BOLD_FROM * m
-    pairs = _adaptive_pairs(proposals, scored, quota, rng, seed, bold)
+    pairs = _adaptive_pairs(proposals, scored, quota, rng, seed, _part(n, rounds_left, seed), bold=bold)
     source = np.full(len(pairs), ADAPTIVE, np.uint8)
     if len(pairs) < quota:
         more = _random_pairs(_merge(keys, pairs), quota - len(pairs), range(n), range(m), m, rng)
@@ -266,24 +274,34 @@ def _adaptive_pairs(
     quota: int,
     rng: np.random.Generator,
     seed: int,
+    among: NDArray[np.int64],
+    *,
     bold: bool,
 ) -> NDArray[np.int64]:
-    """`quota` unscored pairs (fewer when candidates run out), the greedy's first, then by expected improvement."""
+    """`quota` unscored pairs (fewer when candidates run out), the greedy's first, then by expected improvement.
+
+    `among`: the examples that are looked at, ascending.
+    """
     n, m = proposals.shape
     optimism, nth = (OPTIMISM, NTH_BEST) if bold else (CAUTIOUS_OPTIMISM, SECOND_BEST)
     model = fit_scored(proposals, scored, seed)
-    width = min(n, max(32, 3 * math.ceil(quota / m)))
+    width = min(len(among), max(32, 3 * math.ceil(quota / m)))
     by_target = np.argsort(scored.target, kind="stable")
     indptr = np.concatenate([[0], np.cumsum(np.bincount(scored.target, minlength=m))]).astype(np.int64)
-    with threads_for(0.2 * model.left.size * m):
+    place = np.full(n, -1, np.int32)
+    place[among] = np.arange(len(among))
+    scored_place = place[scored.example[by_target]]
+    looked_at = scored_place >= 0
+    with threads_for(0.2 * model.left[:, among].size * m):
         example, mean, sd = best_unscored(
-            model.left, model.right, model.mean, model.target_sd, indptr, scored.example[by_target],
-            proposals.example_key, proposals.target_key, width, optimism,
+            model.left[:, among], model.right, model.mean, model.target_sd,
+            np.concatenate([[0], np.cumsum(looked_at)])[indptr], scored_place[looked_at],
+            proposals.example_key[among], proposals.target_key, width, optimism,
         )  # fmt: skip
     target = np.repeat(np.arange(m, dtype=np.int32), width)
     example, mean, sd = example.ravel(), mean.ravel(), sd.ravel()
     real = example >= 0
-    example, target, mean, sd = example[real], target[real], mean[real], sd[real]
+    example, target, mean, sd = among[example[real]].astype(np.int32), target[real], mean[real], sd[real]
     best = nth_best(
         indptr, scored.example[by_target], scored.utility[by_target], proposals.example_key,
         proposals.target_key, nth,
@@ -293,6 +311,14 @@ def _adaptive_pairs(
     improvement[wanted] = np.inf
     chosen = np.argsort(-improvement, kind="stable")[:quota]
     return example[chosen].astype(np.int64) * m + target[chosen]
+
+
+def _part(n: int, rounds_left: int, seed: int) -> NDArray[np.int64]:
+    """The examples that a round looks at, ascending: all, or one of the parts of a large pool, in turn. Each of a
+    target's best is in one of them, and the next best of a part are about as good."""
+    parts = math.ceil(n / LOOKED_AT)
+    order = np.arange(n) if parts == 1 else np.random.default_rng([seed, n]).permutation(n)
+    return np.sort(order[rounds_left % parts :: parts])
 
 
 def _relied_on(

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiled import jit
-from ..data.ngrams import grams, neighbours
+from ..data.large_pools import nearest
+from ..data.ngrams import grams
 from .estimate import Factors, Graph, graph
 
 # Of a budget without self-pairs, for the nearest examples, by pairs for each target: all of few pairs, for what is
@@ -114,22 +115,22 @@ def propose(
     turn = 1 if for_examples else -1  # (examples, targets) to (asking, found)
     asking, among = (ours, theirs)[::turn]
     asking_key, among_key = (example_key, target_key)[::turn]
-    points: list[tuple[NDArray[np.float32], NDArray[np.float32]] | None] = [None]
-    if embeddings is not None:
-        points = [_points(*both) for both in zip(*embeddings[::turn], strict=True)]
-    near = [neighbours(asking, among, width, asking_key, among_key, points=at) for at in points]
+    pairs = [None] if embeddings is None else zip(*embeddings[::turn], strict=True)
+    near = [
+        nearest(asking, among, width, asking_key, among_key, points=both and _points(*both)) for both in pairs
+    ]  # the points of one embedding at a time: they are as large as the embedding
     lists = [records for records, _ in near]
     if proxy is not None:
         # its factors as the embeddings' sides: of those that ask, of those among which is looked
         asking_said, among_said = proxy[::turn]
         lists.append(_best_by(asking_said, among_said, width, asking_key, among_key))
-    nearest = _in_turn(np.stack(lists), found)
+    in_turn = _in_turn(np.stack(lists), found)
     by_text = embeddings is None and targets is None
-    alike = near[0] if by_text else neighbours(ours, ours, DEGREE, example_key, example_key)
+    alike = near[0] if by_text else nearest(ours, ours, DEGREE, example_key, example_key)
     example_graph = target_graph = graph(*alike, DEGREE)
     if targets is not None:
-        target_graph = graph(*neighbours(theirs, theirs, DEGREE, target_key, target_key), DEGREE)
-    return Proposals(nearest, example_graph, target_graph, example_key, target_key, *features, for_examples, proxy)
+        target_graph = graph(*nearest(theirs, theirs, DEGREE, target_key, target_key), DEGREE)
+    return Proposals(in_turn, example_graph, target_graph, example_key, target_key, *features, for_examples, proxy)
 
 
 def _best_by(
@@ -192,13 +193,16 @@ def _features(
 
 def _points(asking: NDArray[np.float32], among: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Vectors whose products are weighted cosines of what is not common to all records."""
-    common = np.concatenate([asking, among]).mean(axis=0, dtype=np.float64)
+    total = asking.sum(axis=0, dtype=np.float64) + among.sum(axis=0, dtype=np.float64)
+    common = (total / (len(asking) + len(among))).astype(np.float32)
 
-    def scaled(embeddings: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    def scaled(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         own = embeddings - common
-        return np.asarray(own * (factor / np.linalg.norm(own, axis=1, keepdims=True).clip(1e-12)), np.float32)
+        own *= EMBEDDED_WEIGHT**0.5 / np.linalg.norm(own, axis=1, keepdims=True).clip(1e-12)
+        return own
 
-    return scaled(asking, EMBEDDED_WEIGHT), scaled(among, 1.0)
+    theirs = scaled(among)
+    return (theirs if np.may_share_memory(asking, among) else scaled(asking)), theirs
 
 
 def points_of(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -15,6 +15,7 @@ from ..cache.files import may_append, network_file_system
 from ..cache.proxies import keep_proxy
 from ..cache.sparse import SparseCache, SparseWriter, open_cache
 from ..cache.stored import Writing
+from ..data import large_pools
 from ..errors import InputError
 from ..model.gguf import ModelFile
 from ..model.log import log_file
@@ -25,7 +26,7 @@ from ..scoring.embeddings import embeddings_of
 from ..scoring.load import Watch
 from ..scoring.pairs import Measuring, Work, lay_out_of, score_rows
 from ..scoring.tuning import known_rate
-from . import rounds
+from . import plan, rounds
 from .clock import stops
 from .estimate import Factors
 from .result import Expected, Scores
@@ -147,6 +148,9 @@ class Run:
             self.say("embeddings of the records are made by this process, before the cluster's workers begin")
         embedded = embeddings_of(cache, lambda: (self.engine, self.template), report)
         targets = self.inputs.target_tokens
+        for hint in (large_pools.hint(max(cache.shape)), plan.hint(max(cache.shape))):
+            if hint:
+                self.say(hint)
         with self._measuring(cache) as measuring:
             for _ in measuring.base(cache):
                 pass

@@ -118,6 +118,27 @@ def grams(prompts: Sequence[str], responses: Sequence[str]) -> Grams:
     return Grams(parts[0].indptr + parts[1].indptr, ids.astype(np.int32), weights)
 
 
+@jit()
+def _inverted(
+    indptr: NDArray[np.int64], ids: NDArray[np.int32], weights: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+    """Of each gram the rows that contain it: postings[gram]:postings[gram + 1] of rows (ascending) and weights."""
+    postings = np.zeros((2 << BITS) + 1, np.int64)
+    for gram in ids:
+        postings[gram + 1] += 1
+    for gram in range(2 << BITS):
+        postings[gram + 1] += postings[gram]
+    at = postings.copy()
+    rows, row_weights = np.empty(len(ids), np.int32), np.empty(len(ids), np.float32)
+    for r in range(len(indptr) - 1):
+        for e in range(indptr[r], indptr[r + 1]):
+            place = at[ids[e]]
+            rows[place] = r
+            row_weights[place] = weights[e]
+            at[ids[e]] += 1
+    return postings, rows, row_weights
+
+
 @jit(inline="always")
 def _worse(value_a: float, index_a: int, value_b: float, index_b: int) -> bool:
     return value_a < value_b or (value_a == value_b and index_a > index_b)
@@ -204,10 +225,7 @@ def neighbours(
     k = max(1, min(k, len(pool)))
     query_key = np.full(len(queries), -1, np.int64) if query_key is None else query_key
     pool_key = np.full(len(pool), -2, np.int64) if pool_key is None else pool_key
-    order = np.argsort(pool.ids, kind="stable")
-    rows = np.repeat(np.arange(len(pool), dtype=np.int32), np.diff(pool.indptr))[order]
-    postings = np.concatenate([[0], np.cumsum(np.bincount(pool.ids, minlength=2 << BITS))]).astype(np.int64)
-    weights = pool.weights[order]
+    postings, rows, weights = _inverted(pool.indptr, pool.ids, pool.weights)
     indices = np.full((len(queries), k), -1, np.int32)
     values = np.full((len(queries), k), -np.inf, np.float32)
     block = len(queries) if points is None else max(1, PRODUCTS // max(len(pool), 1))
@@ -219,8 +237,13 @@ def neighbours(
                 some.indptr, some.ids, some.weights, query_key[a:b], postings, rows, weights, pool_key, start,
                 indices[a:b], values[a:b], 8 * nb.get_num_threads(),
             )  # fmt: skip
-    for a in range(0, len(queries), 4096):  # in blocks: the sort needs several times its input
+    by_similarity(indices, values)
+    return indices, np.where(indices >= 0, values, np.float32(0))
+
+
+def by_similarity(indices: NDArray[np.int32], values: NDArray[np.float32]) -> None:
+    """Sort each row in place: falling values, ties by index."""
+    for a in range(0, len(indices), 4096):  # in blocks: the sort needs several times its input
         order = np.lexsort((indices[a : a + 4096], -values[a : a + 4096]))
         indices[a : a + 4096] = np.take_along_axis(indices[a : a + 4096], order, 1)
         values[a : a + 4096] = np.take_along_axis(values[a : a + 4096], order, 1)
-    return indices, np.where(indices >= 0, values, np.float32(0))

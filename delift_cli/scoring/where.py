@@ -64,6 +64,7 @@ def measuring(
             threads=connection.threads,
             took_part=cache.took_part,
             together=cache.together,
+            patience=connection.patience,
             say=say,
         ) as scoring,
     ):

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..budget.partial_block import Partial
+from ..budget.partial_block import hint as few_estimates
 from ..cache.anchors import weights_of
 from ..cache.dense import Cache
 from ..cache.manifest import adapters_of, field
@@ -142,9 +143,12 @@ class PartialBlock(Records):
         """Its kernel, of measured utilities and, for the other pairs, estimates or nothing."""
         partial = self.partial(options)
         left, right = (np.zeros((size, 0), np.float32) for size in self.cache.shape)
-        if self.estimated(options):
+        rows = partial.rows
+        if self.estimated(options) and few_estimates(self.cache.shape) and options.transform != "minmax":
+            rows = partial.rows_with_estimates
+        elif self.estimated(options):
             left, right = partial.estimate.factors()
-        return factored_kernel(*partial.rows(), left, right, options.transform, **shared)
+        return factored_kernel(*rows(), left, right, options.transform, **shared)
 
 
 class EmbeddedBlock(Records):

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..amount import Amount, parse_amount, parse_share
+from ..budget.partial_block import hint as few_estimates
 from ..budget.partial_block import measured, measured_lines
 from ..cache.anchors import weights_of
 from ..cache.dense import Cache
 from ..cache.sparse import SparseCache
+from ..data import large_pools
 from ..data.limits import labels, named_indices, read_quotas
 from ..data.record import Record
 from ..data.writing import form_of
@@ -248,7 +250,7 @@ def select_records(
             `data.limits.read_quotas`.
         quality, not_like, distinct: see `hygiene.hygiene`. until: a share, such as 1%. drop_suspects: the share of the
             pool to leave out whose answers are the most suspect, see `suspects`.
-        say: is told where the matrix is larger than memory.
+        say: is told where the matrix is larger than memory, and where neighbours are approximate.
         model, gpu_layers, threads: for the methods ifd and embedding and for suspects, which run the cache's model
             once.
 
@@ -309,6 +311,12 @@ def select_records(
         left_out = [*left_out, *(place for place in dropped if place not in {*left_out})]
     if greedy == "exact" and (hint := beyond_memory(goal)):
         say(hint)
+    partial = {role: block for role, block in opened.items() if isinstance(block, PartialBlock)}
+    for block in partial.values() if options.estimates != "off" else ():
+        counts = block.estimated(options) and options.transform != "minmax"
+        for hint in (large_pools.hint(max(block.cache.shape)), few_estimates(block.cache.shape) if counts else None):
+            if hint:
+                say(hint)
     selection = select(
         goal,
         amount.records,
@@ -334,7 +342,6 @@ def select_records(
         raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
     if kept_gains is not None:
         first_gains.keep_gains(kept_gains, selection.initial_gains)
-    partial = {role: block for role, block in opened.items() if isinstance(block, PartialBlock)}
     return Subset(selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped))
 
 

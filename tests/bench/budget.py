@@ -4,18 +4,16 @@
     python tests/bench/budget.py --utility pmi --seeds 10 --json out.json
     python tests/bench/budget.py --embed                # with embeddings of SmolLM2, as `delift score` has them
     python tests/bench/budget.py --per-record 5 10 20 50 100 --transpose    # judged in pairs for each record
-    python tests/bench/budget.py --scale 50000 --share 0.005
 
 Value: facility location (clip kernel) on the true matrix of the subset chosen from the incomplete one; 0 = mean of
 random subsets, 1 = greedy on the full matrix. Pairs count everything that was scored: self-pairs, held-out and
-adaptive ones.
+adaptive ones. What planning takes with large pools: `tests.bench.large`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -29,15 +27,11 @@ from delift_cli.budget.measured import HELD_OUT, RANDOM, Scored, coverage, nothi
 from delift_cli.budget.proposals import Proposals, propose
 from delift_cli.budget.trust import quality
 from delift_cli.data import ngrams
-from delift_cli.submodular.kernel import factored_kernel
-from delift_cli.submodular.select import select
 
 SHARED = (folder / "shared" / "data" for folder in Path(__file__).resolve().parents[3:])
 DATA = next((folder for folder in SHARED if folder.exists()), Path("shared", "data"))
 BARS_PER_RECORD = {20: (0.0, 0.0, 0.95, 0.93), 50: (0.0, 0.0, 0.98, 0.96)}  # leave-one-out
 BARS = {0.05: (0.93, 0.95, 0.95, 0.85), 0.1: (0.97, 0.98, 0.98, 0.92), 0.2: (0.99, 0.99, 0.99, 0.96)}
-WIDTH = 576  # of SmolLM2-135M's embeddings
-SAMPLED_TARGETS = 200  # that a subset of a synthetic pool is valued on
 COLUMNS = ("k=10% incl", "k=30% incl", "k=10% excl", "k=30% excl")
 
 
@@ -373,73 +367,6 @@ def synthetic(n: int, seed: int) -> tuple[list[str], list[str], Any]:
     return prompts, responses, source
 
 
-def scale_test(n: int, share: float) -> dict[str, Any]:
-    """Plan, fit and select on a synthetic source of n x n utilities."""
-    prompts, responses, source = synthetic(n, 0)
-    key, budget = np.arange(n), round(share * n * n)
-    lap, start = time.perf_counter(), time.perf_counter()
-    result: dict[str, Any] = {"n": n, "pairs": budget}
-
-    def note(what: str) -> None:
-        nonlocal lap
-        now = time.perf_counter()
-        result[what] = round(result.get(what, 0) + now - lap, 2)
-        print(
-            f"{what:24}{now - lap:8.2f} s   peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB",
-            flush=True,
-        )
-        lap = now
-
-    # What real embeddings cost after the model has made them; these say nothing.
-    embeddings = np.random.default_rng(0).standard_normal((2, n, WIDTH), np.float32)
-    proposals = propose((prompts, responses), None, budget, key, key, (embeddings, embeddings))
-    note("propose")
-    scored, values = nothing_scored(), []
-    for left in range(plan.ROUNDS, 0, -1):
-        r = plan.next_round(proposals, scored, budget, rounds_left=left)
-        note(f"plan round {plan.ROUNDS - left + 1}")
-        J = np.repeat(np.arange(n, dtype=np.int32), np.diff(r.indptr))
-        utility = np.concatenate([source(J[a : a + 10**6], r.targets[a : a + 10**6]) for a in range(0, len(J), 10**6)])
-        scored = Scored(
-            np.r_[scored.example, J], np.r_[scored.target, r.targets],
-            np.r_[scored.utility, utility], np.r_[scored.source, r.source],
-        )  # fmt: skip
-        note("synthetic utilities")
-        values.append(coverage(proposals, scored))
-        note("what is covered")
-    model = plan.fit_scored(proposals, scored, 0)
-    note("fit")
-    order = np.lexsort((scored.target, scored.example))
-    indptr = np.searchsorted(scored.example[order], np.arange(n + 1))
-    pairs, k = (indptr, scored.target[order], scored.utility[order]), round(0.3 * n)
-    chosen = select(factored_kernel(*pairs, *model.factors(), example_group=key, target_group=key), k)
-    note("select (30 %)")
-    without = select(factored_kernel(*pairs, *np.zeros((2, n, 0)), example_group=key, target_group=key), k)
-    note("estimates off")
-    held = scored.source == HELD_OUT
-    q = quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
-    result |= {"seconds": round(time.perf_counter() - start, 1), "coverage": values, "r2": q.r2, "spearman": q.spearman}
-    result["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
-    result["evaluations"] = chosen.evaluations
-    rng = np.random.default_rng(0)
-    sample = rng.choice(n, min(n, SAMPLED_TARGETS), replace=False)
-
-    def covered(examples: np.ndarray) -> float:
-        """Mean over the sampled targets of their best true utility from these examples."""
-        best = [source(examples[examples != i], np.full((examples != i).sum(), i)).max() for i in sample]
-        return float(np.maximum(best, 0).mean())
-
-    subsets = {
-        "selected": chosen.indices,
-        "estimates off": without.indices,
-        "random": rng.choice(n, round(0.3 * n), replace=False),
-        "everything": key,
-    }
-    result["truly covered"] = {name: round(covered(subset), 4) for name, subset in subsets.items()}
-    print(json.dumps(result))
-    return result
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -458,11 +385,9 @@ def main() -> None:
     parser.add_argument(
         "--carve", type=int, choices=(1, 2), default=1, help="fifths taken out of the pool for --carved"
     )
-    parser.add_argument("--scale", type=int, metavar="N", help="time and memory on N x N synthetic utilities instead")
-    parser.add_argument("--share", type=float, default=0.005, help="share of the pairs for --scale")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    result: Any = scale_test(args.scale, args.share) if args.scale else carved(args) if args.carved else compare(args)
+    result: Any = carved(args) if args.carved else compare(args)
     if args.json:
         args.json.write_text(json.dumps({"command": sys.argv[1:], "result": result}, indent=1))
 

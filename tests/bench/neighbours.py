@@ -10,16 +10,25 @@ exact way is a product of blocks and a partition, in time that grows with the sq
 Seen on one core (AMD EPYC, AVX512) with others at work, 10,000 records, seconds of a processor: exact 2.3, faiss flat
 1.4, faiss IVF 1.1, hnswlib 5.6, usearch 7.9, pynndescent 59; all of them found the exact ones. So none is taken for
 pools of that size. What planning looks for is nearness of texts and embeddings together, where the inverted index of
-the texts costs far more than the products (`python -m tests.bench.budget --scale N`): none of these libraries has
-vectors of that kind.
+the texts costs far more than the products (`python -m tests.bench.large`): none of these libraries has
+vectors of that kind. So large pools get candidates by their rarest grams, and
+
+    python -m tests.bench.neighbours --texts 20000
+
+shows how many of the exact neighbours these miss: on functions and docstrings of the Python that runs it, looking at as
+small a share of the grams' occurrences as in a pool of 200,000.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import os
+import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -88,10 +97,45 @@ def descent(points: Any) -> Any:
     return NNDescent(points, metric="cosine", n_neighbors=K, random_state=0, n_jobs=1).neighbor_graph[0]
 
 
+def documented() -> Iterator[tuple[str, str]]:
+    """Functions of Python's library and of what is installed: how each is called, and the start of its docstring."""
+    for folder in ("stdlib", "purelib"):
+        for file in sorted(Path(sysconfig.get_paths()[folder]).rglob("*.py")):
+            try:
+                tree = ast.parse(file.read_bytes())
+            except (SyntaxError, ValueError):
+                continue
+            for node in ast.walk(tree):
+                if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):
+                    yield f"def {node.name}({', '.join(each.arg for each in node.args.args)})", text[:400]
+
+
+def missed(count: int) -> None:
+    from delift_cli.data import large_pools
+    from delift_cli.data.ngrams import grams, neighbours
+
+    prompts, responses = zip(*dict.fromkeys(islice(documented(), count)), strict=True)
+    vectors, key = grams(prompts, responses), np.arange(len(prompts))
+    large_pools.EXACT, large_pools.POSTINGS = 0, large_pools.POSTINGS * len(key) // 200_000
+    right, cosines = neighbours(vectors, vectors, K, key, key)
+    found, similarity = large_pools.nearest(vectors, vectors, K, key, key)
+    print(f"{len(key):,} texts, {large_pools.POSTINGS:,} occurrences")
+    for k in (1, 10, K):
+        share = np.mean([np.isin(a, b).mean() for a, b in zip(right[:, :k], found[:, :k], strict=True)])
+        print(
+            f"of the {k} nearest {share:.3f}, of their similarity {similarity[:, :k].sum() / cosines[:, :k].sum():.3f}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=10_000)
-    points = vectors(parser.parse_args().records)
+    parser.add_argument("--texts", type=int, help="the nearest of so many texts instead, by candidates")
+    options = parser.parse_args()
+    if options.texts:
+        missed(options.texts)
+        return
+    points = vectors(options.records)
     right: Any = None
     ways: dict[str, Callable[[Any], Any]] = {
         "exact": exact, "faiss flat": faiss_flat, "faiss ivf": faiss_ivf, "hnswlib": hnsw, "usearch": usearch,

@@ -545,6 +545,25 @@ def test_estimates_count_only_where_nothing_is_measured(folder: Path) -> None:
     assert (on[~known] != 0).any()
 
 
+def test_in_a_large_block_the_best_estimates_of_a_target_count(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = KernelOptions(estimates="on")
+    every = similarities(kernels([as_block(SparseCache(folder / "part"))], options)[0])
+    monkeypatch.setattr(partial_block, "ALL_ESTIMATES", N * N - 1)
+    monkeypatch.setattr(partial_block, "BEST_ESTIMATES", 3)
+    best = similarities(kernels([as_block(SparseCache(folder / "part"))], options)[0])
+    pairs = SparseCache(folder / "part").pairs()
+    known = np.zeros((N, N), bool)
+    known[pairs.example, pairs.target] = True
+    np.testing.assert_array_equal(best[known], every[known])
+    for target in range(N):
+        free = ~known[:, target]
+        expected = np.sort(every[free, target])[::-1]
+        expected[3:] = 0
+        np.testing.assert_allclose(np.sort(best[free, target])[::-1], expected, atol=1e-6)
+    assert "the best 3 count" in delift("select", folder / "part", "-k", "5", "--estimates", "on").err
+    assert "the best 3 count" not in delift("select", folder / "part", "-k", "5", "--estimates", "off").err
+
+
 @pytest.mark.parametrize("utility", ["euclidean", "pmi"])
 @pytest.mark.parametrize("own", ["exclude", "include"])
 def test_measured_coverage_is_that_of_the_scored_pairs(folder: Path, utility: str, own: str) -> None:

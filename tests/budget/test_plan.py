@@ -144,6 +144,22 @@ def test_adaptive_pairs_beat_random_ones():
     assert adaptive.mean() > 2 * max(U.mean(), 0.02)
 
 
+def test_a_round_looks_at_a_part_of_a_large_pool(monkeypatch):
+    monkeypatch.setattr(plan, "LOOKED_AT", 30)
+    U, proposals = square(1600)
+    parts = [plan._part(80, left, 0) for left in range(3)]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(80))
+    scored = drive(U, proposals, 1600, rounds=4)
+    assert len(scored) == len(np.unique(pairs(scored, 80))) == 1600
+    last = scored.example[-1], scored.source[-1]
+    assert last[1] == ADAPTIVE
+    assert last[0] in parts[1]  # of the last round
+    adaptive = scored.utility[scored.source == ADAPTIVE]
+    assert adaptive.mean() > U.mean()
+    assert plan.hint(30) is None
+    assert "30 of the 31 records" in str(plan.hint(31))
+
+
 def test_most_of_the_value_at_a_tenth_of_the_pairs():
     U, prompts, responses = world(150, 2)
     key = np.arange(150)

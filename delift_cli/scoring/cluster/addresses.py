@@ -6,9 +6,11 @@ A cluster is trusted: dask sends Python objects as pickles, and whoever can reac
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import re
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +25,17 @@ from ...model.llama import Settings, gpus
 
 CONNECT_SECONDS = 30.0
 QUIET = logging.CRITICAL  # what matters of dask's log, delift says itself
+LOCAL_PATIENCE = 300.0  # seconds that none of this machine's processes has come to work, until they are given up
 CONTEXTS = 2  # of a GPU, each with a thread
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 FILES = (".yaml", ".yml")
 AGAIN = "10s"  # how often jobs that have ended are asked for again
 SYSTEMS = ("HTCondorCluster", "LSFCluster", "MoabCluster", "OARCluster", "PBSCluster", "SGECluster", "SLURMCluster")
+
+NO_PROCESS = (
+    "--cluster local: the processes end before they can work; a Python script that asks for them must do so under "
+    'if __name__ == "__main__":'
+)
 
 dask.config.set({"logging": {"distributed": "critical", "asyncio": "critical", "tornado": "critical"}})
 from distributed import Client, Nanny, Scheduler, SpecCluster  # noqa: E402, its log is set up when it is imported
@@ -44,10 +52,12 @@ def _jobqueue() -> Any:
 
 
 class Connection(NamedTuple):
-    """A client of a scheduler, and how many threads llama.cpp gets on a worker (None: as many as it has cores)."""
+    """A client of a scheduler, how many threads llama.cpp gets on a worker (None: as many as it has cores), and for how
+    many seconds a run goes on without workers (None: as for a queue, until there are some)."""
 
     client: Client
     threads: int | None
+    patience: float | None = None
 
 
 @contextmanager
@@ -61,11 +71,12 @@ def connect(where: str, *, threads: int | None = None) -> Iterator[Connection]:
 
     Raises:
         InputError: `where` is none of these, or its file says something that dask-jobqueue does not understand.
-        RunError: no scheduler answers there.
+        RunError: no scheduler answers there, or no process can be started here.
     """
     check(where)
     warnings.filterwarnings("ignore", module="distributed")
     cluster: Any = where
+    patience = None
     if where.startswith("local:"):
         count = where.removeprefix("local:")
         if count == "cuda":
@@ -73,7 +84,7 @@ def connect(where: str, *, threads: int | None = None) -> Iterator[Connection]:
         else:
             threads = threads or max(1, Settings().resolved_threads() // int(count))
             environments = [{"NUMBA_NUM_THREADS": str(threads)}] * int(count)
-        cluster = local_cluster(environments)
+        cluster, patience = local_cluster(environments), LOCAL_PATIENCE
     elif where.endswith(FILES):
         cluster = from_file(Path(where))
     try:
@@ -81,7 +92,7 @@ def connect(where: str, *, threads: int | None = None) -> Iterator[Connection]:
     except (OSError, TimeoutError) as error:
         raise RunError(f"no dask scheduler answers at {where}: {error}; start one with: dask scheduler") from None
     try:
-        yield Connection(client, threads)
+        yield Connection(client, threads, patience)
     finally:
         client.close()
         if not isinstance(cluster, str):
@@ -89,8 +100,15 @@ def connect(where: str, *, threads: int | None = None) -> Iterator[Connection]:
 
 
 def check(where: str) -> None:
-    """InputError where this names no cluster."""
+    """InputError where this names no cluster.
+
+    A process of a local cluster first runs the script that asked for it, all but what stands behind the guard that
+    `NO_PROCESS` speaks of. Should it come here, it ends without a word: the script's own process will say what is
+    missing.
+    """
     if where.startswith("local:"):
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            sys.exit(1)
         if not re.fullmatch(r"local:([1-9]\d{0,3}|cuda)", where):
             raise InputError(f"--cluster {where}: give the number of processes, as in local:4, or local:cuda")
     elif where.endswith(FILES):
@@ -103,19 +121,29 @@ def check(where: str) -> None:
 
 
 def local_cluster(environments: list[dict[str, str]]) -> SpecCluster:
-    """A process of this machine for each environment; one that dies is started again."""
+    """A process of this machine for each environment; one that dies is started again.
+
+    Raises:
+        RunError: they end before they can work.
+    """
     # a run that is told to end may not wait for its processes, which Python's tracker of them would comment on
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     common: dict[str, Any] = {"nthreads": CONTEXTS, "memory_limit": None, "silence_logs": QUIET}
     common |= {"dashboard_address": None, "preload": [f"{__package__}.preload"]}
-    return SpecCluster(
-        workers={
-            number: {"cls": Nanny, "options": {**common, "env": environment}}
-            for number, environment in enumerate(environments)
-        },
-        scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}},
-        silence_logs=QUIET,
-    )
+    try:
+        return SpecCluster(
+            workers={
+                number: {"cls": Nanny, "options": {**common, "env": environment}}
+                for number, environment in enumerate(environments)
+            },
+            scheduler={
+                "cls": Scheduler,
+                "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"},
+            },
+            silence_logs=QUIET,
+        )
+    except RuntimeError:
+        raise RunError(NO_PROCESS) from None
 
 
 def cuda_devices() -> list[str]:

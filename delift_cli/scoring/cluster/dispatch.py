@@ -12,6 +12,7 @@ from ..pairs import Unit
 
 GROUP_SECONDS = 2.0  # units are sent in groups that take about so long, so that sending them costs next to nothing
 TAIL = 3  # a group is at most this part of what is still to be sent to one worker, so that all end together
+LEAST_SECONDS = 0.5  # … unless that were shorter than this: many that end at once keep the client from sending more
 ATTEMPTS = 3  # workers on which a unit may fail, and units that may fail in a row on a worker
 SLACK = 30.0  # seconds that a worker may be late before its units go to another one …
 PATIENCE = 5.0  # … beside so many times what they should take
@@ -203,7 +204,7 @@ class Dispatch:
                 self._again.remove(item)
                 return [item]
         seconds = self._fresh_tokens / (TAIL * sum(other.rate for other in self._workers.values()))
-        room = min(GROUP_SECONDS, seconds) * here.rate / (here.room - 1)
+        room = min(GROUP_SECONDS, max(LEAST_SECONDS, seconds)) * here.rate / (here.room - 1)
         items: list[Item] = []
         while self._fresh and (not items or room >= self._fresh[0].tokens):
             items.append(self._fresh.popleft())

@@ -32,6 +32,7 @@ CHECK_EXAMPLES, CHECK_TARGETS = 2, 8  # pairs that every worker measures to be l
 EXACT_TOLERANCE = 2e-3  # contract of unquantized weights: mean |difference of distances|; of others `TOLERANCE`
 UNQUANTIZED = ("F32", "F16", "BF16")
 TICK_SECONDS = 0.5
+HOPELESS = 3  # workers that die without one that comes to work in between
 WAITING_SECONDS = 60.0  # how often a run without workers says so; it ends if all that are there were refused
 
 
@@ -48,10 +49,12 @@ class ClusterScoring:
         together: what is written inside it goes to the disk together.
         took_part: is told the kind of each machine, and how far its distances are off the client's at most, before
             anything that it measured is written.
+        patience: seconds without a worker, none of them getting ready or one after the other dying, after which no
+            other is waited for; None: there is always hope.
         say: is told what goes on.
 
     Raises:
-        RunError: a unit failed for the last time, the scheduler is gone, or the disk is full.
+        RunError: a unit failed for the last time, the scheduler is gone, no worker comes, or the disk is full.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class ClusterScoring:
         lay_out: LayOut = build_trie,
         took_part: Callable[[str, float], None],
         together: Callable[[], AbstractContextManager[None]] = nullcontext,
+        patience: float | None = None,
         say: Callable[[str], None],
     ) -> None:
         self.lay_out = lay_out
@@ -71,6 +75,8 @@ class ClusterScoring:
         self._examples = examples
         self._targets = targets
         self._took_part = took_part
+        self._patience = patience
+        self._died = 0  # workers since one was let in
         self._say = say
         self._total = Work()
         self._busy = 0.0
@@ -121,15 +127,13 @@ class ClusterScoring:
         out: dict[Group, Sent] = {}
         for member in crew.members.values():
             dispatch.join(member.key, member.name, member.rate, member.contexts, time.monotonic())
-        last_worker = time.monotonic()
+        last_worker = told = time.monotonic()
         failure: RunError | None = None
         try:
             while not dispatch.finished:
-                dispatch.expecting = crew.joining > 0
-                for key in crew.members:
-                    last_worker = time.monotonic()
-                    while (group := dispatch.next_group(key, time.monotonic())) is not None:
-                        out[group] = crew.send(group)
+                self._keep_busy(dispatch, out)
+                if crew.members:
+                    last_worker = told = time.monotonic()
                 done: list[Measured] = []
                 try:
                     for event in crew.wait(TICK_SECONDS):
@@ -137,21 +141,42 @@ class ClusterScoring:
                 except RunError as error:
                     failure = error
                 if done:
+                    if not failure:
+                        self._keep_busy(dispatch, out)
                     yield done
                 if failure:
                     raise failure
                 for key in dispatch.overdue(time.monotonic()):
                     self._say(f"worker {crew.members[key].name} does not answer; its units go to others")
                     crew.start_again(key)
-                if time.monotonic() - last_worker > WAITING_SECONDS:
-                    last_worker = time.monotonic()
+                if time.monotonic() - told > WAITING_SECONDS:
+                    told = time.monotonic()
                     if crew.refusal:
                         raise RunError(f"no worker is left; {crew.refusal}")
+                    self._check_patience(told - last_worker)
                     self._say(f"waiting for workers ({crew.joining} getting ready)")
         finally:
             if out:
                 crew.drop(out.values())
                 crew.end_run()
+
+    def _keep_busy(self, dispatch: Dispatch, out: dict[Group, Sent]) -> None:
+        """Send the workers what they have room for, a group to each before anyone gets another."""
+        dispatch.expecting = self._crew.joining > 0
+        hungry = list(self._crew.members)
+        while hungry:
+            groups = [(key, dispatch.next_group(key, time.monotonic())) for key in hungry]
+            out |= {group: self._crew.send(group) for _, group in groups if group is not None}
+            hungry = [key for key, group in groups if group is not None]
+
+    def _check_patience(self, seconds: float) -> None:
+        """RunError where there was no worker for so long that none will come."""
+        if self._patience is None or seconds < self._patience or (self._crew.joining and self._died < HOPELESS):
+            return
+        raise RunError(
+            f"no process of this machine has come to work for {seconds:.0f} seconds, {self._died} died meanwhile: is "
+            "memory short? What was scored is safe, the same command goes on from there"
+        )
 
     def _taken(self, event: Event, dispatch: Dispatch, out: dict[Group, Sent]) -> Iterator[Measured]:
         crew = self._crew
@@ -164,9 +189,11 @@ class ClusterScoring:
                         f"of the check pairs differ by {member.deviation:.1g} at most"
                     )
                 self._took_part(member.machine, member.deviation)
+                self._died = 0
                 crew.members[member.key] = member
                 dispatch.join(member.key, member.name, member.rate, member.contexts, time.monotonic())
             case Left(key, died):
+                self._died += died
                 crew.members.pop(key, None)
                 crew.drop([out.pop(group) for group in list(out) if group.worker == key])
                 dispatch.lose(key, died=died)
@@ -246,6 +273,7 @@ def at_work_on(
     took_part: Callable[[str, float], None],
     say: Callable[[str], None],
     together: Callable[[], AbstractContextManager[None]] = nullcontext,
+    patience: float | None = None,
     opening: OpenScorings = open_scorings,
 ) -> Iterator[ClusterScoring]:
     """The workers of a cluster, ready to score; what `job.at_work` is for this machine alone.
@@ -253,7 +281,7 @@ def at_work_on(
     Args:
         source, sha256: the model as it is; `engine.weights` says what workers make of it.
         threads: of a worker; None for all cores that it may use.
-        took_part, say, together: see `ClusterScoring`.
+        took_part, say, together, patience: see `ClusterScoring`.
         opening: makes what measures on a worker.
     """
     content = content_of(source.path, sha256)
@@ -278,5 +306,6 @@ def at_work_on(
             lay_out=lay_out_of(settings),
             took_part=took_part,
             together=together,
+            patience=patience,
             say=say,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,10 +71,16 @@ def _refuse(unit: Unit, count: int, measured: Measures) -> Measures:
     return measured
 
 
+def _die(unit: Unit, count: int, measured: Measures) -> Measures:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return measured
+
+
 FAULTS = {
     "brief": _delayed(0.02),
     "slow": _delayed(SLOW_SECONDS),
     "nan": _nan,
     "other numbers": _other,
     "one unit": _refuse,
+    "dies": _die,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,51 @@ def test_when_all_workers_are_refused_the_run_ends(run: Run, two: Any, monkeypat
     opening = partial(faulty.opening, faults={"*": "other numbers"}, checked=0)
     with run.on(two, opening=opening) as scoring, pytest.raises(RunError, match="no worker is left; worker"):
         run.all_pairs(scoring, MemoryCache(*run.block.shape))
+
+
+NONE_COMES = r"no process of this machine has come to work for \d+ seconds, [1-9]\d* died"
+
+
+def test_when_no_process_can_be_started_again_the_run_ends(
+    run: Run, expected: MemoryCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("delift_cli.scoring.cluster.scoring.WAITING_SECONDS", 0.5)
+    cache = MemoryCache(*run.block.shape)
+    with connect("local:1") as one:
+        (nanny,) = one.client.cluster.workers.values()
+
+        def kill(rows: int) -> None:
+            if nanny.instantiate is not None:
+                monkeypatch.setattr(nanny, "instantiate", None)
+                os.kill(nanny.pid, signal.SIGKILL)
+
+        opening = partial(faulty.opening, faults={"*": "brief"})
+        with run.on(one, patience=2.0, opening=opening) as scoring, pytest.raises(RunError, match=NONE_COMES):
+            run.all_pairs(scoring, cache, kill)
+    scored = ~np.isnan(cache.distance).any(axis=1)
+    assert scored.any()
+    assert (cache.distance[scored] == expected.distance[scored]).all()
+
+
+def test_when_one_process_after_the_other_dies_the_run_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delift_cli.scoring.cluster.scoring.WAITING_SECONDS", 0.5)
+    monkeypatch.setattr("delift_cli.scoring.cluster.scoring.HOPELESS", 1)
+    opening = partial(faulty.opening, faults={"*": "dies"}, checked=0)
+    with (
+        connect("local:1") as one,
+        run.on(one, patience=2.0, opening=opening) as scoring,
+        pytest.raises(RunError, match=NONE_COMES),
+    ):
+        run.all_pairs(scoring, MemoryCache(*run.block.shape))
+
+
+def test_a_script_without_a_guard_gets_one_line(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text('from delift_cli.scoring.cluster import connect\nwith connect("local:2"):\n    pass\n')
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode != 0
+    assert "must do so under if __name__" in ended.stderr.splitlines()[-1]
+    assert ended.stderr.count("Traceback") == 1
 
 
 def test_a_unit_that_fails_everywhere_stops_the_run_with_its_reason(run: Run, two: Any) -> None:

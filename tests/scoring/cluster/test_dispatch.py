@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("distributed")
 
 from delift_cli.errors import RunError
-from delift_cli.scoring.cluster.dispatch import GROUP_SECONDS, PATIENCE, SLACK, Dispatch, Group
+from delift_cli.scoring.cluster.dispatch import GROUP_SECONDS, LEAST_SECONDS, PATIENCE, SLACK, Dispatch, Group
 from delift_cli.scoring.measures import Measures
 from delift_cli.scoring.pairs import Unit
 
@@ -91,6 +91,13 @@ def test_groups_take_about_as_long_as_they_should() -> None:
     assert dispatch.next_group("a", 0.0) is None  # one is measured and one waits
 
 
+def test_groups_at_the_end_are_not_so_short_that_they_keep_the_client_busy() -> None:
+    dispatch = Dispatch(units(4 * 80, 10))
+    joined(dispatch, *"abcd")
+    taken = [examples(dispatch.next_group("a", 0.0)), examples(dispatch.next_group("b", 0.0))]
+    assert [len(group) for group in taken] == [LEAST_SECONDS * 1000 / 10] * 2
+
+
 def test_what_a_lost_worker_held_goes_elsewhere_one_by_one() -> None:
     dispatch = Dispatch(units(40))
     joined(dispatch, "a", "b")
@@ -145,7 +152,7 @@ def test_a_failed_unit_goes_to_another_worker_and_three_failures_stop_the_run() 
 
 
 def test_what_came_with_the_last_failure_is_not_lost() -> None:
-    dispatch = Dispatch(units(6, 1))
+    dispatch = Dispatch(units(6, 500))
     joined(dispatch, "a", "b")
     for worker in "ab":  # a second time for the first unit, alone
         group = dispatch.next_group(worker, 0.0)
