@@ -161,8 +161,10 @@ def _lines(plain: io.BufferedReader, name: str, number: int, first: bytes) -> It
     left = [first]  # the pieces of a line whose end was not seen yet
     with _damage(name):
         if first.endswith(b"\n"):
-            yield number, first[:-1]
-            left, number = [], number + 1
+            left = []
+            first = first[:-1]
+            yield number, first
+            number, first = number + 1, b""
         while block := plain.read1(_BLOCK):
             lines = block.split(b"\n")
             if len(lines) == 1:

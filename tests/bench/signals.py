@@ -35,9 +35,11 @@ class End(NamedTuple):
 
 
 def run(folder: Path, options: tuple[str, ...], number: signal.Signals | None = None, after: float = 0.0) -> End:
-    """A run from nothing, with nothing kept from earlier ones, that gets the signal after so many seconds."""
-    for name in ("cache", "kept"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    """A run from nothing, with nothing but compiled code kept, that gets the signal after so many seconds."""
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    for file in (folder / "kept").glob("*"):
+        if file.is_file():
+            file.unlink()
     command = "score", folder / "pool.jsonl", "-o", folder / "cache", "-m", model(), "--threads", "1", *options
     process = start(*command, env=environment(DELIFT_CACHE=str(folder / "kept")))
     time.sleep(after)
