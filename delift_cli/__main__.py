@@ -25,23 +25,28 @@ def _not_installed(missing: list[str]) -> int:
 
 def main() -> None:
     """The entry point: signals are heard from here on, while the rest is imported too."""
-    with signals.ending_promptly():
+    with signals.ending_promptly(last=True):
         try:
-            from .doctor import missing_packages
-
-            if missing := missing_packages():
-                sys.exit(_not_installed(missing))
-            from .cli import run
-
-            run()
+            _run()
         except (KeyboardInterrupt, signals.Ended) as end:
             number = end.number if isinstance(end, signals.Ended) else signal.SIGINT
             print(f"delift: {signals.words(number)}", file=sys.stderr)
             _leave(signals.exit_code(number))
-        except SystemExit as end:
-            if isinstance(end.code, int) and end.code in map(signals.exit_code, signals.WORDS):
-                _leave(end.code)
-            raise
+
+
+def _run() -> None:
+    try:
+        from .doctor import missing_packages
+
+        if missing := missing_packages():
+            sys.exit(_not_installed(missing))
+        from .cli import run
+
+        run()
+    except SystemExit as end:
+        if isinstance(end.code, int) and end.code in map(signals.exit_code, signals.WORDS):
+            _leave(end.code)
+        raise
 
 
 def _leave(code: int) -> NoReturn:

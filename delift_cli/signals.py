@@ -33,8 +33,11 @@ def exit_code(number: int) -> int:
 
 
 @contextmanager
-def ending_promptly() -> Iterator[None]:
+def ending_promptly(*, last: bool = False) -> Iterator[None]:
     """While this lasts, SIGTERM and SIGHUP raise `Ended`, as Ctrl-C raises KeyboardInterrupt.
+
+    last: nothing comes behind it. A process on its way out, with its work done and said, is left to end by itself: by
+    a signal's default it would end without a word and with another exit code.
 
     Python runs what a signal is to do between two of its own steps, and an exception raised in a callback of a library
     is lost. A thread that hears of signals at once ends a process that has not come out of such a place in time:
@@ -67,10 +70,10 @@ def ending_promptly() -> Iterator[None]:
     try:
         yield
     finally:
+        for number in heard if last else taken:
+            signal.signal(number, signal.SIG_IGN if last else signal.SIG_DFL)
         over.set()
         sys.unraisablehook = told
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(before)
         os.close(sender)  # which ends the thread
 

@@ -86,6 +86,22 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
     assert (code, err) == (0, "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_what_is_done_is_left_to_end(number: signal.Signals) -> None:
+    """Between the last word of a run and the end of its process."""
+    code = (
+        "import atexit, sys, time\nfrom delift_cli.__main__ import main\n"
+        "def end():\n"
+        "    print('ready', flush=True); time.sleep(1)\n"
+        "atexit.register(end)\nsys.argv = ['delift', 'select', 'nowhere', '-k', '1']\nmain()"
+    )
+    ended, err, seconds = tell(code, number)
+    assert ended == 2
+    assert err.startswith("delift: nowhere")
+    assert err.count("\n") == 1
+    assert seconds < 2.0
+
+
 def test_handlers_are_given_back() -> None:
     code = SWALLOWS.split("with ")[0] + (
         "import signal\nwith signals.ending_promptly(): pass\n"

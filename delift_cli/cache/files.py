@@ -262,6 +262,8 @@ def _data_offset(file: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int
     if text[:-1].rstrip(b" ") != wanted:
         held = _PLAIN_HEADER.match(text)
         what = f"{np.dtype(held[1].decode())} {held[2].decode()}" if held else "something else"
+        if what == f"{dtype} {shape}":
+            raise ValueError("does not begin as it was written")
         raise ValueError(f"holds {what}, not {dtype} {shape}")
     size, expected = os.fstat(file).st_size, 10 + length + math.prod(shape) * dtype.itemsize
     if size != expected:

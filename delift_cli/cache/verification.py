@@ -29,6 +29,7 @@ from .stored import Stored
 from .stored_round import StoredRound
 
 _FLOAT = np.dtype(np.float32)
+COUNTS = {"rows": ("distance", "logprob"), "base_crc": BASES}  # what says that these are measured
 _ROUND = re.compile(r"round-[1-9]\d{0,8}")
 
 
@@ -284,7 +285,10 @@ def _shown(folder: Path, name: str) -> str:
 def _mend_files(path: Path, manifest: dict[str, Any]) -> None:
     """Make every file one that can be opened. What it holds is checked after that."""
     folder = path / manifest["files"]
-    _salvage(folder, _expected(manifest))
+    arrays = _expected(manifest)
+    for name in _salvage(folder, arrays):
+        if name in COUNTS:
+            _count_anew(folder, arrays, name)
     if manifest["layout"] == DENSE:
         _mark(folder, manifest)
     else:
@@ -313,14 +317,28 @@ def _mend_files(path: Path, manifest: dict[str, Any]) -> None:
     tidy(path, manifest)
 
 
-def _salvage(folder: Path, arrays: dict[str, _Array]) -> None:
-    for damage in [*_arrays(folder, arrays)]:
-        name = Path(damage.file).stem
+def _salvage(folder: Path, arrays: dict[str, _Array]) -> list[str]:
+    """Make arrays that can be opened of what is left of those that cannot; their names."""
+    names = [Path(damage.file).stem for damage in _arrays(folder, arrays)]
+    for name in names:
         try:
             left = read_bytes(folder / f"{name}.npy")
         except InputError:
             left = b""
         replace_file(folder / f"{name}.npy", Content.of(arrays[name].salvaged(left)))
+    return names
+
+
+def _count_anew(folder: Path, arrays: dict[str, _Array], name: str) -> None:
+    """Where a count was lost and what it counted is there, let it count with a checksum that does not match: it is
+    forgotten and measured again."""
+    counts = np.array(open_array(folder / f"{name}.npy", arrays[name].shape, arrays[name].dtype))
+    counted = [open_array(folder / f"{other}.npy", arrays[other].shape, _FLOAT) for other in COUNTS[name]]
+    there = np.all([np.isfinite(values).reshape(len(counts), -1).all(axis=1) for values in counted], axis=0)
+    most = counted[0].shape[-1] if name == "rows" else 1
+    first, second = arrays[name].dtype.names or ()
+    counts[there & ((counts[first] < most) | (counts[second] == 0))] = most, 1
+    replace_file(folder / f"{name}.npy", Content.of_array(counts))
 
 
 def _mark(folder: Path, manifest: dict[str, Any]) -> None:

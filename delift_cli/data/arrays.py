@@ -10,10 +10,13 @@ from typing import Any
 from ..errors import InputError
 from .fields import quoted
 
+_WHITE = " \t\r\n"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LINE_BREAK = re.compile(r"[\r\n][ \t\r\n]*")
 # The values are not kept: only where they end counts, so that numbers may have any number of digits.
 _decode = json.JSONDecoder(parse_int=bool, parse_float=bool).raw_decode
+# A byte a character: one emoji would make the text of a whole file four times as large.
+_BYTES = "latin-1"
 
 
 def array_rows(data: bytes, source: str) -> Iterator[tuple[int, bytes]]:
@@ -24,14 +27,14 @@ def array_rows(data: bytes, source: str) -> Iterator[tuple[int, bytes]]:
     Raises:
         InputError: the array's own syntax is at fault: there is no telling where the next element would start.
     """
-    text = data.decode("utf-8", "surrogateescape")
-    start = text.index("[")
-    yield from _elements(text, start, source, whole=True)
+    text = data.decode(_BYTES)
+    del data  # nobody else holds it
+    yield from _elements(text, text.index("["), source, whole=True)
 
 
 def first_element(data: bytes) -> Any:
     """The first element of an array, or None where there is none or it cannot be read."""
-    text = data.decode("utf-8", "surrogateescape")
+    text = data.decode(_BYTES)
     try:
         return _decode(text, _skip(text, text.index("[") + 1))[0]
     except (json.JSONDecodeError, RecursionError):
@@ -46,7 +49,7 @@ def list_in_object(data: bytes, source: str, key: str | None) -> tuple[str, Iter
     Raises:
         InputError: it is no JSON object, there is no such list, or there are several.
     """
-    text = data.decode("utf-8", "surrogateescape")
+    text = data.decode(_BYTES)
     at = _skip(text, 0)
     for part in key.split(".") if key else ():
         found = dict(_members(text, at, source))
@@ -70,7 +73,7 @@ def list_in_object(data: bytes, source: str, key: str | None) -> tuple[str, Iter
 
 def check_object(data: bytes, source: str) -> None:
     """InputError where `data` is not one JSON object as a whole."""
-    text = data.decode("utf-8", "surrogateescape")
+    text = data.decode(_BYTES)
     for _ in _members(text, _skip(text, 0), source, whole=True):
         pass
 
@@ -95,7 +98,7 @@ def _elements(text: str, start: int, source: str, *, whole: bool) -> Iterator[tu
     except json.JSONDecodeError as error:
         cause = error.msg if text[error.pos :].strip() else "the array breaks off"
         raise InputError(
-            f"{source}:{error.lineno}: not JSON: {cause} (column {error.colno}); "
+            f"{source}:{error.lineno}: not JSON: {cause} (column {_column(error)}); "
             "an array cannot be read past a fault in its syntax, even with --skip-invalid"
         ) from None
     except RecursionError:
@@ -110,11 +113,11 @@ def _members(text: str, start: int, source: str, *, whole: bool = False) -> Iter
         at = _skip(text, start + 1)
         while text[at : at + 1] != "}":
             name, end = _decode(text, at)
-            at = _skip(text, end)
+            key, at = text[at:end], _skip(text, end)
             if not isinstance(name, str) or text[at : at + 1] != ":":
                 raise json.JSONDecodeError("a key and a colon are expected", text, at)
             at = _skip(text, at + 1)
-            yield name, at
+            yield _text(key), at
             _, end = _decode(text, at)
             at = _skip(text, end)
             if text[at : at + 1] == ",":
@@ -126,25 +129,37 @@ def _members(text: str, start: int, source: str, *, whole: bool = False) -> Iter
     except json.JSONDecodeError as error:
         cause = error.msg if text[error.pos :].strip() else "the object breaks off"
         raise InputError(
-            f"{source}:{error.lineno}: not JSON: {cause} (column {error.colno}); records over several lines have to be "
-            f"in one array, or each on a line of its own (jq -c . {quoted(source)})"
+            f"{source}:{error.lineno}: not JSON: {cause} (column {_column(error)}); records over several lines have to "
+            f"be in one array, or each on a line of its own (jq -c . {quoted(source)})"
         ) from None
     except RecursionError:
         raise InputError(f"{source}: the JSON is nested too deep to be read") from None
 
 
 def _starts_list_of_objects(text: str, at: int) -> bool:
-    return text[at : at + 1] == "[" and text[_skip(text, at + 1) :][:1] in ("{", "[")
+    first = _skip(text, at + 1)
+    return text[at : at + 1] == "[" and text[first : first + 1] in ("{", "[")
 
 
 def one_line(data: bytes) -> bytes:
     """A JSON text without its line breaks."""
-    return _one_line(data.decode("utf-8", "surrogateescape").lstrip())
+    return _one_line(data.decode(_BYTES).lstrip(_WHITE))
 
 
 def _one_line(text: str) -> bytes:
     # A line break is never inside a JSON string, so nothing that carries meaning changes here.
-    return _LINE_BREAK.sub(" ", text.rstrip()).encode("utf-8", "surrogateescape")
+    return _LINE_BREAK.sub(" ", text.rstrip(_WHITE)).encode(_BYTES)
+
+
+def _text(key: str) -> str:
+    """What a key says, of its source text a byte a character."""
+    return str(json.loads(key.encode(_BYTES).decode("utf-8", "surrogateescape")))
+
+
+def _column(error: json.JSONDecodeError) -> int:
+    """Where in its line, in characters."""
+    line = error.doc[error.doc.rfind("\n", 0, error.pos) + 1 : error.pos]
+    return len(line.encode(_BYTES).decode("utf-8", "replace")) + 1
 
 
 def _skip(text: str, at: int) -> int:

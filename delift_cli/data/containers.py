@@ -95,8 +95,9 @@ def _json(plain: io.BufferedReader, name: str, key: str | None) -> Rows:
     """JSON Lines, an array, or an object with a list of records in it: what it is, the first line that is not blank
     tells."""
     number, first = _first_line(plain, name)
-    value = _value(first)
     opening = first.lstrip()[:1]
+    # an array of records on one line is not made objects of at once: they take several times its size
+    value = None if opening == b"[" and _opens_records(first) else _value(first)
     if opening == b"[" and not (isinstance(value, list) and _is_row(value, more=bool(plain.peek(1).strip()))):
         data = b"\n" * (number - 1) + first + _whole(plain, name)
         if _is_row([first_element(data)], more=False):
@@ -142,6 +143,12 @@ def _is_row(value: list[Any], *, more: bool) -> bool:
     return isinstance(first, str) or pair
 
 
+def _opens_records(line: bytes) -> bool:
+    """Does an array begin with an object that is no turn of a chat?"""
+    head = first_element(line)
+    return isinstance(head, dict) and not _is_row([head], more=False)
+
+
 def _one_value(data: bytes) -> bool:
     """Is there one JSON object over several lines, rather than a first line that is broken?"""
     lines = [line for line in data.split(b"\n", 64)[:64] if line.strip()]
@@ -161,8 +168,10 @@ def _lines(plain: io.BufferedReader, name: str, number: int, first: bytes) -> It
     left = [first]  # the pieces of a line whose end was not seen yet
     with _damage(name):
         if first.endswith(b"\n"):
-            yield number, first[:-1]
-            left, number = [], number + 1
+            left = []
+            first = first[:-1]
+            yield number, first
+            number, first = number + 1, b""
         while block := plain.read1(_BLOCK):
             lines = block.split(b"\n")
             if len(lines) == 1:

@@ -27,11 +27,15 @@ LONGEST, HEAD = 128, 100
 _MOST_DIGITS = 15  # of a line's number; Python reads no text of thousands
 
 
+KEPT_NAMES = 256  # a record with more is no row of a table, whose names would come again
+
+
 def own_id(fields: Any) -> str | None:
     """The id that a record brings, on one line."""
     if type(fields) is not dict:
         return None
-    for name in _id_names(tuple(fields)):
+    id_names = _id_names if len(fields) <= KEPT_NAMES else _id_names.__wrapped__
+    for name in id_names(tuple(fields)):
         if found := _id_text(fields[name]):
             return found
     return None

@@ -9,9 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import IO
 
-import orjson
-
 from ..errors import InputError
+from .fields import row_text
 
 _DELIMITERS = (",", "\t", ";", "|")
 _HEADER = re.compile(rb'\s*"?[A-Za-z_][\w .-]*"?(?:[,;\t|]\s*"?[A-Za-z_][\w .-]*"?)+\s*')
@@ -44,7 +43,7 @@ def csv_rows(stream: IO[bytes], source: str, delimiter: str | None) -> Iterator[
                         "a cell with a delimiter or a line break in it must be in quotes"
                     )
                 cells = dict(zip(header, row, strict=False))
-                yield number, orjson.dumps(cells)
+                yield number, row_text(cells)
             number = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise InputError(f"{source}:{number}: not UTF-8: byte 0x{error.object[error.start]:02x}") from None

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from ..errors import InputError
+from .fields import row_text
 
 if TYPE_CHECKING:
     import pyarrow
@@ -40,7 +39,7 @@ def table_rows(data: bytes, kind: str, source: str) -> Iterator[tuple[int, bytes
         for batch in _batches(arrow, data, kind):
             for row in batch.to_pylist():
                 place += 1
-                yield place, orjson.dumps(row, default=other)
+                yield place, row_text(row, other)
     except Exception as error:  # of a library that was not made for what anybody may send
         raise InputError(f"{source}: the {kind} data is damaged: {' '.join(str(error).split())}") from None
 

@@ -4,7 +4,8 @@
     python -m tests.bench.fuzz [--inputs 1000000] [--only KIND] [--record FILE] [--found FOLDER]
 
 The fuzzer is guided by coverage (atheris, of libFuzzer). An input that is neither read nor refused, or that takes more
-than five seconds of the processor, is kept in FOLDER; the record has a line for every kind that was done.
+than five seconds of the processor, is kept in FOLDER; the record has a line for every kind that was done. What a kind
+of file needs of memory is measured by `python -m tests.bench.large_inputs`.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 LONG = 5.0  # seconds
 WARM = 1000  # inputs, before memory is looked at
+SAID_EVERY = 10_000  # inputs: what is counted until a process dies is not lost
 LONGEST = 1 << 14  # bytes of an input
 KINDS = ("amounts", "headers", "ids", "arrays", "tunings", "manifest", "plans", "templates", "records", "containers")
 
@@ -73,8 +76,10 @@ def fuzz(kind: str, inputs: int, found: Path, seed: int) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if counted["inputs"] == WARM:
             memory = peak
-        if counted["inputs"] >= inputs:
+        over = counted["inputs"] >= inputs
+        if over or counted["inputs"] % SAID_EVERY == 0:
             print(json.dumps({**counted, "grown_mb": round(peak - (memory or peak), 1)}), flush=True)
+        if over:
             os._exit(0)
 
     found.mkdir(parents=True, exist_ok=True)
@@ -84,6 +89,20 @@ def fuzz(kind: str, inputs: int, found: Path, seed: int) -> None:
     options = [f"-seed={seed}", f"-max_len={LONGEST}", "-timeout=3600", "-rss_limit_mb=4096", "-print_final_stats=0"]
     atheris.Setup([sys.argv[0], *options, "-verbosity=0", f"-artifact_prefix={found}/", str(folder)], one)
     atheris.Fuzz()
+
+
+def watched(command: list[str]) -> tuple[int, dict[str, Any], str]:
+    """Run a kind and show what it says: its exit code, what it counted last, and the end of its errors."""
+    counted: dict[str, Any] = {}
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace") as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                print(line, end="", flush=True)
+                if line.startswith("{"):
+                    counted = json.loads(line)
+        errors.seek(0)
+        return child.returncode, counted, errors.read()[-1500:]
 
 
 def main() -> None:
@@ -104,19 +123,15 @@ def main() -> None:
         share = max(1, options.inputs * TARGETS[kind].share // 100)
         command = [sys.executable, "-m", "tests.bench.fuzz", "--kind", kind, "--inputs", str(share)]
         command += ["--seed", str(options.seed), "--found", str(options.found)]
-        child = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        lines = child.stdout.splitlines()
-        if child.returncode or not lines or not lines[-1].startswith("{"):
-            print(f"{kind}: the process ended with {child.returncode}\n{child.stdout[-500:]}{child.stderr[-1500:]}")
-            total["tracebacks"] += 1
-            continue
-        print("\n".join(lines), flush=True)
-        counted = json.loads(lines[-1])
+        code, counted, said = watched(command)
+        if code:
+            print(f"{kind}: the process ended with {code}\n{said}", flush=True)
+            counted["tracebacks"] = counted.get("tracebacks", 0) + 1
         for name in total:
-            total[name] += counted[name]
+            total[name] += counted.get(name, 0)
         if options.record:
             with options.record.open("a") as record:
-                record.write(lines[-1] + "\n")
+                record.write(json.dumps(counted) + "\n")
     print(f"all: {total['inputs']:,} inputs, {total['tracebacks']} tracebacks, {total['long']} over {LONG:.0f} s")
     sys.exit(bool(total["tracebacks"] or total["long"]))
 

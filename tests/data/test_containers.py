@@ -6,12 +6,14 @@ import gzip
 import io
 import json
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from delift_cli.data.arrays import array_rows
 from delift_cli.data.folders import files_of
 from delift_cli.data.options import Reading
 from delift_cli.data.reading import parse_records, read_records
@@ -319,3 +321,25 @@ def test_an_arrow_file_that_points_outside_itself(wrong: int) -> None:
     assert offsets in stream.getvalue()
     with pytest.raises(InputError, match=r"the arrow data is damaged: .*[Oo]ffset"):
         parse_records(stream.getvalue().replace(offsets, bad), "pool.arrow")
+
+
+def test_one_wide_character_does_not_make_a_file_larger() -> None:
+    """As text of four bytes a character it would take four times its size."""
+    rows = [{"prompt": f"p{n} " + "word " * 200, "response": "\U0001f600"} for n in range(2000)]
+    data = json.dumps(rows, ensure_ascii=False).encode()
+    tracemalloc.start()
+    try:
+        count = sum("\U0001f600".encode() in raw for _, raw in array_rows(data, "pool"))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == len(rows)
+    assert peak < 1.5 * len(data)
+
+
+def test_columns_and_keys_of_wide_characters() -> None:
+    with pytest.raises(InputError, match=r"pool:2: not JSON: .*\(column 17\)"):
+        parse_records('[\n{"prompt": "\U0001f600é" "response": 1}]'.encode(), "pool")
+    data = '{"\U0001f600é\\u4e2d": [{"prompt": "\U0001f600", "response": "é\u00a0"}],\n "x": 1}'.encode()
+    (record,) = parse_records(data, "pool", Reading(records="\U0001f600é\u4e2d")).records
+    assert (record.turns[0].content, record.response) == ("\U0001f600", "é\u00a0")
