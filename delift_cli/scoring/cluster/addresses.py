@@ -13,7 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +94,8 @@ def connect(where: str, *, threads: int | None = None) -> Iterator[Connection]:
     try:
         yield Connection(client, threads, patience)
     finally:
-        client.close()
+        with suppress(RuntimeError):  # of a connection to a lost scheduler that dask is just making anew
+            client.close()
         if not isinstance(cluster, str):
             cluster.close()
 
