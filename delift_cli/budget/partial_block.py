@@ -15,6 +15,7 @@ from ..amount import counted
 from ..cache.proxies import kept_proxy
 from ..cache.sparse import SparseCache
 from ..compiled import threads_for
+from ..data import large_pools
 from ..data.record import Record, copy_groups
 from ..submodular.kernel import Utility
 from . import plan
@@ -27,7 +28,7 @@ from .trust import Quality, SubsetValue, quality, subset_value
 Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
 """Compressed rows: indptr, targets, values."""
 
-ALL_ESTIMATES = 50_000**2  # pairs of a block up to which a selection counts every estimate
+ALL_ESTIMATES = large_pools.EXACT**2  # pairs of a block up to which a selection counts every estimate
 BEST_ESTIMATES = 128  # of each target, in a larger one
 
 

@@ -64,6 +64,7 @@ def measured(pool: Pool) -> Section:
     for block in blocks:
         if isinstance(block, PartialBlock):
             facts.append(("estimates", _quality(block, pool.wanted.options)))
+            facts += [("approximate", line) for line in block.approximations(pool.wanted.options)]
     manifest = pool.block.cache.manifest
     model = manifest["model"]
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in manifest["settings"].items())

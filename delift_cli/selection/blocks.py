@@ -17,6 +17,7 @@ from ..cache.dense import Cache
 from ..cache.manifest import adapters_of, field
 from ..cache.sparse import SparseCache
 from ..cache.stored import Stored
+from ..data import large_pools
 from ..data.record import Record, copy_groups
 from ..errors import InputError
 from ..submodular.kernel import Kernel, Transform, Utility, factored_kernel, utility_kernel, utility_range
@@ -139,12 +140,24 @@ class PartialBlock(Records):
         utility = self.partial(options).scored.utility
         return float(utility.min()), float(utility.max())
 
+    def best_estimates(self, options: KernelOptions) -> str | None:
+        """What to say where the best estimates alone count."""
+        counts = self.estimated(options) and options.transform != "minmax"
+        return few_estimates(self.cache.shape) if counts else None
+
+    def approximations(self, options: KernelOptions) -> list[str]:
+        """What is approximate in estimates for so large a block, a line each."""
+        if options.estimates == "off":
+            return []
+        lines = large_pools.hint(max(self.cache.shape)), self.best_estimates(options)
+        return [line for line in lines if line]
+
     def kernel(self, options: KernelOptions, **shared: Any) -> Kernel:
         """Its kernel, of measured utilities and, for the other pairs, estimates or nothing."""
         partial = self.partial(options)
         left, right = (np.zeros((size, 0), np.float32) for size in self.cache.shape)
         rows = partial.rows
-        if self.estimated(options) and few_estimates(self.cache.shape) and options.transform != "minmax":
+        if self.best_estimates(options):
             rows = partial.rows_with_estimates
         elif self.estimated(options):
             left, right = partial.estimate.factors()

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..amount import Amount, parse_amount, parse_share
-from ..budget.partial_block import hint as few_estimates
 from ..budget.partial_block import measured, measured_lines
 from ..cache.anchors import weights_of
 from ..cache.dense import Cache
 from ..cache.sparse import SparseCache
-from ..data import large_pools
 from ..data.limits import labels, named_indices, read_quotas
 from ..data.record import Record
 from ..data.writing import form_of
@@ -312,11 +310,9 @@ def select_records(
     if greedy == "exact" and (hint := beyond_memory(goal)):
         say(hint)
     partial = {role: block for role, block in opened.items() if isinstance(block, PartialBlock)}
-    for block in partial.values() if options.estimates != "off" else ():
-        counts = block.estimated(options) and options.transform != "minmax"
-        for hint in (large_pools.hint(max(block.cache.shape)), few_estimates(block.cache.shape) if counts else None):
-            if hint:
-                say(hint)
+    for block in partial.values():
+        for line in block.approximations(options):
+            say(line)
     selection = select(
         goal,
         amount.records,

@@ -1,12 +1,13 @@
 """What a cluster costs and gives: beside a plain run, two workers beside one, and 64 workers that only sleep.
 
-    python -m tests.bench.cluster                      everything, about two minutes on two quiet cores
+    python -m tests.bench.cluster                      everything, about five minutes on two quiet cores
     python -m tests.bench.cluster overhead two sleep   some parts
     python -m tests.bench.cluster --json > out.json
 
 Parts:
     overhead    pairs/s of one worker process by the side of this process alone: the tiny model, units of 50 ms and more
-    two         pairs/s of two single-threaded workers by the side of one: SmolLM2
+    two         pairs/s of two single-threaded workers by the side of one: SmolLM2; `most` is the same for the prompt
+                processing of two processes that have nothing to do with each other
     sleep       64 workers, threads of another process, that sleep 100 ms a unit, rows written to a cache: the share of
                 their time that they are at work as they measure it, and `busy` if no sleep were longer than 100 ms
 
@@ -19,11 +20,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -47,6 +50,7 @@ from delift_cli.scoring.cluster.scoring import unit_tokens
 from delift_cli.scoring.cluster.worker import Job
 from delift_cli.scoring.measures import Measures
 from delift_cli.scoring.pairs import Measuring, Scoring, Unit, Work
+from delift_cli.scoring.throughput import raw_rate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # what the tests are made with
 import tiny_runs
@@ -139,7 +143,18 @@ def two(records: int = 32, targets: int = 4) -> dict[str, Any]:
     settings = Settings(threads=1)
     units = [Unit(example, inputs.target_tokens.all) for example in range(records)]
     with cluster(1, file, inputs, settings) as (one, _), cluster(2, file, inputs, settings) as (both, _):
-        return compared(one, both, units, inputs.shape)
+        return {**compared(one, both, units, inputs.shape), "most": strangers(file, settings)}
+
+
+def strangers(file: ModelFile, settings: Settings) -> float:
+    """The raw rate of two processes that know nothing of each other by that of one: what the machine lets two gain."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
+        found = []
+        for _ in range(TURNS):
+            alone = processes.submit(raw_rate, file, settings).result()
+            both = [processes.submit(raw_rate, file, settings) for _ in range(2)]
+            found.append(sum(each.result() for each in both) / alone)
+    return float(np.median(found))
 
 
 class Sleeper:
@@ -184,7 +199,7 @@ async def sleep_for(scheduler: str) -> None:
     await asyncio.Event().wait()
 
 
-def sleep(units_each: int = 100, targets: int = 50) -> dict[str, Any]:
+def sleep(units_each: int = 400, targets: int = 50) -> dict[str, Any]:
     file = ModelFile(tiny_runs.model())
     count = SLEEPERS * units_each
     examples, few = tiny_runs.pairs(*range(count)), tiny_runs.pairs(*range(targets))
