@@ -26,7 +26,17 @@ import numpy as np
 
 from ..compiled import jit
 from .kernel import FASTMATH, Array, Kernel, as_float
-from .sweeps import TOGETHER, load_rows, loaded_row, segment, segment_count
+from .sweeps import (
+    TOGETHER,
+    load_row,
+    load_rows,
+    loaded_row,
+    may_cover,
+    measured_pairs,
+    scattered,
+    segment,
+    segment_count,
+)
 
 MAXIMUM, CAPPED, SQRT, LOG1P, SATURATED, POWER, NOISY_OR, TOP = range(8)
 
@@ -178,8 +188,30 @@ def gain_of(kernel: Kernel, coverage: Coverage, j: int, raw: Array) -> float:
 
 
 @jit()
+def _measured_gain(kernel: Kernel, coverage: Coverage, j: int) -> float:
+    """`gain_of` from the measured pairs alone, which are all there is to a scattered row."""
+    gain = coverage.bonus[j]
+    cap, weight = coverage.cap, coverage.weight
+    targets, values = measured_pairs(kernel, j)
+    for p in range(targets.size):
+        i = targets[p]
+        if may_cover(kernel, j, i):
+            if coverage.curve == CAPPED:
+                cap = coverage.cap[i : i + 1]
+            if coverage.weight.size > 0:
+                weight = coverage.weight[i : i + 1]
+            x, offset = values[p : p + 1], kernel.offset[i : i + 1]
+            gain += _segment_gain(coverage, x, kernel.slope, offset, i, i + 1, cap, weight)
+    return gain
+
+
+@jit()
 def row_gains(kernel: Kernel, coverage: Coverage, rows: Array, gains: Array, scratch: Array) -> None:
     """gains[j]: `gain_of` of each j in `rows`. scratch: one thread's part of `new_scratch`."""
+    if scattered(kernel):
+        for j in rows:
+            gains[j] = _measured_gain(kernel, coverage, j)
+        return
     for first in range(0, rows.size, TOGETHER):
         some = rows[first : min(first + TOGETHER, rows.size)]
         load_rows(kernel, some, scratch)
@@ -189,8 +221,46 @@ def row_gains(kernel: Kernel, coverage: Coverage, rows: Array, gains: Array, scr
 
 
 @jit()
-def cover(kernel: Kernel, coverage: Coverage, j: int, raw: Array) -> None:
-    """Choose example j: update the coverage in place. raw: its row before the transform."""
+def cover(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> None:
+    """Choose example j: update the coverage in place. scratch: one thread's part of `new_scratch`."""
+    if scattered(kernel):
+        _cover_measured(kernel, coverage, j)
+    else:
+        _cover(kernel, coverage, j, load_row(kernel, j, scratch[0]))
+
+
+@jit()
+def gain_and_cover(kernel: Kernel, coverage: Coverage, rows: Array, gains: Array, scratch: Array) -> None:
+    """Choose these examples in their order. gains[position]: what each added."""
+    if scattered(kernel):
+        for position in range(rows.size):
+            gains[position] = _measured_gain(kernel, coverage, rows[position])
+            _cover_measured(kernel, coverage, rows[position])
+        return
+    for first in range(0, rows.size, TOGETHER):
+        some = rows[first : min(first + TOGETHER, rows.size)]
+        load_rows(kernel, some, scratch)
+        for r in range(some.size):
+            raw = loaded_row(kernel, some[r], scratch[r])
+            gains[first + r] = gain_of(kernel, coverage, some[r], raw)
+            _cover(kernel, coverage, some[r], raw)
+
+
+@jit()
+def _cover_measured(kernel: Kernel, coverage: Coverage, j: int) -> None:
+    cap = coverage.cap
+    targets, values = measured_pairs(kernel, j)
+    for p in range(targets.size):
+        i = targets[p]
+        if may_cover(kernel, j, i):
+            if coverage.curve == CAPPED:
+                cap = coverage.cap[i : i + 1]
+            x, offset = values[p : p + 1], kernel.offset[i : i + 1]
+            _segment_cover(coverage, x, kernel.slope, offset, i, i + 1, cap)
+
+
+@jit()
+def _cover(kernel: Kernel, coverage: Coverage, j: int, raw: Array) -> None:
     cap = coverage.cap
     for q in range(segment_count(kernel, j)):
         begin, end = segment(kernel, j, q)

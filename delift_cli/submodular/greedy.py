@@ -23,10 +23,10 @@ from numpy.typing import ArrayLike
 
 from ..compiled import jit, threads_for
 from .constraints import SLOTS, Rules, admissible, take
-from .coverage import Coverage, cover, gain_of, row_gains
+from .coverage import Coverage, cover, gain_and_cover, row_gains
 from .kernel import Array, FactoredKernel, Kernel
 from .objectives import Objective
-from .sweeps import TOGETHER, load_row, load_rows, loaded_row, new_scratch, row_nanoseconds
+from .sweeps import TOGETHER, gain_nanoseconds, new_scratch
 
 LARGEST_BATCH = 1024
 
@@ -63,7 +63,7 @@ def gains_given(objective: Objective, coverage: Coverage) -> Array:
     n = objective.kernel.group.size
     gains = np.zeros(n)
     order = np.arange(n, dtype=np.int32)
-    with threads_for(order.size * coverage.state.shape[0] * row_nanoseconds(objective.kernel)):
+    with threads_for(order.size * coverage.state.shape[0] * gain_nanoseconds(objective.kernel)):
         scratch = new_scratch(objective.kernel, get_num_threads())
         _evaluate(objective.kernel, coverage, order, order.size, gains, scratch)
     return gains
@@ -256,15 +256,10 @@ def _run(
     gains: Array,
 ) -> tuple[int, int, int]:
     """Choose until a reason to stop. Returns how many were chosen, the gains computed, and the reason."""
-    for first in range(0, always.size, TOGETHER):
-        some = always[first : min(first + TOGETHER, always.size)]
-        load_rows(kernel, some, scratch[0])
-        for r in range(some.size):
-            j = some[r]
-            raw = loaded_row(kernel, j, scratch[0, r])
-            chosen[first + r], gains[first + r] = j, gain_of(kernel, coverage, j, raw)
-            cover(kernel, coverage, j, raw)
-            take(rules, j)
+    gain_and_cover(kernel, coverage, always, gains, scratch[0])
+    for position in range(always.size):
+        chosen[position] = always[position]
+        take(rules, always[position])
     taken, evaluations = always.size, 0
     batch = np.empty(LARGEST_BATCH, np.int32)
     account, clock = np.zeros(3), np.empty(2, np.int64)
@@ -312,7 +307,7 @@ def _run(
             return taken, evaluations, BELOW
         chosen[taken] = j
         gains[taken] = bounds[j] * rules.cost[j] if per_token else bounds[j]
-        cover(kernel, coverage, j, load_row(kernel, j, scratch[0, 0]))
+        cover(kernel, coverage, j, scratch[0])
         take(rules, j)
         taken += 1
         if sample == 0:
@@ -373,7 +368,7 @@ def greedy(
     chosen, gains = np.zeros(capacity, np.int64), np.zeros(capacity)
     coverage = objective.empty_coverage()
     together = TOGETHER if isinstance(objective.kernel, FactoredKernel) else 1
-    sizes = Sizes(together, math.ceil(PARALLEL_NANOSECONDS / max(1.0, row_nanoseconds(objective.kernel))))
+    sizes = Sizes(together, math.ceil(PARALLEL_NANOSECONDS / max(1.0, gain_nanoseconds(objective.kernel))))
     taken, evaluations, why = _run(
         objective.kernel,
         coverage,

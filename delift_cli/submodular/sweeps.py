@@ -103,10 +103,57 @@ def new_scratch(kernel: Kernel, threads: int) -> Array:
     return np.empty((threads, TOGETHER, kernel.offset.size if isinstance(kernel, FactoredKernel) else 0), np.float32)
 
 
+def scattered(kernel: Any) -> Any:
+    """Is a row nothing but its measured pairs? The others' similarity is then 0 or less, and they gain nothing."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(scattered)
+def _scattered(kernel):  # type: ignore[no-untyped-def]
+    if kernel.instance_class is DenseKernel:
+        return lambda kernel: False
+    return lambda kernel: kernel.right.shape[0] == 0 and kernel.offset.size > 0 and kernel.offset.max() <= 0.0
+
+
+def measured_pairs(kernel: Any, j: Any) -> Any:
+    """Targets (int32) and raw values (float32) of row j's measured pairs."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(measured_pairs)
+def _measured_pairs(kernel, j):  # type: ignore[no-untyped-def]
+    if kernel.instance_class is DenseKernel:
+        return lambda kernel, j: (np.empty(0, np.int32), kernel.matrix[j])
+
+    def of_row(kernel, j):  # type: ignore[no-untyped-def]
+        a, b = kernel.indptr[j], kernel.indptr[j + 1]
+        return kernel.columns[a:b], kernel.values[a:b]
+
+    return of_row
+
+
+@jit()
+def may_cover(kernel: Kernel, j: int, target: int) -> bool:
+    """Is this target none of those that are excluded for example j?"""
+    g = kernel.group[j]
+    if g >= 0:
+        for t in range(kernel.group_start[g], kernel.group_start[g + 1]):
+            if kernel.group_targets[t] == target:
+                return False
+    return True
+
+
 def row_nanoseconds(kernel: Kernel) -> float:
     """What a row takes one thread, roughly: by its entries and, of a factored kernel, the rank of the estimates."""
     rank = kernel.right.shape[0] if isinstance(kernel, FactoredKernel) else 0
     return kernel.offset.size * (0.4 + 0.1 * rank)
+
+
+def gain_nanoseconds(kernel: Kernel) -> float:
+    """What a gain takes one thread, roughly: by its row, or by the pairs of a scattered one."""
+    if isinstance(kernel, FactoredKernel) and kernel.right.shape[0] == 0:
+        return 10.0 * kernel.columns.size / max(1, kernel.group.size)
+    return row_nanoseconds(kernel)
 
 
 # Excluded targets cut a row into segments. Inner loops run over whole segments and never test for exclusion.

@@ -37,19 +37,23 @@ def test_the_plain_greedy_sequence(name, seed):
 
 
 @pytest.mark.parametrize("name", ["fl", *SUMS])
-@pytest.mark.parametrize("kind", ["float16", "float64", "factored"])
+@pytest.mark.parametrize("kind", ["float16", "float64", "factored", "scattered", "scattered, minmax"])
 def test_every_kind_of_kernel(kind, name):
     rng = np.random.default_rng(5)
-    if kind == "factored":
+    if kind in ("factored", "scattered", "scattered, minmax"):
         known = rng.random((N, N)) < 0.3
+        rank = 2 if kind == "factored" else 0  # without estimates a row is its measured pairs, at whatever curve
+        copies = np.arange(N) // 2 if kind == "scattered" else np.arange(N)
         kernel = factored_kernel(
             np.concatenate([[0], np.cumsum(known.sum(axis=1))]),
             np.nonzero(known)[1],
             rng.standard_normal(known.sum()),
-            rng.standard_normal((N, 2)),
-            rng.standard_normal((N, 2)),
-            example_group=range(N),
-            target_group=range(N),
+            rng.standard_normal((N, rank)),
+            rng.standard_normal((N, rank)),
+            *(["minmax"] if "minmax" in kind else []),
+            example_group=copies,
+            target_group=copies,
+            value_range=(-2.0, 3.0),
         )
     else:
         kernel = dense_kernel((rng.random((N, N)) - 0.3).astype(kind))
