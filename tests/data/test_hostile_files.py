@@ -43,10 +43,10 @@ def test_any_file(data: bytes) -> None:
 
 @pytest.mark.parametrize("name", CORPUS)
 def test_nasty_files(name: str, tmp_path: Path) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     read(CORPUS[name])
     read(CORPUS[name], skip_invalid=True)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("name", CORPUS)

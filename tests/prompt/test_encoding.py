@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from delift_cli.data.reading import parse_records
 from delift_cli.data.record import Message, Record, RecordSet, Rejected
 from delift_cli.errors import InputError
-from delift_cli.model.gguf import ModelFile
+from delift_cli.model.gguf import ModelFile, Vocabulary
 from delift_cli.prompt.encoding import encode_examples, encode_targets, too_long, without, without_refused
 from delift_cli.prompt.template import ChatTemplate
 
@@ -151,18 +152,29 @@ def test_a_text_that_is_too_long_by_far_is_not_tokenized_to_its_end(template: Ch
     assert len(encode_targets(pool, template, limit=None, most=200_000).targets) == 2
 
 
-def test_long_conversations_take_time_in_proportion(template: ChatTemplate) -> None:
-    """Not the square of it: eight times the turns in under sixteen times the time."""
+def test_long_conversations_take_work_in_proportion(template: ChatTemplate) -> None:
+    """Not the square of it: eight times the turns in about eight times the calls and characters tokenized."""
 
-    def seconds(turns: int) -> float:
+    def work(turns: int) -> tuple[int, int]:
         said = tuple(
             Message(("user", "assistant")[at % 2], f"turn number {at}", scored=at % 2 == 1) for at in range(turns)
         )
-        given = Record("long", said, b"", 1)
-        begun = time.process_time()
-        for _ in range(3):
-            template.target(given)
-        return time.process_time() - begun
+        calls, characters = 0, 0
 
-    seconds(10)
-    assert seconds(800) < 16 * seconds(100)
+        def count(frame: FrameType, event: str, argument: object) -> None:
+            nonlocal calls, characters
+            calls += 1
+            if event == "call" and frame.f_code is Vocabulary.token_array.__code__:
+                characters += len(frame.f_locals["text"])
+
+        sys.setprofile(count)
+        try:
+            template.target(Record("long", said, b"", 1))
+        finally:
+            sys.setprofile(None)
+        return calls, characters
+
+    work(10)
+    few, many = work(100), work(800)
+    assert few[1] > 100 * len("turn number 1")
+    assert all(more < 9 * less for more, less in zip(many, few, strict=True))

@@ -78,6 +78,7 @@ def _die(unit: Unit, count: int, measured: Measures) -> Measures:
 
 FAULTS = {
     "brief": _delayed(0.02),
+    "quarter": _delayed(0.25),
     "slow": _delayed(SLOW_SECONDS),
     "nan": _nan,
     "other numbers": _other,
