@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiled import jit
-from ..data.large_pools import nearest
+from ..data.large_pools import nearest, nearest_by_each
 from ..data.ngrams import grams
 from .estimate import Factors, Graph, graph
 
@@ -115,18 +115,17 @@ def propose(
     turn = 1 if for_examples else -1  # (examples, targets) to (asking, found)
     asking, among = (ours, theirs)[::turn]
     asking_key, among_key = (example_key, target_key)[::turn]
-    pairs = [None] if embeddings is None else zip(*embeddings[::turn], strict=True)
-    near = [
-        nearest(asking, among, width, asking_key, among_key, points=both and _points(*both)) for both in pairs
-    ]  # the points of one embedding at a time: they are as large as the embedding
-    lists = [records for records, _ in near]
+    points = [] if embeddings is None else [_points(*both) for both in zip(*embeddings[::turn], strict=True)]
+    # The graph of the records among themselves is by text alone: with the others it costs next to nothing.
+    text_alone = [None] if targets is None or not points else []
+    near = nearest_by_each([*text_alone, *points], asking, among, width, asking_key, among_key)
+    lists = [records for records, _ in near[-len(points) :]]  # without embeddings that of the texts
     if proxy is not None:
         # its factors as the embeddings' sides: of those that ask, of those among which is looked
         asking_said, among_said = proxy[::turn]
         lists.append(_best_by(asking_said, among_said, width, asking_key, among_key))
     in_turn = _in_turn(np.stack(lists), found)
-    by_text = embeddings is None and targets is None
-    alike = near[0] if by_text else nearest(ours, ours, DEGREE, example_key, example_key)
+    alike = near[0] if targets is None else nearest(ours, ours, DEGREE, example_key, example_key)
     example_graph = target_graph = graph(*alike, DEGREE)
     if targets is not None:
         target_graph = graph(*nearest(theirs, theirs, DEGREE, target_key, target_key), DEGREE)

@@ -7,22 +7,20 @@ found among them has its true similarity. So a few of the nearest may be missed,
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
 from ..compiled import jit, threads_for
-from .ngrams import BITS, NANOSECONDS, Grams, by_similarity, neighbours
+from .ngrams import BITS, NANOSECONDS, Grams, Neighbours, Points, by_similarity, neighbours_by_each
 
 EXACT = 32_768  # records of a pool in which the nearest are found without candidates
 CANDIDATES = 4  # for each of the nearest that is asked for
 POSTINGS = 100_000  # occurrences of a query's rarest grams in the pool, at most, unless one gram has more
 COMPONENTS = 64  # of dense vectors
 SAMPLE = 20_000  # vectors that the components are found from
-
-Points: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 def hint(records: int) -> str | None:
@@ -43,14 +41,31 @@ def nearest(
     pool_key: NDArray[np.int64],
     *,
     points: Points | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+) -> Neighbours:
     """`ngrams.neighbours`, approximate in a pool of more than `EXACT` records. Deterministic."""
+    return nearest_by_each([points], queries, pool, k, query_key, pool_key)[0]
+
+
+def nearest_by_each(
+    points: Sequence[Points | None],
+    queries: Grams,
+    pool: Grams,
+    k: int,
+    query_key: NDArray[np.int64],
+    pool_key: NDArray[np.int64],
+) -> list[Neighbours]:
+    """`ngrams.neighbours_by_each`, approximate in a pool of more than `EXACT` records. Deterministic."""
     if len(pool) <= EXACT:
-        return neighbours(queries, pool, k, query_key, pool_key, points=points)
+        return neighbours_by_each(points, queries, pool, k, query_key, pool_key)
     frequency = np.bincount(pool.ids, minlength=2 << BITS)
     rare = Grams(*_rarest(queries.indptr, queries.ids, queries.weights, frequency, POSTINGS))
-    main = None if points is None else _components(*points)
-    found, _ = neighbours(rare, pool, CANDIDATES * k, query_key, pool_key, points=main)
+    main = [pair and _components(*pair) for pair in points]
+    candidates = neighbours_by_each(main, rare, pool, CANDIDATES * k, query_key, pool_key)
+    return [_best(queries, pool, k, found, pair) for (found, _), pair in zip(candidates, points, strict=True)]
+
+
+def _best(queries: Grams, pool: Grams, k: int, found: NDArray[np.int32], points: Points | None) -> Neighbours:
+    """The k most similar of the candidates of each query, as the whole vectors have it."""
     asking, among = points or (np.empty((len(queries), 0), np.float32), np.empty((len(pool), 0), np.float32))
     similarity = np.empty(found.shape, np.float32)
     with threads_for(found.size * NANOSECONDS * 100):
@@ -96,6 +111,14 @@ def _components(asking: NDArray[np.float32], among: NDArray[np.float32]) -> Poin
     return (theirs if asking is among else asking @ main), theirs
 
 
+@jit(fastmath={"reassoc", "contract"})
+def _product(one: NDArray[np.float32], other: NDArray[np.float32]) -> np.floating:
+    total = np.float32(0)
+    for d in range(len(one)):
+        total += one[d] * other[d]
+    return total
+
+
 @jit(parallel=True)
 def _compare(
     query_indptr: NDArray[np.int64],
@@ -122,8 +145,7 @@ def _compare(
                 if j >= 0:
                     for e in range(indptr[j], indptr[j + 1]):
                         total += own[ids[e]] * weights[e]
-                    for d in range(asking.shape[1]):
-                        total += asking[q, d] * among[j, d]
+                    total += _product(asking[q], among[j])
                 similarity[q, c] = total
             for e in range(query_indptr[q], query_indptr[q + 1]):
                 own[query_ids[e]] = 0.0

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numba as nb
 import numpy as np
@@ -25,7 +26,11 @@ BITS = 18
 # A gram that more than this share of the records contain says little of which records are alike, and costs most.
 FREQUENT = 0.25
 NANOSECONDS = 4.0  # that one thread takes for a pair of short texts
-PRODUCTS = 1 << 23  # products of dense vectors that are held at a time
+PRODUCTS = 1 << 26  # products of dense vectors that are held at a time
+STRIDE = 64  # rows that are looked at together
+
+Points: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]  # dense vectors [q, d] of queries, [n, d] of a pool
+Neighbours: TypeAlias = tuple[NDArray[np.int32], NDArray[np.float32]]  # indices and similarities, [q, k] each
 
 
 @dataclass(frozen=True)
@@ -171,35 +176,44 @@ def _search(
     rows: NDArray[np.int32],
     row_weights: NDArray[np.float32],
     key: NDArray[np.int64],
-    start: NDArray[np.float32],
+    added: NDArray[np.float32],
+    by_text: int,
     indices: NDArray[np.int32],
     values: NDArray[np.float32],
     blocks: int,
 ) -> None:
-    """Of each query keep the best pool rows in indices/values (heaps; entries never filled stay -1, -inf).
+    """Of each query keep the best pool rows in each list of indices/values [lists, q, k] (heaps; entries never filled
+    stay -1, -inf).
 
-    `start` [q, n]: what the cosines are added to; [0, 0] for zeros.
+    `added` [lists - by_text, q, n]: what is added to the cosines in the last lists; the first `by_text` add nothing.
     """
     n = len(key)
-    q_count, k = indices.shape
+    lists, q_count, k = indices.shape
     for block in nb.prange(blocks):
-        similarity = np.zeros(n, np.float32)
+        cosines = np.zeros(n, np.float32)
+        nothing = np.zeros(n, np.float32)
         for q in range(q_count * block // blocks, q_count * (block + 1) // blocks):
-            if start.size:
-                similarity[:] = start[q]
-            else:
-                similarity[:] = 0.0
+            cosines[:] = 0.0
             for e in range(query_indptr[q], query_indptr[q + 1]):
                 gram, weight = query_ids[e], query_weights[e]
                 for p in range(postings[gram], postings[gram + 1]):
-                    similarity[rows[p]] += weight * row_weights[p]
-            floor = values[q, 0]
-            for j in range(n):
-                if similarity[j] > floor and key[j] != query_key[q]:
-                    values[q, 0] = similarity[j]
-                    indices[q, 0] = j
-                    sift_worst(values[q], indices[q], k)
-                    floor = values[q, 0]
+                    cosines[rows[p]] += weight * row_weights[p]
+            for own in range(lists):
+                other = nothing if own < by_text else added[own - by_text, q]
+                heap, at = values[own, q], indices[own, q]
+                for start in range(0, n, STRIDE):
+                    stop, floor = min(start + STRIDE, n), heap[0]
+                    better = 0  # counted without a branch: hardly any stretch has one
+                    for j in range(start, stop):
+                        better += cosines[j] + other[j] > floor
+                    if better == 0:
+                        continue
+                    for j in range(start, stop):
+                        similarity = cosines[j] + other[j]
+                        if similarity > heap[0] and key[j] != query_key[q]:
+                            heap[0] = similarity
+                            at[0] = j
+                            sift_worst(heap, at, k)
 
 
 def neighbours(
@@ -209,8 +223,8 @@ def neighbours(
     query_key: NDArray[np.int64] | None = None,
     pool_key: NDArray[np.int64] | None = None,
     *,
-    points: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    points: Points | None = None,
+) -> Neighbours:
     """The k nearest pool rows of each query: indices int32 [q, k] and cosines float32 [q, k], best first.
 
     Queries and pool come from one call of `grams`. Rows of the pool whose key equals the query's are left out (the
@@ -222,23 +236,41 @@ def neighbours(
         points: dense vectors of the queries and of the pool, float32 [q, d] and [n, d]; their products are added to
             the cosines.
     """
+    return neighbours_by_each([points], queries, pool, k, query_key, pool_key)[0]
+
+
+def neighbours_by_each(
+    points: Sequence[Points | None],
+    queries: Grams,
+    pool: Grams,
+    k: int,
+    query_key: NDArray[np.int64] | None = None,
+    pool_key: NDArray[np.int64] | None = None,
+) -> list[Neighbours]:
+    """`neighbours` with each of `points` (None: by text alone), for which the texts are compared once. The Nones stand
+    first."""
     k = max(1, min(k, len(pool)))
     query_key = np.full(len(queries), -1, np.int64) if query_key is None else query_key
     pool_key = np.full(len(pool), -2, np.int64) if pool_key is None else pool_key
     postings, rows, weights = _inverted(pool.indptr, pool.ids, pool.weights)
-    indices = np.full((len(queries), k), -1, np.int32)
-    values = np.full((len(queries), k), -np.inf, np.float32)
-    block = len(queries) if points is None else max(1, PRODUCTS // max(len(pool), 1))
-    for a in range(0, len(queries), max(block, 1)):
-        some, b = queries.rows(a, min(a + block, len(queries))), a + block
-        start = np.empty((0, 0), np.float32) if points is None else points[0][a:b] @ points[1].T
+    indices = np.full((len(points), len(queries), k), -1, np.int32)
+    values = np.full((len(points), len(queries), k), -np.inf, np.float32)
+    dense = [pair for pair in points if pair is not None]
+    block = max(1, PRODUCTS // max(len(dense) * len(pool), 1)) if dense else max(1, len(queries))
+    added = np.empty((len(dense), min(block, len(queries)) if dense else 0, len(pool)), np.float32)
+    for a in range(0, len(queries), block):
+        b = min(a + block, len(queries))
+        some = queries.rows(a, b)
+        for (asking, among), products in zip(dense, added, strict=True):
+            np.matmul(asking[a:b], among.T, out=products[: b - a])
         with threads_for(len(some) * len(pool) * NANOSECONDS):
             _search(
-                some.indptr, some.ids, some.weights, query_key[a:b], postings, rows, weights, pool_key, start,
-                indices[a:b], values[a:b], 8 * nb.get_num_threads(),
+                some.indptr, some.ids, some.weights, query_key[a:b], postings, rows, weights, pool_key, added,
+                len(points) - len(dense), indices[:, a:b], values[:, a:b], 8 * nb.get_num_threads(),
             )  # fmt: skip
-    by_similarity(indices, values)
-    return indices, np.where(indices >= 0, values, np.float32(0))
+    for at, value in zip(indices, values, strict=True):
+        by_similarity(at, value)
+    return [(at, np.where(at >= 0, value, np.float32(0))) for at, value in zip(indices, values, strict=True)]
 
 
 def by_similarity(indices: NDArray[np.int32], values: NDArray[np.float32]) -> None:

@@ -9,12 +9,14 @@ import contextlib
 import gc
 import io
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from ..errors import InputError
@@ -28,6 +30,7 @@ from .plans import Plans, hash_of
 from .record import Conversation, Record, RecordSet, Rejected
 
 AS_IT_COMES = Reading()
+MOST_REJECTED = 1_000_000  # records: of a file with more the rest is not looked at
 UNKNOWN = 1 << 24  # bytes that a source may have whose size cannot be asked for
 
 
@@ -113,15 +116,15 @@ class _Tally:
         self.plans = Plans(reading)
         self.interpreter = Interpreter(reading)
         self.raws: list[bytes] = []
-        self.lines: list[int] = []
-        self.numbers: list[int] = []  # what a record without an own id is called by
+        self.lines = array("q")
+        self.numbers = array("q")  # what a record without an own id is called by
         self.own: list[str | None] = []
         self.rejected: list[Rejected] = []
         self.files: list[tuple[str, int]] = []
         self.form = ""
         self.said: dict[str, Counter[str]] = {name: Counter() for name in ("notes", "ambiguous", "dropped", "layouts")}
         self.ignored: dict[str, Counter[str]] = {}
-        self.seen: set[int] = set()
+        self.seen = array("q")  # of each record what `hash_of` gives
 
     def take(self, source: Rows, name: str) -> None:
         """Read the rows of one file."""
@@ -161,7 +164,7 @@ class _Tally:
             except (RecordError, orjson.JSONDecodeError) as error:
                 self._reject(line, raw, fields, error, name, first=place == 1, by_line=by_line)
                 continue
-            seen.add(conversation)
+            seen.append(conversation)
             raws.append(raw)
             lines.append(line)
             numbers.append(line if by_line else place)
@@ -180,7 +183,12 @@ class _Tally:
     ) -> None:
         reason = str(error) if isinstance(error, RecordError) else not_json(raw, error, columns=by_line)
         own = own_id(fields)
-        self.rejected.append(Rejected(line, own, reason))
+        self.rejected.append(Rejected(line, own, sys.intern(reason)))
+        if len(self.rejected) > MOST_REJECTED:
+            raise InputError(
+                f"{name}:{line}: more than {MOST_REJECTED:,} records cannot be used, the first at line "
+                f"{self.rejected[0].line}: {self.rejected[0].reason}; is this the right file?"
+            ) from None
         if not self.reading.skip_invalid:
             who = f" (id {own})" if own else ""
             # When the very first line is no JSON, the file as a whole may be of another kind.
@@ -203,7 +211,7 @@ class _Tally:
             self.form,
             dict(self.said["layouts"]),
             self.rejected,
-            len(records) - len(self.seen),
+            len(records) - len(np.unique(np.frombuffer(self.seen, np.int64))),
             notes={**self.said["notes"], **self.said["ambiguous"]},
             ambiguous=dict(self.said["ambiguous"]),
             dropped=dict(self.said["dropped"]),
