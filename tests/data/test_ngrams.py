@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from delift_cli.data import ngrams
-from delift_cli.data.ngrams import grams, neighbours
+from delift_cli.data.ngrams import grams, neighbours, neighbours_by_each
 
 PROMPTS = ["Translate to French: cat", "Translate to French: dog", "What is 2 + 2?", "What is 3 + 5?", ""]
 RESPONSES = ["chat", "chien", "4", "8", ""]
@@ -48,6 +48,19 @@ def test_products_of_points_are_added_to_the_cosines(monkeypatch, held):
     best = np.sort(total[20:], 1)[:, :-8:-1]
     assert values == pytest.approx(best, abs=1e-4)
     assert np.take_along_axis(total[20:], indices.astype(int), 1) == pytest.approx(best, abs=1e-4)
+
+
+def test_several_lists_of_neighbours_are_those_that_each_has_alone():
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["alpha", "beta", "gamma", "delta"], 4)) for _ in range(150)]
+    vectors, key = grams(texts, texts[::-1]), np.arange(150) // 2
+    ways = [None, *((points, points) for points in rng.standard_normal((2, 150, 9)).astype(np.float32))]
+    together = neighbours_by_each(ways, vectors, vectors, 7, key, key)
+    for points, (indices, values) in zip(ways, together, strict=True):
+        alone = neighbours(vectors, vectors, 7, key, key, points=points)
+        assert (indices == alone[0]).mean() > 0.99  # products of other shapes may round another way
+        assert values == pytest.approx(alone[1], abs=1e-5)
+    assert (together[0][0] != together[1][0]).any()
 
 
 def test_same_template_is_nearest_and_own_key_is_left_out():

@@ -408,6 +408,16 @@ def test_no_record_left() -> None:
     assert message.startswith("train.jsonl: there is no record that can be used; line 1: field ")
 
 
+def test_a_file_that_holds_hardly_a_record_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delift_cli.data.reading.MOST_REJECTED", 10)
+    data = lines(PAIR, *range(11), PAIR)
+    assert failure(data, skip_invalid=True) == (
+        "train.jsonl:12: more than 10 records cannot be used, the first at line 2: a number where an object with "
+        "fields is expected; is this the right file?"
+    )
+    assert len(parse_records(lines(PAIR, *range(10), PAIR), "train.jsonl", Reading(skip_invalid=True)).rejected) == 10
+
+
 def test_named_field_that_is_missing() -> None:
     message = failure(lines({"q": "p", "r": "r"}), prompt_field="q", response_field="answer.text")
     assert 'train.jsonl:1: no field "answer.text": its fields are "q", "r"' in message
