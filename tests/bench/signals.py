@@ -69,7 +69,8 @@ def main() -> None:
     parser.add_argument("--signal", choices=NUMBERS, action="append")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a child of nohup would ignore it
+    for number in NUMBERS.values():  # a child of nohup, or of a shell's background job, would ignore some of them
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     rng, wrong = random.Random(options.seed), 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

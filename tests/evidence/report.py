@@ -216,7 +216,10 @@ def _sizes(results: Sequence[Line], stage: str, pool: str) -> list[str]:
 def _runs(results: Sequence[Line]) -> str:
     trained = [line for line in results if "same_as" not in line["measured"]]
     hours = sum(line["measured"]["seconds"] for line in trained) / 3600
-    versions = results[-1]["measured"].get("versions", {}) if results else {}
+    versions = dict(results[-1]["measured"].get("versions", {})) if results else {}
+    if versions:  # before it was noted it was always this one
+        found = {line["measured"].get("versions", {}).get("precision", "bfloat16") for line in trained}
+        versions["precision"] = " or ".join(sorted(found))
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
     return f"{len(trained)} runs, {hours:.1f} hours of training" + (f"; {said}." if said else ".")
 

@@ -32,6 +32,7 @@ class Tuning:
         self.versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {
             "python": platform.python_version(),
             "device": str(tuner.device),
+            "precision": str(tuner.precision).removeprefix("torch."),
         }
         self._tokens = cache(self._encode)
         self._tuned_before = cache(self._tune_before)
