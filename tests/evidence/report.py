@@ -29,6 +29,7 @@ TESTS: dict[str, dict[str, tuple[str, str | None]]] = {
     "spoiled": {"held-out records": ("heldout", None)},
     "uneven": {"held-out records": ("heldout", None)},
 }
+TITLES = {"spoiled": "instruction tuning, spoiled answers", "uneven": "instruction tuning, uneven pools"}
 INTRODUCTION = """\
 Does it pay to train on what `delift` chooses? SmolLM2-135M-Instruct is fine-tuned on subsets of pools of 200 records
 and tested on other records. `python -m tests.evidence` makes the pools out of public data, scores them, chooses with
@@ -96,7 +97,8 @@ def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination
         parts.append(f"![Differences to random subsets, with intervals]({plot.name})")
     parts.append(_overview(found))
     for place, rows in found.items():
-        parts.append(f"## {place.stage} tuning, {place.pool}, {place.size}: {place.test}\n\n{_table(rows)}")
+        title = TITLES.get(place.stage, f"{place.stage} tuning")
+        parts.append(f"## {title}, {place.pool}, {place.size}: {place.test}\n\n{_table(rows)}")
     if evaluated:
         parts.append(_agreement(results, evaluated))
     if suspects := re.search(r"^## Suspects\n.*", before, re.DOTALL | re.MULTILINE):
