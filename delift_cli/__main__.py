@@ -25,13 +25,13 @@ def _not_installed(missing: list[str]) -> int:
 
 def main() -> None:
     """The entry point: signals are heard from here on, while the rest is imported too."""
-    with signals.ending_promptly(last=True):
-        try:
+    try:  # around the hearing, too: getting ready to hear takes its time
+        with signals.ending_promptly(last=True):
             _run()
-        except (KeyboardInterrupt, signals.Ended) as end:
-            number = end.number if isinstance(end, signals.Ended) else signal.SIGINT
-            print(f"delift: {signals.words(number)}", file=sys.stderr)
-            _leave(signals.exit_code(number))
+    except (KeyboardInterrupt, signals.Ended) as end:
+        number = end.number if isinstance(end, signals.Ended) else signal.SIGINT
+        print(f"delift: {signals.words(number)}", file=sys.stderr)
+        _leave(signals.exit_code(number))
 
 
 def _run() -> None:

@@ -80,6 +80,18 @@ def test_signals_are_heard_while_everything_is_imported(number: signal.Signals) 
     assert seconds < 2.0
 
 
+def test_ctrl_c_while_the_hearing_begins() -> None:
+    code = (
+        "import threading, time\nfrom delift_cli.__main__ import main\n"
+        "def start(self): print('ready', flush=True); time.sleep(20)\n"
+        "threading.Thread.start = start\nmain()"
+    )
+    ended, err, _ = tell(code, signal.SIGINT)
+    assert ended == 128 + signal.SIGINT
+    assert err.startswith("delift: interrupted; ")
+    assert err.count("\n") == 1
+
+
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     """As under nohup."""
     code, err, _ = tell(SWALLOWS.replace("20", "2"), signal.SIGHUP, before="trap '' HUP;")
