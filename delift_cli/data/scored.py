@@ -62,6 +62,8 @@ def up_to_last_scored(
 
 
 def _nothing_scored(messages: list[Message]) -> RecordError:
+    if not messages:
+        return RecordError("there is no turn in it")
     last = max((place for place, message in enumerate(messages) if message.role == "assistant"), default=0)
     if messages[last].content.strip() or messages[last].calls:
         return RecordError("every assistant turn is masked: there is nothing to score")

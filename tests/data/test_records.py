@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from delift_cli.data.fields import record_field
+from delift_cli.data.fields import RecordError, record_field
 from delift_cli.data.options import Reading
 from delift_cli.data.reading import parse_records, read_records
 from delift_cli.data.record import Message, RecordSet, copy_groups
+from delift_cli.data.scored import up_to_last_scored
 from delift_cli.errors import InputError
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -401,6 +402,11 @@ def test_file_of_another_kind_is_named_as_such() -> None:
     assert "looks like CSV with the columns id, prompt, response" in failure(b"id,prompt,response\n1,p,r\n")
     assert "one JSON object, which is no record" in failure(b'{\n "data": []\n}\n')
     assert "delift reads JSON records a line each, a JSON array" in failure(b"hello\n")
+
+
+def test_a_conversation_without_a_turn_is_no_record() -> None:
+    with pytest.raises(RecordError, match="there is no turn in it"):
+        up_to_last_scored([], "all", in_chat=True, alone=False)
 
 
 def test_no_record_left() -> None:

@@ -183,7 +183,7 @@ def test_when_no_process_can_be_started_again_the_run_ends(
                 monkeypatch.setattr(nanny, "instantiate", None)
                 os.kill(nanny.pid, signal.SIGKILL)
 
-        opening = partial(faulty.opening, faults={"*": "brief"})
+        opening = partial(faulty.opening, faults={"*": "quarter"}, checked=0)
         with run.on(one, patience=2.0, opening=opening) as scoring, pytest.raises(RunError, match=NONE_COMES):
             run.all_pairs(scoring, cache, kill)
     scored = ~np.isnan(cache.distance).any(axis=1)
