@@ -177,7 +177,6 @@ def _search(
     row_weights: NDArray[np.float32],
     key: NDArray[np.int64],
     added: NDArray[np.float32],
-    by_text: int,
     indices: NDArray[np.int32],
     values: NDArray[np.float32],
     blocks: int,
@@ -185,10 +184,11 @@ def _search(
     """Of each query keep the best pool rows in each list of indices/values [lists, q, k] (heaps; entries never filled
     stay -1, -inf).
 
-    `added` [lists - by_text, q, n]: what is added to the cosines in the last lists; the first `by_text` add nothing.
+    `added` [a, q, n]: what is added to the cosines in the last a lists; the lists before go by the cosines alone.
     """
     n = len(key)
     lists, q_count, k = indices.shape
+    by_text = lists - len(added)
     for block in nb.prange(blocks):
         cosines = np.zeros(n, np.float32)
         nothing = np.zeros(n, np.float32)
@@ -256,8 +256,8 @@ def neighbours_by_each(
     indices = np.full((len(points), len(queries), k), -1, np.int32)
     values = np.full((len(points), len(queries), k), -np.inf, np.float32)
     dense = [pair for pair in points if pair is not None]
-    block = max(1, PRODUCTS // max(len(dense) * len(pool), 1)) if dense else max(1, len(queries))
-    added = np.empty((len(dense), min(block, len(queries)) if dense else 0, len(pool)), np.float32)
+    block = min(max(1, PRODUCTS // max(len(dense) * len(pool), 1)), max(1, len(queries)))
+    added = np.empty((len(dense), block, len(pool)), np.float32)
     for a in range(0, len(queries), block):
         b = min(a + block, len(queries))
         some = queries.rows(a, b)
@@ -266,7 +266,7 @@ def neighbours_by_each(
         with threads_for(len(some) * len(pool) * NANOSECONDS):
             _search(
                 some.indptr, some.ids, some.weights, query_key[a:b], postings, rows, weights, pool_key, added,
-                len(points) - len(dense), indices[:, a:b], values[:, a:b], 8 * nb.get_num_threads(),
+                indices[:, a:b], values[:, a:b], 8 * nb.get_num_threads(),
             )  # fmt: skip
     for at, value in zip(indices, values, strict=True):
         by_similarity(at, value)
