@@ -142,17 +142,15 @@ class Stored:
 
     def _records(self, role: str) -> RecordSet:
         entry = self.manifest[role]
-        read = parse_lines(self.record_bytes(role), entry["source"], Reading.from_fields(self.manifest["fields"]))
+        content, reading = self.record_bytes(role), Reading.from_fields(self.manifest["fields"])
         try:
-            origins = orjson.loads(self.id_bytes(role))
-            records = [
-                record.renamed(str(id_), int(line)) for record, (id_, line) in zip(read.records, origins, strict=True)
-            ]
+            origins = [(str(id_), int(line)) for id_, line in orjson.loads(self.id_bytes(role))]
+            read = parse_lines(content, entry["source"], reading, origins)
         except (ValueError, TypeError, OverflowError):
             raise self._damaged(f"{role}.ids.json does not name each record") from None
-        if len(records) != entry["count"]:
+        if len(read.records) != entry["count"]:
             raise self._damaged(f"{role}.jsonl does not hold the {entry['count']:,} records that manifest.json says")
-        return replace(read, records=records, form=entry["form"])
+        return replace(read, form=entry["form"])
 
     def _text(self, name: str, sha256: str | None, wrong: str) -> bytes:
         data = bytes(self._texts[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,7 +100,7 @@ def preview(
         _show(each, previewed(each, reading), None if sight is None else sight.view(each))
 
 
-def _shown(found: RecordSet, named: list[str] | None, first: int) -> list[Record]:
+def _shown(found: RecordSet, named: list[str] | None, first: int) -> Sequence[Record]:
     if not named:
         return found.records[:first]
     names = Names(found.records)

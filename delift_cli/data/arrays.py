@@ -8,15 +8,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import InputError
+from .chats import opens_chat
 from .fields import quoted
 
+MOST_FIELDS = 100_000  # of an object that is looked through
 _WHITE = " \t\r\n"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LINE_BREAK = re.compile(r"[\r\n][ \t\r\n]*")
 # The values are not kept: only where they end counts, so that numbers may have any number of digits.
 _decode = json.JSONDecoder(parse_int=bool, parse_float=bool).raw_decode
+# What a value's end is found by, without making it.
+_PARTS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 # A byte a character: one emoji would make the text of a whole file four times as large.
 _BYTES = "latin-1"
+
+
+class NoListError(InputError):
+    """There is no list of records in an object."""
 
 
 def array_rows(data: bytes, source: str) -> Iterator[tuple[int, bytes]]:
@@ -47,7 +55,7 @@ def list_in_object(data: bytes, source: str, key: str | None) -> tuple[str, Iter
     `key` ("data", or "splits.train") says which list; without it there has to be one alone.
 
     Raises:
-        InputError: it is no JSON object, there is no such list, or there are several.
+        InputError: it is no JSON object, or there are several such lists. NoListError: there is none.
     """
     text = data.decode(_BYTES)
     at = _skip(text, 0)
@@ -57,14 +65,14 @@ def list_in_object(data: bytes, source: str, key: str | None) -> tuple[str, Iter
             raise InputError(f"{source}: there is no {part!r} for --records {key}; there are {', '.join(found)}")
         at = found[part]
     if key is None:
-        lists = {name: place for name, place in _members(text, at, source) if _starts_list_of_objects(text, place)}
+        lists = {name: place for name, place in _members(text, at, source) if _starts_list_of_records(text, place)}
         if len(lists) > 1:
             raise InputError(
                 f"{source}: one JSON object with several lists of objects: {', '.join(lists)}; "
                 "say which with --records KEY"
             )
         if not lists:
-            raise InputError(f"{source}: one JSON object, which is no record and has no list of records in it")
+            raise NoListError(f"{source}: one JSON object, which is no record and has no list of records in it")
         ((key, at),) = lists.items()
     elif text[at] != "[":
         raise InputError(f"{source}: --records {key} names something that is no list")
@@ -111,15 +119,18 @@ def _members(text: str, start: int, source: str, *, whole: bool = False) -> Iter
         if text[start : start + 1] != "{":
             raise json.JSONDecodeError("an object is expected", text, start)
         at = _skip(text, start + 1)
+        count = 0
         while text[at : at + 1] != "}":
+            count += 1
+            if count > MOST_FIELDS:
+                raise InputError(f"{source}: one JSON object of more than {MOST_FIELDS:,} fields, which is no record")
             name, end = _decode(text, at)
             key, at = text[at:end], _skip(text, end)
             if not isinstance(name, str) or text[at : at + 1] != ":":
                 raise json.JSONDecodeError("a key and a colon are expected", text, at)
             at = _skip(text, at + 1)
             yield _text(key), at
-            _, end = _decode(text, at)
-            at = _skip(text, end)
+            at = _skip(text, _end(text, at))
             if text[at : at + 1] == ",":
                 at = _skip(text, at + 1)
             elif text[at : at + 1] != "}":
@@ -136,9 +147,32 @@ def _members(text: str, start: int, source: str, *, whole: bool = False) -> Iter
         raise InputError(f"{source}: the JSON is nested too deep to be read") from None
 
 
-def _starts_list_of_objects(text: str, at: int) -> bool:
+def _end(text: str, at: int) -> int:
+    """Where the value that starts at `at` ends; what is in a list or an object is not looked at."""
+    opening = text[at : at + 1]
+    if opening == '"' and (string := _PARTS.match(text, at)):
+        return string.end()
+    if opening not in ("[", "{"):
+        return int(_decode(text, at)[1])
+    depth = 0
+    for part in _PARTS.finditer(text, at):
+        opening = text[part.start()]
+        if opening != '"':
+            depth += 1 if opening in "[{" else -1
+            if depth == 0:
+                return part.end()
+    raise json.JSONDecodeError("the value breaks off", text, len(text))
+
+
+def _starts_list_of_records(text: str, at: int) -> bool:
+    """Is there a list of objects or lists, which are not the turns of one chat?"""
     first = _skip(text, at + 1)
-    return text[at : at + 1] == "[" and text[first : first + 1] in ("{", "[")
+    if text[at : at + 1] != "[" or text[first : first + 1] not in ("{", "["):
+        return False
+    try:
+        return not opens_chat(_decode(text, first)[0])
+    except (json.JSONDecodeError, RecursionError):
+        return True  # what is wrong will be said where it is read
 
 
 def one_line(data: bytes) -> bytes:

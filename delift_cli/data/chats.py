@@ -63,6 +63,13 @@ def is_turn(value: object) -> bool:
     return (role and any(key in value for key in (*TEXT_KEYS, "tool_calls", "function_call"))) or bool(_exchange(value))
 
 
+def opens_chat(value: object) -> bool:
+    """Is the first element of a list a turn by its role, so that the list is a chat?"""
+    return (
+        isinstance(value, dict) and is_turn(value) and any(isinstance(value.get(key), str) for key in ("role", "from"))
+    )
+
+
 def read_chat(value: object, name: str, roles: Mapping[str, str], said: Said, *, scored: bool = True) -> list[Message]:
     """The messages of the chat in field `name`.
 

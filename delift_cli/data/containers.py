@@ -18,7 +18,8 @@ import orjson
 
 from ..errors import InputError
 from . import tables
-from .arrays import array_rows, check_object, first_element, list_in_object, one_line
+from .arrays import NoListError, array_rows, check_object, first_element, list_in_object, one_line
+from .chats import opens_chat
 from .separated import csv_rows, delimiter_of, looks_separated
 
 _FOREIGN = {
@@ -40,7 +41,8 @@ ACCEPTED = (
 )
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 18
-_LARGEST = 1 << 30  # bytes that one record may have, and what a file may expand to without question
+LONGEST = 1 << 24  # bytes of a record: no model's context holds as much
+_LARGEST = 1 << 30  # bytes that a line may have, and what a file may expand to without question
 _EXPANSION = 300  # times its size that a compressed file may grow beyond that; records reach a tenth of it
 
 
@@ -51,11 +53,13 @@ class Rows(NamedTuple):
         form: as in RecordSet.
         rows: the line of each (or its place), and its JSON text.
         inner: where there is one JSON object: the key of the list in it, and its rows, should it be no record itself.
+        key: of the list in one JSON object whose rows these are, because it is no record itself.
     """
 
     form: str
     rows: Iterator[tuple[int, bytes]]
     inner: Callable[[], tuple[str, Iterator[tuple[int, bytes]]]] | None = None
+    key: str = ""
 
 
 def rows_of_file(path: Path, name: str, key: str | None) -> Rows:
@@ -97,22 +101,29 @@ def _json(plain: io.BufferedReader, name: str, key: str | None) -> Rows:
     number, first = _first_line(plain, name)
     opening = first.lstrip()[:1]
     # an array of records on one line is not made objects of at once: they take several times its size
-    value = None if opening == b"[" and _opens_records(first) else _value(first)
+    value = None if len(first) > LONGEST or (opening == b"[" and _opens_records(first)) else _value(first)
     if opening == b"[" and not (isinstance(value, list) and _is_row(value, more=bool(plain.peek(1).strip()))):
-        data = b"\n" * (number - 1) + first + _whole(plain, name)
+        data = _joined(number, first, _whole(plain, name))
         if _is_row([first_element(data)], more=False):
             return Rows("jsonl", iter([(number, one_line(data))]))
         return Rows("array", array_rows(data, name))
-    alone = isinstance(value, dict) and any(isinstance(part, list) for part in value.values()) and not plain.peek(1)
+    lists = len(first) > LONGEST or (isinstance(value, dict) and any(isinstance(part, list) for part in value.values()))
+    alone = lists and not plain.peek(1)
     if opening == b"{" and (key is not None or value is None or alone):
-        data = b"\n" * (number - 1) + first + _whole(plain, name)
+        data = _joined(number, first, _whole(plain, name))
+        value, first = None if value is None else {}, b""
         if key is not None:
             return Rows("array", list_in_object(data, name, key)[1])
         if alone or _one_value(data):
+            if len(data) > LONGEST:
+                with contextlib.suppress(NoListError):
+                    key, rows = list_in_object(data, name, None)
+                    return Rows("array", rows, key=key)
+                return Rows("jsonl", iter([(number, data)]))  # no record, either
             check_object(data, name)
             whole = (number, one_line(data))
             return Rows("jsonl", iter([whole]), lambda: list_in_object(data, name, None))
-        plain, number, first = _buffered(io.BytesIO(data)), 1, b""
+        plain, number = _buffered(io.BytesIO(data)), 1
     if value is None and (header := looks_separated(first)):
         raise InputError(
             f"{name}:{number}: this is no JSON but looks like {header}; for delift to read it the name must end in "
@@ -121,24 +132,27 @@ def _json(plain: io.BufferedReader, name: str, key: str | None) -> Rows:
     return Rows("jsonl", _lines(plain, name, number, first))
 
 
+def _joined(number: int, first: bytes, rest: bytes) -> bytes:
+    """The whole of a file of which `number` - 1 blank lines and the first other one were read."""
+    return first if number == 1 and not rest else b"\n" * (number - 1) + first + rest
+
+
 def _first_line(plain: io.BufferedReader, name: str) -> tuple[int, bytes]:
     """The first line that is not blank, and its number."""
     number = 0
     with _damage(name):
         while line := plain.readline(_LARGEST):
             number += 1
-            if line.strip():
+            if not line.isspace():
                 return number, line
     raise InputError(f"{name}: there is nothing in it" + (" but white space" if number else ""))
 
 
 def _is_row(value: list[Any], *, more: bool) -> bool:
     """Is a list that fills a line, after which `more` come or not, a list of turns and not an array of records?"""
-    from .chats import is_turn
-
     first = value[0] if value else None
     if isinstance(first, dict):
-        return is_turn(first) and any(isinstance(first.get(key), str) for key in ("role", "from"))
+        return opens_chat(first)
     pair = more and isinstance(first, list) and len(first) == 2 and all(isinstance(text, str) for text in first)
     return isinstance(first, str) or pair
 

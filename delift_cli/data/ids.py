@@ -14,7 +14,7 @@ import difflib
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -69,24 +69,19 @@ def shortened(text: str) -> str:
     return f"{text[:HEAD]}…{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
 
-def unique_ids(own: Sequence[str | None], fallbacks: Callable[[], Sequence[str]]) -> tuple[list[str], int]:
+def unique_ids(own: Sequence[str], fallbacks: Iterable[str]) -> tuple[list[str], int]:
     """An id for each record, and how many own ids an earlier record has already.
 
     Args:
-        own: the id that each record brings.
-        fallbacks: gives what records without one are called, each at its place.
+        own: the id that each record brings, or nothing.
+        fallbacks: what records without one are called, each at its place.
     """
-    taken = {name for name in own if name is not None}
-    if len(taken) == len(own):
-        return list(own), 0  # type: ignore[arg-type]
-    fallback = fallbacks()
-    if not taken and len({*fallback}) == len(fallback):
-        return list(fallback), 0
+    taken = {*own}
     uses: dict[str, int] = {}
     ids, repeated = [], 0
-    for name, place in zip(own, fallback, strict=True):
-        repeated += name is not None and name in uses
-        wanted = name if name is not None else (place if place not in taken else f"line:{place}")
+    for name, place in zip(own, fallbacks, strict=True):
+        repeated += bool(name) and name in uses
+        wanted = name or (place if place not in taken else f"line:{place}")
         given = wanted
         while given in uses:
             uses[wanted] += 1

@@ -118,16 +118,16 @@ def named_indices(path: Path | None, records: Sequence[Record]) -> list[int]:
     """
     if path is None:
         return []
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the ids in {path}: {error}") from None
     names = Names(records)
     found: dict[int, None] = {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                found[names.find(line)] = None
-            except InputError as error:
-                raise InputError(f"{path}:{number}: {error}") from None
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    try:
+                        found[names.find(line)] = None
+                    except InputError as error:
+                        raise InputError(f"{path}:{number}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the ids in {path}: {error}") from None
     return list(found)

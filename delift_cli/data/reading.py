@@ -13,6 +13,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ import numpy as np
 import orjson
 
 from ..errors import InputError
-from .containers import ACCEPTED, Rows, rows_of_file, rows_of_stream
+from .containers import ACCEPTED, LONGEST, Rows, rows_of_file, rows_of_stream
 from .fields import RecordError, UnknownLayoutError, kind, not_json
 from .folders import files_of
 from .ids import own_id, unique_ids
 from .layouts import Read, interpret
 from .options import Reading
+from .packed import Numbers, Pieces, Records, Rejections, Texts, packed, packed_text
 from .plans import Plans, hash_of
-from .record import Conversation, Record, RecordSet, Rejected
+from .record import Conversation, RecordSet, Rejected
 
 AS_IT_COMES = Reading()
 MOST_REJECTED = 1_000_000  # records: of a file with more the rest is not looked at
@@ -69,10 +71,21 @@ def parse_records(data: bytes, source: str, reading: Reading = AS_IT_COMES) -> R
     return tally.result(source)
 
 
-def parse_lines(data: bytes, source: str, reading: Reading = AS_IT_COMES) -> RecordSet:
-    """Read records that are known to be one a line, such as those that a cache keeps."""
+def parse_lines(
+    data: bytes, source: str, reading: Reading = AS_IT_COMES, origins: Sequence[tuple[str, int]] | None = None
+) -> RecordSet:
+    """Read records that are known to be one a line, such as those that a cache keeps.
+
+    Args:
+        origins: the id of each and the line where it came from, in place of what is found here.
+
+    Raises:
+        InputError: as `read_records`. ValueError: `origins` are not as many as the records.
+    """
     tally = _Tally(reading)
     tally.take(Rows("jsonl", ((at, line) for at, line in enumerate(data.split(b"\n"), 1) if line.strip())), source)
+    if origins is not None:
+        tally.rename(origins)
     return tally.result(source)
 
 
@@ -105,7 +118,14 @@ def read_row(raw: bytes, reading: Reading) -> Read:
     Raises:
         RecordError: as `interpret`, and for what is no object or list. JSONDecodeError: it is no JSON.
     """
-    return interpret(_checked(orjson.loads(raw)), raw, reading)
+    return interpret(_checked(loaded(raw)), raw, reading)
+
+
+def loaded(raw: bytes) -> Any:
+    """A record's fields; RecordError where it is too long to be one, JSONDecodeError where it is no JSON."""
+    if len(raw) > LONGEST:
+        raise RecordError(f"it has {len(raw):,} bytes; a record may have {LONGEST:,}, no model's context holds more")
+    return orjson.loads(raw)
 
 
 class _Tally:
@@ -115,11 +135,13 @@ class _Tally:
         self.reading = reading
         self.plans = Plans(reading)
         self.interpreter = Interpreter(reading)
-        self.raws: list[bytes] = []
+        self.raws = Pieces()
         self.lines = array("q")
         self.numbers = array("q")  # what a record without an own id is called by
-        self.own: list[str | None] = []
-        self.rejected: list[Rejected] = []
+        self.own = Pieces()  # the id that a record brings, or nothing
+        self.hashes = array("q")  # of these ids
+        self.known_as: Pieces | None = None  # in place of any of these
+        self.rejected = Rejections()
         self.files: list[tuple[str, int]] = []
         self.form = ""
         self.said: dict[str, Counter[str]] = {name: Counter() for name in ("notes", "ambiguous", "dropped", "layouts")}
@@ -137,25 +159,23 @@ class _Tally:
                 read_row(raw, self.reading)
             except (UnknownLayoutError, orjson.JSONDecodeError):
                 key, rows = source.inner()
-                source = Rows("array", rows)
-                self.said["notes"][f"the records are the list {key!r} of one JSON object"] = 0
+                source = Rows("array", rows, key=key)
             except RecordError:
                 pass  # it will be said where the record is read
         self._read(rows, name, by_line=source.form in ("jsonl", "csv"))
         count = len(self.raws) - before
-        for note in self.said["notes"]:
-            if note.startswith("the records are the list"):
-                self.said["notes"][note] = self.said["notes"][note] or count
+        if source.key:
+            self.said["notes"][f"the records are the list {source.key!r} of one JSON object"] += count
         self.form = self.form or source.form
         self.files.append((name, count))
 
     def _read(self, rows: Iterable[tuple[int, bytes]], name: str, *, by_line: bool) -> None:
         quick, seen = self.plans.quick, self.seen
-        raws, lines, numbers, own = self.raws, self.lines, self.numbers, self.own
+        raws, lines, numbers, own, hashes = self.raws, self.lines, self.numbers, self.own, self.hashes
         for place, (line, raw) in enumerate(rows, start=1):
             fields: Any = None
             try:
-                fields = orjson.loads(raw)
+                fields = loaded(raw)
                 if (conversation := quick(fields)) is None:
                     read = interpret(_checked(fields), raw, self.reading)
                     self._count(read)
@@ -168,7 +188,20 @@ class _Tally:
             raws.append(raw)
             lines.append(line)
             numbers.append(line if by_line else place)
-            own.append(own_id(fields))
+            if (name_ := own_id(fields)) is None:
+                own.append(b"")
+            else:
+                own.append(packed(name_))
+                hashes.append(hash(name_))
+
+    def rename(self, origins: Sequence[tuple[str, int]]) -> None:
+        """Call the records of one file otherwise; ValueError where these are others in number."""
+        if len(origins) != len(self.raws):
+            raise ValueError(f"{len(origins)} names of {len(self.raws)} records")
+        self.known_as = Pieces()
+        self.lines = array("q", (line for _, line in origins))
+        for name, _ in origins:
+            self.known_as.append(packed(name))
 
     def _count(self, read: Read) -> None:
         self.said["layouts"][read.layout] += 1
@@ -200,18 +233,15 @@ class _Tally:
             fault = f"line {self.rejected[0].line}: {self.rejected[0].reason}" if self.rejected else self._nothing()
             raise InputError(f"{source}: there is no record that can be used; {fault}")
         self.plans.count_into(self.said["layouts"], self.ignored)
-        ids, repeated = unique_ids(self.own, self._fallbacks)
-        of_row, interpreter = Record.of_row, self.interpreter
-        records = [
-            of_row(name, raw, line, interpreter) for name, raw, line in zip(ids, self.raws, self.lines, strict=True)
-        ]
+        ids, repeated = self._ids()
+        records = Records(self.raws, ids, self.lines, self.interpreter)
         return RecordSet(
             records,
             source,
             self.form,
             dict(self.said["layouts"]),
             self.rejected,
-            len(records) - len(np.unique(np.frombuffer(self.seen, np.int64))),
+            len(records) - _distinct(self.seen),
             notes={**self.said["notes"], **self.said["ambiguous"]},
             ambiguous=dict(self.said["ambiguous"]),
             dropped=dict(self.said["dropped"]),
@@ -223,14 +253,34 @@ class _Tally:
     def _nothing(self) -> str:
         return "the array is empty" if self.form == "array" else "it holds none"
 
-    def _fallbacks(self) -> list[str]:
+    def _ids(self) -> tuple[Sequence[str], int]:
+        """The id of each record, and how many own ids an earlier record has already."""
+        count = len(self.raws)
+        if self.known_as is not None:
+            return Texts(self.known_as), 0
+        if len(self.files) == 1 and not self.hashes:
+            return Numbers(self.numbers), 0
+        if len(self.hashes) == count == _distinct(self.hashes):
+            return Texts(self.own), 0
+        return unique_ids([packed_text(name) for name in self.own], self._fallbacks())
+
+    def _fallbacks(self) -> Iterator[str]:
         """What records without an own id are called: by their line, or by their place where there are no lines."""
         if len(self.files) == 1:
-            return list(map(str, self.numbers))
-        names: list[str] = []
+            yield from map(str, self.numbers)
+            return
+        numbers = iter(self.numbers)
         for name, count in self.files:
-            names += [f"{Path(name).name}:{number}" for number in self.numbers[len(names) : len(names) + count]]
-        return names
+            yield from (f"{Path(name).name}:{number}" for number in islice(numbers, count))
+
+
+def _distinct(numbers: array[int]) -> int:
+    """How many different ones there are; they are in another order then."""
+    if not numbers:
+        return 0
+    sorted_ = np.frombuffer(numbers, np.int64)
+    sorted_.sort()
+    return 1 + int((sorted_[1:] != sorted_[:-1]).sum())
 
 
 def _checked(value: Any) -> dict[str, Any] | list[Any]:

@@ -197,11 +197,11 @@ class RecordSet:
         files: the files that were read, in order, each with the number of its records.
     """
 
-    records: list[Record]
+    records: Sequence[Record]
     source: str
     form: str
     layouts: dict[str, int]
-    rejected: list[Rejected]
+    rejected: Sequence[Rejected]
     duplicates: int
     notes: dict[str, int] = field(default_factory=dict)
     ambiguous: dict[str, int] = field(default_factory=dict)

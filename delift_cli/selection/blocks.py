@@ -52,11 +52,11 @@ class Records:
         self.cache = cache
 
     @cached_property
-    def examples(self) -> list[Record]:
+    def examples(self) -> Sequence[Record]:
         return self.cache.examples().records
 
     @cached_property
-    def targets(self) -> list[Record]:
+    def targets(self) -> Sequence[Record]:
         return self.examples if self.cache.square else self.cache.targets().records
 
     @cached_property

@@ -69,6 +69,7 @@ INPUTS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "deep lists": ("pool.jsonl", lambda size: b"[" * (size // 2) + b"]" * (size // 2)),
     "many fields": ("pool.jsonl", lambda size: jsonl([{f"f{n}": n for n in range(size // 16)}])),
     "no records": ("pool.jsonl", lambda size: b"1\n" * (size // 2)),
+    "a list in an object": ("pool.json", lambda size: b'{"meta": {"by": "x"}, "data": ' + _array(size) + b"}"),
     "bytes": ("pool.jsonl", lambda size: bytes((at * 197 + 31) % 256 for at in range(size))),
     "a table of text": ("pool.csv", _csv),
     "Parquet": ("pool.parquet", _parquet),
@@ -80,7 +81,7 @@ INPUTS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     ),
     "a template": ("template.jinja", lambda size: b"{{ messages }}" + b"x" * size),
     "a model's header": ("model.gguf", lambda size: b"GGUF" + b"\xff" * size),
-    "ids": ("ids.txt", lambda size: b"".join(b"r%d\n" % n for n in range(size // 8))),
+    "ids": ("ids.txt", lambda size: b"r1\n" * (size // 3)),
 }
 
 

@@ -1,0 +1,197 @@
+"""Many records in little memory: their bytes one behind the other, and a record made when it is asked for.
+
+A Python object for each would take some 250 bytes beside its text; here it takes about 30.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+from .record import Interpret, Record, Rejected
+
+CHUNK = 1 << 20  # bytes
+PLACE = 32  # bits of a place in a chunk
+WITHIN = (1 << PLACE) - 1
+
+
+class Pieces(Sequence[bytes]):
+    """Byte strings in buffers of CHUNK bytes or a little more."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes | bytearray] = []
+        self._open = bytearray()
+        # of each piece the number of its chunk, and where it starts there
+        self._starts = array("q")
+
+    def append(self, piece: bytes) -> None:
+        if len(self._open) >= CHUNK or not self._chunks:
+            self._close()
+            self._open = bytearray()
+            self._chunks.append(self._open)
+        self._starts.append(len(self._chunks) - 1 << PLACE | len(self._open))
+        self._open += piece
+
+    def _close(self) -> None:
+        """A chunk that nothing is added to takes no more than it holds."""
+        if self._chunks:
+            self._chunks[-1] = bytes(self._open)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return map(self._piece, range(len(self)))
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | list[bytes]:
+        if isinstance(at, slice):
+            return [self._piece(place) for place in range(*at.indices(len(self)))]
+        return self._piece(_counted(at, len(self)))
+
+    def _piece(self, place: int) -> bytes:
+        starts = self._starts
+        start = starts[place]
+        chunk = start >> PLACE
+        end = starts[place + 1] if place + 1 < len(starts) else -1
+        stop = end & WITHIN if end >> PLACE == chunk else None
+        return bytes(self._chunks[chunk][start & WITHIN : stop])
+
+
+class Texts(Sequence[str]):
+    """Texts in one buffer."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(packed_text, self._pieces)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        found = self._pieces[at]
+        return packed_text(found) if isinstance(found, bytes) else [packed_text(piece) for piece in found]
+
+
+class Numbers(Sequence[str]):
+    """Whole numbers as texts."""
+
+    def __init__(self, numbers: array[int]) -> None:
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, self._numbers)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        found = self._numbers[at]
+        return str(found) if isinstance(found, int) else list(map(str, found))
+
+
+def packed(text: str) -> bytes:
+    """A text as a piece; JSON can hold halves of characters, which UTF-8 cannot."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def packed_text(piece: bytes) -> str:
+    return piece.decode("utf-8", "surrogatepass")
+
+
+class Records(Sequence[Record]):
+    """Records that were read.
+
+    Args:
+        raws: of each its bytes.
+        ids, lines: of each what `Record` says of them.
+        interpret: finds the conversation in a record's bytes.
+    """
+
+    def __init__(self, raws: Pieces, ids: Sequence[str], lines: Sequence[int], interpret: Interpret) -> None:
+        self._raws, self._ids, self._lines, self._interpret = raws, ids, lines, interpret
+
+    def __len__(self) -> int:
+        return len(self._raws)
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Record]: ...
+    def __getitem__(self, at: int | slice) -> Record | list[Record]:
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        place = _counted(at, len(self))
+        return Record.of_row(self._ids[place], self._raws[place], self._lines[place], self._interpret)
+
+    def __iter__(self) -> Iterator[Record]:
+        of_row, interpret = Record.of_row, self._interpret
+        for id_, raw, line in zip(self._ids, self._raws, self._lines, strict=True):
+            yield of_row(id_, raw, line, interpret)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} records>"
+
+
+class Rejections(Sequence[Rejected]):
+    """Records that were left out: the same few reasons, many times."""
+
+    def __init__(self, rejected: Iterable[Rejected] = ()) -> None:
+        self._lines = array("q")
+        self._reasons: list[str] = []
+        self._ids: dict[int, str] = {}
+        for each in rejected:
+            self.append(each)
+
+    def append(self, rejected: Rejected) -> None:
+        if rejected.id is not None:
+            self._ids[len(self._lines)] = rejected.id
+        self._lines.append(rejected.line)
+        self._reasons.append(rejected.reason)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, at: int) -> Rejected: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Rejected]: ...
+    def __getitem__(self, at: int | slice) -> Rejected | list[Rejected]:
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        place = _counted(at, len(self))
+        return Rejected(self._lines[place], self._ids.get(place), self._reasons[place])
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _counted(at: Any, count: int) -> int:
+    """A place counted from the start; IndexError where there is none."""
+    place = at + count if at < 0 else at
+    if not 0 <= place < count:
+        raise IndexError(f"{at} of {count}")
+    return int(place)
