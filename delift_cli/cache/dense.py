@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from ..data.record import RecordSet
 from ..errors import RunError
-from .files import Content, array_size, checksum, disk, header
+from .files import Content, array_size, checksum, disk, header, settled
 from .growing import Contents, Reuse, claim, record_contents, renew, reuse, said, scattered
 from .manifest import BASES, DENSE, TOKENS, describe, empty_arrays
 from .stored import Stored, Writing, base_crc
@@ -58,7 +58,7 @@ class Cache(Stored):
     def _open(self) -> None:
         super()._open()
         n, m = self.shape
-        self.rows = np.array(self._array("rows", (n,), ROW))
+        self.rows = settled(self._array("rows", (n,), ROW))
         self.distance = self._array("distance", (n, m), np.float32)
         self.logprob = self._array("logprob", (n, m), np.float32)
         self._known = None

@@ -286,6 +286,18 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.
         raise InputError(f"{path.parent} is damaged: {path.name} {error}") from None
 
 
+def settled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy of an array that may be written to meanwhile.
+
+    An element is written at once, but who reads it then can see half of it before and half of it behind: what is the
+    same when it is read again is whole.
+    """
+    found = np.array(array)
+    while (again := np.array(array)).tobytes() != found.tobytes():
+        found = again
+    return found
+
+
 class ArrayFile:
     """An .npy file opened for writing in place; InputError where it is not that of such an array."""
 

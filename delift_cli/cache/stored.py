@@ -20,7 +20,7 @@ from ..data.options import Reading
 from ..data.reading import parse_lines
 from ..data.record import RecordSet
 from ..errors import InputError, RunError
-from .files import ArrayFile, checksum, disk, is_folder, open_array, open_file
+from .files import ArrayFile, checksum, disk, is_folder, open_array, open_file, settled
 from .manifest import BASE_CRC, BASES, HERE, TOKENS, differences, read_manifest, write_manifest
 
 Held = TypeVar("Held", bound="Writing")
@@ -70,7 +70,7 @@ class Stored:
             for role in (("examples",) if self.square else ("examples", "targets"))
             for kind in ("jsonl", "ids.json")
         }
-        self._base_crc = None if self.version == 1 else np.array(self._array("base_crc", (m,), BASE_CRC))
+        self._base_crc = None if self.version == 1 else settled(self._array("base_crc", (m,), BASE_CRC))
         self.base_distance = np.array(self._array("base_distance", (m,), np.float32))
         self.base_logprob = np.array(self._array("base_logprob", (m,), np.float32))
         unknown = np.isnan(self.base_distance) | np.isnan(self.base_logprob)

@@ -14,7 +14,7 @@ import orjson
 
 from ..errors import InputError
 from .dense import ROW
-from .files import Content, checksum, open_array, read_bytes
+from .files import Content, checksum, open_array, read_bytes, settled
 from .manifest import MAX_RECORDS, VERSION
 
 RESULTS = ("distance", "logprob")
@@ -101,7 +101,7 @@ class StoredRound:
 
     def _open_results(self) -> None:
         n, count = self.shape[0], len(self.targets)
-        self.rows = np.array(self._array("rows", n, ROW))
+        self.rows = settled(self._array("rows", n, ROW))
         self.distance = self._array("distance", count, np.float32)
         self.logprob = self._array("logprob", count, np.float32)
         if ((self.rows["done"] != 0) & (self.rows["done"] != np.diff(self.indptr))).any():

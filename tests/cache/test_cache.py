@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from dying import died, failing_from
 from tiny_runs import (
@@ -971,3 +972,18 @@ def test_a_file_system_without_second_names(tmp_path: Path, monkeypatch: pytest.
     with open_cache(path, MORE):
         pass
     assert tree(path) == tree(want)
+
+
+def test_a_row_that_is_seen_half_written_is_read_again() -> None:
+    half, whole = (np.array([(5, crc)], ROW) for crc in (0, 77))
+
+    class Written:
+        """What an array looks like while an element of it is written."""
+
+        def __init__(self) -> None:
+            self.seen = iter((half, whole, whole))
+
+        def __array__(self, dtype: object = None, copy: object = None) -> npt.NDArray[Any]:
+            return next(self.seen)
+
+    assert files.settled(Written()).tolist() == [(5, 77)]  # type: ignore[arg-type]
