@@ -393,4 +393,5 @@ def disk(path: Path) -> Iterator[None]:
                 f"no space left for {path} ({error.strerror}); what was scored is safe, "
                 "make room and run the same command again"
             ) from None
-        raise RunError(f"cannot write {path}: {error}") from None
+        where = f" ({error.filename})" if error.filename and str(error.filename) != str(path) else ""
+        raise RunError(f"cannot write {path}: {error.strerror or error}{where}") from None

@@ -87,6 +87,10 @@ class Vocabulary:
         """Is this token found in any text, with or without `special`?"""
         return bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
+    def swallows_space(self, token: int) -> bool:
+        """Does white space in front of this token go?"""
+        return bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP)
+
     def piece(self, token: int) -> bytes:
         """The bytes that the token stands for in a text; a control token's are its name."""
         room = 64

@@ -216,13 +216,14 @@ class ChatTemplate:
 
     def _check_size(self, record: Record, most: int | None) -> None:
         """Refuse what is too long by far: a text of 50 MB takes a minute and 2 GB to tokenize."""
-        longest = max((turn.content for turn in record.turns), key=len)
-        if most is None or len(longest) <= _FAR * most:
+        size = sum(len(turn.content) for turn in record.turns)
+        if most is None or (size <= _FAR * most and len(record.turns) <= most):
             return
-        if len(self.vocabulary.token_array(longest[: _FAR * most // 2], special=False)) > most:
+        head = "\n".join(turn.content for turn in record.turns[:most])[: _FAR * most // 2]
+        if len(record.turns) > most or len(self.vocabulary.token_array(head, special=False)) > most:
             raise InputError(
-                f"one of its texts, {len(longest):,} characters long, has more than the {most:,} tokens that fit; "
-                "use --truncate, a larger --ctx, or --skip-invalid to leave it out"
+                f"its {len(record.turns):,} turns, {size:,} characters in all, have more than the {most:,} tokens that "
+                "fit; use --truncate, a larger --ctx, or --skip-invalid to leave it out"
             )
 
     def _own(self, record: Record) -> tuple[Message, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -18,6 +19,9 @@ Int64 = npt.NDArray[np.int64]
 # SentencePiece vocabularies put a space in front of every text they are given. This byte never merges with
 # what follows it, so a text tokenized behind it keeps its own first character.
 _GUARD = "\x01"
+# llama.cpp looks for every control token in all of a text again for each one that it found: a text of so many
+# characters and more goes to it in pieces.
+LONG = 1 << 15
 
 # What an assistant itself writes between tags that a vocabulary may have as tokens: no turn begins or ends with them.
 _OWN_TAGS = re.compile(
@@ -41,6 +45,7 @@ class Vocabulary(Protocol):
     def is_control(self, token: int) -> bool: ...
     def is_user_defined(self, token: int) -> bool: ...
     def is_end(self, token: int) -> bool: ...
+    def swallows_space(self, token: int) -> bool: ...
     def text(self, token: int) -> str: ...
     def piece(self, token: int) -> bytes: ...
 
@@ -77,6 +82,10 @@ class Speller:
                 known = _STRUCTURAL.fullmatch(text) or _OWN_TAGS.fullmatch(text)
                 if vocabulary.is_end(token) or known or (tagged and text in source):
                     self._defined.setdefault(text, token)
+        self._spelled: dict[int, set[str]] = defaultdict(set)  # by length, all that is found before any other token
+        for token in np.flatnonzero(self._special).tolist():
+            text = vocabulary.text(token)
+            self._spelled[len(text)].add(text)
         self._structure = {text: token for text, token in (self._control | self._defined).items() if text}
         self._lengths = sorted({len(text) for text in self._structure}, reverse=True)
         self._first = re.compile("[" + "".join(map(re.escape, sorted({t[0] for t in self._structure}))) + "]")
@@ -177,6 +186,36 @@ class Speller:
     def _one(self, text: str, behind_text: bool, *, special: bool) -> Tokens:
         if not text:
             return np.empty(0, np.int32)
+        if special and len(text) > 2 * LONG:
+            first, *others = self._pieces(text)
+            return np.concatenate(
+                [self._whole(first, behind_text, special=True)]
+                + [self._whole(piece, False, special=True) for piece in others]
+            )
+        return self._whole(text, behind_text, special=special)
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        """A long text cut in front of control tokens, where its tokens are those of the pieces."""
+        start = 0
+        while len(text) - start > 2 * LONG:
+            found = self.find(text, start + LONG)
+            cut = next((each.start for each in found if self._parts(text, each)), None)
+            if cut is None:
+                break
+            yield text[start:cut]
+            start = cut
+        yield text[start:]
+
+    def _parts(self, text: str, found: Found) -> bool:
+        """Is what stands before a token of structure tokenized alike whatever follows?"""
+        across = (
+            text[start : start + length] in texts
+            for length, texts in self._spelled.items()
+            for start in range(max(0, found.start - length + 1), found.start)
+        )
+        return not self.vocabulary.swallows_space(found.token) and not any(across)
+
+    def _whole(self, text: str, behind_text: bool, *, special: bool) -> Tokens:
         if not (behind_text and self.vocabulary.adds_space):
             return self.vocabulary.token_array(text, special=special)
         return self.vocabulary.token_array(_GUARD + text, special=special)[self._guard :]

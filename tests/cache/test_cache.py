@@ -558,7 +558,7 @@ def test_failing_disk_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert array_bytes(path) == array_bytes(make_cache(tmp_path / "fresh", POOL))
 
 
-@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 def test_the_disk_fails_at_any_moment(tmp_path: Path, error: int) -> None:
     """While a cache is made, scored and made larger: one line, no debris, and when it is mended the run goes on."""
     want = tree(make_cache(tmp_path / "fresh", MORE))

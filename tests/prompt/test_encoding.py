@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +15,7 @@ from delift_cli.data.record import Message, Record, RecordSet, Rejected
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile, Vocabulary
 from delift_cli.prompt.encoding import encode_examples, encode_targets, too_long, without, without_refused
+from delift_cli.prompt.shorten import shorten
 from delift_cli.prompt.template import ChatTemplate
 
 
@@ -143,7 +144,7 @@ def test_a_text_that_is_too_long_by_far_is_not_tokenized_to_its_end(template: Ch
     )
     for encode in (encode_examples, encode_targets):
         with pytest.raises(
-            InputError, match=r"^train\.jsonl:2 \(id long\): .*600,000 characters.* the 50 tokens that fit"
+            InputError, match=r"^train\.jsonl:2 \(id long\): .*600,001 characters.* the 50 tokens that fit"
         ):
             encode(pool, template, limit=None, most=50)
         encode(pool, template, limit=50, most=None)
@@ -178,3 +179,59 @@ def test_long_conversations_take_work_in_proportion(template: ChatTemplate) -> N
     few, many = work(100), work(800)
     assert few[1] > 100 * len("turn number 1")
     assert all(more < 9 * less for more, less in zip(many, few, strict=True))
+
+
+def chat(sizes: Sequence[int]) -> Record:
+    turns = [
+        Message(role, f"{at} " + "word " * size, scored=role == "assistant")
+        for at, size in enumerate(sizes)
+        for role in ("user", "assistant")
+    ]
+    return Record("r", tuple(turns), b"", 1)
+
+
+def one_turn_after_the_other(record: Record, length: Callable[[tuple[Message, ...]], int], limit: int) -> list[str]:
+    """What is left of each turn where the longest that is not scored loses its middle first, then the next."""
+    turns = list(record.turns)
+    for place in sorted(
+        (at for at, turn in enumerate(turns) if not turn.scored), key=lambda at: -len(turns[at].content)
+    ):
+        if length(tuple(turns)) <= limit:
+            break
+        content = turns[place].content
+        for kept in range(len(content) - 1, -1, -1):
+            shorter = f"{content[: kept - kept // 2]} […] {content[len(content) - kept // 2 :]}"
+            turns[place] = turns[place]._replace(content=min(content, shorter, key=len))
+            if length(tuple(turns)) <= limit:
+                break
+    return [turn.content for turn in turns]
+
+
+def letters(turns: tuple[Message, ...]) -> int:
+    return sum(len(turn.content) for turn in turns)
+
+
+@pytest.mark.parametrize("limit", [190, 200, 260, 400, 1000])
+def test_as_many_turns_are_cut_as_must_be(limit: int) -> None:
+    given = chat([3, 9, 1, 7, 7, 2])
+    found = shorten(given, given.turns, lambda turns: turns, letters, limit)
+    assert [turn.content for turn in found] == one_turn_after_the_other(given, letters, limit)
+
+
+def test_a_chat_of_thousands_of_turns_is_cut_in_a_few_steps() -> None:
+    given, tried = chat([3] * 2000), 0
+
+    def encode(turns: tuple[Message, ...]) -> tuple[Message, ...]:
+        nonlocal tried
+        tried += 1
+        return turns
+
+    shorten(given, given.turns, encode, letters, letters(given.turns) - 9_000)
+    assert tried < 40
+    with pytest.raises(InputError, match=r"needs more than 4,000 tokens even with its prompt cut, 3,000 are left"):
+        shorten(given, given.turns, encode, letters, 3000)
+
+
+def test_a_chat_of_more_turns_than_tokens_fit_is_refused(template: ChatTemplate) -> None:
+    with pytest.raises(InputError, match=r"its 80 turns, .* more than the 50 tokens that fit"):
+        template.target(chat([0] * 40), most=50)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from trait_templates import TRAITS, answer, call, record, said, user
 
 from delift_cli.data.record import Message, Record
 from delift_cli.model.gguf import ModelFile
+from delift_cli.prompt import tokens
 from delift_cli.prompt.template import ChatTemplate
+from delift_cli.prompt.tokens import Speller
 
 DEFINED = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>", "<tool_call>", "<table>")
 HOSTILE = [
@@ -34,13 +37,13 @@ def vocabulary_file(request: pytest.FixtureRequest, tiny_model: Callable[..., Pa
     return ModelFile(tiny_model(request.param, chat_template=None, vocab_extra=control, user_defined=DEFINED))
 
 
-def structure(chat: ChatTemplate, tokens: np.ndarray) -> list[str]:
+def structure(chat: ChatTemplate, found: np.ndarray) -> list[str]:
     """The tokens of structure, as the vocabulary writes them."""
     vocabulary = chat.vocabulary
     kept = ["<table>", "<think>", "</think>", vocabulary.text(vocabulary.bos)]
     return [
         text
-        for token in tokens.tolist()
+        for token in found.tolist()
         if vocabulary.is_control(token) or vocabulary.is_user_defined(token)
         if (text := vocabulary.text(token)) not in kept
     ]
@@ -121,3 +124,39 @@ def test_in_a_whole_tokenization_nothing_changes_for_harmless_texts(vocabulary_f
     whole = chat.vocabulary.tokenize(text, special=True)
     bos = [chat.vocabulary.bos] * chat.vocabulary.add_bos
     assert np.concatenate([asked.alone, asked.response]).tolist() == bos + whole
+
+
+def test_a_long_text_has_the_tokens_that_it_has_in_one_piece(
+    vocabulary_file: ModelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = vocabulary_file.vocabulary
+    speller = Speller(vocabulary, "".join(DEFINED))
+    order = random.Random(0)
+    words = ["a", "bc ", " d", "\n", "  ", "é", "<", "|>", "<|im_", "<|im_start|>", "<|im_end|>", *DEFINED]
+    for _ in range(60):
+        text = "x" + "".join(order.choices(words, k=200))
+        for behind in (False, True):
+            monkeypatch.setattr(tokens, "LONG", 1 << 20)
+            whole = speller.tokens(text, (), behind_text=behind)
+            monkeypatch.setattr(tokens, "LONG", 20)
+            assert len(list(speller._pieces(text))) > 4
+            assert speller.tokens(text, (), behind_text=behind).tolist() == whole.tolist()
+
+
+def test_the_work_for_a_long_chat_grows_with_its_length(
+    vocabulary_file: ModelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes to llama.cpp at a time, times the control tokens in it, is what tokenizing takes."""
+    monkeypatch.setattr(tokens, "LONG", 200)
+    speller = Speller(vocabulary_file.vocabulary, "")
+    pieces: list[str] = []
+    whole = Speller._whole
+    monkeypatch.setattr(
+        Speller, "_whole", lambda self, text, *a, **k: pieces.append(text) or whole(self, text, *a, **k)
+    )
+    work = []
+    for turns in (100, 200, 400):
+        pieces.clear()
+        speller.tokens("<|im_start|>user\nsome words here<|im_end|>\n" * turns, ())
+        work.append(sum(len(piece) * piece.count("<|im_") for piece in pieces))
+    assert work[2] < 2.2 * work[1] < 2.2 * 2.2 * work[0]
