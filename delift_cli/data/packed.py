@@ -20,23 +20,23 @@ class Pieces(Sequence[bytes]):
     """Byte strings in buffers of CHUNK bytes or a little more."""
 
     def __init__(self) -> None:
-        self._chunks: list[bytes | bytearray] = []
         self._open = bytearray()
+        self._chunks: list[bytes | bytearray] = [self._open]
+        self._number = 0  # of the open chunk, where a start has it
         # of each piece the number of its chunk, and where it starts there
         self._starts = array("q")
 
     def append(self, piece: bytes) -> None:
-        if len(self._open) >= CHUNK or not self._chunks:
-            self._close()
-            self._open = bytearray()
-            self._chunks.append(self._open)
-        self._starts.append(len(self._chunks) - 1 << PLACE | len(self._open))
-        self._open += piece
-
-    def _close(self) -> None:
-        """A chunk that nothing is added to takes no more than it holds."""
-        if self._chunks:
-            self._chunks[-1] = bytes(self._open)
+        chunk = self._open
+        at = len(chunk)
+        if at >= CHUNK:
+            self._chunks[-1] = bytes(chunk)  # nothing is added to it any more: it takes no more than it holds
+            self._number = len(self._chunks) << PLACE
+            self._open = chunk = bytearray()
+            self._chunks.append(chunk)
+            at = 0
+        self._starts.append(self._number | at)
+        chunk += piece
 
     def __len__(self) -> int:
         return len(self._starts)
