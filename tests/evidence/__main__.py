@@ -17,8 +17,11 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from delift_cli.errors import InputError, RunError
 from delift_cli.model.places import locate
@@ -50,7 +53,7 @@ def _run(args: argparse.Namespace) -> None:
             _print_plan(planned, of_name, results)
             return
         for pool in of_name.values():
-            scored.score(pool, args.budget or (QUICK_BUDGET if args.quick else None))
+            scored.score(pool, args.budget or (QUICK_BUDGET if args.quick else None), args.weights)
         _tune(args, planned, of_name, results, began)
         if args.evaluate:
             for pool in of_name.values():
@@ -71,9 +74,20 @@ def _tune(
 
     whole = {name: [record["id"] for record in pool.records("pool")] for name, pool in of_name.items()}
 
+    def chosen_as(line: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(line[name] for name in ("pool", "method", "size", "selection_seed"))
+
+    # A choice that was made stays, wherever the cache that it came from is now.
+    before = {chosen_as(line): line["chosen"] for line in runs.read_results(results)}
+
     def choose(run: Run) -> list[str]:
         if run.variant is None:
             return whole[run.pool] if run.method == "all" else []
+        if (made := before.get(chosen_as(asdict(run)))) is not None:
+            return made
+        if run.variant.peer:
+            like = choose(replace(run, stage="instruction", method="delift", selection_seed=0))
+            return tuning.chosen_by_peer(run, like)
         return scored.select(of_name[run.pool], run.variant, run.size, run.selection_seed)
 
     deadline = began + args.hours * 3600 if args.hours else float("inf")
@@ -105,6 +119,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--evaluate", action="store_true", help="run `delift evaluate` on the subsets, too")
     parser.add_argument("--hours", type=float, help="start no training after so many hours")
     parser.add_argument("--budget", help="share of the pairs that are scored, of every block: 100%%")
+    parser.add_argument("--weights", default="bf16", help="of the model that scores: bf16 (default), f16 or f32")
     parser.add_argument("--device", default="cpu", help="where to train: cpu (default) or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads for training")
     return parser.parse_args()

@@ -11,25 +11,42 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tests.evidence import variants
+from tests.evidence import peers, variants
 from tests.evidence.runs import Line
 from tests.evidence.stats import Interval, difference, per_token, rank_correlation
 from tests.evidence.variants import EXTREMES
 
 OPENING, CLOSING = "<!-- written by hand -->", "<!-- end of what is written by hand -->"
 ORDER = [v.name for _, compared in variants.STAGES.values() for v in compared]
-# Which held-out records a stage is judged by: a part, and the only task that counts or None.
-TESTS: dict[str, dict[str, tuple[str, str | None]]] = {
-    "instruction": {"held-out records": ("heldout", None)},
-    "task-specific": {"held-out records of the target's task": ("heldout", "gsm8k")},
-    "continual": {
-        "held-out records of the new data": ("heldout", None),
-        "held-out records of the old data": ("heldout-existing", None),
+
+
+class Tested(NamedTuple):
+    """Which held-out records count: of a part, those of a task or all, from one to another."""
+
+    part: str = "heldout"
+    task: str | None = None
+    records: slice = slice(None)
+
+
+TESTS: dict[str, dict[str, Tested]] = {
+    "instruction": {"held-out records": Tested()},
+    "informed": {
+        "held-out records that the choice saw": Tested(records=slice(peers.SEEN)),
+        "held-out records that it did not see": Tested(records=slice(peers.SEEN, None)),
     },
-    "spoiled": {"held-out records": ("heldout", None)},
-    "uneven": {"held-out records": ("heldout", None)},
+    "task-specific": {"held-out records of the target's task": Tested(task="gsm8k")},
+    "continual": {
+        "held-out records of the new data": Tested(),
+        "held-out records of the old data": Tested("heldout-existing"),
+    },
+    "spoiled": {"held-out records": Tested()},
+    "uneven": {"held-out records": Tested()},
 }
-TITLES = {"spoiled": "instruction tuning, spoiled answers", "uneven": "instruction tuning, uneven pools"}
+TITLES = {
+    "informed": "instruction tuning, informed choices",
+    "spoiled": "instruction tuning, spoiled answers",
+    "uneven": "instruction tuning, uneven pools",
+}
 INTRODUCTION = """\
 Does it pay to train on what `delift` chooses? SmolLM2-135M-Instruct is fine-tuned on subsets of pools of 200 records
 and tested on other records. `python -m tests.evidence` makes the pools out of public data, scores them, chooses with
@@ -162,7 +179,7 @@ def draw(found: dict[Place, list[Row]], path: Path) -> None:
 
 def _cells(results: Sequence[Line], place: Place) -> dict[str, Cell]:
     """The runs of each method, among them `nothing` and `all`, on the records that count."""
-    part, task = TESTS[place.stage][place.test]
+    part, task, records = TESTS[place.stage][place.test]
     of_method: dict[str, list[Line]] = defaultdict(list)
     for line in results:
         if (line["stage"], line["pool"]) == place[:2] and line["size"] in (place.size, *EXTREMES.values()):
@@ -170,6 +187,7 @@ def _cells(results: Sequence[Line], place: Place) -> dict[str, Cell]:
     cells = {}
     for method, tested in of_method.items():
         counts = np.array([task is None or name == task for name in tested[0]["tasks"]])
+        counts &= np.isin(np.arange(len(counts)), np.arange(len(counts))[records])
         losses, exact = (np.array([t[name] for t in tested], np.float64)[:, counts] for name in ("loss", "exact"))
         cells[method] = Cell(losses, exact, np.array(tested[0]["tokens"], np.float64)[counts])
     return cells
