@@ -25,7 +25,7 @@ from typing import Any
 
 from delift_cli.errors import InputError, RunError
 from delift_cli.model.places import locate
-from tests.evidence import evaluated, pools, runs, scored
+from tests.evidence import evaluated, pools, runs, scored, variants
 from tests.evidence.report import write_report
 from tests.evidence.runs import Run
 
@@ -46,6 +46,7 @@ def _run(args: argparse.Namespace) -> None:
     folder = args.work if args.quick else ROOT / "samples"
     results, figures = folder / "evidence.jsonl", folder / "evidence-in-context.jsonl"
     planned = [run for run in runs.plan(quick=args.quick) if run.pool in args.pools]
+    planned = [run for run in planned if not args.methods or run.method in (*args.methods, *variants.EXTREMES)]
     if not args.report:
         wanted = {run.pool for run in planned}
         of_name = {pool.name: pool for pool in pools.write_pools(args.data, args.work) if pool.name in wanted}
@@ -92,7 +93,9 @@ def _tune(
 
     deadline = began + args.hours * 3600 if args.hours else float("inf")
     tuning = load(locate(None), of_name, device=args.device, threads=args.threads)
-    if not runs.carry_out(planned, results, choose=choose, tune=tuning, deadline=deadline, report=_say):
+    if not runs.carry_out(
+        planned, results, choose=choose, tune=tuning, precision=tuning.precision, deadline=deadline, report=_say
+    ):
         _say(f"stopped after {args.hours:g} hours; the same command goes on")
 
 
@@ -114,6 +117,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=ROOT / "evidence", help="folder of everything that is made")
     parser.add_argument("--quick", action="store_true", help="one pool, few methods; the report stays in --work")
     parser.add_argument("--pools", nargs="+", default=list(pools.MADE), choices=list(pools.MADE), help="only these")
+    parser.add_argument("--methods", nargs="+", help="only these, and what bounds them")
     parser.add_argument("--plan", action="store_true", help="print the runs with their expected seconds, and stop")
     parser.add_argument("--report", action="store_true", help="only write the report")
     parser.add_argument("--evaluate", action="store_true", help="run `delift evaluate` on the subsets, too")

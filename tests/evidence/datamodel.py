@@ -30,7 +30,7 @@ from delift_cli.errors import InputError
 from tests.evidence import pools
 from tests.evidence.matrices import Matrix, load_matrix, read_matrix, save_matrix
 from tests.evidence.offers import offers
-from tests.evidence.runs import Line, read_results
+from tests.evidence.runs import Line, precision_of, read_results
 from tests.evidence.stats import rank_correlation
 
 Floats = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ class Trained(NamedTuple):
     """Runs of a pool that differ in nothing but the training seed count as one."""
 
     pool: str
-    size: str
+    size: str  # and what it was trained in, where that is not bfloat16
     method: str
     places: list[int]  # of the matrix's rows
     fall: Floats  # [targets], nats per token that the loss fell by through training
@@ -55,19 +55,19 @@ def trained(results: Sequence[Line], name: str, matrix: Matrix) -> list[Trained]
     at = {record: place for place, record in enumerate(matrix.examples)}
     mine = [line for line in results if line["pool"] == name and line["stage"] != "continual"]
     before = next(_losses(line, matrix) for line in mine if line["method"] == "nothing")
-    alike: dict[frozenset[str], list[Line]] = defaultdict(list)
+    alike: dict[tuple[str, frozenset[str]], list[Line]] = defaultdict(list)
     for line in mine:
         if line["method"] != "nothing" and "same_as" not in line["measured"]:
-            alike[frozenset(line["chosen"])].append(line)
+            alike[precision_of(line), frozenset(line["chosen"])].append(line)
     return [
         Trained(
             name,
-            lines[0]["size"],
+            lines[0]["size"] + ("" if precision == "bfloat16" else f" {precision}"),
             lines[0]["method"],
             sorted(at[record] for record in records),
             before - np.mean([_losses(line, matrix) for line in lines], axis=0),
         )
-        for records, lines in alike.items()
+        for (precision, records), lines in alike.items()
     ]
 
 
@@ -113,7 +113,9 @@ def cells(found: Sequence[tuple[Matrix, list[Trained]]]) -> Cells:
                 mean = np.mean([curves[at][name] for at in chance], axis=0) if chance else np.nan
                 offered_over[name].append(values - mean)
             columns["run"].append(np.full(len(run.fall), number))
-            for name, label in (("size", run.size), ("subset", f"{run.pool} {number}"), ("pool", run.pool)):
+            # the same subset in two precisions is one: what is left out must not be learnt from
+            subset = f"{run.pool} {run.places}"
+            for name, label in (("size", run.size.split()[0]), ("subset", subset), ("pool", run.pool)):
                 groups[name] += [label] * len(run.fall)
             number += 1
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}

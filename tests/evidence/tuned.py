@@ -30,10 +30,11 @@ class Tuning:
 
     def __init__(self, tuner: Tuner, file: ModelFile, pools: dict[str, Pool]) -> None:
         self.tuner, self.file, self.pools = tuner, file, pools
+        self.precision = str(tuner.precision).removeprefix("torch.")
         self.versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {
             "python": platform.python_version(),
             "device": str(tuner.device),
-            "precision": str(tuner.precision).removeprefix("torch."),
+            "precision": self.precision,
         }
         self.tokens = cache(self._encode)
         self._tuned_before = cache(self._tune_before)

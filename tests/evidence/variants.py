@@ -48,10 +48,10 @@ DELIFT = Variant("delift", ("POOL",), seeds=5, small=2)
 INSTRUCTION = (
     RANDOM,
     DELIFT,
-    Variant("topm", ("POOL", "--objective", "topm"), seeds=5, small=2),
-    Variant("topm-pmi", ("POOL", "--objective", "topm", "--depth", "10", "--utility", "pmi"), seeds=2, small=1),
-    Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=3, small=2, chance=True),
-    Variant("random-tokens", peer="tokens", seeds=3, chance=True),
+    Variant("topm", ("POOL", "--objective", "topm"), seeds=3, small=1),
+    Variant("topm-pmi", ("POOL", "--objective", "topm", "--depth", "10", "--utility", "pmi"), small=1),
+    Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True),
+    Variant("random-tokens", peer="tokens", seeds=2, chance=True),
     Variant("paper", ("POOL", "--paper"), seeds=2, small=1),
     Variant("pmi", ("POOL", "--utility", "pmi"), seeds=2),
     Variant("embedding", ("POOL", "--method", "embedding"), seeds=2),
@@ -71,17 +71,17 @@ INSTRUCTION = (
 INFORMED = (
     RANDOM,
     Variant("influence", peer="influence"),
-    Variant("rds", peer="states", seeds=2, small=1),
-    Variant("oracle-best", peer="euclidean: best", seeds=2, small=1),
-    Variant("oracle-top3", peer="euclidean: top 3: 1, 1/2, …", seeds=2, small=1),
-    Variant("oracle-top10-pmi", peer="pmi: top 10: 1, 1/2, …", seeds=2, small=1),
+    Variant("rds", peer="states"),
+    Variant("oracle-best", peer="euclidean: best"),
+    Variant("oracle-top3", peer="euclidean: top 3: 1, 1/2, …"),
+    Variant("oracle-top10-pmi", peer="pmi: top 10: 1, 1/2, …"),
 )
 TASK_SPECIFIC = (
     RANDOM,
     DELIFT,
     Variant("flmi", ("POOL", "--target", "TARGET"), seeds=3, small=1),
     Variant("flvmi", ("--target", "TARGET", "--objective", "flvmi"), seeds=2),
-    Variant("rds", peer="states", seeds=2),
+    Variant("rds", peer="states"),
 )
 CONTINUAL = (
     Variant("random", RANDOM.arguments, seeds=3, chance=True),
