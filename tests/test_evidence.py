@@ -214,6 +214,19 @@ def test_a_line_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
     assert runs.read_results(path) == [{"name": "one"}, {"name": "two"}]
 
 
+def test_what_was_trained_in_another_precision_is_done_again(tmp_path: Path) -> None:
+    planned, path = runs.plan(quick=True), tmp_path / "results.jsonl"
+    for precision, count in (("bfloat16", 1), ("float32", 2), ("bfloat16", 2)):
+        tuner = Tuner()
+
+        def tune(run: Run, chosen: list[str], tuner: Tuner = tuner, precision: str = precision) -> dict[str, Any]:
+            return {**tuner(run, chosen), "versions": {"precision": precision}}
+
+        runs.carry_out(planned, path, choose=choose, tune=tune, precision=precision, report=str)
+        assert len(runs.read_results(path)) == count * len(planned)
+    assert not tuner.asked
+
+
 def test_no_run_starts_after_the_deadline(tmp_path: Path) -> None:
     tuner, path = Tuner(), tmp_path / "results.jsonl"
     late = time.monotonic() - 1
@@ -320,8 +333,8 @@ def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Pat
     report.write_report(results, evaluated, path, None)
     text = path.read_text()
     assert "| delift | 1 | 1.500 | **-0.525 (" in text
-    assert "## task-specific tuning, gsm8k-p3, 30%: held-out records of the target's task" in text
-    assert "## continual tuning, instruct-code, 30%: held-out records of the old data" in text
+    assert "## task-specific tuning, gsm8k-p3 30%: held-out records of the target's task" in text
+    assert "## continual tuning, instruct-code 30%: held-out records of the old data" in text
     assert "| p3 | 30% | 3 | -0.50 | -0.50 |" in text
     path.write_text(text.replace(f"{report.OPENING}\n", f"{report.OPENING}\nA remark.\n"))
     report.write_report(results[:5], [], path, None)
@@ -332,6 +345,24 @@ def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Pat
     again = path.read_bytes()
     report.write_report(results[:5], [], path, None)
     assert path.read_bytes() == again
+
+
+def test_what_was_trained_in_another_precision_is_compared_with_its_own_kind() -> None:
+    other = [
+        {**line, "measured": {**line["measured"], "versions": {"precision": "float32"}}}
+        for line in lines()
+        if line["method"] != "all"
+    ]
+    for line in other:
+        tested = line["measured"]["heldout"]
+        line["measured"] = {**line["measured"], "heldout": {**tested, "loss": [loss - 1 for loss in tested["loss"]]}}
+    found = report.tables([*lines(), *other])
+    assert list(found) == [PLACE, PLACE._replace(precision="float32")]
+    bfloat, single = ({row.method: row for row in rows} for rows in found.values())
+    assert single["random"].by_token.loss == pytest.approx(bfloat["random"].by_token.loss - 0.5)
+    differences = [side["delift"].by_token.difference for side in (single, bfloat)]
+    assert differences[0] == pytest.approx(differences[1])
+    assert single["delift"].by_token.closed is None  # nothing was trained on everything
 
 
 def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:

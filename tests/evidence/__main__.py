@@ -17,12 +17,15 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from delift_cli.errors import InputError, RunError
 from delift_cli.model.places import locate
-from tests.evidence import evaluated, pools, runs, scored
+from tests.evidence import evaluated, pools, runs, scored, variants
 from tests.evidence.report import write_report
 from tests.evidence.runs import Run
 
@@ -43,6 +46,7 @@ def _run(args: argparse.Namespace) -> None:
     folder = args.work if args.quick else ROOT / "samples"
     results, figures = folder / "evidence.jsonl", folder / "evidence-in-context.jsonl"
     planned = [run for run in runs.plan(quick=args.quick) if run.pool in args.pools]
+    planned = [run for run in planned if not args.methods or run.method in (*args.methods, *variants.EXTREMES)]
     if not args.report:
         wanted = {run.pool for run in planned}
         of_name = {pool.name: pool for pool in pools.write_pools(args.data, args.work) if pool.name in wanted}
@@ -50,7 +54,7 @@ def _run(args: argparse.Namespace) -> None:
             _print_plan(planned, of_name, results)
             return
         for pool in of_name.values():
-            scored.score(pool, args.budget or (QUICK_BUDGET if args.quick else None))
+            scored.score(pool, args.budget or (QUICK_BUDGET if args.quick else None), args.weights)
         _tune(args, planned, of_name, results, began)
         if args.evaluate:
             for pool in of_name.values():
@@ -71,14 +75,27 @@ def _tune(
 
     whole = {name: [record["id"] for record in pool.records("pool")] for name, pool in of_name.items()}
 
+    def chosen_as(line: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(line[name] for name in ("pool", "method", "size", "selection_seed"))
+
+    # A choice that was made stays, wherever the cache that it came from is now.
+    before = {chosen_as(line): line["chosen"] for line in runs.read_results(results)}
+
     def choose(run: Run) -> list[str]:
         if run.variant is None:
             return whole[run.pool] if run.method == "all" else []
+        if (made := before.get(chosen_as(asdict(run)))) is not None:
+            return made
+        if run.variant.peer:
+            like = choose(replace(run, stage="instruction", method="delift", selection_seed=0))
+            return tuning.chosen_by_peer(run, like)
         return scored.select(of_name[run.pool], run.variant, run.size, run.selection_seed)
 
     deadline = began + args.hours * 3600 if args.hours else float("inf")
     tuning = load(locate(None), of_name, device=args.device, threads=args.threads)
-    if not runs.carry_out(planned, results, choose=choose, tune=tuning, deadline=deadline, report=_say):
+    if not runs.carry_out(
+        planned, results, choose=choose, tune=tuning, precision=tuning.precision, deadline=deadline, report=_say
+    ):
         _say(f"stopped after {args.hours:g} hours; the same command goes on")
 
 
@@ -100,11 +117,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=ROOT / "evidence", help="folder of everything that is made")
     parser.add_argument("--quick", action="store_true", help="one pool, few methods; the report stays in --work")
     parser.add_argument("--pools", nargs="+", default=list(pools.MADE), choices=list(pools.MADE), help="only these")
+    parser.add_argument("--methods", nargs="+", help="only these, and what bounds them")
     parser.add_argument("--plan", action="store_true", help="print the runs with their expected seconds, and stop")
     parser.add_argument("--report", action="store_true", help="only write the report")
     parser.add_argument("--evaluate", action="store_true", help="run `delift evaluate` on the subsets, too")
     parser.add_argument("--hours", type=float, help="start no training after so many hours")
     parser.add_argument("--budget", help="share of the pairs that are scored, of every block: 100%%")
+    parser.add_argument("--weights", default="bf16", help="of the model that scores: bf16 (default), f16 or f32")
     parser.add_argument("--device", default="cpu", help="where to train: cpu (default) or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads for training")
     return parser.parse_args()

@@ -30,7 +30,7 @@ from delift_cli.errors import InputError
 from tests.evidence import pools
 from tests.evidence.matrices import Matrix, load_matrix, read_matrix, save_matrix
 from tests.evidence.offers import offers
-from tests.evidence.runs import Line, read_results
+from tests.evidence.runs import Line, precision_of, read_results
 from tests.evidence.stats import rank_correlation
 
 Floats = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ class Trained(NamedTuple):
     """Runs of a pool that differ in nothing but the training seed count as one."""
 
     pool: str
-    size: str
+    size: str  # and what it was trained in, where that is not bfloat16
     method: str
     places: list[int]  # of the matrix's rows
     fall: Floats  # [targets], nats per token that the loss fell by through training
@@ -55,19 +55,19 @@ def trained(results: Sequence[Line], name: str, matrix: Matrix) -> list[Trained]
     at = {record: place for place, record in enumerate(matrix.examples)}
     mine = [line for line in results if line["pool"] == name and line["stage"] != "continual"]
     before = next(_losses(line, matrix) for line in mine if line["method"] == "nothing")
-    alike: dict[frozenset[str], list[Line]] = defaultdict(list)
+    alike: dict[tuple[str, frozenset[str]], list[Line]] = defaultdict(list)
     for line in mine:
         if line["method"] != "nothing" and "same_as" not in line["measured"]:
-            alike[frozenset(line["chosen"])].append(line)
+            alike[precision_of(line), frozenset(line["chosen"])].append(line)
     return [
         Trained(
             name,
-            lines[0]["size"],
+            lines[0]["size"] + ("" if precision == "bfloat16" else f" {precision}"),
             lines[0]["method"],
             sorted(at[record] for record in records),
             before - np.mean([_losses(line, matrix) for line in lines], axis=0),
         )
-        for records, lines in alike.items()
+        for (precision, records), lines in alike.items()
     ]
 
 
@@ -113,7 +113,9 @@ def cells(found: Sequence[tuple[Matrix, list[Trained]]]) -> Cells:
                 mean = np.mean([curves[at][name] for at in chance], axis=0) if chance else np.nan
                 offered_over[name].append(values - mean)
             columns["run"].append(np.full(len(run.fall), number))
-            for name, label in (("size", run.size), ("subset", f"{run.pool} {number}"), ("pool", run.pool)):
+            # the same subset in two precisions is one: what is left out must not be learnt from
+            subset = f"{run.pool} {run.places}"
+            for name, label in (("size", run.size.split()[0]), ("subset", subset), ("pool", run.pool)):
                 groups[name] += [label] * len(run.fall)
             number += 1
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
@@ -234,16 +236,21 @@ class Oracle(NamedTuple):
     fall: float  # that is foretold over random subsets of the size, nats per token a record
 
 
-def oracle(data: Cells, matrix: Matrix, runs: Sequence[Trained], curve: str, size: str) -> Oracle:
-    """Greedy on a curve over the held-out records themselves, and what the regression says that it gives."""
+def greedy_by(matrix: Matrix, curve: str, k: int) -> list[int]:
+    """Places of the k records that greedy chooses by a curve ("pmi: best"), each target counting alike."""
     utility, name = curve.split(": ", 1)
     whole = getattr(matrix, utility)
-    k = round(float(size.rstrip("%")) / 100 * len(whole))
     chosen: list[int] = []
     for _ in range(k):
         left = [place for place in range(len(whole)) if place not in set(chosen)]
         worth = [offers(whole[[*chosen, place]], whole, pmi=utility == "pmi")[name].mean() for place in left]
         chosen.append(left[int(np.argmax(worth))])
+    return chosen
+
+
+def oracle(data: Cells, matrix: Matrix, runs: Sequence[Trained], curve: str, size: str) -> Oracle:
+    """Greedy on a curve over the held-out records themselves, and what the regression says that it gives."""
+    chosen = greedy_by(matrix, curve, round(float(size.rstrip("%")) / 100 * len(matrix.examples)))
     chance = [curves_of(matrix, run.places)[curve] for run in runs if (run.method, run.size) == ("random", size)]
     more = curves_of(matrix, chosen)[curve] - np.mean(chance, axis=0)
     there = ~np.isnan(data.over)
@@ -256,15 +263,15 @@ def main() -> None:
     args = _arguments()
     try:
         if args.keep:
-            save_matrix(read_matrix(Path(args.keep[0])), _kept(args.keep[1]))
+            save_matrix(read_matrix(Path(args.keep[0])), kept(args.keep[1]))
             return
         if args.score:
             _score(args)
         results = read_results(SAMPLES / "evidence.jsonl")
-        there = [name for name in args.pools if _kept(name).exists()]
+        there = [name for name in args.pools if kept(name).exists()]
         if not there:
             raise InputError("no pool's figures are kept in samples/; make them: --score 50")
-        matrices = {name: load_matrix(_kept(name)) for name in there}
+        matrices = {name: load_matrix(kept(name)) for name in there}
         runs = {name: trained(results, name, matrices[name]) for name in there}
         data = cells([(matrices[name], runs[name]) for name in there])
         print(f"{len(np.unique(data.run))} subsets of {', '.join(there)}, {len(data.fall)} cells\n")
@@ -279,7 +286,8 @@ def main() -> None:
         sys.exit(f"datamodel: {error}")
 
 
-def _kept(name: str) -> Path:
+def kept(name: str) -> Path:
+    """Where what a pool's records do for held-out ones is kept."""
     return SAMPLES / f"evidence-{name}.npz"
 
 
@@ -294,7 +302,7 @@ def _score(args: argparse.Namespace) -> None:
             command = [sys.executable, "-m", "delift_cli", "score", str(pool.path("pool")), "--targets", str(first)]
             if subprocess.run([*command, "-o", str(cache), "--weights", "bf16"]).returncode != 0:
                 raise InputError(f"delift score of {pool.name} failed; its message is above")
-            save_matrix(read_matrix(cache), _kept(pool.name))
+            save_matrix(read_matrix(cache), kept(pool.name))
 
 
 def _arguments() -> argparse.Namespace:

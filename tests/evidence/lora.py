@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
@@ -214,6 +216,19 @@ class Tuner:
             losses += [part.sum().item() for part in loss.split(packed.responses)]
             exact += [bool(part.all()) for part in right.split(packed.responses)]
         return Measured(losses, [len(record.response) for record in records], exact)
+
+    @torch.no_grad()
+    def states(self, records: Sequence[Tokens]) -> npt.NDArray[np.float64]:
+        """float64 [records, width]: the mean of a record's last hidden states, the n-th weighted by n."""
+        found = []
+        for record in records:
+            packed = pack([record], self.device)
+            hidden = self._decoder(
+                input_ids=packed.ids, position_ids=packed.positions, use_cache=False, packed=packed
+            ).last_hidden_state[0]
+            places = torch.arange(1, len(hidden) + 1, device=self.device, dtype=torch.float64)
+            found.append((hidden.double() * places[:, None]).sum(dim=0) / places.sum())
+        return torch.stack(found).cpu().numpy()
 
     def _logits(self, packed: Packed, head: Tensor) -> Tensor:
         """float32 [response tokens, vocabulary]"""

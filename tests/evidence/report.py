@@ -11,25 +11,42 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tests.evidence import variants
+from tests.evidence import peers, runs, variants
 from tests.evidence.runs import Line
 from tests.evidence.stats import Interval, difference, per_token, rank_correlation
 from tests.evidence.variants import EXTREMES
 
 OPENING, CLOSING = "<!-- written by hand -->", "<!-- end of what is written by hand -->"
 ORDER = [v.name for _, compared in variants.STAGES.values() for v in compared]
-# Which held-out records a stage is judged by: a part, and the only task that counts or None.
-TESTS: dict[str, dict[str, tuple[str, str | None]]] = {
-    "instruction": {"held-out records": ("heldout", None)},
-    "task-specific": {"held-out records of the target's task": ("heldout", "gsm8k")},
-    "continual": {
-        "held-out records of the new data": ("heldout", None),
-        "held-out records of the old data": ("heldout-existing", None),
+
+
+class Tested(NamedTuple):
+    """Which held-out records count: of a part, those of a task or all, from one to another."""
+
+    part: str = "heldout"
+    task: str | None = None
+    records: slice = slice(None)
+
+
+TESTS: dict[str, dict[str, Tested]] = {
+    "instruction": {"held-out records": Tested()},
+    "informed": {
+        "held-out records that the choice saw": Tested(records=slice(peers.SEEN)),
+        "held-out records that it did not see": Tested(records=slice(peers.SEEN, None)),
     },
-    "spoiled": {"held-out records": ("heldout", None)},
-    "uneven": {"held-out records": ("heldout", None)},
+    "task-specific": {"held-out records of the target's task": Tested(task="gsm8k")},
+    "continual": {
+        "held-out records of the new data": Tested(),
+        "held-out records of the old data": Tested("heldout-existing"),
+    },
+    "spoiled": {"held-out records": Tested()},
+    "uneven": {"held-out records": Tested()},
 }
-TITLES = {"spoiled": "instruction tuning, spoiled answers", "uneven": "instruction tuning, uneven pools"}
+TITLES = {
+    "informed": "instruction tuning, informed choices",
+    "spoiled": "instruction tuning, spoiled answers",
+    "uneven": "instruction tuning, uneven pools",
+}
 INTRODUCTION = """\
 Does it pay to train on what `delift` chooses? SmolLM2-135M-Instruct is fine-tuned on subsets of pools of 200 records
 and tested on other records. `python -m tests.evidence` makes the pools out of public data, scores them, chooses with
@@ -62,12 +79,17 @@ class Row(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Which table: of a stage, a pool, a share of the pool, and one of the stage's TESTS."""
+    """Which table: of a stage, a pool, a share of the pool, one of the stage's TESTS, and what was trained in."""
 
     stage: str
     pool: str
     size: str
     test: str
+    precision: str = "bfloat16"
+
+    @property
+    def subset(self) -> str:
+        return f"{self.pool} {self.size}" + (f", {self.precision}" if self.precision != "bfloat16" else "")
 
 
 class Cell(NamedTuple):
@@ -98,7 +120,7 @@ def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination
     parts.append(_overview(found))
     for place, rows in found.items():
         title = TITLES.get(place.stage, f"{place.stage} tuning")
-        parts.append(f"## {title}, {place.pool}, {place.size}: {place.test}\n\n{_table(rows)}")
+        parts.append(f"## {title}, {place.subset}: {place.test}\n\n{_table(rows)}")
     if evaluated:
         parts.append(_agreement(results, evaluated))
     if suspects := re.search(r"^## Suspects\n.*", before, re.DOTALL | re.MULTILINE):
@@ -109,10 +131,11 @@ def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination
 def tables(results: Sequence[Line]) -> dict[Place, list[Row]]:
     """All tables, each with `nothing`, the methods in the order of the plan, and `all`."""
     places = [
-        Place(stage, pool, size, test)
+        Place(stage, pool, size, test, precision)
         for stage in TESTS
         for pool in _distinct(results, "pool", stage=stage)
         for size in _sizes(results, stage, pool)
+        for precision in _precisions(results, stage, pool, size)
         for test in TESTS[stage]
     ]
     return {place: _rows(_cells(results, place)) for place in places}
@@ -127,7 +150,7 @@ def draw(found: dict[Place, list[Row]], path: Path) -> None:
     from matplotlib import pyplot
 
     panels = {
-        f"{place.pool}, {place.size}": [row for row in rows if row.by_token.difference and row.method not in EXTREMES]
+        place.subset: [row for row in rows if row.by_token.difference and row.method not in EXTREMES]
         for place, rows in found.items()
         if place.stage == "instruction"
     }
@@ -162,14 +185,16 @@ def draw(found: dict[Place, list[Row]], path: Path) -> None:
 
 def _cells(results: Sequence[Line], place: Place) -> dict[str, Cell]:
     """The runs of each method, among them `nothing` and `all`, on the records that count."""
-    part, task = TESTS[place.stage][place.test]
+    part, task, records = TESTS[place.stage][place.test]
     of_method: dict[str, list[Line]] = defaultdict(list)
     for line in results:
-        if (line["stage"], line["pool"]) == place[:2] and line["size"] in (place.size, *EXTREMES.values()):
+        there = (line["stage"], line["pool"], runs.precision_of(line)) == (*place[:2], place.precision)
+        if there and line["size"] in (place.size, *EXTREMES.values()):
             of_method[line["method"]].append(line["measured"][part])
     cells = {}
     for method, tested in of_method.items():
         counts = np.array([task is None or name == task for name in tested[0]["tasks"]])
+        counts &= np.isin(np.arange(len(counts)), np.arange(len(counts))[records])
         losses, exact = (np.array([t[name] for t in tested], np.float64)[:, counts] for name in ("loss", "exact"))
         cells[method] = Cell(losses, exact, np.array(tested[0]["tokens"], np.float64)[counts])
     return cells
@@ -212,6 +237,14 @@ def _sizes(results: Sequence[Line], stage: str, pool: str) -> list[str]:
     return [size for size in _distinct(results, "size", stage=stage, pool=pool) if size not in EXTREMES.values()]
 
 
+def _precisions(results: Sequence[Line], stage: str, pool: str, size: str) -> list[str]:
+    """What subsets of a size were trained in."""
+    same = {"stage": stage, "pool": pool, "size": size}
+    return list(
+        dict.fromkeys(runs.precision_of(line) for line in results if all(line[k] == v for k, v in same.items()))
+    )
+
+
 # ---- Markdown
 
 
@@ -220,7 +253,7 @@ def _runs(results: Sequence[Line]) -> str:
     hours = sum(line["measured"]["seconds"] for line in trained) / 3600
     versions = dict(results[-1]["measured"].get("versions", {})) if results else {}
     if versions:  # before it was noted it was always this one
-        found = {line["measured"].get("versions", {}).get("precision", "bfloat16") for line in trained}
+        found = {runs.precision_of(line) for line in trained}
         versions["precision"] = " or ".join(sorted(found))
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
     return f"{len(trained)} runs, {hours:.1f} hours of training" + (f"; {said}." if said else ".")
@@ -231,7 +264,7 @@ def _overview(found: dict[Place, list[Row]]) -> str:
     columns = {
         place: {row.method: row for row in rows} for place, rows in found.items() if place.stage == "instruction"
     }
-    head = " | ".join(f"{place.pool} {place.size} | {place.pool} {place.size}, per record" for place in columns)
+    head = " | ".join(f"{place.subset} | {place.subset}, per record" for place in columns)
     lines = [f"| less random subsets | {head} |", "|---|" + "---|" * 2 * len(columns)]
     for method in dict.fromkeys(ORDER):
         of_column = [rows.get(method) for rows in columns.values()]
@@ -289,9 +322,10 @@ def _foretold(
         if (line["pool"], line["size"]) != (pool, size):
             continue
         same = ("pool", "size", "method", "selection_seed")
-        runs = [r for r in results if r["stage"] == "instruction" and all(r[name] == line[name] for name in same)]
-        if runs:
+        alike = [r for r in results if r["stage"] == "instruction" and all(r[name] == line[name] for name in same)]
+        alike = [r for r in alike if runs.precision_of(r) == "bfloat16"]
+        if alike:
             losses, tokens = (
-                np.array([run["measured"]["heldout"][name] for run in runs]) for name in ("loss", "tokens")
+                np.array([run["measured"]["heldout"][name] for run in alike]) for name in ("loss", "tokens")
             )
             yield line["loss"], float(losses.sum() / tokens.sum()), float((losses / tokens).mean())

@@ -84,6 +84,11 @@ def read_results(path: Path) -> list[Line]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
+def precision_of(line: Line) -> str:
+    """What a run was trained in; before it was noted it was always bfloat16."""
+    return str(line["measured"].get("versions", {}).get("precision", "bfloat16"))
+
+
 def append_result(path: Path, line: Line) -> None:
     """Add a line for good: it is on disk when this returns."""
     with path.open("ab+") as file:
@@ -100,6 +105,7 @@ def carry_out(
     *,
     choose: Callable[[Run], list[str]],
     tune: Callable[[Run, list[str]], Line],
+    precision: str = "bfloat16",
     deadline: float = float("inf"),
     report: Callable[[str], None] = print,
 ) -> bool:
@@ -108,9 +114,10 @@ def carry_out(
     Args:
         choose: the ids of a run's records.
         tune: trains on them and tests: what was measured.
+        precision: that it trains in; what was trained in another is no substitute.
         deadline: of `time.monotonic()`, after which no run is started.
     """
-    done = {line["name"]: line for line in read_results(path)}
+    done = {line["name"]: line for line in read_results(path) if precision_of(line) == precision}
     of_key = {line["key"]: line for line in done.values()}
     for number, run in enumerate(runs, start=1):
         if run.name in done:

@@ -17,20 +17,25 @@ BUDGET = "10%"  # of the others
 BLOCK_BUDGET = "10%"
 
 
-def score(pool: Pool, budget: str | None = None) -> None:
+def score(pool: Pool, budget: str | None = None, weights: str = "bf16") -> None:
     """Measure the pool's blocks, each to the end; what is done already is not done again.
 
     Args:
         budget: share of the pairs of every block, in place of BUDGETS.
+        weights: what the model's weights are converted to.
     """
+
+    def options(block: str, share: str) -> tuple[str, ...]:
+        return ("-o", str(cache(pool, block)), "--weights", weights, "--budget", budget or share)
+
     records = str(pool.path("pool"))
-    _delift("score", records, *_options(cache(pool, "POOL"), budget or BUDGETS.get(pool.name, BUDGET)))
+    _delift("score", records, *options("POOL", BUDGETS.get(pool.name, BUDGET)))
     if "target" in pool.parts:
         targets = ("--targets", str(pool.path("target")))
-        _delift("score", records, *targets, *_options(cache(pool, "TARGET"), budget or BLOCK_BUDGET))
+        _delift("score", records, *targets, *options("TARGET", BLOCK_BUDGET))
     if "existing" in pool.parts:
         sets = ("--examples", str(pool.path("existing")), "--targets", records)
-        _delift("score", *sets, *_options(cache(pool, "EXISTING"), budget or BLOCK_BUDGET))
+        _delift("score", *sets, *options("EXISTING", BLOCK_BUDGET))
 
 
 def cache(pool: Pool, block: str) -> Path:
@@ -52,10 +57,6 @@ def subset(pool: Pool, variant: Variant, size: str, seed: int) -> Path:
     """The file of a variant's choice."""
     chance = f"-{seed}" if variant.chance else ""
     return pool.folder / "subsets" / f"{variant.name}-{size.rstrip('%')}{chance}.jsonl"
-
-
-def _options(path: Path, budget: str) -> tuple[str, ...]:
-    return ("-o", str(path), "--weights", "bf16", "--budget", budget)
 
 
 def _delift(*arguments: str) -> None:

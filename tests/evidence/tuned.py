@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from delift_cli.data.reading import read_records
 from delift_cli.errors import RunError
 from delift_cli.model.gguf import ModelFile
-from tests.evidence import scored
+from tests.evidence import peers, scored
 from tests.evidence.lora import Tokens, Tuner, encode
 from tests.evidence.pools import Pool
 from tests.evidence.runs import Run
@@ -29,12 +30,13 @@ class Tuning:
 
     def __init__(self, tuner: Tuner, file: ModelFile, pools: dict[str, Pool]) -> None:
         self.tuner, self.file, self.pools = tuner, file, pools
+        self.precision = str(tuner.precision).removeprefix("torch.")
         self.versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {
             "python": platform.python_version(),
             "device": str(tuner.device),
-            "precision": str(tuner.precision).removeprefix("torch."),
+            "precision": self.precision,
         }
-        self._tokens = cache(self._encode)
+        self.tokens = cache(self._encode)
         self._tuned_before = cache(self._tune_before)
         self._check = cache(self._check_base)
 
@@ -48,13 +50,30 @@ class Tuning:
         took: dict[str, Any] = {"steps": 0, "tokens": 0, "seconds": 0.0, "loss": None}
         if chosen:
             wanted = set(chosen)
-            records = [t for name, t in self._tokens(run.pool, "pool").items() if name in wanted]
+            records = [t for name, t in self.tokens(run.pool, "pool").items() if name in wanted]
             took = self.tuner.train(records, seed=run.training_seed)._asdict()
         parts = ("heldout", "heldout-existing") if run.stage == "continual" else ("heldout",)
         return {**took, **{part: self._tested(run.pool, part) for part in parts}, "versions": self.versions}
 
+    def chosen_by_peer(self, run: Run, like: Sequence[str]) -> list[str]:
+        """The ids that a way of `tests.evidence.peers` chooses; `like`: what `delift` chose."""
+        assert run.variant is not None
+        pool, peer = self.pools[run.pool], run.variant.peer
+        records = self.tokens(run.pool, "pool")
+        k = round(float(run.size.rstrip("%")) / 100 * len(records))
+        if peer == "tokens":
+            lengths = {name: len(tokens.context) + len(tokens.response) for name, tokens in records.items()}
+            return peers.by_tokens(lengths, like, run.selection_seed)
+        if peer == "states":
+            self.tuner.reset(0)
+            aims = list(self.tokens(run.pool, "target" if run.stage == "task-specific" else "heldout").values())
+            sides = (self.tuner.states(side) for side in (list(records.values()), aims[: peers.SEEN]))
+            return [list(records)[place] for place in peers.by_states(*sides, k)]
+        matrix = peers.seen(pool)
+        return peers.by_influence(matrix, k) if peer == "influence" else peers.by_curve(matrix, peer, k)
+
     def _tested(self, pool: str, part: str) -> dict[str, Any]:
-        measured = self.tuner.test(list(self._tokens(pool, part).values()))
+        measured = self.tuner.test(list(self.tokens(pool, part).values()))
         tasks = [record["task"] for record in self.pools[pool].records(part)]
         return {**measured._asdict(), "loss": [round(loss, 5) for loss in measured.loss], "tasks": tasks}
 
@@ -65,13 +84,13 @@ class Tuning:
     def _tune_before(self, pool: str, seed: int) -> dict[str, torch.Tensor]:
         """LoRA weights of a model that has learnt the existing data."""
         self.tuner.reset(seed)
-        self.tuner.train(list(self._tokens(pool, "existing").values()), seed=seed)
+        self.tuner.train(list(self.tokens(pool, "existing").values()), seed=seed)
         return self.tuner.state()
 
     def _check_base(self, pool: str) -> None:
         """RunError unless the model in torch says of the pool's records what it said in llama.cpp."""
         path = scored.cache(self.pools[pool], "POOL") / "base_logprob.npy"
-        records = list(self._tokens(pool, "pool").values())[:CHECKED]
+        records = list(self.tokens(pool, "pool").values())[:CHECKED]
         self.tuner.reset(0)
         measured = self.tuner.test(records)
         here = -np.array(measured.loss) / measured.tokens

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["instruction", "task-specific", "continual", "spoiled", "uneven"]
+Stage = Literal["instruction", "informed", "task-specific", "continual", "spoiled", "uneven"]
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,16 @@ class Variant:
         seeds: training seeds for 30 % of the pool; a choice by chance is made anew for each.
         small: the same for 10 %.
         chance: the choice depends on the seed.
+        peer: not a choice of `delift select` but one of `tests.evidence.peers`.
         part: of the plan, in which its first seed comes; each further seed comes a part later.
     """
 
     name: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
     seeds: int = 1
     small: int = 0
     chance: bool = False
+    peer: str = ""
     part: int = 0
 
     @property
@@ -46,6 +48,10 @@ DELIFT = Variant("delift", ("POOL",), seeds=5, small=2)
 INSTRUCTION = (
     RANDOM,
     DELIFT,
+    Variant("topm", ("POOL", "--objective", "topm"), seeds=3, small=1),
+    Variant("topm-pmi", ("POOL", "--objective", "topm", "--depth", "10", "--utility", "pmi"), small=1),
+    Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True),
+    Variant("random-tokens", peer="tokens", seeds=2, chance=True),
     Variant("paper", ("POOL", "--paper"), seeds=2, small=1),
     Variant("pmi", ("POOL", "--utility", "pmi"), seeds=2),
     Variant("embedding", ("POOL", "--method", "embedding"), seeds=2),
@@ -61,11 +67,21 @@ INSTRUCTION = (
     Variant("minmax", ("POOL", "--kernel", "minmax")),
     Variant("minmax-include", ("POOL", "--kernel", "minmax", "--self", "include"), part=1),
 )
+# What knows how much every record helps the first held-out ones, or which these are.
+INFORMED = (
+    RANDOM,
+    Variant("influence", peer="influence"),
+    Variant("rds", peer="states"),
+    Variant("oracle-best", peer="euclidean: best"),
+    Variant("oracle-top3", peer="euclidean: top 3: 1, 1/2, …"),
+    Variant("oracle-top10-pmi", peer="pmi: top 10: 1, 1/2, …"),
+)
 TASK_SPECIFIC = (
     RANDOM,
     DELIFT,
     Variant("flmi", ("POOL", "--target", "TARGET"), seeds=3, small=1),
     Variant("flvmi", ("--target", "TARGET", "--objective", "flvmi"), seeds=2),
+    Variant("rds", peer="states"),
 )
 CONTINUAL = (
     Variant("random", RANDOM.arguments, seeds=3, chance=True),
@@ -98,6 +114,7 @@ UNEVEN = (
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
 STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "instruction": (("p3", "gsm8k-p3", "instruct-code"), INSTRUCTION),
+    "informed": (("p3", "instruct-code"), INFORMED),
     "task-specific": (("gsm8k-p3",), TASK_SPECIFIC),
     "continual": (("instruct-code",), CONTINUAL),
     "spoiled": (("spoiled-40", "spoiled-20"), SPOILED),
