@@ -183,7 +183,8 @@ def judge(data: Cells, name: str, curves: Sequence[str], left_out: Sequence[str]
     wanted, groups, run = data.over[there], data.groups["subset"][there], data.run[there]
     said = foretold(more, wanted, groups)
     averaged = _averaged(run)
-    of_runs = foretold(np.apply_along_axis(averaged, 0, more), averaged(wanted), np.unique(run).astype(str))
+    first = np.unique(run, return_index=True)[1]  # of each run's cells: they are of one subset
+    of_runs = foretold(np.apply_along_axis(averaged, 0, more), averaged(wanted), groups[first])
     return Judged(
         name,
         nothing,
