@@ -7,7 +7,8 @@ from ..version import TESTED
 
 # what delift uses of the low-level interface, which moves between versions
 NAMES = (  # noqa: SIM905
-    "LLAMA_POOLING_TYPE_NONE LLAMA_SPLIT_MODE_NONE LLAMA_TOKEN_ATTR_CONTROL LLAMA_TOKEN_ATTR_UNKNOWN "
+    "LLAMA_POOLING_TYPE_NONE LLAMA_SPLIT_MODE_NONE LLAMA_TOKEN_ATTR_CONTROL LLAMA_TOKEN_ATTR_LSTRIP "
+    "LLAMA_TOKEN_ATTR_UNKNOWN "
     "LLAMA_TOKEN_ATTR_USER_DEFINED Llama llama_adapter_lora_init llama_adapter_lora_p_ctypes llama_batch "
     "llama_context_default_params llama_decode llama_free llama_get_embeddings llama_get_logits "
     "llama_get_memory llama_init_from_model llama_log_callback llama_log_set llama_memory_clear "
