@@ -5,18 +5,47 @@ A Python object for each would take some 250 bytes beside its text; here it take
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, overload
+from typing import TypeVar, overload
 
 from .record import Interpret, Record, Rejected
+
+Item = TypeVar("Item")
 
 CHUNK = 1 << 20  # bytes
 PLACE = 32  # bits of a place in a chunk
 WITHIN = (1 << PLACE) - 1
 
 
-class Pieces(Sequence[bytes]):
+class Places(Sequence[Item], ABC):
+    """What is made when it is asked for, by its place."""
+
+    @abstractmethod
+    def _at(self, place: int) -> Item:
+        """What stands at a place that there is, counted from the start."""
+
+    @overload
+    def __getitem__(self, at: int) -> Item: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Item]: ...
+    def __getitem__(self, at: int | slice) -> Item | list[Item]:
+        places = range(len(self))[at]  # IndexError where there is none
+        return self._at(places) if isinstance(places, int) else list(map(self._at, places))
+
+    def __iter__(self) -> Iterator[Item]:
+        return map(self._at, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Pieces(Places[bytes]):
     """Byte strings in buffers of CHUNK bytes or a little more."""
 
     def __init__(self) -> None:
@@ -41,19 +70,7 @@ class Pieces(Sequence[bytes]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __iter__(self) -> Iterator[bytes]:
-        return map(self._piece, range(len(self)))
-
-    @overload
-    def __getitem__(self, at: int) -> bytes: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[bytes]: ...
-    def __getitem__(self, at: int | slice) -> bytes | list[bytes]:
-        if isinstance(at, slice):
-            return [self._piece(place) for place in range(*at.indices(len(self)))]
-        return self._piece(_counted(at, len(self)))
-
-    def _piece(self, place: int) -> bytes:
+    def _at(self, place: int) -> bytes:
         starts = self._starts
         start = starts[place]
         chunk = start >> PLACE
@@ -62,7 +79,7 @@ class Pieces(Sequence[bytes]):
         return bytes(self._chunks[chunk][start & WITHIN : stop])
 
 
-class Texts(Sequence[str]):
+class Texts(Places[str]):
     """Texts in one buffer."""
 
     def __init__(self, pieces: Pieces) -> None:
@@ -71,19 +88,11 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._pieces)
 
-    def __iter__(self) -> Iterator[str]:
-        return map(packed_text, self._pieces)
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        found = self._pieces[at]
-        return packed_text(found) if isinstance(found, bytes) else [packed_text(piece) for piece in found]
+    def _at(self, place: int) -> str:
+        return packed_text(self._pieces[place])
 
 
-class Numbers(Sequence[str]):
+class Numbers(Places[str]):
     """Whole numbers as texts."""
 
     def __init__(self, numbers: array[int]) -> None:
@@ -92,16 +101,8 @@ class Numbers(Sequence[str]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __iter__(self) -> Iterator[str]:
-        return map(str, self._numbers)
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        found = self._numbers[at]
-        return str(found) if isinstance(found, int) else list(map(str, found))
+    def _at(self, place: int) -> str:
+        return str(self._numbers[place])
 
 
 def packed(text: str) -> bytes:
@@ -113,7 +114,7 @@ def packed_text(piece: bytes) -> str:
     return piece.decode("utf-8", "surrogatepass")
 
 
-class Records(Sequence[Record]):
+class Records(Places[Record]):
     """Records that were read.
 
     Args:
@@ -128,14 +129,7 @@ class Records(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._raws)
 
-    @overload
-    def __getitem__(self, at: int) -> Record: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Record]: ...
-    def __getitem__(self, at: int | slice) -> Record | list[Record]:
-        if isinstance(at, slice):
-            return [self[place] for place in range(*at.indices(len(self)))]
-        place = _counted(at, len(self))
+    def _at(self, place: int) -> Record:
         return Record.of_row(self._ids[place], self._raws[place], self._lines[place], self._interpret)
 
     def __iter__(self) -> Iterator[Record]:
@@ -143,18 +137,11 @@ class Records(Sequence[Record]):
         for id_, raw, line in zip(self._ids, self._raws, self._lines, strict=True):
             yield of_row(id_, raw, line, interpret)
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"<{len(self):,} records>"
 
 
-class Rejections(Sequence[Rejected]):
+class Rejections(Places[Rejected]):
     """Records that were left out: the same few reasons, many times."""
 
     def __init__(self, rejected: Iterable[Rejected] = ()) -> None:
@@ -173,25 +160,5 @@ class Rejections(Sequence[Rejected]):
     def __len__(self) -> int:
         return len(self._lines)
 
-    @overload
-    def __getitem__(self, at: int) -> Rejected: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Rejected]: ...
-    def __getitem__(self, at: int | slice) -> Rejected | list[Rejected]:
-        if isinstance(at, slice):
-            return [self[place] for place in range(*at.indices(len(self)))]
-        place = _counted(at, len(self))
+    def _at(self, place: int) -> Rejected:
         return Rejected(self._lines[place], self._ids.get(place), self._reasons[place])
-
-    def __eq__(self, other: object) -> bool:
-        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _counted(at: Any, count: int) -> int:
-    """A place counted from the start; IndexError where there is none."""
-    place = at + count if at < 0 else at
-    if not 0 <= place < count:
-        raise IndexError(f"{at} of {count}")
-    return int(place)

@@ -188,11 +188,10 @@ class _Tally:
             raws.append(raw)
             lines.append(line)
             numbers.append(line if by_line else place)
-            if (name_ := own_id(fields)) is None:
-                own.append(b"")
-            else:
-                own.append(packed(name_))
-                hashes.append(hash(name_))
+            called = own_id(fields)
+            own.append(packed(called or ""))
+            if called:
+                hashes.append(hash(called))
 
     def rename(self, origins: Sequence[tuple[str, int]]) -> None:
         """Call the records of one file otherwise; ValueError where these are others in number."""
