@@ -46,6 +46,7 @@ def _run(args: argparse.Namespace) -> None:
     folder = args.work if args.quick else ROOT / "samples"
     results, figures = folder / "evidence.jsonl", folder / "evidence-in-context.jsonl"
     planned = [run for run in runs.plan(quick=args.quick) if run.pool in args.pools]
+    planned = [run for run in planned if not args.stages or run.stage in args.stages]
     planned = [run for run in planned if not args.methods or run.method in (*args.methods, *variants.EXTREMES)]
     if not args.report:
         wanted = {run.pool for run in planned}
@@ -117,6 +118,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=ROOT / "evidence", help="folder of everything that is made")
     parser.add_argument("--quick", action="store_true", help="one pool, few methods; the report stays in --work")
     parser.add_argument("--pools", nargs="+", default=list(pools.MADE), choices=list(pools.MADE), help="only these")
+    parser.add_argument("--stages", nargs="+", choices=list(variants.STAGES), help="only these")
     parser.add_argument("--methods", nargs="+", help="only these, and what bounds them")
     parser.add_argument("--plan", action="store_true", help="print the runs with their expected seconds, and stop")
     parser.add_argument("--report", action="store_true", help="only write the report")
