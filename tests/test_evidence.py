@@ -20,7 +20,7 @@ from tests.evidence import harder, pools, report, runs, stats, variants
 from tests.evidence.runs import Run
 
 RUN = Run("instruction", "p3", "delift", "30%", 0, 0)
-SMALL = {"spoiled-20": 100, "spoiled-40": 100, "redundant": 102, "skewed": 100}
+SIZES = {"spoiled-20": 100, "spoiled-40": 100, "redundant": 102, "skewed": 100, "p3-1000": 1000}
 
 
 # ---- pools
@@ -48,9 +48,7 @@ def test_no_record_or_copy_is_in_two_parts_of_a_pool(data: Path, tmp_path: Path)
         ids = [record["id"] for part in pool.parts for record in pool.records(part)]
         assert len(set(texts)) == len(texts)
         assert len(set(ids)) == len(ids)
-        assert len(pool.records("pool")) == (
-            200 if pool.name in ("p3", "gsm8k-p3", "instruct-code") else SMALL[pool.name]
-        )
+        assert len(pool.records("pool")) == SIZES.get(pool.name, 200)
 
 
 def test_parts_of_the_pools(data: Path, tmp_path: Path) -> None:

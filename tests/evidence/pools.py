@@ -116,12 +116,12 @@ class _Draw:
             raise InputError(f"{source}: {len(drawn)} records of at most {most} characters, {count} are needed")
         return drawn
 
-    def tasks(self, first: int, count: int) -> list[str]:
-        """P3 templates number `first` and on, in a random order of those with 30 short records."""
+    def tasks(self, first: int, count: int, least: int = 30, most: int = 500) -> list[str]:
+        """P3 templates number `first` and on, in a random order of those with `least` records of `most` characters."""
         sizes: dict[str, int] = defaultdict(int)
         for record in self.sources["p3"]:
-            sizes[record["task"]] += len(record["prompt"]) + len(record["response"]) <= 500
-        names = sorted(name for name, size in sizes.items() if size >= 30)
+            sizes[record["task"]] += len(record["prompt"]) + len(record["response"]) <= most
+        names = sorted(name for name, size in sizes.items() if size >= least)
         return random.Random("templates").sample(names, len(names))[first : first + count]
 
 
@@ -180,6 +180,11 @@ def _skewed(draw: _Draw) -> dict[str, list[Record]]:
     }
 
 
+def _p3_1000(draw: _Draw) -> dict[str, list[Record]]:
+    tasks = draw.tasks(0, 43, 20, 250)
+    return {"pool": draw("p3", 1000, 250, tasks), "heldout": draw("p3", 150, 250, tasks)}
+
+
 MADE = {
     "p3": _p3,
     "gsm8k-p3": _gsm8k_p3,
@@ -188,6 +193,7 @@ MADE = {
     "spoiled-40": _spoiled_40,
     "redundant": _redundant,
     "skewed": _skewed,
+    "p3-1000": _p3_1000,
 }
 
 

@@ -41,22 +41,25 @@ TESTS: dict[str, dict[str, Tested]] = {
     },
     "spoiled": {"held-out records": Tested()},
     "uneven": {"held-out records": Tested()},
+    "large": {"held-out records": Tested()},
 }
 TITLES = {
     "informed": "instruction tuning, informed choices",
     "spoiled": "instruction tuning, spoiled answers",
     "uneven": "instruction tuning, uneven pools",
+    "large": "instruction tuning, a larger pool",
 }
 INTRODUCTION = """\
-Does it pay to train on what `delift` chooses? SmolLM2-135M-Instruct is fine-tuned on subsets of pools of 200 records
-and tested on other records. `python -m tests.evidence` makes the pools out of public data, scores them, chooses with
-each method, trains (LoRA of rank 16 on all linear layers, 3 epochs, batches of 8, learning rate 3e-4) and writes the
-tables. *Loss* is the mean over response tokens, in nats, less is better: long responses count for more. *Per record*
-it is the mean over records of each one's own mean, in which every record counts alike, as it does in the utilities.
-*Exact* is the share of records whose whole response greedy decoding gives word for word; *gap closed* is 0 % at the
-mean of random subsets and 100 % at training on the whole pool. A difference to random subsets has a 95 % bootstrap
-interval over held-out records and over runs (a run is one training seed and, for random subsets, one draw). An interval
-without 0 is bold. Intervals of methods with few runs say little of how training seeds vary.
+Does it pay to train on what `delift` chooses? SmolLM2-135M-Instruct is fine-tuned on subsets of pools of 34 to 1,000
+records, most of 200, and tested on other records. `python -m tests.evidence` makes the pools out of public data,
+scores them, chooses with each method, trains (LoRA of rank 16 on all linear layers, 3 epochs, batches of 8, learning
+rate 3e-4) and writes the tables. *Loss* is the mean over response tokens, in nats, less is better: long responses
+count for more. *Per record* it is the mean over records of each one's own mean, in which every record counts alike, as
+it does in the utilities. *Exact* is the share of records whose whole response greedy decoding gives word for word;
+*gap closed* is 0 % at the mean of random subsets and 100 % at training on the whole pool. A difference to random
+subsets has a 95 % bootstrap interval over held-out records and over runs (a run is one training seed and, for random
+subsets, one draw). An interval without 0 is bold. Intervals of methods with few runs say little of how training seeds
+vary.
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["instruction", "informed", "task-specific", "continual", "spoiled", "uneven"]
+Stage = Literal["instruction", "informed", "task-specific", "continual", "spoiled", "uneven", "large"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,13 @@ UNEVEN = (
     Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True, part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
 )
+LARGE = (
+    Variant("random", RANDOM.arguments, seeds=2, small=3, chance=True),
+    Variant("delift", DELIFT.arguments, seeds=1, small=1),
+    Variant("topm", ("POOL", "--objective", "topm"), small=1),
+    Variant("saturated", ("POOL", "--objective", "saturated"), small=1, part=1),
+    Variant("embedding", ("POOL", "--method", "embedding"), small=1, part=1),
+)
 
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
 STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
@@ -119,6 +126,7 @@ STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "continual": (("instruct-code",), CONTINUAL),
     "spoiled": (("spoiled-40", "spoiled-20"), SPOILED),
     "uneven": (("redundant", "skewed"), UNEVEN),
+    "large": (("p3-1000",), LARGE),
 }
 EXTREMES = {"nothing": "0%", "all": "100%"}  # what bounds every choice, with its share of the pool
 QUICK = ("random", "delift", "paper", "pmi", "loss")
