@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 
 from delift_cli.budget import estimate, plan
-from delift_cli.budget.measured import HELD_OUT, RANDOM, Scored, coverage, nothing_scored
+from delift_cli.budget.measured import HELD_OUT, Scored, coverage, nothing_scored
 from delift_cli.budget.proposals import Proposals, propose
 from delift_cli.budget.trust import quality
 from delift_cli.data import ngrams
+from tests.bench.learned import additive, network, trees
 
 SHARED = (folder / "shared" / "data" for folder in Path(__file__).resolve().parents[3:])
 DATA = next((folder for folder in SHARED if folder.exists()), Path("shared", "data"))
@@ -140,45 +141,6 @@ def sparse(U: np.ndarray, example: np.ndarray, target: np.ndarray) -> np.ndarray
     return out
 
 
-def additive(scored: Scored, shape: tuple[int, int]) -> np.ndarray:
-    """Shrunken example and target effects."""
-    n, m = shape
-    keep = scored.example != scored.target
-    J, I, y = scored.example[keep], scored.target[keep], scored.utility[keep].astype(float)  # noqa: E741
-    mean = y[scored.source[keep] == RANDOM].mean() if (scored.source == RANDOM).any() else y.mean()
-    a, b = np.zeros(n), np.zeros(m)
-    for _ in range(20):
-        a = np.bincount(J, y - mean - b[I], n) / (np.bincount(J, minlength=n) + 3)
-        b = np.bincount(I, y - mean - a[J], m) / (np.bincount(I, minlength=m) + 3)
-    return mean + a[:, None] + b
-
-
-def trees(scored: Scored, similarity: np.ndarray, features: np.ndarray, seed: int) -> np.ndarray | None:
-    """Gradient-boosted trees on similarities, shrunken effects and record features; needs scikit-learn."""
-    try:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-    except ImportError:
-        return None
-    n, m = similarity.shape
-    keep = (scored.example != scored.target) & (scored.source != HELD_OUT)
-    J, I, y = scored.example[keep], scored.target[keep], scored.utility[keep]  # noqa: E741
-    # Effects without the pair itself, so that a pair's own value does not leak into its features.
-    mean = y.mean()
-
-    def effect(rows: np.ndarray, at: np.ndarray, loo: bool) -> np.ndarray:
-        total, count = np.bincount(rows, y - mean, n), np.bincount(rows, minlength=n).astype(float)
-        total, count = total[at], count[at]
-        return (total - (y - mean) * loo) / (count - loo + 3) if loo else total / (count + 3)
-
-    def columns(j: np.ndarray, i: np.ndarray, loo: bool) -> np.ndarray:
-        return np.column_stack([similarity[j, i], effect(J, j, loo), effect(I, i, loo), features[j], features[i]])
-
-    model = HistGradientBoostingRegressor(max_iter=200, learning_rate=0.06, random_state=seed)
-    model.fit(columns(J, I, True), y)
-    every_j, every_i = (a.ravel() for a in np.indices((n, m)))
-    return model.predict(columns(every_j, every_i, False)).reshape(n, m)
-
-
 def similarities(prompts: list[str], responses: list[str]) -> np.ndarray:
     vectors = ngrams.grams(prompts, responses)
     indices, values = ngrams.neighbours(vectors, vectors, len(prompts))
@@ -187,8 +149,13 @@ def similarities(prompts: list[str], responses: list[str]) -> np.ndarray:
     return out
 
 
-def embed(prompts: list[str], responses: list[str]) -> np.ndarray:
-    """Embeddings of the records by the small default model: the only thing here that runs a model."""
+def embed(prompts: list[str], responses: list[str], kept: Path | None = None) -> np.ndarray:
+    """Embeddings of the records by the small default model: the only thing here that runs a model.
+
+    kept: an .npy file, which is written and read again.
+    """
+    if kept is not None and kept.exists():
+        return np.load(kept)
     from delift_cli.data.reading import read_records
     from delift_cli.model.gguf import ModelFile
     from delift_cli.model.llama import Settings
@@ -205,14 +172,17 @@ def embed(prompts: list[str], responses: list[str]) -> np.ndarray:
         path.write_text("".join(json.dumps({"prompt": p, "response": r}) + "\n" for p, r in pairs))
         records = read_records(str(path))
     texts = encode_examples(records, load_template(None, file.template, file.vocabulary), limit=None).prefixes
-    return embed_texts(Engine(file, "as-is", None, Settings()), texts, lambda done: None)
+    found = embed_texts(Engine(file, "as-is", None, Settings()), texts, lambda done: None)
+    if kept is not None:
+        np.save(kept, found)
+    return found
 
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     U, prompts, responses, base, name = load(args.data, args.utility, args.transpose)
     n = len(U)
     judge, key = Judge(U), np.arange(n)
-    embeddings = (embed(prompts, responses),) * 2 if args.embed else None
+    embeddings = (embed(prompts, responses, args.embeddings),) * 2 if args.embed or args.embeddings else None
     similarity = similarities(prompts, responses)
     features = np.column_stack([np.diag(U), np.log1p([len(p) for p in prompts]), np.log1p([len(r) for r in responses])])
     rows: list[dict[str, Any]] = []
@@ -227,6 +197,10 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
             off = ~np.eye(n, dtype=bool)
             pick = rng.choice(np.flatnonzero(off.ravel()), budget - n, replace=False)
             table.setdefault("random pairs, rest 0", []).append(judge(sparse(U, pick // n, pick % n)))
+            if args.network and embeddings is not None:
+                given = sparse(U, pick // n, pick % n)
+                guessed = network(given, pick // n, pick % n, np.hstack(embeddings[0]), seed)
+                table.setdefault("random pairs, a network (NN-CIFT)", []).append(judge(guessed))
             near = plan._near_pairs(proposals, key * (n + 1), budget - n, rng)
             table.setdefault("nearest, rest 0", []).append(judge(sparse(U, near // n, near % n)))
             begin = time.perf_counter()
@@ -304,7 +278,7 @@ def carved(args: argparse.Namespace) -> list[dict[str, Any]]:
     at once), the rest as the pool; `share` of the pairs of every block."""
     U, prompts, responses, base, name = load(args.data, args.utility, args.transpose)
     fifth, rows = len(U) // 5, []
-    embeddings = embed(prompts, responses) if args.embed else None
+    embeddings = embed(prompts, responses, args.embeddings) if args.embed or args.embeddings else None
     for share in args.budgets:
         table: dict[str, list[float]] = {}
         for seed in range(args.seeds):
@@ -375,12 +349,14 @@ def main() -> None:
     parser.add_argument("--utility", choices=("euclidean", "pmi"), default="euclidean")
     parser.add_argument("--transpose", action="store_true", help="examples and targets change roles: another matrix")
     parser.add_argument("--embed", action="store_true", help="records' embeddings propose pairs too (runs SmolLM2)")
+    parser.add_argument("--embeddings", type=Path, metavar="NPY", help="the same, kept in this file")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.05, 0.1, 0.2])
     parser.add_argument(
         "--per-record", type=int, nargs="+", default=[], metavar="N", help="budgets in pairs a record: 5 10 20 50 100"
     )
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trees", action="store_true", help="also boosted trees on the same pairs (scikit-learn)")
+    parser.add_argument("--network", action="store_true", help="also NN-CIFT's way (scikit-learn); wants --embed")
     parser.add_argument("--carved", action="store_true", help="FLMI and FLCG instead of facility location")
     parser.add_argument(
         "--carve", type=int, choices=(1, 2), default=1, help="fifths taken out of the pool for --carved"
