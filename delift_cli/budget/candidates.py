@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..compiled import jit
 from ..data.ngrams import sift_worst
+from .measured import ADAPTIVE, NEIGHBOUR
 
 
 @jit(parallel=True)
@@ -146,3 +147,41 @@ def expected_improvement(
         density = math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
         out[e] = (mean[e] - best[e]) * 0.5 * math.erfc(-z / math.sqrt(2.0)) + s * density
     return out
+
+
+@jit()
+def hits(
+    indptr: NDArray[np.int64],
+    example: NDArray[np.int32],
+    utility: NDArray[np.float32],
+    source: NDArray[np.uint8],
+    best: NDArray[np.float32],
+    nearest: NDArray[np.int32],
+) -> NDArray[np.int64]:
+    """Pairs and hits, of the farther half of each target's neighbours and of the model's pairs: int64 [2, 2]."""
+    out = np.zeros((2, 2), np.int64)
+    for i in range(len(indptr) - 1):
+        a, b = indptr[i], indptr[i + 1]
+        near = 0
+        for e in range(a, b):
+            near += source[e] == NEIGHBOUR
+            if source[e] == ADAPTIVE:
+                out[1, 0] += 1
+                out[1, 1] += utility[e] > 0 and utility[e] >= best[i]
+        passed = 0
+        for j in nearest[i]:
+            e = a + np.searchsorted(example[a:b], j)
+            if j >= 0 and e < b and example[e] == j and source[e] == NEIGHBOUR:
+                passed += 1
+                if 2 * passed > near:
+                    out[0, 0] += 1
+                    out[0, 1] += utility[e] > 0 and utility[e] >= best[i]
+    return out
+
+
+def contains(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of `wanted` are in the ascending `keys`."""
+    if len(keys) == 0:
+        return np.zeros(len(wanted), bool)
+    at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+    return np.asarray(keys[at] == wanted)

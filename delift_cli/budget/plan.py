@@ -2,10 +2,11 @@
 
 The first round holds every record's own pair, each target's nearest examples (nearly all of a few pairs for each
 target, half of many: see `proposals.shares`), and a stratified random sample; a fifth of that sample is held out of
-every fit. Each later round fits the model of `estimate` to what is scored and spends its share half on the pairs
-expected to improve a target's best few (expected improvement over the fourth best, over the second where pairs are
-few), half on the pairs that greedy selections over an optimistic kernel rely on. Planning is for the clip kernel
-without self-pairs, which serves the other kernel too.
+every fit. Each later round goes on with the nearest examples and, by the model of `estimate` fitted to what is scored,
+beyond them, each with a share of its pairs that follows from what either has found so far (`adaptive`). What is for the
+model goes to the pairs that greedy selections over an optimistic kernel rely on, then to those expected to improve a
+target's best few (expected improvement over the fourth best, over the second where pairs are few). Planning is for the
+clip kernel without self-pairs, which serves the other kernel too.
 
 A pool before a target set (proposals `for_examples`) is planned with the roles exchanged: there each example is to find
 its best targets, for that is what it counts for.
@@ -21,20 +22,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compiled import threads_for
 from ..errors import InputError
-from .candidates import best_unscored, expected_improvement, nth_best
+from .adaptive import BOLD, BOLD_FROM, CAUTIOUS, by_target, improving_pairs, neighbours_share
+from .candidates import contains
 from .estimate import Estimate, fit
-from .measured import ADAPTIVE, HELD_OUT, KEEP_SHARES, NEIGHBOUR, RANDOM, SELF, Scored, coverers, sparse_greedy
+from .measured import ADAPTIVE, HELD_OUT, NEIGHBOUR, RANDOM, SELF, Scored
 from .proposals import Proposals, self_pairs, shares
 
 ROUNDS = 5
 HELD_OUT_SHARE = 0.2  # of the random pairs
-OPTIMISM, NTH_BEST = 2.0, 4  # standard deviations; what a pair has to improve on
-# With fewer pairs than this for each target, that is rather a target's second best.
-BOLD_FROM, CAUTIOUS_OPTIMISM, SECOND_BEST = 14.0, 1.0, 2
-GREEDY_SHARE = 0.5
-DRAWS = 8
 LOOKED_AT = 50_000  # examples that a round looks for the best unscored pairs among, another part of a larger pool each
 
 
@@ -137,7 +133,7 @@ def next_round(
     count = np.bincount(scored.source, minlength=5)
     own_left, own_right = self_pairs(proposals.example_key, proposals.target_key)
     own = own_left * m + own_right
-    unscored_own = own[~_contains(keys, own)][:left]
+    unscored_own = own[~contains(keys, own)][:left]
     grown = len(keys) > 0 and later is not None and any(map(len, later))
     if grown:  # what is left is divided as a first budget is
         count[:] = 0
@@ -166,14 +162,14 @@ def next_round(
         source[len(own) + len(near) :][held] = HELD_OUT
         return _round(pairs, source, n, m)
     quota = left if rounds_left <= 1 else math.ceil(left / rounds_left)
-    bold = budget >= BOLD_FROM * m
-    pairs = _adaptive_pairs(proposals, scored, quota, rng, seed, _part(n, rounds_left, seed), bold=bold)
-    source = np.full(len(pairs), ADAPTIVE, np.uint8)
-    if len(pairs) < quota:
-        more = _random_pairs(_merge(keys, pairs), quota - len(pairs), range(n), range(m), m, rng)
-        pairs = np.concatenate([pairs, more])
-        source = np.concatenate([source, np.full(len(more), RANDOM, np.uint8)])
-    return _round(pairs, source, n, m)
+    aim = BOLD if budget >= BOLD_FROM * m else CAUTIOUS
+    found = by_target(proposals, scored, aim.nth)
+    near = _near_pairs(proposals, keys, round(neighbours_share(proposals, found) * quota), rng)
+    model, among = fit_scored(proposals, scored, seed), _part(n, rounds_left, seed)
+    best = improving_pairs(proposals, scored, found, model, near, quota - len(near), rng, among, aim.optimism)
+    more = _random_pairs(_merge(keys, near, best), quota - len(near) - len(best), range(n), range(m), m, rng)
+    source = np.repeat(np.array([NEIGHBOUR, ADAPTIVE, RANDOM], np.uint8), [len(near), len(best), len(more)])
+    return _round(np.concatenate([near, best, more]), source, n, m)
 
 
 def _round(pairs: NDArray[np.int64], source: NDArray[np.uint8], n: int, m: int) -> Round:
@@ -181,14 +177,6 @@ def _round(pairs: NDArray[np.int64], source: NDArray[np.uint8], n: int, m: int) 
     pairs = pairs[order]
     indptr = np.searchsorted(pairs, np.arange(n + 1, dtype=np.int64) * m)
     return Round(indptr.astype(np.int64), (pairs % m).astype(np.int32), source[order])
-
-
-def _contains(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of `wanted` are in the ascending `keys`."""
-    if len(keys) == 0:
-        return np.zeros(len(wanted), bool)
-    at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-    return np.asarray(keys[at] == wanted)
 
 
 def _merge(*parts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -209,7 +197,7 @@ def _near_pairs(
             break
         example = examples[target].astype(np.int64)
         pairs = example[example >= 0] * m + target[example >= 0]
-        pairs = pairs[~_contains(taken, pairs)][: count - total]
+        pairs = pairs[~contains(taken, pairs)][: count - total]
         found.append(pairs)
         total += len(pairs)
     return np.concatenate(found) if found else np.empty(0, np.int64)
@@ -239,7 +227,7 @@ def _random_pairs(
         pairs = np.concatenate([found, (row + examples.start) * m + column + targets.start])
         _, first = np.unique(pairs, return_index=True)
         pairs = pairs[np.sort(first)]
-        found = pairs[~_contains(taken, pairs)]
+        found = pairs[~contains(taken, pairs)]
     return found
 
 
@@ -268,100 +256,9 @@ def _random_new_pairs(
     return by_age[0][drawn // m] * m + by_age[1][drawn % m]
 
 
-def _adaptive_pairs(
-    proposals: Proposals,
-    scored: Scored,
-    quota: int,
-    rng: np.random.Generator,
-    seed: int,
-    among: NDArray[np.int64],
-    *,
-    bold: bool,
-) -> NDArray[np.int64]:
-    """`quota` unscored pairs (fewer when candidates run out), the greedy's first, then by expected improvement.
-
-    `among`: the examples that are looked at, ascending.
-    """
-    n, m = proposals.shape
-    optimism, nth = (OPTIMISM, NTH_BEST) if bold else (CAUTIOUS_OPTIMISM, SECOND_BEST)
-    model = fit_scored(proposals, scored, seed)
-    width = min(len(among), max(32, 3 * math.ceil(quota / m)))
-    by_target = np.argsort(scored.target, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(scored.target, minlength=m))]).astype(np.int64)
-    place = np.full(n, -1, np.int32)
-    place[among] = np.arange(len(among))
-    scored_place = place[scored.example[by_target]]
-    looked_at = scored_place >= 0
-    with threads_for(0.2 * model.left[:, among].size * m):
-        example, mean, sd = best_unscored(
-            model.left[:, among], model.right, model.mean, model.target_sd,
-            np.concatenate([[0], np.cumsum(looked_at)])[indptr], scored_place[looked_at],
-            proposals.example_key[among], proposals.target_key, width, optimism,
-        )  # fmt: skip
-    target = np.repeat(np.arange(m, dtype=np.int32), width)
-    example, mean, sd = example.ravel(), mean.ravel(), sd.ravel()
-    real = example >= 0
-    example, target, mean, sd = among[example[real]].astype(np.int32), target[real], mean[real], sd[real]
-    best = nth_best(
-        indptr, scored.example[by_target], scored.utility[by_target], proposals.example_key,
-        proposals.target_key, nth,
-    )  # fmt: skip
-    wanted = _relied_on(proposals, scored, example, target, mean, optimism * sd, int(GREEDY_SHARE * quota), rng)
-    improvement = expected_improvement(mean, sd, best[target])
-    improvement[wanted] = np.inf
-    chosen = np.argsort(-improvement, kind="stable")[:quota]
-    return example[chosen].astype(np.int64) * m + target[chosen]
-
-
 def _part(n: int, rounds_left: int, seed: int) -> NDArray[np.int64]:
     """The examples that a round looks at, ascending: all, or one of the parts of a large pool, in turn. Each of a
     target's best is in one of them, and the next best of a part are about as good."""
     parts = math.ceil(n / LOOKED_AT)
     order = np.arange(n) if parts == 1 else np.random.default_rng([seed, n]).permutation(n)
     return np.sort(order[rounds_left % parts :: parts])
-
-
-def _relied_on(
-    proposals: Proposals,
-    scored: Scored,
-    example: NDArray[np.int32],
-    target: NDArray[np.int32],
-    mean: NDArray[np.float32],
-    room: NDArray[np.float32],
-    quota: int,
-    rng: np.random.Generator,
-) -> NDArray[np.int64]:
-    """Up to `quota` candidates (positions) that greedy selections use to cover a target.
-
-    The kernel holds scored pairs at their utility and candidates above their `mean`: first all at the upper bound,
-    then at random heights above the estimate. A candidate once chosen stands at its estimate from then on.
-    """
-    n, m = proposals.shape
-    use = (scored.utility > 0) & (proposals.example_key[scored.example] != proposals.target_key[scored.target])
-    rows = np.concatenate([scored.example[use], example])
-    order = np.argsort(rows, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int64)
-    columns = np.concatenate([scored.target[use], target])[order]
-    known = int(use.sum())
-    asked = np.zeros(len(example), bool)
-    found: list[NDArray[np.int64]] = []
-    total = 0
-    for draw in range(DRAWS):
-        height = np.ones(len(example), np.float32)
-        if draw:
-            height = np.abs(rng.standard_normal(len(example), np.float32))
-        optimistic = np.where(asked, mean, mean + room * height)
-        values = np.concatenate([scored.utility[use], optimistic.astype(np.float32)])[order].clip(0)
-        for share in KEEP_SHARES:
-            chosen, _ = sparse_greedy(indptr, columns, values, max(1, round(share * n)), m)
-            cover = coverers(indptr, columns, values, chosen, m)
-            at = order[cover[cover >= 0]] - known
-            at = at[at >= 0]
-            at = at[~asked[at]]
-            at = at[np.argsort(-optimistic[at], kind="stable")][: quota - total]
-            asked[at] = True
-            found.append(at)
-            total += len(at)
-            if total >= quota:
-                return np.concatenate(found)
-    return np.concatenate(found)

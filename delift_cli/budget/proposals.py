@@ -17,7 +17,7 @@ from .estimate import Factors, Graph, graph
 # Of a budget without self-pairs, for the nearest examples, by pairs for each target: all of few pairs, for what is
 # learned from so little knows less than the neighbours do, and random pairs cost more than they bring; from there
 # falling to half of many.
-FEW_PAIRS, MANY_PAIRS = 9.0, 19.0
+FEW_PAIRS, MANY_PAIRS = 10.0, 19.0
 FEW_OF_ALL = 0.1  # of a target's pairs: more of them are not few in a small pool
 NEIGHBOURS_OF_FEW, NEIGHBOURS_OF_MANY = 0.75, 0.5
 RANDOM_OF_FEW, RANDOM_OF_MANY = 0.04, 0.07

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from delift_cli.budget.measured import HELD_OUT, RANDOM, Scored
@@ -20,12 +22,17 @@ def network(
 
     It is trained on the known pairs for 20 passes; all others are what it says. Needs scikit-learn.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPRegressor
 
     n = len(known)
     scale = known[example, target].std() or 1.0
-    model = MLPRegressor((HIDDEN,), max_iter=EPOCHS, random_state=seed, tol=0.0, n_iter_no_change=EPOCHS)
-    model.fit(np.hstack([embeddings[example], embeddings[target]]), known[example, target] / scale)
+    model = MLPRegressor(
+        hidden_layer_sizes=(HIDDEN,), max_iter=EPOCHS, random_state=seed, tol=0.0, n_iter_no_change=EPOCHS
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # after its 20 passes, as wanted
+        model.fit(np.hstack([embeddings[example], embeddings[target]]), known[example, target] / scale)
     guessed = np.array([model.predict(np.hstack([np.tile(row, (n, 1)), embeddings])) for row in embeddings]) * scale
     guessed[example, target] = known[example, target]
     np.fill_diagonal(guessed, np.diag(known))

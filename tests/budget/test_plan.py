@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from delift_cli.budget import plan
+from delift_cli.budget import adaptive, plan
 from delift_cli.budget.candidates import best_unscored
 from delift_cli.budget.measured import (
     ADAPTIVE,
@@ -102,7 +104,7 @@ def test_budget_is_spent_exactly_without_repeats():
     assert len(np.unique(pairs(scored, 80))) == 1000
     assert np.bincount(scored.source, minlength=5).tolist()[SELF] == 80
     assert (scored.example == scored.target).sum() == 80
-    counts = np.bincount(scored.source, minlength=5)
+    counts = np.bincount(plan.next_round(proposals, nothing_scored(), 1000).source, minlength=5)
     assert counts[NEIGHBOUR] == 617  # of 920: 11.5 pairs for each target
     assert counts[HELD_OUT] == 9
     assert counts[RANDOM] == 37
@@ -140,8 +142,36 @@ def test_a_round_depends_on_what_is_scored_and_not_on_its_order():
 def test_adaptive_pairs_beat_random_ones():
     U, proposals = square(1600)  # of fewer pairs nearly all are neighbours, which leave little to find
     scored = drive(U, proposals, 1600)
-    adaptive = scored.utility[scored.source == ADAPTIVE]
-    assert adaptive.mean() > 2 * max(U.mean(), 0.02)
+    found = scored.utility[scored.source == ADAPTIVE]
+    assert found.mean() > 2 * max(U.mean(), 0.02)
+
+
+NEAR = np.arange(10, dtype=np.int32)[None].repeat(3, axis=0)  # each of three targets' ten nearest examples
+
+
+def said(proposals, near, modelled):
+    """The neighbours' share where the ten nearest of each target have utilities `near`, ten others `modelled`."""
+    utility = np.tile(np.r_[near, modelled], 3).astype(np.float32)
+    example, target = np.tile(np.arange(20, dtype=np.int32), 3), np.repeat(np.arange(3, dtype=np.int32), 20)
+    source = np.tile(np.repeat(np.array([NEIGHBOUR, ADAPTIVE], np.uint8), 10), 3)
+    order = np.argsort(example, kind="stable")
+    scored = Scored(*(column[order] for column in (example, target, utility, source)))
+    return adaptive.neighbours_share(proposals, adaptive.by_target(proposals, scored, 4))
+
+
+def test_neighbours_and_the_model_share_a_round_by_what_they_have_found():
+    _, proposals = square(900)
+    proposals = replace(proposals, nearest=NEAR, example_key=np.arange(20), target_key=np.arange(20, 23))
+    high, low = np.linspace(0.5, 0.9, 10), np.linspace(0.01, 0.1, 10)
+    assert said(proposals, high, low) == 0.9  # the farther ones are the better ones here
+    assert said(proposals, low, high) == 0.1
+    assert said(proposals, np.r_[high[5:], low[5:]], high) == 0.1  # the nearest alone: those that come are farther
+    four = np.where(np.arange(10) < 2, 0.9, 0.0)
+    assert said(proposals, four[::-1], four) == pytest.approx(0.8)  # 2 of the farther 5, 2 of 10: as 4 to 1
+    assert said(proposals, -high, -high) == 0.5  # nobody has found anything
+    first = plan.next_round(proposals := square(900)[1], nothing_scored(), 900)
+    before = append(nothing_scored(), first, square(900)[0])
+    assert adaptive.neighbours_share(proposals, adaptive.by_target(proposals, before, 2)) == 0.5  # no model yet
 
 
 def test_a_round_looks_at_a_part_of_a_large_pool(monkeypatch):
@@ -149,13 +179,17 @@ def test_a_round_looks_at_a_part_of_a_large_pool(monkeypatch):
     U, proposals = square(1600)
     parts = [plan._part(80, left, 0) for left in range(3)]
     assert sorted(np.concatenate(parts).tolist()) == list(range(80))
-    scored = drive(U, proposals, 1600, rounds=4)
+    before = nothing_scored()
+    for left in (4, 3, 2):
+        before = append(before, plan.next_round(proposals, before, 1600, rounds_left=left), U)
+    last = plan.next_round(proposals, before, 1600, rounds_left=1)
+    modelled = np.repeat(np.arange(80), np.diff(last.indptr))[last.source == ADAPTIVE]
+    assert len(modelled)
+    assert np.isin(modelled, parts[1]).all()
+    scored = append(before, last, U)
     assert len(scored) == len(np.unique(pairs(scored, 80))) == 1600
-    last = scored.example[-1], scored.source[-1]
-    assert last[1] == ADAPTIVE
-    assert last[0] in parts[1]  # of the last round
-    adaptive = scored.utility[scored.source == ADAPTIVE]
-    assert adaptive.mean() > U.mean()
+    found = scored.utility[scored.source == ADAPTIVE]
+    assert found.mean() > U.mean()
     assert plan.hint(30) is None
     assert "30 of the 31 records" in str(plan.hint(31))
 
