@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..selection.blocks import Estimates, SelfUtility
+from ..selection.blocks import Count, Estimates, SelfUtility
 from ..selection.methods import Method
 from ..submodular.kernel import Transform, Utility
 from ..submodular.select import Method as Greedy
@@ -64,6 +64,10 @@ BetaOption = Annotated[
 ]
 DepthOption = Annotated[
     int, options.choosing(metavar="N", min=1, max=1000, help="Of 'topm': how many helpers of a target count.")
+]
+CountOption = Annotated[
+    Count,
+    options.choosing(help="What counts alike: targets, or the tokens of their responses."),
 ]
 AlwaysOption = Annotated[Path | None, options.limits(metavar="FILE", help="Ids, one a line, that are chosen first.")]
 NeverOption = Annotated[Path | None, options.limits(metavar="FILE", help="Ids, one a line, that are left out.")]

@@ -9,7 +9,7 @@ from ..selection.methods import COVERING
 
 METHODS_OF = {  # who has a use for which option; the others are everybody's
     **dict.fromkeys(("target", "existing", "objective", "self_utility", "eta", "nu", "quality"), COVERING),
-    **dict.fromkeys(("alpha", "p", "beta", "depth"), COVERING),
+    **dict.fromkeys(("alpha", "p", "beta", "depth", "count"), COVERING),
     **dict.fromkeys(("greedy", "epsilon", "parts"), COVERING),
     **dict.fromkeys(("utility", "kernel", "estimates", "paper"), ("delift",)),
 }

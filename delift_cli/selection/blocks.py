@@ -25,6 +25,7 @@ from ..submodular.objectives import SUMS, Objective, make_objective
 
 SelfUtility = Literal["exclude", "include"]
 Estimates = Literal["auto", "on", "off"]
+Count = Literal["records", "tokens"]
 ENOUGH_HELD_OUT = 20  # pairs that say whether estimates predict anything
 CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool
 SWEEP_TARGET = ("flvmi", *SUMS)  # with a target set they cover it alone
@@ -270,6 +271,7 @@ def objective_over(
     p: float = 2.0,
     beta: float = 1.0,
     depth: int = 3,
+    count: Count = "records",
 ) -> tuple[Objective, AnyBlock]:
     """The objective `name` over the caches or their blocks, and the block whose examples are chosen from.
 
@@ -279,6 +281,7 @@ def objective_over(
         target: pool × target set, or target set × pool for `fl1mi` and `flcmi`.
         eta, nu, alpha, p, beta, depth: see `objectives.make_objective`.
         existing: existing data × pool (× target set where that is what the objective covers).
+        count: "tokens": a target counts for the tokens of its response, 1 on average, as a loss over tokens has it.
 
     Raises:
         InputError: a cache is incomplete, was measured otherwise, or holds other records than the objective
@@ -295,8 +298,8 @@ def objective_over(
         raise InputError("--existing alone has nothing to select from; give the pool's cache too")
     check_same_measure([block.cache for block in blocks.values()])
     swept = blocks["target"] if "pool" not in blocks or (name in SWEEP_TARGET and target) else blocks["pool"]
-    weight = weights_of(blocks["pool"].cache) if "pool" in blocks else None
-    if "pool" in blocks and not blocks["pool"].cache.square and weight is None:
+    stand_for = weights_of(blocks["pool"].cache) if "pool" in blocks else None
+    if "pool" in blocks and not blocks["pool"].cache.square and stand_for is None:
         raise InputError(
             f"{blocks['pool'].cache.path} is not a pool scored against itself; give it with --target or --existing"
         )
@@ -307,6 +310,10 @@ def objective_over(
             f"{blocks['existing'].cache.path} does not have the records to cover as its targets; make it with: "
             f"delift score --examples EXISTING --targets {swept.cache.manifest['targets']['source']}"
         )
+    weight = stand_for if swept is blocks.get("pool") else None
+    if count == "tokens":
+        tokens = swept.cache.response_tokens.astype(np.float64)
+        weight = tokens / tokens.mean() * (1.0 if weight is None else weight)
     made = dict(zip(blocks, kernels(list(blocks.values()), options), strict=True))
     objective = make_objective(
         name,
@@ -319,7 +326,7 @@ def objective_over(
         p=p,
         beta=beta,
         depth=depth,
-        weight=weight if "pool" in blocks and swept is blocks["pool"] else None,
+        weight=weight,
     )
     return objective, chosen
 

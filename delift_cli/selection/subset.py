@@ -23,7 +23,7 @@ from ..submodular.objectives import value
 from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
 from . import blocks, first_gains, output
-from .blocks import AnyBlock, KernelOptions, PartialBlock, Records
+from .blocks import AnyBlock, Count, KernelOptions, PartialBlock, Records
 from .hygiene import Hygiene, hygiene
 from .larger_than_memory import beyond_memory
 from .methods import COVERING, WHAT, AnyCache, Method, OpenModel, cosine_blocks, opened_cache, per_record, scored_blocks
@@ -36,7 +36,7 @@ class Subset(Facts):
 
     selection: their places in the pool, gains, and how it came about. pool: what they were chosen from. whole: the
     value of the whole pool. amount: how much was asked for, `asked` in the user's words.
-    dropped: records that were left out as suspects.
+    dropped: records that were left out as suspects. count: what of a target counts alike, see `blocks.objective_over`.
     """
 
     selection: Selection
@@ -50,6 +50,7 @@ class Subset(Facts):
     partial: Mapping[str, PartialBlock]
     clean: Hygiene = field(default_factory=Hygiene)
     dropped: int = 0
+    count: Count = "records"
 
     def __len__(self) -> int:
         return len(self.selection.indices)
@@ -122,6 +123,7 @@ class Subset(Facts):
             "utility": {"delift": options.utility, "embedding": "cosine"}.get(self.method),
             "kernel": options.transform if covering else None,
             "self": options.self_utility if covering else None,
+            "count": self.count if covering else None,
             "value": selection.value,
             "whole_pool": self.whole,
             "anchors": None if weights_of(self.pool.cache) is None else self.pool.cache.shape[1],
@@ -158,6 +160,7 @@ class Subset(Facts):
             rows.append(("left out", f"{self.dropped:,} records whose answers are the most suspect; {which}"))
         if covering:
             how = f"{found['utility']}, {found['kernel']}, self-utilities {found['self']}d"
+            how += ", targets weighted by their tokens" if self.count == "tokens" else ""
             rows.append(("objective", f"{found['objective']}{parameters} ({how})"))
         rows.append(("value" if covering else "scores", f"{found['value']:.4f}{share}"))
         if covering and found["anchors"]:
@@ -212,6 +215,7 @@ def select_records(
     p: float = 2.0,
     beta: float = 1.0,
     depth: int = 3,
+    count: Count = "records",
     always: str | Path | None = None,
     never: str | Path | None = None,
     per: str | None = None,
@@ -243,7 +247,7 @@ def select_records(
             `blocks.objective_over`.
         k: a number of records, a share (30%) or a token budget (200ktok).
         objective: None for that of the stage: fl; flmi with target, flcg with existing, flcmi with both.
-        options: how measurements become similarities.
+        options: how measurements become similarities. count: what of a target counts alike, itself or its tokens.
         always, never: files of ids. per, group, at_least, at_most, keep_shares, shares: see
             `data.limits.read_quotas`.
         quality, not_like, distinct: see `hygiene.hygiene`. until: a share, such as 1%. drop_suspects: the share of the
@@ -279,6 +283,7 @@ def select_records(
             p=p,
             beta=beta,
             depth=depth,
+            count=count,
         )
         kept_gains = first_gains.gains_file(
             pool.cache,
@@ -287,6 +292,7 @@ def select_records(
             options=asdict(options),
             parameters=goal.parameters,
             **({} if method == "delift" else {"method": method}),
+            **({} if count == "records" else {"count": count}),
         )
     else:
         goal, pool = per_record(method, caches.get("pool"), seed, open_model, progress)  # type: ignore[arg-type]
@@ -338,7 +344,9 @@ def select_records(
         raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
     if kept_gains is not None:
         first_gains.keep_gains(kept_gains, selection.initial_gains)
-    return Subset(selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped))
+    return Subset(
+        selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped), count
+    )
 
 
 def look_for_suspects(cache: Cache | SparseCache | None, open_model: OpenModel, progress: Progress) -> Suspects:

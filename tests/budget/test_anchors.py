@@ -81,6 +81,9 @@ def test_select_weighs_anchors_and_leaves_self_pairs_out(pool: Path) -> None:
     told = delift("select", pool, "-k", 4, "--json", "-o", pool.with_name("subset.jsonl")).json
     assert told["objective"] == "topm"
     assert told["anchors"] == 5
+    by_tokens, _ = objective_over(Block(cache), None, None, "fl", KernelOptions(), count="tokens")
+    tokens = cache.response_tokens / cache.response_tokens.mean()
+    assert value(by_tokens, [1, 5]) == pytest.approx((s[[1, 5]].max(axis=0) * weights * tokens).sum())
 
 
 def test_a_run_goes_on_with_the_anchors_that_it_has(pool: Path) -> None:

@@ -340,6 +340,42 @@ def test_greedy_takes_what_plain_greedy_takes() -> None:
     assert ids("pool", "-k", "3") == [CALLED[j] for j in chosen]
 
 
+def test_a_target_may_count_for_its_tokens(tmp_path: Path) -> None:
+    """Weighted facility location with nothing but NumPy; gains that are kept for one way are not the other's."""
+    on_disk = arrays(Path("pool"))
+    s = np.maximum(0.0, on_disk["base_distance"].astype(float) - on_disk["distance"].astype(float))
+    s[np.arange(12), np.arange(12)] = 0.0
+    s[0, 4] = s[4, 0] = 0.0  # copies of each other
+    weight = on_disk["response_tokens"] / on_disk["response_tokens"].mean()
+    assert weight.max() > 2 * weight.min()
+    alike = ids("pool", "-k", "4")
+    covered, chosen = np.zeros(12), []
+    for _ in range(4):
+        gains = np.maximum(s - covered, 0.0) @ weight
+        gains[chosen] = -1.0
+        chosen.append(int(gains.argmax()))
+        covered = np.maximum(covered, s[chosen[-1]])
+    assert ids("pool", "-k", "4", "--count", "tokens") == [CALLED[j] for j in chosen]
+    assert ids("pool", "-k", "4", "--count", "tokens") == [CALLED[j] for j in chosen]  # from what was kept
+    assert ids("pool", "-k", "4") == alike
+    told = summary("pool", "-k", "4", "--count", "tokens", out=tmp_path / "s")
+    assert told["count"] == "tokens"
+    assert told["value"] == pytest.approx(covered @ weight, rel=1e-5)
+    shown = delift("select", "pool", "-k", "4", "--count", "tokens", "-o", tmp_path / "s").err
+    assert "targets weighted by their tokens" in shown
+    assert summary("pool", "-k", "4", out=tmp_path / "s")["count"] == "records"
+    refused = delift("select", "pool", "--method", "random", "--count", "tokens").refusal()
+    assert "--count is of no use to --method random" in refused
+
+
+def test_the_tokens_of_a_target_set_count(tmp_path: Path) -> None:
+    on_disk = arrays(Path("dev"))
+    s = np.maximum(0.0, on_disk["base_distance"].astype(float) - on_disk["distance"].astype(float))
+    weight = on_disk["response_tokens"] / on_disk["response_tokens"].mean()
+    arguments = ("--target", "dev", "--objective", "topm", "--depth", "1", "--count", "tokens", "-k", "1")
+    assert summary(*arguments, out=tmp_path / "s")["value"] == pytest.approx((s @ weight).max(), rel=1e-5)
+
+
 def test_paper_is_self_utilities_and_clip(tmp_path: Path) -> None:
     paper = summary("pool", "-k", "6", "--paper", out=tmp_path / "paper")
     spelled = ("--self", "include", "--utility", "euclidean", "--kernel", "clip")
