@@ -13,7 +13,7 @@ from ..submodular.kernel import Transform, Utility
 from . import console, options
 from .options import AsJson
 
-PoolObjective = Literal["fl", "sqrt", "log1p", "saturated"]
+PoolObjective = Literal["fl", "sqrt", "log1p", "saturated", "lp", "noisyor", "topm"]
 
 
 def explain(

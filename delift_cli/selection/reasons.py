@@ -42,7 +42,10 @@ class Reasons(Facts):
                     other = f"{entry['otherwise']} with {entry['otherwise_similarity']:.4f}"
                 lines.append(("covers", f"{entry['id']} with {entry['similarity']:.4f}; otherwise {other}"))
             if not found["covers"]:
-                lines.append(("covers", "no target best: it was taken to fill the selection"))
+                why = (
+                    "what it adds, it adds behind others" if found["gain"] > 0 else "it was taken to fill the selection"
+                )
+                lines.append(("covers", f"no target best: {why}"))
         else:
             lines.append(("left out", f"not one {where}; it could still add {found['could_still_add']:.4f}"))
             lines.append(("alone", f"it is worth {found['worth_alone']:.4f} over all targets"))

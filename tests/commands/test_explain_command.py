@@ -73,5 +73,18 @@ def test_told_in_words(cache: Path, chosen: list[int]) -> None:
     assert "number 1 of the 4 selected from 14" in told.out.decode()
 
 
+def test_a_record_that_is_nobodys_best(cache: Path) -> None:
+    """Where second and third helpers count, a record may add much and be no target's best."""
+    how = ("-k", 12, "--objective", "topm")
+    ids = delift("select", cache, *how, "--ids-only", "-q").out.decode().split()
+    told = {name: delift("explain", cache, name, *how, "--json").json for name in ids}
+    assert [told[name]["rank"] for name in ids] == list(range(1, 13))
+    helping = [name for name in ids if told[name]["gain"] > 0 and not told[name]["covers"]]
+    assert helping
+    assert (
+        "no target best: what it adds, it adds behind others" in delift("explain", cache, helping[0], *how).out.decode()
+    )
+
+
 def test_no_such_record(cache: Path) -> None:
     assert "no record with the id nobody" in delift("explain", cache, "nobody").refusal()
