@@ -17,6 +17,12 @@ class Amount(NamedTuple):
     records: int | None
     tokens: int | None
 
+    def share(self, records: int, tokens: int) -> float:
+        """Of a pool of so many records with so many tokens."""
+        if self.records is not None:
+            return self.records / records
+        return (self.tokens or 0) / max(tokens, 1)
+
 
 def parse_amount(text: str, n: int) -> Amount:
     """`500` records, `30%` of the n records (at least one), or a token budget: `200000tok`, `200ktok`, `1.5Mtok`.

@@ -68,7 +68,8 @@ def test_select_records(scored: Path, tmp_path: Path) -> None:
         example_group=range(8),
         target_group=range(8),
     )
-    assert delift_cli.select(kernel, 3).indices.tolist() == subset.selection.indices.tolist()
+    chosen = delift_cli.select(kernel, 3, objective="topm").indices.tolist()
+    assert chosen == subset.selection.indices.tolist()
     subset.write(tmp_path / "subset.jsonl")
     assert (tmp_path / "subset.jsonl").read_bytes().splitlines() == [record.raw for record in subset]
     assert "3 of 8 records" in repr(subset)

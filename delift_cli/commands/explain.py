@@ -22,7 +22,7 @@ def explain(
     k: Annotated[
         str, options.choosing("-k", metavar="AMOUNT", help="The selection to explain, as for delift select.")
     ] = "30%",
-    objective: Annotated[PoolObjective, options.choosing(help="As for delift select.")] = "fl",
+    objective: Annotated[PoolObjective | None, options.choosing(help="As for delift select.")] = None,
     utility: Annotated[Utility, options.choosing(help="As for delift select.")] = "euclidean",
     kernel: Annotated[Transform, options.choosing(help="As for delift select.")] = "clip",
     self_utility: Annotated[SelfUtility, options.choosing("--self", help="As for delift select.")] = "exclude",

@@ -84,6 +84,8 @@ def select(
         if (utility, kernel) != ("euclidean", "clip"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
         self_utility = "include"
+        if objective is None and target is None and existing is None:
+            objective = "fl"
     with console.bars(quiet=quiet) as progress:
         subset = select_records(
             cache,

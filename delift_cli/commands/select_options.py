@@ -39,7 +39,7 @@ MethodOption = Annotated[
 ]
 ObjectiveOption = Annotated[
     ObjectiveName | None,
-    options.choosing(help="Default: fl (anchors: topm); flmi with --target, flcg with --existing, flcmi with both."),
+    options.choosing(help="Default: topm, below 20% fl; flmi with --target, flcg with --existing, flcmi with both."),
 ]
 UtilityOption = Annotated[Utility, options.choosing(help="From distances, or from log-probabilities (nats per token).")]
 KernelOption = Annotated[Transform, options.choosing(help="How utilities become similarities.")]
@@ -51,7 +51,7 @@ EstimatesOption = Annotated[
     options.choosing(help="Pairs that were not scored count as estimated (on), as 0 (off); auto: if that is any good."),
 ]
 PaperOption = Annotated[
-    bool, options.choosing("--paper", help="As published: euclidean, clip, self-utilities included.")
+    bool, options.choosing("--paper", help="As published: fl, euclidean, clip, self-utilities included.")
 ]
 EtaOption = Annotated[float | None, options.choosing(metavar="X", min=0, max=1e6, help="Weight of the target set.")]
 NuOption = Annotated[float, options.choosing(metavar="X", min=0, max=1e6, help="Weight of the existing data.")]

@@ -81,10 +81,10 @@ class Valued:
         return self.greedy(max(count, len(places)), always=places.tolist()).curve
 
 
-def given(path: Path, records: Sequence[Record], valued: Valued, fields: Mapping[str, str | None]) -> Choice:
-    """The subset in a file: records as they were written by select, or ids, one a line; see `read_places`."""
-    places, missing = read_places(path, records, fields)
-    return _choice(path.name, places, valued.in_order(places, _looked_at(len(places), len(records))), valued, missing)
+def given(name: str, places: npt.NDArray[np.int64], missing: int, valued: Valued) -> Choice:
+    """The subset in a file, by what `read_places` says of it."""
+    curve = valued.in_order(places, _looked_at(len(places), len(valued.singles)))
+    return _choice(name, places, curve, valued, missing)
 
 
 def chosen(amount: Amount, tokens: npt.NDArray[np.int32], valued: Valued) -> Choice:

@@ -18,7 +18,8 @@ from ..data.near_duplicates import near_duplicates
 from ..data.ngrams import grams
 from ..data.record import Record
 from ..errors import InputError
-from ..selection.blocks import AnyBlock, KernelOptions, default_objective, objective_over
+from ..selection.blocks import AnyBlock, KernelOptions, objective_over
+from ..selection.methods import objective_for
 from ..selection.suspects import Suspects, suspects
 from ..submodular.objectives import Objective, value
 from . import choices, findings
@@ -78,7 +79,15 @@ class Pool:
             raise InputError(f"{block.cache.path} has targets of its own; give --target with a pool against itself")
         self.records = block.examples
         self.aims = target if target is not None else None if self.square else block
-        name = default_objective(self.square, self.aims is not None, False)
+        fields = block.cache.manifest["fields"]
+        self._given: list[tuple[str, npt.NDArray[np.int64], int]] = [
+            (path.name, *choices.read_places(path, self.records, fields)) for path in wanted.subset
+        ]
+        k = str(len(self._given[0][1])) if self._given else wanted.k
+        roles = {"pool": block.cache} if self.square else {}
+        if self.aims is not None:
+            roles["target"] = self.aims.cache
+        name = objective_for(roles, k)
         self.goal: Objective = objective_over(block if self.square else None, self.aims, None, name, wanted.options)[0]
         self.whole = value(self.goal)
         self.reach = _reach(block, wanted.options)
@@ -98,11 +107,9 @@ class Pool:
     @cached_property
     def subsets(self) -> list[Choice]:
         """What is reported on; the first one is the one that lists speak of."""
-        wanted = self.wanted
-        if wanted.subset:
-            fields = self.block.cache.manifest["fields"]
-            return [choices.given(path, self.records, self.valued, fields) for path in wanted.subset]
-        amount = parse_amount(wanted.k, len(self))
+        if self._given:
+            return [choices.given(*given, self.valued) for given in self._given]
+        amount = parse_amount(self.wanted.k, len(self))
         return [choices.chosen(amount, self.block.cache.example_tokens, self.valued)]
 
     @cached_property

@@ -27,6 +27,7 @@ SelfUtility = Literal["exclude", "include"]
 Estimates = Literal["auto", "on", "off"]
 Count = Literal["records", "tokens"]
 ENOUGH_HELD_OUT = 20  # pairs that say whether estimates predict anything
+DEEP_FROM = 0.2  # of the pool: who wants so many records has more than one to help each target
 CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool
 SWEEP_TARGET = ("flvmi", *SUMS)  # with a target set they cover it alone
 
@@ -242,12 +243,13 @@ def check_same_measure(caches: Sequence[Stored]) -> None:
             )
 
 
-def default_objective(pool: bool, target: bool, existing: bool, *, anchors: bool = False) -> str:
-    """The objective of a stage: DESIGN's defaults for what is given.
+def default_objective(pool: bool, target: bool, existing: bool, *, anchors: bool = False, share: float = 1.0) -> str:
+    """The objective of a stage, for what is given and the share of the pool that is wanted.
 
-    Before anchors in place of itself a pool is selected from by `topm`: an anchor stands for several records, which its
-    second and third best helpers serve best. With m = n / 4 that kept 0.96 to 1.00 of the value on all targets, where
-    facility location over the anchors kept 0.95 to 0.98 (pool200, k = 10 and 30 %).
+    A pool alone is covered: by each target's best helper (`fl`) where few records are wanted, by its three best
+    (`topm`) from `DEEP_FROM` of the pool on. With 30 % of three pools `topm` was better after training than `fl` on
+    each of them, with 10 % it was not (samples/EVIDENCE.md). Before anchors it is always `topm`: an anchor stands for
+    several records, which its second and third best helpers serve best.
     """
     if target and existing:
         return "flcmi"
@@ -255,7 +257,7 @@ def default_objective(pool: bool, target: bool, existing: bool, *, anchors: bool
         return "flcg"
     if target:
         return "flmi" if pool else "flvmi"
-    return "topm" if anchors else "fl"
+    return "topm" if anchors or share >= DEEP_FROM else "fl"
 
 
 def objective_over(

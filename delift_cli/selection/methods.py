@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from ..amount import parse_amount
+from ..cache.anchors import weights_of
 from ..cache.dense import Cache
 from ..cache.sparse import SparseCache, open_cache
 from ..cache.stored import Stored
@@ -35,6 +38,20 @@ WHAT = {
 def opened_cache(cache: AnyCache) -> Cache | SparseCache:
     """A cache by its path, or as it is."""
     return open_cache(Path(cache)) if isinstance(cache, str | Path) else cache
+
+
+def objective_for(caches: Mapping[str, Cache | SparseCache], k: str, method: Method = "delift") -> str:
+    """The default objective for caches by role ("pool", "target", "existing") and an amount as in `select -k`.
+
+    `method`: cosines of embeddings are always covered by the best alone, as others do it.
+    """
+    pool, anchors, share = caches.get("pool"), False, 0.0
+    if pool is not None and method == "delift":
+        anchors = weights_of(pool) is not None
+        share = parse_amount(k, pool.shape[0]).share(pool.shape[0], int(pool.example_tokens.sum()))
+        share = round(share, 2)  # 20 % of 1,002 records are 200
+    given = ("pool" in caches, "target" in caches, "existing" in caches)
+    return blocks.default_objective(*given, anchors=anchors, share=share)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ..display import Facts, Lines
 from ..errors import InputError
 from ..submodular.explain import explain_chosen, explain_left_out, harmed
 from .blocks import KernelOptions, as_block, objective_over
-from .methods import AnyCache, opened_cache
+from .methods import AnyCache, objective_for, opened_cache
 from .subset import select_records
 
 
@@ -61,19 +61,20 @@ def explain_record(
     record: str,
     k: str | int = "30%",
     *,
-    objective: str = "fl",
+    objective: str | None = None,
     options: KernelOptions | None = None,
     top: int = 5,
 ) -> Reasons:
     """Why the record with this id is in the selection of `k`, or what made it redundant; and whom it harms.
 
     Args:
-        cache: the pool's, a path or opened. top: how many lines of each kind.
+        cache: the pool's, a path or opened. objective: as for `select_records`. top: how many lines of each kind.
 
     Raises:
         InputError: no record has this id, or as for `select_records`.
     """
     opened, options = opened_cache(cache), options or KernelOptions()
+    objective = objective or objective_for({"pool": opened}, str(k))
     goal, pool = objective_over(as_block(opened), None, None, objective, options)
     records = pool.examples
     try:

@@ -26,7 +26,18 @@ from . import blocks, first_gains, output
 from .blocks import AnyBlock, Count, KernelOptions, PartialBlock, Records
 from .hygiene import Hygiene, hygiene
 from .larger_than_memory import beyond_memory
-from .methods import COVERING, WHAT, AnyCache, Method, OpenModel, cosine_blocks, opened_cache, per_record, scored_blocks
+from .methods import (
+    COVERING,
+    WHAT,
+    AnyCache,
+    Method,
+    OpenModel,
+    cosine_blocks,
+    objective_for,
+    opened_cache,
+    per_record,
+    scored_blocks,
+)
 from .suspects import Suspects, suspects
 
 
@@ -246,7 +257,7 @@ def select_records(
         cache: the pool's, a path or opened; None with a target set alone. target, existing: see
             `blocks.objective_over`.
         k: a number of records, a share (30%) or a token budget (200ktok).
-        objective: None for that of the stage: fl; flmi with target, flcg with existing, flcmi with both.
+        objective: None for that of the stage and the share that is wanted, see `blocks.default_objective`.
         options: how measurements become similarities. count: what of a target counts alike, itself or its tokens.
         always, never: files of ids. per, group, at_least, at_most, keep_shares, shares: see
             `data.limits.read_quotas`.
@@ -267,9 +278,7 @@ def select_records(
     pool: Records
     kept_gains = None
     if method in COVERING:
-        anchors = "pool" in caches and weights_of(caches["pool"]) is not None
-        stage = (cache is not None, target is not None, existing is not None)
-        name = objective or blocks.default_objective(*stage, anchors=anchors)
+        name = objective or objective_for(caches, str(k), method)
         opened = cosine_blocks(caches, open_model, progress) if method == "embedding" else scored_blocks(caches)
         goal, pool = blocks.objective_over(
             opened.get("pool"),

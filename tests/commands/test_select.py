@@ -151,7 +151,7 @@ def test_with_scores(tmp_path: Path) -> None:
 
 def test_json_summary(tmp_path: Path) -> None:
     told = summary("pool", "-k", "5", out=tmp_path / "subset.jsonl")
-    assert (told["selected"], told["pool"], told["asked"], told["objective"]) == (5, 12, "5", "fl")
+    assert (told["selected"], told["pool"], told["asked"], told["objective"]) == (5, 12, "5", "topm")
     assert (told["utility"], told["kernel"], told["self"]) == ("euclidean", "clip", "exclude")
     chosen = [CALLED.index(id_) for id_ in ids("pool", "-k", "5")]
     assert told["tokens"] == arrays(Path("pool"))["example_tokens"][chosen].sum()
@@ -297,7 +297,7 @@ def test_objectives_are_all_tried() -> None:
 @pytest.mark.parametrize(
     ("blocks", "name"),
     [
-        (("pool",), "fl"),
+        (("pool",), "topm"),
         (("pool", "--target", "dev"), "flmi"),
         (("pool", "--existing", "old"), "flcg"),
         (("--target", "dev"), "flvmi"),
@@ -306,6 +306,20 @@ def test_objectives_are_all_tried() -> None:
 )
 def test_default_objectives(blocks: tuple[str, ...], name: str, tmp_path: Path) -> None:
     assert summary(*blocks, "-k", "3", out=tmp_path / "s")["objective"] == name
+
+
+@pytest.mark.parametrize(("k", "name"), [("2", "fl"), ("3", "topm"), ("19%", "fl"), ("21%", "topm"), ("100%", "topm")])
+def test_who_wants_much_of_a_pool_has_more_than_one_helper_for_each(k: str, name: str, tmp_path: Path) -> None:
+    assert summary("pool", "-k", k, out=tmp_path / "s")["objective"] == name
+    assert summary("pool", "-k", k, "--paper", out=tmp_path / "s")["objective"] == "fl"
+    record = ids("pool", "-k", k)[0]
+    assert delift("explain", "pool", record, "-k", k, "--json").json["rank"] == 1
+
+
+def test_the_share_of_a_token_budget_decides(tmp_path: Path) -> None:
+    tokens = int(arrays(Path("pool"))["example_tokens"].sum())
+    for share, name in ((0.15, "fl"), (0.25, "topm")):
+        assert summary("pool", "-k", f"{round(share * tokens)}tok", out=tmp_path / "s")["objective"] == name
 
 
 def test_concave_over_a_target_set_with_existing_data(tmp_path: Path) -> None:
@@ -337,7 +351,7 @@ def test_greedy_takes_what_plain_greedy_takes() -> None:
         gains[chosen] = -1.0
         chosen.append(int(gains.argmax()))
         covered = np.maximum(covered, s[chosen[-1]])
-    assert ids("pool", "-k", "3") == [CALLED[j] for j in chosen]
+    assert ids("pool", "-k", "3", "--objective", "fl") == [CALLED[j] for j in chosen]
 
 
 def test_a_target_may_count_for_its_tokens(tmp_path: Path) -> None:
@@ -348,22 +362,23 @@ def test_a_target_may_count_for_its_tokens(tmp_path: Path) -> None:
     s[0, 4] = s[4, 0] = 0.0  # copies of each other
     weight = on_disk["response_tokens"] / on_disk["response_tokens"].mean()
     assert weight.max() > 2 * weight.min()
-    alike = ids("pool", "-k", "4")
+    fl = ("-k", "4", "--objective", "fl")
+    alike = ids("pool", *fl)
     covered, chosen = np.zeros(12), []
     for _ in range(4):
         gains = np.maximum(s - covered, 0.0) @ weight
         gains[chosen] = -1.0
         chosen.append(int(gains.argmax()))
         covered = np.maximum(covered, s[chosen[-1]])
-    assert ids("pool", "-k", "4", "--count", "tokens") == [CALLED[j] for j in chosen]
-    assert ids("pool", "-k", "4", "--count", "tokens") == [CALLED[j] for j in chosen]  # from what was kept
-    assert ids("pool", "-k", "4") == alike
-    told = summary("pool", "-k", "4", "--count", "tokens", out=tmp_path / "s")
+    assert ids("pool", *fl, "--count", "tokens") == [CALLED[j] for j in chosen]
+    assert ids("pool", *fl, "--count", "tokens") == [CALLED[j] for j in chosen]  # from what was kept
+    assert ids("pool", *fl) == alike
+    told = summary("pool", *fl, "--count", "tokens", out=tmp_path / "s")
     assert told["count"] == "tokens"
     assert told["value"] == pytest.approx(covered @ weight, rel=1e-5)
-    shown = delift("select", "pool", "-k", "4", "--count", "tokens", "-o", tmp_path / "s").err
+    shown = delift("select", "pool", *fl, "--count", "tokens", "-o", tmp_path / "s").err
     assert "targets weighted by their tokens" in shown
-    assert summary("pool", "-k", "4", out=tmp_path / "s")["count"] == "records"
+    assert summary("pool", *fl, out=tmp_path / "s")["count"] == "records"
     refused = delift("select", "pool", "--method", "random", "--count", "tokens").refusal()
     assert "--count is of no use to --method random" in refused
 
@@ -378,14 +393,14 @@ def test_the_tokens_of_a_target_set_count(tmp_path: Path) -> None:
 
 def test_paper_is_self_utilities_and_clip(tmp_path: Path) -> None:
     paper = summary("pool", "-k", "6", "--paper", out=tmp_path / "paper")
-    spelled = ("--self", "include", "--utility", "euclidean", "--kernel", "clip")
+    spelled = ("--self", "include", "--utility", "euclidean", "--kernel", "clip", "--objective", "fl")
     spelled_out = summary("pool", "-k", "6", *spelled, out=tmp_path / "spelled")
     assert (tmp_path / "paper").read_bytes() == (tmp_path / "spelled").read_bytes()
     assert {**paper, "asked": 0} == {**spelled_out, "asked": 0}
     assert paper["self"] == "include"
     assert "--paper means" in delift("select", "pool", "--paper", "--kernel", "minmax").refusal()
     # with self-utilities the pool covers itself far better
-    assert paper["whole_pool"] > summary("pool", "-k", "6", out=tmp_path / "s")["whole_pool"] + 0.5
+    assert paper["whole_pool"] > summary("pool", "-k", "6", "--objective", "fl", out=tmp_path / "s")["whole_pool"] + 0.5
 
 
 def test_parameters_count(tmp_path: Path) -> None:
@@ -397,7 +412,9 @@ def test_parameters_count(tmp_path: Path) -> None:
     assert heavy["value"] > light["value"]
     loose, strict = (run("pool", "--existing", "old", "--nu", nu) for nu in (0, 5))
     assert strict["value"] < loose["value"]
-    assert loose["value"] == pytest.approx(run("pool")["value"])  # nothing is known of the existing data
+    assert loose["value"] == pytest.approx(
+        run("pool", "--objective", "fl")["value"]
+    )  # nothing is known of the existing data
     low, high = (run("pool", "--objective", "saturated", "--alpha", alpha) for alpha in (0.05, 0.9))
     assert low["value"] < high["value"]
     assert run("pool", "--utility", "pmi")["value"] != pytest.approx(run("pool")["value"])

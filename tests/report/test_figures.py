@@ -149,7 +149,9 @@ def test_a_choice_against_its_definition(tmp_path: Path) -> None:
     goal = make_objective("fl", dense_kernel(similarity))
     records = tiny_runs.records(plain_pool(SIZE)).records
     (tmp_path / "ids.txt").write_text("r9\nr2\nr17\nr5\n")
-    found = choices.given(tmp_path / "ids.txt", records, choices.Valued(goal), {})
+    places, missing = choices.read_places(tmp_path / "ids.txt", records, {})
+    assert missing == 0
+    found = choices.given("ids.txt", places, missing, choices.Valued(goal))
     assert found.places.tolist() == [9, 2, 17, 5]
     own = similarity[found.places]
     np.testing.assert_allclose(found.curve[:4], [own[: k + 1].max(0).sum() for k in range(4)], rtol=1e-6)

@@ -170,7 +170,7 @@ def test_what_is_said(method: str, tmp_path: Path) -> None:
         assert "5 of 12 records" in result.err
     told = delift(*arguments, "-o", tmp_path / "s.jsonl", "--json", "--curve", tmp_path / "c.csv").json
     assert (told["method"], told["selected"]) == (method, 5)
-    assert told["objective"] == ("modular" if method in PER_RECORD else "fl")
+    assert told["objective"] == {"delift": "topm", "embedding": "fl"}.get(method, "modular")
     assert (told["utility"], told["kernel"]) == {"delift": ("euclidean", "clip"), "embedding": ("cosine", "clip")}.get(
         method, (None, None)
     )

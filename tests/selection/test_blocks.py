@@ -201,7 +201,10 @@ def test_minmax_has_one_scale_for_all_blocks(folder: Path) -> None:
 
 
 def test_default_objectives() -> None:
-    assert default_objective(True, False, False) == "fl"
+    assert default_objective(True, False, False) == "topm"
+    assert default_objective(True, False, False, share=0.2) == "topm"
+    assert default_objective(True, False, False, share=0.19) == "fl"
+    assert default_objective(True, False, False, anchors=True, share=0.1) == "topm"
     assert default_objective(True, True, False) == "flmi"
     assert default_objective(False, True, False) == "flvmi"
     assert default_objective(True, False, True) == "flcg"
