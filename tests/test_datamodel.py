@@ -82,7 +82,7 @@ def test_chance_explains_nothing(matrix: Matrix, runs: list[datamodel.Trained]) 
 
 def test_training_seeds_of_one_subset_count_as_one(matrix: Matrix) -> None:
     lines = [line(matrix, "nothing", "0%", [], 0, 2.0)]
-    lines += [line(matrix, "delift", "10%", [3, 1, 2], seed, fall) for seed, fall in ((0, 1.0), (1, 3.0))]
+    lines += [line(matrix, "fl", "10%", [3, 1, 2], seed, fall) for seed, fall in ((0, 1.0), (1, 3.0))]
     (run,) = datamodel.trained(lines, "p", matrix)
     assert run.places == [1, 2, 3]
     np.testing.assert_allclose(run.fall, 2.0 * matrix.euclidean[1:4].max(axis=0))

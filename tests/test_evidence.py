@@ -19,7 +19,7 @@ from delift_cli.model.gguf import ModelFile
 from tests.evidence import harder, pools, report, runs, stats, variants
 from tests.evidence.runs import Run
 
-RUN = Run("instruction", "p3", "delift", "30%", 0, 0)
+RUN = Run("instruction", "p3", "fl", "30%", 0, 0)
 SIZES = {"spoiled-20": 100, "spoiled-40": 100, "redundant": 102, "skewed": 100, "p3-1000": 1000}
 
 
@@ -166,7 +166,7 @@ class Tuner:
 
 def choose(run: Run) -> list[str]:
     """Two methods that choose the same records, in another order."""
-    chosen = {"delift": ["a", "b"], "pmi": ["b", "a"], "nothing": []}
+    chosen = {"fl": ["a", "b"], "pmi": ["b", "a"], "nothing": []}
     return chosen.get(run.method, [run.method, str(run.selection_seed)])
 
 
@@ -189,15 +189,15 @@ def test_the_same_subset_is_not_trained_on_twice(tmp_path: Path) -> None:
     planned, tuner, path = runs.plan(quick=True), Tuner(), tmp_path / "results.jsonl"
     runs.carry_out(planned, path, choose=choose, tune=tuner, report=str)
     lines = {(line["method"], line["training_seed"]): line for line in runs.read_results(path)}
-    pair = [lines["delift", 0], lines["pmi", 0]]
+    pair = [lines["fl", 0], lines["pmi", 0]]
     assert sum(line["name"] in tuner.asked for line in pair) == 1
     assert pair[0]["measured"]["heldout"] == pair[1]["measured"]["heldout"]
     assert {line["measured"].get("same_as") for line in pair} > {None}
 
 
 def test_a_run_is_the_same_only_with_its_start_and_seed() -> None:
-    continual = Run("continual", "p3", "delift", "30%", 0, 0)
-    later = Run("instruction", "p3", "delift", "30%", 0, 1)
+    continual = Run("continual", "p3", "fl", "30%", 0, 0)
+    later = Run("instruction", "p3", "fl", "30%", 0, 1)
     assert len({runs.key(run, ["a"]) for run in (RUN, continual, later)}) == 3
     assert runs.key(RUN, ["a", "b"]) == runs.key(RUN, ["b", "a"]) != runs.key(RUN, ["a"])
     assert runs.key(RUN, []) == runs.key(later, [])  # nothing learnt: no seed matters
@@ -278,7 +278,7 @@ def test_runs_that_differ_widen_the_interval() -> None:
 
 def lines(stage: str = "instruction", pool: str = "p3") -> Iterator[dict[str, Any]]:
     """Losses per token of 3.0 without training, 2.0 at random, 1.5 by delift, 1.0 with everything."""
-    levels = {"nothing": 3.0, "random": 2.0, "delift": 1.5, "all": 1.0}
+    levels = {"nothing": 3.0, "random": 2.0, "fl": 1.5, "all": 1.0}
     sizes = {"nothing": "0%", "all": "100%"}
     for method, level in levels.items():
         for seed in range(2 if method == "random" else 1):
@@ -298,14 +298,14 @@ PLACE = report.Place("instruction", "p3", "30%", "held-out records")
 
 def test_rows_say_what_the_results_say() -> None:
     found = {row.method: row for row in report.tables(list(lines()))[PLACE]}
-    assert list(found) == ["nothing", "random", "delift", "all"]
+    assert list(found) == ["nothing", "random", "fl", "all"]
     assert found["random"].by_token.loss == pytest.approx(2.025)
     assert found["random"].runs == 2
     assert found["random"].by_token.difference is None
-    assert found["delift"].by_token.difference is not None
-    assert found["delift"].by_token.difference.value == pytest.approx(-0.525)
-    assert found["delift"].by_token.closed == pytest.approx(0.525 / 1.025)
-    assert found["delift"].exact == pytest.approx(0.4)
+    assert found["fl"].by_token.difference is not None
+    assert found["fl"].by_token.difference.value == pytest.approx(-0.525)
+    assert found["fl"].by_token.closed == pytest.approx(0.525 / 1.025)
+    assert found["fl"].exact == pytest.approx(0.4)
 
 
 def test_long_responses_count_for_more_by_tokens_and_alike_by_records() -> None:
@@ -313,11 +313,11 @@ def test_long_responses_count_for_more_by_tokens_and_alike_by_records() -> None:
     for line in results:
         tested = line["measured"]["heldout"]
         tested["tokens"] = [18] + [2] * 9
-        if line["method"] == "delift":
+        if line["method"] == "fl":
             tested["loss"] = [18 * 5.0] + [2 * 1.0] * 9
     found = {row.method: row for row in report.tables(results)[PLACE]}
-    assert found["delift"].by_token.loss == pytest.approx(3.0)
-    assert found["delift"].by_record.loss == pytest.approx(1.4)
+    assert found["fl"].by_token.loss == pytest.approx(3.0)
+    assert found["fl"].by_record.loss == pytest.approx(1.4)
 
 
 def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
@@ -358,9 +358,9 @@ def test_what_was_trained_in_another_precision_is_compared_with_its_own_kind() -
     assert list(found) == [PLACE, PLACE._replace(precision="float32")]
     bfloat, single = ({row.method: row for row in rows} for rows in found.values())
     assert single["random"].by_token.loss == pytest.approx(bfloat["random"].by_token.loss - 0.5)
-    differences = [side["delift"].by_token.difference for side in (single, bfloat)]
+    differences = [side["fl"].by_token.difference for side in (single, bfloat)]
     assert differences[0] == pytest.approx(differences[1])
-    assert single["delift"].by_token.closed is None  # nothing was trained on everything
+    assert single["fl"].by_token.closed is None  # nothing was trained on everything
 
 
 def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
@@ -374,12 +374,12 @@ def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
 def test_dots_stand_beside_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pyplot = pytest.importorskip("matplotlib.pyplot")
     monkeypatch.setattr(pyplot, "close", lambda figure: None)
-    first = [{**line, "method": line["method"].replace("delift", "sqrt")} for line in lines()]
+    first = [{**line, "method": line["method"].replace("fl", "sqrt")} for line in lines()]
     report.draw(report.tables([*first, *lines(pool="gsm8k-p3")]), tmp_path / "plot.svg")
     axes = pyplot.gcf().axes
     names = [label.get_text() for label in axes[0].get_yticklabels()]
-    assert names == ["delift", "sqrt"]
-    for axis, method in zip(axes, ["sqrt", "delift"] * 2, strict=True):
+    assert names == ["fl", "sqrt"]
+    for axis, method in zip(axes, ["sqrt", "fl"] * 2, strict=True):
         dots = [line.get_ydata()[0] for line in axis.lines if line.get_marker() == "o"]
         assert [names[round(height)] for height in dots] == [method]
 

@@ -42,18 +42,21 @@ class Variant:
 FIRST_DRAWS = 3
 
 RANDOM = Variant("random", ("POOL", "--method", "random"), seeds=5, small=3, chance=True)
-DELIFT = Variant("delift", ("POOL",), seeds=5, small=2)
+FL = Variant("fl", ("POOL", "--objective", "fl"), seeds=5, small=2)
+TOPM = Variant("topm", ("POOL", "--objective", "topm"), seeds=3, small=1)
 
 # What might become a default, or is one now, has several seeds; the others have what a first look needs.
 INSTRUCTION = (
     RANDOM,
-    DELIFT,
-    Variant("topm", ("POOL", "--objective", "topm"), seeds=3, small=1),
+    FL,
+    TOPM,
     Variant("topm-pmi", ("POOL", "--objective", "topm", "--depth", "10", "--utility", "pmi"), small=1),
+    Variant("topm-tokens", (*TOPM.arguments, "--count", "tokens")),
+    Variant("topm-tokens-pmi", (*TOPM.arguments, "--count", "tokens", "--utility", "pmi")),
     Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True),
     Variant("random-tokens", peer="tokens", seeds=2, chance=True),
     Variant("paper", ("POOL", "--paper"), seeds=2, small=1),
-    Variant("pmi", ("POOL", "--utility", "pmi"), seeds=2),
+    Variant("pmi", (*FL.arguments, "--utility", "pmi"), seeds=2),
     Variant("embedding", ("POOL", "--method", "embedding"), seeds=2),
     Variant("loss", ("POOL", "--method", "loss")),
     Variant("ifd", ("POOL", "--method", "ifd")),
@@ -63,9 +66,9 @@ INSTRUCTION = (
     Variant("saturated-0.1", ("POOL", "--objective", "saturated", "--alpha", "0.1"), seeds=0, small=2),
     Variant("log1p", ("POOL", "--objective", "log1p"), part=1),
     Variant("sqrt-pmi", ("POOL", "--objective", "sqrt", "--utility", "pmi"), part=1),
-    Variant("pmi-include", ("POOL", "--utility", "pmi", "--self", "include"), part=1),
-    Variant("minmax", ("POOL", "--kernel", "minmax")),
-    Variant("minmax-include", ("POOL", "--kernel", "minmax", "--self", "include"), part=1),
+    Variant("pmi-include", (*FL.arguments, "--utility", "pmi", "--self", "include"), part=1),
+    Variant("minmax", (*FL.arguments, "--kernel", "minmax")),
+    Variant("minmax-include", (*FL.arguments, "--kernel", "minmax", "--self", "include"), part=1),
 )
 # What knows how much every record helps the first held-out ones, or which these are.
 INFORMED = (
@@ -78,14 +81,14 @@ INFORMED = (
 )
 TASK_SPECIFIC = (
     RANDOM,
-    DELIFT,
+    FL,
     Variant("flmi", ("POOL", "--target", "TARGET"), seeds=3, small=1),
     Variant("flvmi", ("--target", "TARGET", "--objective", "flvmi"), seeds=2),
     Variant("rds", peer="states"),
 )
 CONTINUAL = (
     Variant("random", RANDOM.arguments, seeds=3, chance=True),
-    Variant("delift", DELIFT.arguments, seeds=2),
+    Variant("fl", FL.arguments, seeds=2),
     Variant("flcg", ("POOL", "--existing", "EXISTING"), seeds=3),
 )
 # Pools of about 100 records, of which choosing is about more than luck. Who drops suspects does not know how many there
@@ -94,8 +97,8 @@ SOUND = ("--drop-suspects", "30%")
 SPOILED = (
     Variant("random", RANDOM.arguments, seeds=3, chance=True),
     Variant("random-sound", (*RANDOM.arguments, *SOUND), seeds=2, chance=True),
-    Variant("delift", DELIFT.arguments, seeds=2),
-    Variant("delift-sound", (*DELIFT.arguments, *SOUND), seeds=2),
+    Variant("fl", FL.arguments, seeds=2),
+    Variant("fl-sound", (*FL.arguments, *SOUND), seeds=2),
     Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
     Variant("ifd", ("POOL", "--method", "ifd"), part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
@@ -103,17 +106,17 @@ SPOILED = (
 )
 UNEVEN = (
     Variant("random", RANDOM.arguments, seeds=3, chance=True),
-    Variant("delift", DELIFT.arguments, seeds=2),
+    Variant("fl", FL.arguments, seeds=2),
     Variant("embedding", ("POOL", "--method", "embedding")),
     Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
-    Variant("topm", ("POOL", "--objective", "topm"), part=1),
+    Variant("topm", TOPM.arguments, part=1),
     Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True, part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
 )
 LARGE = (
     Variant("random", RANDOM.arguments, seeds=2, small=3, chance=True),
-    Variant("delift", DELIFT.arguments, seeds=1, small=1),
-    Variant("topm", ("POOL", "--objective", "topm"), small=1),
+    Variant("fl", FL.arguments, seeds=1, small=1),
+    Variant("topm", TOPM.arguments, small=1),
     Variant("saturated", ("POOL", "--objective", "saturated"), small=1, part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), small=1, part=1),
 )
@@ -129,4 +132,4 @@ STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "large": (("p3-1000",), LARGE),
 }
 EXTREMES = {"nothing": "0%", "all": "100%"}  # what bounds every choice, with its share of the pool
-QUICK = ("random", "delift", "paper", "pmi", "loss")
+QUICK = ("random", "fl", "topm", "paper", "loss")
