@@ -19,8 +19,8 @@ DRAWS = 8
 
 
 class Aim(NamedTuple):
-    """What a pair should improve on, a target's so-manieth best, and by how many standard deviations it is hoped to be
-    better than its estimate."""
+    """What a pair should improve on, its target's nth best, and how many standard deviations above its estimate it is
+    hoped to be."""
 
     nth: int
     optimism: float
@@ -60,10 +60,10 @@ def neighbours_share(proposals: Proposals, by_target: ByTarget) -> float:
     (near, near_hits), (modelled, model_hits) = hits(*by_target, proposals.nearest).tolist()
     if not near or not modelled:
         return 0.5
-    by_text, by_model = (near_hits / near) ** 2, (model_hits / modelled) ** 2
-    if by_text + by_model == 0.0:
+    for_near, for_model = (near_hits / near) ** 2, (model_hits / modelled) ** 2
+    if for_near + for_model == 0.0:
         return 0.5
-    return float(np.clip(by_text / (by_text + by_model), LEAST_OF_EITHER, 1 - LEAST_OF_EITHER))
+    return float(np.clip(for_near / (for_near + for_model), LEAST_OF_EITHER, 1 - LEAST_OF_EITHER))
 
 
 def improving_pairs(
