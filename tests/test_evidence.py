@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections import defaultdict
@@ -166,7 +167,7 @@ class Tuner:
 
 def choose(run: Run) -> list[str]:
     """Two methods that choose the same records, in another order."""
-    chosen = {"fl": ["a", "b"], "pmi": ["b", "a"], "nothing": []}
+    chosen = {"fl": ["a", "b"], "topm": ["b", "a"], "nothing": []}
     return chosen.get(run.method, [run.method, str(run.selection_seed)])
 
 
@@ -189,7 +190,7 @@ def test_the_same_subset_is_not_trained_on_twice(tmp_path: Path) -> None:
     planned, tuner, path = runs.plan(quick=True), Tuner(), tmp_path / "results.jsonl"
     runs.carry_out(planned, path, choose=choose, tune=tuner, report=str)
     lines = {(line["method"], line["training_seed"]): line for line in runs.read_results(path)}
-    pair = [lines["fl", 0], lines["pmi", 0]]
+    pair = [lines["fl", 0], lines["topm", 0]]
     assert sum(line["name"] in tuner.asked for line in pair) == 1
     assert pair[0]["measured"]["heldout"] == pair[1]["measured"]["heldout"]
     assert {line["measured"].get("same_as") for line in pair} > {None}
@@ -277,7 +278,7 @@ def test_runs_that_differ_widen_the_interval() -> None:
 
 
 def lines(stage: str = "instruction", pool: str = "p3") -> Iterator[dict[str, Any]]:
-    """Losses per token of 3.0 without training, 2.0 at random, 1.5 by delift, 1.0 with everything."""
+    """Losses per token of 3.0 without training, 2.0 at random, 1.5 by facility location, 1.0 with everything."""
     levels = {"nothing": 3.0, "random": 2.0, "fl": 1.5, "all": 1.0}
     sizes = {"nothing": "0%", "all": "100%"}
     for method, level in levels.items():
@@ -308,6 +309,23 @@ def test_rows_say_what_the_results_say() -> None:
     assert found["fl"].exact == pytest.approx(0.4)
 
 
+def test_what_chance_would_reach() -> None:
+    assert stats.best_of(1) == pytest.approx(0.0, abs=1e-3)
+    assert stats.best_of(2) == pytest.approx(math.pi**-0.5, abs=1e-3)
+    drawn = np.random.default_rng(0).standard_normal((20_000, 200)).max(axis=1).mean()
+    assert stats.best_of(200) == pytest.approx(drawn, abs=0.02)
+    results = list(lines())
+    assert not report._chance(results, report.tables(results))  # two draws
+    run = Run("instruction", "p3", "random", "30%", 2, 2)
+    third = {**results[2], "name": run.name, **vars(run)}
+    third["measured"] = {**third["measured"], "heldout": {**third["measured"]["heldout"], "loss": [4.4] * 10}}
+    deep = Run("instruction", "p3", "topm", "30%", 0, 0)
+    results += [third, {**results[3], "name": deep.name, **vars(deep)}]
+    told = report._chance(results, report.tables(results)).splitlines()[-1]
+    spread = np.std([2.0, 2.05, 2.2], ddof=1)
+    assert told.startswith(f"| p3 30% | 3 | {spread:.3f} | {-stats.best_of(200) * spread:+.3f} | **-0.583** |")
+
+
 def test_long_responses_count_for_more_by_tokens_and_alike_by_records() -> None:
     results = list(lines())
     for line in results:
@@ -330,7 +348,7 @@ def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Pat
     path = tmp_path / "EVIDENCE.md"
     report.write_report(results, evaluated, path, None)
     text = path.read_text()
-    assert "| delift | 1 | 1.500 | **-0.525 (" in text
+    assert "| fl | 1 | 1.500 | **-0.525 (" in text
     assert "## task-specific tuning, gsm8k-p3 30%: held-out records of the target's task" in text
     assert "## continual tuning, instruct-code 30%: held-out records of the old data" in text
     assert "| p3 | 30% | 3 | -0.50 | -0.50 |" in text

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from tests.evidence import peers, runs, variants
 from tests.evidence.runs import Line
-from tests.evidence.stats import Interval, difference, per_token, rank_correlation
+from tests.evidence.stats import Interval, best_of, difference, per_token, rank_correlation
 from tests.evidence.variants import EXTREMES
 
 OPENING, CLOSING = "<!-- written by hand -->", "<!-- end of what is written by hand -->"
+MANY = 200  # random subsets, of which the best is told from the spread of a few
 ORDER = [v.name for _, compared in variants.STAGES.values() for v in compared]
 
 
@@ -121,6 +122,8 @@ def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination
         draw(found, plot)
         parts.append(f"![Differences to random subsets, with intervals]({plot.name})")
     parts.append(_overview(found))
+    if chance := _chance(results, found):
+        parts.append(chance)
     for place, rows in found.items():
         title = TITLES.get(place.stage, f"{place.stage} tuning")
         parts.append(f"## {title}, {place.subset}: {place.test}\n\n{_table(rows)}")
@@ -279,6 +282,33 @@ def _overview(found: dict[Place, list[Row]]) -> str:
             )
             lines.append(f"| {method} | " + " | ".join(shown) + " |")
     return "\n".join(["## In short", "", *lines])
+
+
+def _chance(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
+    """What the best of many random subsets would be, by how far those that were trained on differ."""
+    lines = [
+        "## What chance would reach",
+        "",
+        f"The best of {MANY} random subsets, if their losses are distributed normally, with the spread of those that",
+        "were trained on, less their mean; beside it the default: `topm` from a fifth of the pool on, `fl` below.",
+        "",
+        "| | draws "
+        + "".join(f"| spread by {way} | best of {MANY} by {way} | default " for way in ("record", "token"))
+        + "|",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for place, rows in found.items():
+        drawn = _cells(results, place).get("random") if place.stage in ("instruction", "large") else None
+        name = "topm" if float(place.size.rstrip("%")) >= 20 else "fl"
+        default = next((row for row in rows if row.method == name), None)
+        if drawn is None or len(drawn.losses) < 3 or default is None:
+            continue
+        cells = []
+        for cell, measure in ((drawn.by_record(), default.by_record), (drawn, default.by_token)):
+            spread = float(np.std(cell.losses.sum(axis=1) / cell.tokens.sum(), ddof=1))
+            cells += [f"{spread:.3f}", f"{-best_of(MANY) * spread:+.3f}", _interval(measure.difference, short=True)]
+        lines.append(f"| {place.subset} | {len(drawn.losses)} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 7 else ""
 
 
 def _table(rows: Sequence[Row]) -> str:
