@@ -109,7 +109,7 @@ def concave(
     else:
         raise InputError(f"unknown concave function {name!r}: choose sqrt or log1p")
     bonus = _bonus(kernel, kernel, eta)
-    return Objective(name, kernel, curve, start, NOTHING, bonus, {"eta": eta, "nu": nu})
+    return Objective(name, kernel, curve, start, NOTHING, bonus, _besides(eta, nu, existing))
 
 
 def saturated(
@@ -125,7 +125,7 @@ def saturated(
     if existing is not None:
         room = np.maximum(0.0, room - _before(kernel, existing, nu, SUM)[0])
     bonus = _bonus(kernel, kernel, eta)
-    parameters = {"alpha": alpha, "eta": eta, "nu": nu}
+    parameters = {"alpha": alpha, **_besides(eta, nu, existing)}
     return Objective("saturated", kernel, SATURATED, room, NOTHING, bonus, parameters)
 
 
@@ -141,9 +141,8 @@ def lp(
         raise InputError(f"p lies between 1 and {LARGEST_POWER:g}, not {p:g}; for a larger one take fl")
     before = _before(kernel, existing, nu, POWERS, parameter=p)[0]
     start = np.stack([before ** (1.0 / p), before])
-    return Objective(
-        "lp", kernel, POWER, start, NOTHING, _bonus(kernel, kernel, eta), {"p": p, "eta": eta, "nu": nu}, parameter=p
-    )
+    parameters = {"p": p, **_besides(eta, nu, existing)}
+    return Objective("lp", kernel, POWER, start, NOTHING, _bonus(kernel, kernel, eta), parameters, parameter=p)
 
 
 def noisy_or(
@@ -156,7 +155,7 @@ def noisy_or(
     if not beta > 0.0:
         raise InputError(f"beta must be above 0, not {beta:g}")
     start = np.exp(-_before(kernel, existing, nu, LOGS, parameter=beta)[0])
-    parameters = {"beta": beta, "eta": eta, "nu": nu}
+    parameters = {"beta": beta, **_besides(eta, nu, existing)}
     return Objective(
         "noisyor", kernel, NOISY_OR, start, NOTHING, _bonus(kernel, kernel, eta), parameters, parameter=beta
     )
@@ -174,7 +173,7 @@ def topm(
     weights = 1.0 / np.arange(1, depth + 2)
     weights[-1] = 0.0
     start = _before(kernel, existing, nu, TOP_VALUES, depth=depth)
-    parameters = {"depth": depth, "eta": eta, "nu": nu}
+    parameters = {"depth": depth, **_besides(eta, nu, existing)}
     return Objective(
         "topm", kernel, TOP, start, NOTHING, _bonus(kernel, kernel, eta), parameters, steps=-np.diff(weights)
     )
@@ -314,6 +313,11 @@ def _maximum(
         np.zeros(kernel_shape(kernel)[0]) if bonus is None else bonus,
         parameters,
     )
+
+
+def _besides(eta: float, nu: float, existing: Kernel | None) -> dict[str, float]:
+    """Of what weighs a target set and existing data, what has a say."""
+    return {**({"eta": eta} if eta else {}), **({} if existing is None else {"nu": nu})}
 
 
 def _bonus(kernel: Kernel, target: Kernel, eta: float) -> Array:
