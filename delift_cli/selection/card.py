@@ -35,7 +35,7 @@ def card(subset: Subset, destination: str, file: str, command: str) -> str:
         "asked for": found["asked"],
         "method": found["method"],
         "objective": _with_parameters(found["objective"], found["parameters"]),
-        "utility, kernel, self": f"{found['utility']}, {found['kernel']}, {found['self']}",
+        "utility, kernel, self, count": ", ".join(str(found[name]) for name in ("utility", "kernel", "self", "count")),
         "seed": "none, nothing was random" if found["seed"] is None else found["seed"],
         "value": f"{found['value']:.4f}, of the whole pool {found['whole_pool']:.4f}",
         "tokens": f"{found['tokens']:,}",

@@ -137,7 +137,8 @@ def test_push(server: Hub, tmp_path: Path) -> None:
         "made up",
         "--push hf:us/subset",
         "| seed | none",
-        "| objective | fl",
+        "| objective | topm, depth 3 |",
+        "| euclidean, clip, exclude, records |",
         "| value |",
     ):
         assert fact in card
