@@ -55,7 +55,9 @@ def _run(args: argparse.Namespace) -> None:
             _print_plan(planned, of_name, results)
             return
         for pool in of_name.values():
-            scored.score(pool, args.budget or (QUICK_BUDGET if args.quick else None), args.weights)
+            chosen_by = [run.variant for run in planned if run.pool == pool.name and run.variant]
+            wanted = {argument for variant in chosen_by for argument in variant.arguments}
+            scored.score(pool, wanted, args.budget or (QUICK_BUDGET if args.quick else None), args.weights)
         _tune(args, planned, of_name, results, began)
         if args.evaluate:
             for pool in of_name.values():

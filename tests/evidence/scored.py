@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from delift_cli.errors import RunError
@@ -17,25 +18,23 @@ BUDGET = "10%"  # of the others
 BLOCK_BUDGET = "10%"
 
 
-def score(pool: Pool, budget: str | None = None, weights: str = "bf16") -> None:
-    """Measure the pool's blocks, each to the end; what is done already is not done again.
+def score(pool: Pool, wanted: Collection[str], budget: str | None = None, weights: str = "bf16") -> None:
+    """Measure blocks of a pool, each to the end; what is done already is not done again.
 
     Args:
+        wanted: of "POOL", "TARGET" and "EXISTING", what the choices go by.
         budget: share of the pairs of every block, in place of BUDGETS.
         weights: what the model's weights are converted to.
     """
-
-    def options(block: str, share: str) -> tuple[str, ...]:
-        return ("-o", str(cache(pool, block)), "--weights", weights, "--budget", budget or share)
-
     records = str(pool.path("pool"))
-    _delift("score", records, *options("POOL", BUDGETS.get(pool.name, BUDGET)))
-    if "target" in pool.parts:
-        targets = ("--targets", str(pool.path("target")))
-        _delift("score", records, *targets, *options("TARGET", BLOCK_BUDGET))
-    if "existing" in pool.parts:
-        sets = ("--examples", str(pool.path("existing")), "--targets", records)
-        _delift("score", *sets, *options("EXISTING", BLOCK_BUDGET))
+    sets = {
+        "POOL": (BUDGETS.get(pool.name, BUDGET), records),
+        "TARGET": (BLOCK_BUDGET, records, "--targets", str(pool.path("target"))),
+        "EXISTING": (BLOCK_BUDGET, "--examples", str(pool.path("existing")), "--targets", records),
+    }
+    for block, (share, *given) in sets.items():
+        if block in wanted:
+            _delift("score", *given, "-o", str(cache(pool, block)), "--weights", weights, "--budget", budget or share)
 
 
 def cache(pool: Pool, block: str) -> Path:
