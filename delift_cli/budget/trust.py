@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from .estimate import Estimate
 
+ENOUGH_HELD_OUT = 20  # pairs that say whether estimates predict anything
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -19,6 +21,11 @@ class Quality:
     spearman: float
     bias: float
     rmse: float
+
+    @property
+    def trusted(self) -> bool:
+        """Do they predict anything, on enough pairs to say so?"""
+        return self.pairs >= ENOUGH_HELD_OUT and self.r2 > 0
 
 
 def quality(estimated: NDArray[np.float32], measured: NDArray[np.float32]) -> Quality:

@@ -26,7 +26,6 @@ from ..submodular.objectives import SUMS, Objective, make_objective
 SelfUtility = Literal["exclude", "include"]
 Estimates = Literal["auto", "on", "off"]
 Count = Literal["records", "tokens"]
-ENOUGH_HELD_OUT = 20  # pairs that say whether estimates predict anything
 DEEP_FROM = 0.2  # of the pool: who wants so many records has more than one to help each target
 CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool
 SWEEP_TARGET = ("flvmi", *SUMS)  # with a target set they cover it alone
@@ -134,8 +133,7 @@ class PartialBlock(Records):
         """Do its unscored pairs count as estimated?"""
         if options.estimates != "auto":
             return options.estimates == "on"
-        quality = self.partial(options).quality
-        return quality.pairs >= ENOUGH_HELD_OUT and quality.r2 > 0
+        return self.partial(options).quality.trusted
 
     def utility_range(self, options: KernelOptions) -> tuple[float, float]:
         """Smallest and largest measured utility."""

@@ -12,7 +12,6 @@ from delift_cli.budget import partial_block, plan
 from delift_cli.budget.measured import HELD_OUT, Scored, nothing_scored
 from delift_cli.budget.proposals import propose
 from delift_cli.budget.trust import quality
-from delift_cli.selection.blocks import ENOUGH_HELD_OUT
 from delift_cli.submodular.kernel import dense_kernel, factored_kernel
 from delift_cli.submodular.select import select
 from tests.bench.budget import synthetic
@@ -60,12 +59,10 @@ class Known:
         points = None if self.embeddings is None else (self.embeddings, self.embeddings)
         return propose(self.texts, self.targets, pairs, *self.keys, points, self.base)
 
-    def choice(self, scored: Scored, factors: Sequence[np.ndarray] | None = None) -> Choice:
-        """Facility location over what is scored, and estimates of the rest or nothing."""
-        n, m = self.shape
-        left, right = factors or (np.zeros((n, 0)), np.zeros((m, 0)))
+    def choice(self, rows: partial_block.Rows, factors: Sequence[np.ndarray] | None = None) -> Choice:
+        """Facility location over what is known of some pairs, and factors of the rest or nothing."""
+        left, right = factors or [np.zeros((size, 0)) for size in self.shape]
         example, target = self.keys
-        rows = partial_block.rows_of(scored, n)
         kernel = factored_kernel(*rows, left, right, example_group=example, target_group=target)
         return lambda k: select(kernel, k).indices
 
@@ -97,15 +94,11 @@ def by_budget(known: Known, pairs: int) -> Choice:
         scored = joined(scored, plan.next_round(proposals, scored, pairs, rounds_left=left), known.source)
     model, held = plan.fit_scored(proposals, scored, 0), scored.source == HELD_OUT
     found = quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
-    if found.pairs < ENOUGH_HELD_OUT or not found.r2 > 0:
-        return known.choice(scored)
-    if partial_block.hint(known.shape) is None:
-        return known.choice(scored, model.factors())
-    example, target = known.keys
-    rows = partial_block.rows_with_estimates(scored, model, example, target)
-    nothing = (np.zeros((size, 0)) for size in known.shape)
-    kernel = factored_kernel(*rows, *nothing, example_group=example, target_group=target)
-    return lambda k: select(kernel, k).indices
+    if not found.trusted:
+        return known.choice(partial_block.rows_of(scored, known.shape[0]))
+    if partial_block.hint(known.shape):
+        return known.choice(partial_block.rows_with_estimates(scored, model, *known.keys))
+    return known.choice(partial_block.rows_of(scored, known.shape[0]), model.factors())
 
 
 def by_neighbours(known: Known, pairs: int) -> Choice:
@@ -114,7 +107,8 @@ def by_neighbours(known: Known, pairs: int) -> Choice:
     own = np.arange(n) * (m + 1) if known.targets is None else np.empty(0, np.int64)
     near = plan._near_pairs(known.proposals(pairs), own, pairs - len(own), np.random.default_rng(0))
     example, target = (near // m).astype(np.int32), (near % m).astype(np.int32)
-    return known.choice(Scored(example, target, known.source(example, target), np.zeros(len(near), np.uint8)))
+    scored = Scored(example, target, known.source(example, target), np.zeros(len(near), np.uint8))
+    return known.choice(partial_block.rows_of(scored, n))
 
 
 def on_all(U: np.ndarray, *, square: bool = True) -> Value:

@@ -87,7 +87,7 @@ def run(n: int, pairs: int, width: int, *, with_estimates: bool) -> dict[str, An
     held = scored.source == HELD_OUT
     found = quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
     clock("select: quality")
-    estimated = with_estimates or found.r2 > 0
+    estimated = with_estimates or found.trusted
     rows, factors = partial_block.rows_of(scored, n), np.zeros((2, n, 0))
     if estimated and partial_block.hint((n, n)):
         rows = partial_block.rows_with_estimates(scored, model, key, key)
