@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from delift_cli.selection.blocks import default_objective
 from tests.evidence import peers, runs, variants
 from tests.evidence.runs import Line
 from tests.evidence.stats import Interval, best_of, difference, per_token, rank_correlation
@@ -286,7 +287,7 @@ def _overview(found: dict[Place, list[Row]]) -> str:
 
 def _chance(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
     """What the best of many random subsets would be, by how far those that were trained on differ."""
-    lines = [
+    head = [
         "## What chance would reach",
         "",
         f"The best of {MANY} random subsets, if their losses are distributed normally, with the spread of those that",
@@ -297,9 +298,10 @@ def _chance(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
         + "|",
         "|---|---|---|---|---|---|---|---|",
     ]
+    lines = []
     for place, rows in found.items():
         drawn = _cells(results, place).get("random") if place.stage in ("instruction", "large") else None
-        name = "topm" if float(place.size.rstrip("%")) >= 20 else "fl"
+        name = default_objective(True, False, False, share=float(place.size.rstrip("%")) / 100)
         default = next((row for row in rows if row.method == name), None)
         if drawn is None or len(drawn.losses) < 3 or default is None:
             continue
@@ -308,7 +310,7 @@ def _chance(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
             spread = float(np.std(cell.losses.sum(axis=1) / cell.tokens.sum(), ddof=1))
             cells += [f"{spread:.3f}", f"{-best_of(MANY) * spread:+.3f}", _interval(measure.difference, short=True)]
         lines.append(f"| {place.subset} | {len(drawn.losses)} | {' | '.join(cells)} |")
-    return "\n".join(lines) if len(lines) > 7 else ""
+    return "\n".join([*head, *lines]) if lines else ""
 
 
 def _table(rows: Sequence[Row]) -> str:
