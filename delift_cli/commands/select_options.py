@@ -39,7 +39,9 @@ MethodOption = Annotated[
 ]
 ObjectiveOption = Annotated[
     ObjectiveName | None,
-    options.choosing(help="Default: topm, below 20% fl; flmi with --target, flcg with --existing, flcmi with both."),
+    options.choosing(
+        help="Default: topm, below 20% fl (anchors: topm); flmi with --target, flcg with --existing, flcmi with both."
+    ),
 ]
 UtilityOption = Annotated[Utility, options.choosing(help="From distances, or from log-probabilities (nats per token).")]
 KernelOption = Annotated[Transform, options.choosing(help="How utilities become similarities.")]
