@@ -41,7 +41,7 @@ def select(
     p: given.NormOption = 2.0,
     beta: given.BetaOption = 1.0,
     depth: given.DepthOption = 3,
-    count: given.CountOption = "records",
+    count: given.CountOption = None,
     always: given.AlwaysOption = None,
     never: given.NeverOption = None,
     per: given.PerOption = None,
@@ -83,6 +83,7 @@ def select(
     if paper:
         if (utility, kernel) != ("euclidean", "clip"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
+        count = count or "records"
         self_utility = "include"
         if objective is None and target is None and existing is None:
             objective = "fl"

@@ -68,8 +68,11 @@ DepthOption = Annotated[
     int, options.choosing(metavar="N", min=1, max=1000, help="Of 'topm': how many helpers of a target count.")
 ]
 CountOption = Annotated[
-    Count,
-    options.choosing(help="What counts alike: targets, or the tokens of their responses."),
+    Count | None,
+    options.choosing(
+        help="What counts alike: targets, the tokens of their responses, or both, halfway. "
+        "Default: both; records with --target, --existing or --paper."
+    ),
 ]
 AlwaysOption = Annotated[Path | None, options.limits(metavar="FILE", help="Ids, one a line, that are chosen first.")]
 NeverOption = Annotated[Path | None, options.limits(metavar="FILE", help="Ids, one a line, that are left out.")]

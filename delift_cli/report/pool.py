@@ -19,7 +19,7 @@ from ..data.ngrams import grams
 from ..data.record import Record
 from ..errors import InputError
 from ..selection.blocks import AnyBlock, KernelOptions, objective_over
-from ..selection.methods import objective_for
+from ..selection.methods import count_for, objective_for
 from ..selection.suspects import Suspects, suspects
 from ..submodular.objectives import Objective, value
 from . import choices, findings
@@ -88,7 +88,10 @@ class Pool:
         if self.aims is not None:
             roles["target"] = self.aims.cache
         name = objective_for(roles, k)
-        self.goal: Objective = objective_over(block if self.square else None, self.aims, None, name, wanted.options)[0]
+        self.count = count_for(roles)
+        self.goal: Objective = objective_over(
+            block if self.square else None, self.aims, None, name, wanted.options, count=self.count
+        )[0]
         self.whole = value(self.goal)
         self.reach = _reach(block, wanted.options)
         self.aims_reach = (

@@ -11,6 +11,7 @@ from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
 from ..data.record import Record
 from ..selection.blocks import KernelOptions, PartialBlock
+from ..selection.subset import COUNTED
 from ..visible import one_line
 from . import findings
 from .choices import CHANGE, Choice
@@ -77,7 +78,7 @@ def measured(pool: Pool) -> Section:
         ("settings", settings),
         ("utility", f"{pool.wanted.options.utility}: mean {mean:+.4f}, {harm:.0%} of the measured pairs harmful"),
         ("objective", f"{pool.goal.name}, kernel {pool.wanted.options.transform}, "
-                      f"self-utilities {pool.wanted.options.self_utility}d"),
+                      f"self-utilities {pool.wanted.options.self_utility}d{COUNTED[pool.count]}"),
     ]  # fmt: skip
     groups = (
         f"by the field {pool.field!r}, {len(set(pool.labels)):,} values"

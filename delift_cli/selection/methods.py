@@ -54,6 +54,13 @@ def objective_for(caches: Mapping[str, Cache | SparseCache], k: str, method: Met
     return blocks.default_objective(*given, anchors=anchors, share=share)
 
 
+def count_for(caches: Mapping[str, Cache | SparseCache], method: Method = "delift") -> blocks.Count:
+    """What counts alike by default, for caches by role; cosines are covered as others do it, each record alike."""
+    if method == "embedding":
+        return "records"
+    return blocks.default_count("target" in caches, "existing" in caches)
+
+
 @dataclass(frozen=True)
 class OpenModel:
     """How the user wants the model run, where a method runs it at all."""

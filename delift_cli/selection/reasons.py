@@ -11,7 +11,7 @@ from ..display import Facts, Lines
 from ..errors import InputError
 from ..submodular.explain import explain_chosen, explain_left_out, harmed
 from .blocks import KernelOptions, as_block, objective_over
-from .methods import AnyCache, objective_for, opened_cache
+from .methods import AnyCache, count_for, objective_for, opened_cache
 from .subset import select_records
 
 
@@ -75,13 +75,14 @@ def explain_record(
     """
     opened, options = opened_cache(cache), options or KernelOptions()
     objective = objective or objective_for({"pool": opened}, str(k))
-    goal, pool = objective_over(as_block(opened), None, None, objective, options)
+    count = count_for({"pool": opened})
+    goal, pool = objective_over(as_block(opened), None, None, objective, options, count=count)
     records = pool.examples
     try:
         place = find_record(records, record)
     except InputError as error:
         raise InputError(f"{opened.path}: {error}; delift inspect {opened.path} shows some") from None
-    chosen = select_records(opened, k, objective=objective, options=options).selection
+    chosen = select_records(opened, k, objective=objective, options=options, count=count).selection
     signed = pool.kernel(KernelOptions(options.utility, "raw", estimates="off"))  # harm is said of measured pairs alone
     harm = harmed(signed, place, top)
     indices = chosen.indices.tolist()
@@ -93,7 +94,7 @@ def explain_record(
     }
     if place in indices:
         rank = indices.index(place)
-        found = explain_chosen(goal.kernel, chosen.indices, place, top)
+        found = explain_chosen(goal, chosen.indices, place, top)
         covered = zip(
             *(array.tolist() for array in (found.targets, found.value, found.otherwise, found.otherwise_value)),
             strict=True,
@@ -113,7 +114,7 @@ def explain_record(
             ],
         }
     else:
-        missed = explain_left_out(goal.kernel, chosen.indices, place, top)
+        missed = explain_left_out(goal, chosen.indices, place, top)
         by_whom = zip(missed.by.tolist(), missed.targets.tolist(), missed.share.tolist(), strict=True)
         figures |= {
             "could_still_add": missed.gain,

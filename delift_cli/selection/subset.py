@@ -33,12 +33,20 @@ from .methods import (
     Method,
     OpenModel,
     cosine_blocks,
+    count_for,
     objective_for,
     opened_cache,
     per_record,
     scored_blocks,
 )
 from .suspects import Suspects, suspects
+
+COUNTED: dict[Count | None, str] = {
+    None: "",
+    "records": "",
+    "both": ", targets weighted by the root of their tokens",
+    "tokens": ", targets weighted by their tokens",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,7 +69,7 @@ class Subset(Facts):
     partial: Mapping[str, PartialBlock]
     clean: Hygiene = field(default_factory=Hygiene)
     dropped: int = 0
-    count: Count = "records"
+    count: Count | None = None
 
     def __len__(self) -> int:
         return len(self.selection.indices)
@@ -134,7 +142,7 @@ class Subset(Facts):
             "utility": {"delift": options.utility, "embedding": "cosine"}.get(self.method),
             "kernel": options.transform if covering else None,
             "self": options.self_utility if covering else None,
-            "count": self.count if covering else None,
+            "count": self.count,
             "value": selection.value,
             "whole_pool": self.whole,
             "anchors": None if weights_of(self.pool.cache) is None else self.pool.cache.shape[1],
@@ -171,7 +179,7 @@ class Subset(Facts):
             rows.append(("left out", f"{self.dropped:,} records whose answers are the most suspect; {which}"))
         if covering:
             how = f"{found['utility']}, {found['kernel']}, self-utilities {found['self']}d"
-            how += ", targets weighted by their tokens" if self.count == "tokens" else ""
+            how += COUNTED[self.count]
             rows.append(("objective", f"{found['objective']}{parameters} ({how})"))
         rows.append(("value" if covering else "scores", f"{found['value']:.4f}{share}"))
         if covering and found["anchors"]:
@@ -226,7 +234,7 @@ def select_records(
     p: float = 2.0,
     beta: float = 1.0,
     depth: int = 3,
-    count: Count = "records",
+    count: Count | None = None,
     always: str | Path | None = None,
     never: str | Path | None = None,
     per: str | None = None,
@@ -258,7 +266,8 @@ def select_records(
             `blocks.objective_over`.
         k: a number of records, a share (30%) or a token budget (200ktok).
         objective: None for that of the stage and the share that is wanted, see `blocks.default_objective`.
-        options: how measurements become similarities. count: what of a target counts alike, itself or its tokens.
+        options: how measurements become similarities. count: what of a target counts alike, see
+            `blocks.objective_over`; None for "both" where a pool is covered, "records" in the other stages.
         always, never: files of ids. per, group, at_least, at_most, keep_shares, shares: see
             `data.limits.read_quotas`.
         quality, not_like, distinct: see `hygiene.hygiene`. until: a share, such as 1%. drop_suspects: the share of the
@@ -279,6 +288,7 @@ def select_records(
     kept_gains = None
     if method in COVERING:
         name = objective or objective_for(caches, str(k), method)
+        count = count or count_for(caches, method)
         opened = cosine_blocks(caches, open_model, progress) if method == "embedding" else scored_blocks(caches)
         goal, pool = blocks.objective_over(
             opened.get("pool"),
@@ -304,6 +314,7 @@ def select_records(
             **({} if count == "records" else {"count": count}),
         )
     else:
+        count = None
         goal, pool = per_record(method, caches.get("pool"), seed, open_model, progress)  # type: ignore[arg-type]
     records = pool.examples
     amount = parse_amount(str(k), len(records))

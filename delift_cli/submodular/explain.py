@@ -1,6 +1,7 @@
 """Why this record? Who covers which target, what a record adds to a subset, who made it redundant, whom it harms.
 
-Pure functions of kernels and index arrays; all values are similarities in the kernel's units.
+Pure functions of kernels, objectives and index arrays. What covers whom is said in the kernel's units, what a record
+is worth in the objective's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike
 from ..compiled import jit
 from ..errors import InputError
 from .kernel import Array, Kernel, as_float
+from .objectives import Objective, value
 from .sweeps import load_row, new_scratch, segment, segment_count, similarities
 
 
@@ -31,8 +33,7 @@ class Covered:
     """What a chosen record is there for. One entry per target that it covers best, largest margin first.
 
     value: its similarity to the target; otherwise: the record of the subset that would cover the target without
-    it (-1: none), at otherwise_value. margin: sum of value - otherwise_value over all these targets, what the
-    subset's facility-location value would lose without the record.
+    it (-1: none), at otherwise_value. margin: what the subset would lose of its value without the record.
     """
 
     targets: Array
@@ -47,8 +48,8 @@ class Redundant:
     """Why a record was left out. One entry per chosen record that covers targets it could have covered.
 
     by: chosen records, the largest share first; targets: how many of the record's targets each covers at least
-    as well; share: the part of the record's total similarity (sum of positive similarities) that each stands for.
-    gain: what the record would still add to facility location; total: its sum of positive similarities.
+    as well; share: the part of what the record covers (sum of positive similarities, each target by its weight) that
+    each stands for. gain: what the record would still add to the subset's value; total: its own value alone.
     """
 
     by: Array
@@ -93,30 +94,38 @@ def coverers(kernel: Kernel, subset: ArrayLike) -> Coverers:
     return Coverers(best[0], values[0], best[1], values[1])
 
 
-def explain_chosen(kernel: Kernel, subset: ArrayLike, j: int, top: int | None = None) -> Covered:
+def explain_chosen(objective: Objective, subset: ArrayLike, j: int, top: int | None = None) -> Covered:
     """What record j of the subset is there for (the `top` targets; default: all). Raises InputError if not in it."""
-    if j not in np.asarray(subset):
+    chosen = np.asarray(subset, dtype=np.int64)
+    if j not in chosen:
         raise InputError(f"record {j} is not in the subset")
-    who = coverers(kernel, subset)
+    who = coverers(objective.kernel, chosen)
     mine = np.flatnonzero(who.best == j)
-    margin = who.best_value[mine] - who.next_value[mine]
+    margin = (who.best_value[mine] - who.next_value[mine]) * _weight(objective, mine)
     first = mine[np.argsort(-margin, kind="stable")][:top]
-    return Covered(first, who.best_value[first], who.next[first], who.next_value[first], float(margin.sum()))
+    lost = value(objective, chosen) - value(objective, chosen[chosen != j])
+    return Covered(first, who.best_value[first], who.next[first], who.next_value[first], max(0.0, lost))
 
 
-def explain_left_out(kernel: Kernel, subset: ArrayLike, j: int, top: int | None = None) -> Redundant:
+def explain_left_out(objective: Objective, subset: ArrayLike, j: int, top: int | None = None) -> Redundant:
     """Which chosen records made record j redundant (the `top` of them). Raises InputError if j is in the subset."""
-    if j in np.asarray(subset):
+    chosen = np.asarray(subset, dtype=np.int64)
+    if j in chosen:
         raise InputError(f"record {j} is in the subset")
-    own = np.maximum(0.0, similarities(kernel, [j])[0])
-    who = coverers(kernel, subset)
-    total, gain = float(own.sum()), float(np.maximum(0.0, own - who.best_value).sum())
-    taken = (own > 0.0) & (who.best_value >= own)
+    own = np.maximum(0.0, similarities(objective.kernel, [j])[0])
+    who = coverers(objective.kernel, chosen)
+    taken = np.flatnonzero((own > 0.0) & (who.best_value >= own))
+    counts = own * _weight(objective, np.arange(own.size))
     by, group = np.unique(who.best[taken], return_inverse=True)
     count = np.bincount(group, minlength=by.size)
-    share = np.bincount(group, weights=own[taken], minlength=by.size) / (total or 1.0)
+    share = np.bincount(group, weights=counts[taken], minlength=by.size) / (counts.sum() or 1.0)
     first = np.argsort(-share, kind="stable")[:top]
-    return Redundant(by[first], count[first], share[first], gain, total)
+    gain = value(objective, np.append(chosen, j)) - value(objective, chosen)
+    return Redundant(by[first], count[first], share[first], max(0.0, gain), value(objective, [j]))
+
+
+def _weight(objective: Objective, targets: Array) -> Array:
+    return objective.weight[targets] if objective.weight.size else np.ones(targets.size)
 
 
 def harmed(utilities: Kernel, j: int, top: int | None = None) -> Harmed:

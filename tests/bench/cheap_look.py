@@ -11,11 +11,13 @@ how well one agrees with the other, and what subsets chosen by either are worth 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +34,7 @@ from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import Model, Settings
 from delift_cli.model.logprob import token_logprobs
 from delift_cli.model.places import locate
+from delift_cli.prompt import Target, Tokens
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import encode_examples, encode_targets
 from delift_cli.scoring.embeddings import embed
@@ -39,41 +42,101 @@ from tests.bench.budget import COLUMNS, Judge, dense, fill, score_with
 from tests.evidence.stats import rank_correlation
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "p3_6k.jsonl"
-GROUP = 100  # targets whose prompts are held at a time
+GROUP = 20  # targets whose prompts are held at a time: each token of a response looks past all of them
 
 
 def look(file: ModelFile, records: RecordSet, settings: Settings) -> tuple[np.ndarray, int, float]:
     """Distances float64 [example, target] of the cheap look, tokens evaluated, seconds."""
     template = load_template(None, file.template, file.vocabulary)
-    prefixes = encode_examples(records, template, limit=None).prefixes
-    targets = encode_targets(records, template, limit=None).targets
-    offset = max(map(len, prefixes))
-    distance = np.empty((len(prefixes), len(targets)))
-    cells = sum(len(target.alone) for target in targets) + offset + settings.batch
-    tokens, began = 0, time.perf_counter()
-    with Model(file, settings, cells=cells) as model:
+    began = time.perf_counter()
+    with Looks(
+        file,
+        encode_examples(records, template, limit=None).prefixes,
+        encode_targets(records, template, limit=None).targets,
+        settings,
+    ) as looks:
+        distance, _ = looks.pairs(range(len(records)), range(len(records)))
+        return distance, looks.tokens, time.perf_counter() - began
+
+
+class Looks:
+    """A model that looks at pairs of some examples and some targets.
+
+    An example is evaluated once; its state is kept and laid before each group of targets.
+    """
+
+    def __init__(self, file: ModelFile, prefixes: Sequence[Tokens], targets: Sequence[Target], settings: Settings):
+        self.prefixes, self.targets = prefixes, targets
+        self.offset = max(map(len, prefixes))  # where every target's prompt begins
+        longest = max(len(target.alone) for target in targets)
+        self.model = Model(file, settings, cells=GROUP * longest + self.offset + settings.batch)
+        self.states: dict[int, ctypes.Array[ctypes.c_uint8]] = {}
+        self.tokens = 0
+
+    def __enter__(self) -> Looks:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.model.close()
+
+    def alone(self, targets: Sequence[int]) -> np.ndarray:
+        """Distances and mean log-probabilities float64 [2, target] without an example."""
+        found = []
+        for at in targets:
+            self.model.clear()
+            target = self.targets[at]
+            self.tokens += _evaluate(self.model, target.alone[:-1], 0, 1)
+            found.append(_responses(self.model, [target], [0], len(target.alone) - len(target.after), None)[0])
+        return np.transpose(found)
+
+    def pairs(self, examples: Sequence[int], targets: Sequence[int]) -> np.ndarray:
+        """Distances and mean log-probabilities float64 [2, example, target]."""
+        out = np.empty((2, len(examples), len(targets)))
         for start in range(0, len(targets), GROUP):
-            group = targets[start : start + GROUP]
-            model.clear()
-            for sequence, target in enumerate(group, start=1):
-                tokens += _evaluate(model, target.alone[:-1], 0, sequence)
-                system = len(target.alone) - len(target.after)
-                llama_cpp.llama_memory_seq_rm(model._memory, sequence, 0, system)
-                llama_cpp.llama_memory_seq_add(model._memory, sequence, system, -1, offset - system)
-            for example, prefix in enumerate(prefixes):
-                tokens += _evaluate(model, prefix, 0, 0)
-                at = 0
-                while at < len(group):  # as many responses as fit a batch
-                    taken, size = [], 0
-                    while at < len(group) and (not taken or size + len(group[at].response) <= settings.batch):
-                        taken.append(at)
-                        size += len(group[at].response)
-                        at += 1
-                    found = _responses(model, group, taken, offset)
-                    tokens += size
-                    distance[example, start + np.array(taken)] = found
-                model.drop_sequence(0)
-    return distance, tokens, time.perf_counter() - began
+            group = [self.targets[at] for at in targets[start : start + GROUP]]
+            self._hold(group)
+            for row, example in enumerate(examples):
+                self._show(example)
+                for taken in _batches(group, self.model.settings.batch):
+                    found = _responses(self.model, group, taken, self.offset, 0)
+                    self.tokens += sum(len(group[at].response) for at in taken)
+                    out[:, row, start + np.array(taken)] = np.transpose(found)
+                self.model.drop_sequence(0)
+        return out
+
+    def _hold(self, group: list[Target]) -> None:
+        """The prompts of some targets, without what comes before all of them, behind the longest example."""
+        self.model.clear()
+        for sequence, target in enumerate(group, start=1):
+            self.tokens += _evaluate(self.model, target.alone[:-1], 0, sequence)
+            system = len(target.alone) - len(target.after)
+            llama_cpp.llama_memory_seq_rm(self.model._memory, sequence, 0, system)
+            llama_cpp.llama_memory_seq_add(self.model._memory, sequence, system, -1, self.offset - system)
+
+    def _show(self, example: int) -> None:
+        """The example as sequence 0."""
+        context = self.model._context
+        if example in self.states:
+            state = self.states[example]
+            if llama_cpp.llama_state_seq_set_data(context, state, len(state), 0) == 0:
+                raise RuntimeError(f"the state of example {example} does not fit")
+            return
+        self.tokens += _evaluate(self.model, self.prefixes[example], 0, 0)
+        state = (ctypes.c_uint8 * llama_cpp.llama_state_seq_get_size(context, 0))()
+        llama_cpp.llama_state_seq_get_data(context, state, len(state), 0)
+        self.states[example] = state
+
+
+def _batches(group: list[Target], room: int) -> Iterator[list[int]]:
+    """As many responses at a time as fit a batch."""
+    at = 0
+    while at < len(group):
+        taken, size = [], 0
+        while at < len(group) and (not taken or size + len(group[at].response) <= room):
+            taken.append(at)
+            size += len(group[at].response)
+            at += 1
+        yield taken
 
 
 def _evaluate(model: Model, text: np.ndarray, position: int, sequence: int) -> int:
@@ -85,12 +148,15 @@ def _evaluate(model: Model, text: np.ndarray, position: int, sequence: int) -> i
     return len(text)
 
 
-def _responses(model: Model, group: list, taken: list[int], offset: int) -> np.ndarray:
-    """Distances of the targets `taken` behind the example that sequence 0 holds."""
+def _responses(
+    model: Model, group: list[Target], taken: list[int], offset: int, example: int | None
+) -> list[tuple[float, float]]:
+    """Distance and mean log-probability of the targets `taken`, behind the example's sequence or nothing."""
     read, places, sequences, expected, owner = [], [], [], [], []
     for number, at in enumerate(taken):
         target, sequence = group[at], 1 + len(group) + number
-        model.copy_sequence(0, sequence, -1)
+        if example is not None:
+            model.copy_sequence(example, sequence, -1)
         model.copy_sequence(1 + at, sequence, -1)
         own = [target.alone[-1], *target.response[:-1]]
         first = offset + len(target.after) - 1
@@ -104,11 +170,12 @@ def _responses(model: Model, group: list, taken: list[int], offset: int) -> np.n
     logits = model.decode(
         np.array(read, np.int32), np.array(places, np.int32), np.array(sequences, np.int32), one, one.astype(bool)
     )
-    probability = np.exp(token_logprobs(logits, np.arange(count), np.array(expected, np.int32)))
+    logprob = token_logprobs(logits, np.arange(count), np.array(expected, np.int32))
     for number in range(len(taken)):
         model.drop_sequence(1 + len(group) + number)
-    squares = np.bincount(owner, (1 - probability) ** 2)
-    return np.sqrt(squares / np.bincount(owner))
+    each = np.bincount(owner)
+    distance = np.sqrt(np.bincount(owner, (1 - np.exp(logprob)) ** 2) / each)
+    return list(zip(distance.tolist(), (np.bincount(owner, logprob) / each).tolist(), strict=True))
 
 
 def main() -> None:

@@ -75,7 +75,9 @@ def test_select_weighs_anchors_and_leaves_self_pairs_out(pool: Path) -> None:
         return float((s[A].max(axis=0, initial=0.0) * weights).sum())
 
     assert value(objective, [1, 5]) == pytest.approx(f([1, 5]))
-    chosen = delift("select", pool, "-k", 4, "--objective", "fl", "--stop-at-zero", "--ids-only", "-q")
+    chosen = delift(
+        "select", pool, "-k", 4, "--objective", "fl", "--count", "records", "--stop-at-zero", "--ids-only", "-q"
+    )
     indices, _ = plain_greedy.plain_greedy(f, 14, 4)
     assert chosen.out.decode().split() == [block.examples[j].id for j in indices]
     told = delift("select", pool, "-k", 4, "--json", "-o", pool.with_name("subset.jsonl")).json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,29 +38,44 @@ def clipped(utility: np.ndarray) -> np.ndarray:
     return similarity
 
 
-def test_a_chosen_record(cache: Path, utility: np.ndarray, chosen: list[int]) -> None:
+@pytest.fixture(scope="module")
+def worth(cache: Path, utility: np.ndarray) -> Callable[[list[int]], float]:
+    """The value of a subset under the default: three helpers a target, which counts for the root of its tokens."""
+    similarity = clipped(utility)
+    weight = np.sqrt(np.load(cache / "response_tokens.npy"))
+    weight /= weight.mean()
+
+    def of(subset: list[int]) -> float:
+        best = np.sort(similarity[subset], axis=0)[::-1][:3]
+        return float((best / np.arange(1, len(best) + 1)[:, None]).sum(0) @ weight)
+
+    return of
+
+
+def test_a_chosen_record(
+    cache: Path, utility: np.ndarray, chosen: list[int], worth: Callable[[list[int]], float]
+) -> None:
     similarity = clipped(utility)
     for rank, record in enumerate(chosen, start=1):
         told = delift("explain", cache, f"r{record}", "-k", 4, "--top", SIZE, "--json").json
         assert told["chosen"]
         assert told["rank"] == rank
         others = [other for other in chosen if other != record]
-        lost = similarity[chosen].max(0) - similarity[others].max(0)
-        assert told["lost_without_it"] == pytest.approx(lost.sum(), abs=1e-6)
+        assert told["lost_without_it"] == pytest.approx(worth(chosen) - worth(others), abs=1e-5)
         for entry in told["covers"]:
             target = int(entry["id"][1:])
             assert entry["similarity"] == pytest.approx(similarity[record, target], abs=1e-6)
             assert entry["otherwise_similarity"] == pytest.approx(similarity[others, target].max(), abs=1e-6)
 
 
-def test_a_record_that_was_left_out(cache: Path, utility: np.ndarray, chosen: list[int]) -> None:
-    similarity = clipped(utility)
+def test_a_record_that_was_left_out(
+    cache: Path, utility: np.ndarray, chosen: list[int], worth: Callable[[list[int]], float]
+) -> None:
     record = next(place for place in range(SIZE) if place not in chosen)
     told = delift("explain", cache, f"r{record}", "-k", 4, "--top", SIZE, "--json").json
     assert not told["chosen"]
-    best = similarity[chosen].max(0)
-    assert told["could_still_add"] == pytest.approx(np.maximum(similarity[record] - best, 0).sum(), abs=1e-6)
-    assert told["worth_alone"] == pytest.approx(similarity[record].sum(), abs=1e-6)
+    assert told["could_still_add"] == pytest.approx(worth([*chosen, record]) - worth(chosen), abs=1e-5)
+    assert told["worth_alone"] == pytest.approx(worth([record]), abs=1e-5)
     assert {entry["id"] for entry in told["made_redundant_by"]} <= {f"r{place}" for place in chosen}
     assert told["harms"]["targets"] == int((utility[record] < 0).sum())
     worst = told["harms"]["most"][0]

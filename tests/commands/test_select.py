@@ -351,34 +351,48 @@ def test_greedy_takes_what_plain_greedy_takes() -> None:
         gains[chosen] = -1.0
         chosen.append(int(gains.argmax()))
         covered = np.maximum(covered, s[chosen[-1]])
-    assert ids("pool", "-k", "3", "--objective", "fl") == [CALLED[j] for j in chosen]
+    assert ids("pool", "-k", "3", "--objective", "fl", "--count", "records") == [CALLED[j] for j in chosen]
 
 
-def test_a_target_may_count_for_its_tokens(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("count", "power"), [("records", 0.0), ("both", 0.5), ("tokens", 1.0)])
+def test_a_target_may_count_for_its_tokens(tmp_path: Path, count: str, power: float) -> None:
     """Weighted facility location with nothing but NumPy; gains that are kept for one way are not the other's."""
     on_disk = arrays(Path("pool"))
     s = np.maximum(0.0, on_disk["base_distance"].astype(float) - on_disk["distance"].astype(float))
     s[np.arange(12), np.arange(12)] = 0.0
     s[0, 4] = s[4, 0] = 0.0  # copies of each other
-    weight = on_disk["response_tokens"] / on_disk["response_tokens"].mean()
-    assert weight.max() > 2 * weight.min()
+    weight = on_disk["response_tokens"] ** power
+    weight = weight / weight.mean()
+    assert weight.max() > 2 * weight.min() or count != "tokens"
     fl = ("-k", "4", "--objective", "fl")
-    alike = ids("pool", *fl)
+    halfway = ids("pool", *fl)
     covered, chosen = np.zeros(12), []
     for _ in range(4):
         gains = np.maximum(s - covered, 0.0) @ weight
         gains[chosen] = -1.0
         chosen.append(int(gains.argmax()))
         covered = np.maximum(covered, s[chosen[-1]])
-    assert ids("pool", *fl, "--count", "tokens") == [CALLED[j] for j in chosen]
-    assert ids("pool", *fl, "--count", "tokens") == [CALLED[j] for j in chosen]  # from what was kept
-    assert ids("pool", *fl) == alike
-    told = summary("pool", *fl, "--count", "tokens", out=tmp_path / "s")
-    assert told["count"] == "tokens"
+    assert ids("pool", *fl, "--count", count) == [CALLED[j] for j in chosen]
+    assert ids("pool", *fl, "--count", count) == [CALLED[j] for j in chosen]  # from what was kept
+    assert ids("pool", *fl) == halfway
+    told = summary("pool", *fl, "--count", count, out=tmp_path / "s")
+    assert told["count"] == count
     assert told["value"] == pytest.approx(covered @ weight, rel=1e-5)
-    shown = delift("select", "pool", *fl, "--count", "tokens", "-o", tmp_path / "s").err
-    assert "targets weighted by their tokens" in shown
-    assert summary("pool", *fl, out=tmp_path / "s")["count"] == "records"
+    shown = delift("select", "pool", *fl, "--count", count, "-o", tmp_path / "s").err
+    assert ("targets weighted by their tokens" in shown) == (count == "tokens")
+    assert ("targets weighted by the root of their tokens" in shown) == (count == "both")
+
+
+def test_what_counts_by_default(tmp_path: Path) -> None:
+    def count(*arguments: str) -> str | None:
+        found: str | None = summary(*arguments, "-k", "3", out=tmp_path / "s")["count"]
+        return found
+
+    assert [count("pool"), count("pool", "--objective", "lp")] == ["both", "both"]
+    others = (("--target", "dev"), ("--existing", "old"), ("--paper",), ("--paper", "--count", "records"))
+    assert [count("pool", *other) for other in others] == ["records"] * 4
+    assert count("pool", "--method", "random") is None
+    assert count("pool", "--paper", "--count", "both") == "both"
     refused = delift("select", "pool", "--method", "random", "--count", "tokens").refusal()
     assert "--count is of no use to --method random" in refused
 
@@ -394,6 +408,7 @@ def test_the_tokens_of_a_target_set_count(tmp_path: Path) -> None:
 def test_paper_is_self_utilities_and_clip(tmp_path: Path) -> None:
     paper = summary("pool", "-k", "6", "--paper", out=tmp_path / "paper")
     spelled = ("--self", "include", "--utility", "euclidean", "--kernel", "clip", "--objective", "fl")
+    spelled += ("--count", "records")
     spelled_out = summary("pool", "-k", "6", *spelled, out=tmp_path / "spelled")
     assert (tmp_path / "paper").read_bytes() == (tmp_path / "spelled").read_bytes()
     assert {**paper, "asked": 0} == {**spelled_out, "asked": 0}
@@ -413,7 +428,7 @@ def test_parameters_count(tmp_path: Path) -> None:
     loose, strict = (run("pool", "--existing", "old", "--nu", nu) for nu in (0, 5))
     assert strict["value"] < loose["value"]
     assert loose["value"] == pytest.approx(
-        run("pool", "--objective", "fl")["value"]
+        run("pool", "--objective", "fl", "--count", "records")["value"]
     )  # nothing is known of the existing data
     low, high = (run("pool", "--objective", "saturated", "--alpha", alpha) for alpha in (0.05, 0.9))
     assert low["value"] < high["value"]

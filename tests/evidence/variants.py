@@ -41,18 +41,26 @@ class Variant:
 
 FIRST_DRAWS = 3
 
+ALIKE, BOTH, TOKENS = (("--count", what) for what in ("records", "both", "tokens"))
+DEEP = ("POOL", "--objective", "topm")
 RANDOM = Variant("random", ("POOL", "--method", "random"), seeds=5, small=3, chance=True)
-FL = Variant("fl", ("POOL", "--objective", "fl"), seeds=5, small=2)
-TOPM = Variant("topm", ("POOL", "--objective", "topm"), seeds=3, small=1)
+FL = Variant("fl", ("POOL", "--objective", "fl", *ALIKE), seeds=5, small=2)
+TOPM = Variant("topm", (*DEEP, *ALIKE), seeds=3, small=1)
+
+BEST = Variant("topm-both", (*DEEP, *BOTH), seeds=3)  # the default at 30 %
 
 # What might become a default, or is one now, has several seeds; the others have what a first look needs.
 INSTRUCTION = (
     RANDOM,
     FL,
     TOPM,
-    Variant("topm-pmi", ("POOL", "--objective", "topm", "--depth", "10", "--utility", "pmi"), small=1),
-    Variant("topm-tokens", (*TOPM.arguments, "--count", "tokens")),
-    Variant("topm-tokens-pmi", (*TOPM.arguments, "--count", "tokens", "--utility", "pmi")),
+    Variant("topm-pmi", (*TOPM.arguments, "--depth", "10", "--utility", "pmi"), small=1),
+    Variant("topm-tokens", (*DEEP, *TOKENS)),
+    BEST,
+    Variant("fl-both", ("POOL", "--objective", "fl", *BOTH), seeds=0, small=1),
+    Variant("saturated-both", ("POOL", "--objective", "saturated", *BOTH)),
+    Variant("top10-both", (*BEST.arguments, "--depth", "10")),
+    Variant("topm-tokens-pmi", (*DEEP, *TOKENS, "--utility", "pmi")),
     Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True),
     Variant("random-tokens", peer="tokens", seeds=2, chance=True),
     Variant("paper", ("POOL", "--paper"), seeds=2, small=1),
@@ -61,11 +69,11 @@ INSTRUCTION = (
     Variant("loss", ("POOL", "--method", "loss")),
     Variant("ifd", ("POOL", "--method", "ifd")),
     Variant("length", ("POOL", "--method", "length")),
-    Variant("sqrt", ("POOL", "--objective", "sqrt"), seeds=3, small=1),
-    Variant("saturated", ("POOL", "--objective", "saturated"), seeds=3, small=1),
-    Variant("saturated-0.1", ("POOL", "--objective", "saturated", "--alpha", "0.1"), seeds=0, small=2),
-    Variant("log1p", ("POOL", "--objective", "log1p"), part=1),
-    Variant("sqrt-pmi", ("POOL", "--objective", "sqrt", "--utility", "pmi"), part=1),
+    Variant("sqrt", ("POOL", "--objective", "sqrt", *ALIKE), seeds=3, small=1),
+    Variant("saturated", ("POOL", "--objective", "saturated", *ALIKE), seeds=3, small=1),
+    Variant("saturated-0.1", ("POOL", "--objective", "saturated", "--alpha", "0.1", *ALIKE), seeds=0, small=2),
+    Variant("log1p", ("POOL", "--objective", "log1p", *ALIKE), part=1),
+    Variant("sqrt-pmi", ("POOL", "--objective", "sqrt", "--utility", "pmi", *ALIKE), part=1),
     Variant("pmi-include", (*FL.arguments, "--utility", "pmi", "--self", "include"), part=1),
     Variant("minmax", (*FL.arguments, "--kernel", "minmax")),
     Variant("minmax-include", (*FL.arguments, "--kernel", "minmax", "--self", "include"), part=1),
@@ -99,7 +107,9 @@ SPOILED = (
     Variant("random-sound", (*RANDOM.arguments, *SOUND), seeds=2, chance=True),
     Variant("fl", FL.arguments, seeds=2),
     Variant("fl-sound", (*FL.arguments, *SOUND), seeds=2),
-    Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
+    Variant("topm-both", BEST.arguments),
+    Variant("topm-both-sound", (*BEST.arguments, *SOUND)),
+    Variant("saturated", ("POOL", "--objective", "saturated", *ALIKE), part=1),
     Variant("ifd", ("POOL", "--method", "ifd"), part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), part=1),
@@ -108,8 +118,9 @@ UNEVEN = (
     Variant("random", RANDOM.arguments, seeds=3, chance=True),
     Variant("fl", FL.arguments, seeds=2),
     Variant("embedding", ("POOL", "--method", "embedding")),
-    Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
+    Variant("saturated", ("POOL", "--objective", "saturated", *ALIKE), part=1),
     Variant("topm", TOPM.arguments, part=1),
+    Variant("topm-both", BEST.arguments),
     Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True, part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
 )
@@ -117,7 +128,8 @@ LARGE = (
     Variant("random", RANDOM.arguments, seeds=2, small=3, chance=True),
     Variant("fl", FL.arguments, seeds=1, small=1),
     Variant("topm", TOPM.arguments, small=1),
-    Variant("saturated", ("POOL", "--objective", "saturated"), small=1, part=1),
+    Variant("topm-both", BEST.arguments),
+    Variant("saturated", ("POOL", "--objective", "saturated", *ALIKE), small=1, part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), small=1, part=1),
 )
 

@@ -199,10 +199,10 @@ def test_subsets_from_files(tmp_path: Path) -> None:
     assert "foreign.jsonl has 1 records that the pool lacks" in page.source
     utility = np.maximum(0, np.load(cache / "base_distance.npy") - np.load(cache / "distance.npy"))
     np.fill_diagonal(utility, 0)
+    weight = np.sqrt(np.load(cache / "response_tokens.npy"))
+    worth = [utility[rows].max(0) @ weight / weight.mean() for rows in ([7, 3, 20], [20, 1], [2])]
     found = {column["key"]: column["values"] for column in page.table("subsets")["columns"]}
-    np.testing.assert_allclose(
-        found["value"], [utility[rows].max(0).sum() for rows in ([7, 3, 20], [20, 1], [2])], rtol=1e-3
-    )
+    np.testing.assert_allclose(found["value"], worth, rtol=1e-3)
     (tmp_path / "other.jsonl").write_bytes(tiny_runs.jsonl([tiny_runs.pair(99)]))
     refused = delift("report", cache, "--subset", tmp_path / "other.jsonl", "-o", tmp_path / "no.html")
     assert "none of its records is in the pool" in refused.refusal()

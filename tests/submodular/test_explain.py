@@ -8,6 +8,7 @@ import pytest
 from delift_cli.errors import InputError
 from delift_cli.submodular.explain import coverers, explain_chosen, explain_left_out, harmed
 from delift_cli.submodular.kernel import dense_kernel, utility_kernel
+from delift_cli.submodular.objectives import fl, topm, value, weighted
 
 S = np.array(
     [
@@ -27,25 +28,40 @@ def test_best_and_second_best():
 
 
 def test_chosen_record():
-    why = explain_chosen(dense_kernel(S), [0, 1], 0)
+    why = explain_chosen(fl(dense_kernel(S)), [0, 1], 0)
     assert why.targets.tolist() == [0, 3]
     assert why.otherwise.tolist() == [1, 1]
     np.testing.assert_allclose(why.value - why.otherwise_value, [0.7, 0.1])
     assert why.margin == pytest.approx(0.8)
-    assert explain_chosen(dense_kernel(S), [0, 1], 0, top=1).targets.tolist() == [0]
+    assert explain_chosen(fl(dense_kernel(S)), [0, 1], 0, top=1).targets.tolist() == [0]
     with pytest.raises(InputError):
-        explain_chosen(dense_kernel(S), [0, 1], 2)
+        explain_chosen(fl(dense_kernel(S)), [0, 1], 2)
 
 
 def test_record_left_out():
-    why = explain_left_out(dense_kernel(S), [0, 1], 2)
+    why = explain_left_out(fl(dense_kernel(S)), [0, 1], 2)
     assert why.by.tolist() == [0, 1]
     assert why.targets.tolist() == [2, 1]
     np.testing.assert_allclose(why.share, [1.0 / 1.3, 0.3 / 1.3])
     assert why.gain == 0.0
-    assert explain_left_out(dense_kernel(S), [0, 1], 3).gain == pytest.approx(0.2)
+    assert explain_left_out(fl(dense_kernel(S)), [0, 1], 3).gain == pytest.approx(0.2)
     with pytest.raises(InputError):
-        explain_left_out(dense_kernel(S), [0, 1], 1)
+        explain_left_out(fl(dense_kernel(S)), [0, 1], 1)
+
+
+def test_worth_is_that_of_the_objective():
+    goal = weighted(topm(dense_kernel(S), depth=2), [1.0, 2.0, 0.0, 4.0])
+    for subset, j in (([0, 1], 0), ([2], 2)):
+        others = [one for one in subset if one != j]
+        assert explain_chosen(goal, subset, j).margin == pytest.approx(value(goal, subset) - value(goal, others))
+    why = explain_left_out(goal, [0, 1], 2)
+    assert why.gain == pytest.approx(value(goal, [0, 1, 2]) - value(goal, [0, 1]))
+    assert why.gain > 0
+    assert why.total == pytest.approx(value(goal, [2]))
+    own = S[2] * [1.0, 2.0, 0.0, 4.0]
+    assert why.share.sum() == pytest.approx(own[[0, 1, 3]].sum() / own.sum())
+    heavy = explain_chosen(weighted(fl(dense_kernel(S)), [1.0, 1.0, 1.0, 9.0]), [0, 1], 0)
+    assert heavy.targets.tolist() == [3, 0]  # by what a target counts for
 
 
 def test_excluded_pairs_explain_nothing():
