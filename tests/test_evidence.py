@@ -319,7 +319,7 @@ def test_what_chance_would_reach() -> None:
     run = Run("instruction", "p3", "random", "30%", 2, 2)
     third = {**results[2], "name": run.name, **vars(run)}
     third["measured"] = {**third["measured"], "heldout": {**third["measured"]["heldout"], "loss": [4.4] * 10}}
-    deep = Run("instruction", "p3", "topm", "30%", 0, 0)
+    deep = Run("instruction", "p3", "topm-both", "30%", 0, 0)
     results += [third, {**results[3], "name": deep.name, **vars(deep)}]
     told = report._chance(results, report.tables(results)).splitlines()[-1]
     spread = np.std([2.0, 2.05, 2.2], ddof=1)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from delift_cli.selection.blocks import default_objective
+from delift_cli.selection.blocks import default_count, default_objective
 from tests.evidence import peers, runs, variants
 from tests.evidence.runs import Line
 from tests.evidence.stats import Interval, best_of, difference, per_token, rank_correlation
@@ -291,7 +291,7 @@ def _chance(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
         "## What chance would reach",
         "",
         f"The best of {MANY} random subsets, if their losses are distributed normally, with the spread of those that",
-        "were trained on, less their mean; beside it the default: `topm` from a fifth of the pool on, `fl` below.",
+        "were trained on, less their mean; beside it the default: `topm-both` from a fifth of the pool on, `fl-both` below.",
         "",
         "| | draws "
         + "".join(f"| spread by {way} | best of {MANY} by {way} | default " for way in ("record", "token"))
@@ -301,7 +301,8 @@ def _chance(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
     lines = []
     for place, rows in found.items():
         drawn = _cells(results, place).get("random") if place.stage in ("instruction", "large") else None
-        name = default_objective(True, False, False, share=float(place.size.rstrip("%")) / 100)
+        objective = default_objective(True, False, False, share=float(place.size.rstrip("%")) / 100)
+        name = f"{objective}-{default_count(False, False)}"
         default = next((row for row in rows if row.method == name), None)
         if drawn is None or len(drawn.losses) < 3 or default is None:
             continue
