@@ -262,9 +262,9 @@ def default_objective(pool: bool, target: bool, existing: bool, *, anchors: bool
 def default_count(target: bool, existing: bool) -> Count:
     """What counts alike in a stage, for what is given beside the pool.
 
-    A pool alone is covered for a loss by record and one by token: with 30 % of three pools both were better after
-    training than those of random subsets (samples/EVIDENCE.md). The other stages were measured with targets that
-    count alike.
+    A pool alone is covered for a loss by record and one by token: with 30 % of three pools neither was worse after
+    training than with random subsets, and on two both were better (samples/EVIDENCE.md). The other stages were measured
+    with targets that count alike.
     """
     return "records" if target or existing else "both"
 

@@ -5,7 +5,8 @@
     delift score RECORDS -o whole.delift
     python -m tests.bench.proxy compare whole.delift early8.delift
 
-Without a cache of the model itself, pool200's reference stands for it: `compare --reference early8.delift`. For budgets
+Without a cache of the model itself, pool200's reference stands for it: `compare --reference early8.delift`; two
+matrices of `tests.bench.own_matrix`, of models or of weights in more and fewer bits, are as good as caches. For budgets
 of the pairs: value (0 = random subsets, 1 = greedy on the full matrix; k = 10 and 30 %, self-pairs included, then
 excluded) and R² of the unscored pairs, planned and estimated without the proxy, with it, and with one that misleads
 (its records shuffled).
@@ -15,16 +16,28 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
 from delift_cli.budget import plan
 from delift_cli.budget.proposals import propose
-from delift_cli.budget.proxy import read_proxy
+from delift_cli.budget.proxy import Factors, _factors_of_all, _standardised, read_proxy
 from delift_cli.cache.dense import Cache
 from delift_cli.cache.sparse import open_cache
 from delift_cli.model.places import locate
-from tests.bench.budget import COLUMNS, DATA, Judge, dense, embed, fill, score_with
+from tests.bench.budget import COLUMNS, DATA, Judge, dense, embed, fill, load, score_with
+
+
+class Compared(NamedTuple):
+    """A model's utilities of some records float64 [n, n], and its proxy's factors."""
+
+    U: np.ndarray
+    base: np.ndarray  # float32 [n, 2]
+    prompts: list[str]
+    responses: list[str]
+    factors: Factors
 
 
 def cut(path: Path, layers: int) -> None:
@@ -47,7 +60,22 @@ def cut(path: Path, layers: int) -> None:
     writer.close()
 
 
-def compare(whole: Path | None, proxy: Path, budgets: list[float], seeds: int, *, embedded: bool) -> None:
+def of_matrices(whole: Path, proxy: Path) -> Compared:
+    """Two matrices of the same records, the first ones of both."""
+    U, prompts, responses, base, _ = load(whole, "euclidean", False)
+    small = np.load(proxy)
+    n = min(len(U), len(small["distance"]))
+    if prompts[:n] != small["prompt"][:n].tolist():
+        raise SystemExit(f"{proxy} is not of the records of {whole}")
+    looked = SimpleNamespace(
+        complete=True, shape=(n, n), distance=small["distance"][:n, :n], base_distance=small["base_distance"][:n]
+    )
+    factors = _standardised(*_factors_of_all(looked))  # type: ignore[arg-type]
+    return Compared(U[:n, :n], base[:n], prompts[:n], responses[:n], factors)
+
+
+def of_caches(whole: Path | None, proxy: Path) -> Compared:
+    """A cache of the model or pool200's reference, and one of the proxy."""
     cache = open_cache(whole or proxy)
     assert isinstance(cache, Cache)
     records = cache.examples().records
@@ -60,9 +88,13 @@ def compare(whole: Path | None, proxy: Path, budgets: list[float], seeds: int, *
     else:
         U = (cache.base_distance - np.asarray(cache.distance)).astype(float)
         base = np.column_stack([cache.base_distance, cache.base_logprob])
-    n = len(U)
-    factors = read_proxy(proxy, records, None)
-    said = factors[0] @ factors[1].T
+    prompts, responses = [r.prompt_text for r in records], [r.response_text for r in records]
+    return Compared(U, base, prompts, responses, read_proxy(proxy, records, None))
+
+
+def compare(known: Compared, budgets: list[float], seeds: int, *, embedded: bool) -> None:
+    U, base, prompts, responses, factors = known
+    n, said = len(U), factors[0] @ factors[1].T
     off = ~np.eye(n, dtype=bool)
     print(
         f"{n} records; correlation of the proxy's utilities with the model's {np.corrcoef(said[off], U[off])[0, 1]:.2f}"
@@ -73,7 +105,6 @@ def compare(whole: Path | None, proxy: Path, budgets: list[float], seeds: int, *
         "proxy": factors,
         "a proxy that misleads": (factors[0][shuffled], factors[1][shuffled]),
     }
-    prompts, responses = [r.prompt_text for r in records], [r.response_text for r in records]
     embeddings = (embed(prompts, responses),) * 2 if embedded else None
     judge, key = Judge(U), np.arange(n)
     print(f"{'pairs':6}{'':24}" + "".join(f"{name:>12}" for name in COLUMNS) + f"{'R2':>8}")
@@ -111,7 +142,9 @@ def main() -> None:
     if args.part == "cut":
         cut(args.path, args.layers)
     else:
-        compare(None if args.reference else args.whole, args.proxy, args.budgets, args.seeds, embedded=args.embed)
+        whole = None if args.reference else args.whole
+        read = of_matrices if args.proxy.suffix == ".npz" else of_caches
+        compare(read(whole, args.proxy), args.budgets, args.seeds, embedded=args.embed)
 
 
 if __name__ == "__main__":
