@@ -78,6 +78,8 @@ def _suspects(pool: Pool, found: Suspects) -> Table:
             "The model finds these answers unlikely though it has seen how the nearest prompts are answered. Running "
             f"it once more, without the prompts, tells much better: {command}, then this report again."
         )
+    if same := int(found.boilerplate.sum()):
+        about += f" Boilerplate comes first: {counted(same, 'long answer')}, word for word the same to unlike prompts."
     if unjudged := len(pool) - len(ranked):
         about += f" {unjudged:,} records are measured behind none of their kin and are not judged."
     whole = ("behind", "alone") if found.alone is not None else ()  # else suspicion is the loss behind kin

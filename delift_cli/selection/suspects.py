@@ -12,10 +12,14 @@ its own by text, as far as these pairs are measured (in a large pool: the neighb
 the prompt alone and no power this is the difficulty of Li et al. (see `baselines`), which they take for a merit
 up to 1. Where nobody asked the model what a response costs without its prompt, loss behind the kin stands in for the
 whole. `tests.bench.suspects` measures both, and what was tried beside them.
+
+A long answer that is given word for word to unlike prompts, and that they make hardly likelier, is boilerplate. The
+examples that have it too teach it to the model, so that it would seem sound; its suspicion is 1 more.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +42,10 @@ KIN = 8  # that a record is seen behind
 SEARCHED = 20_000  # records among which nearest prompts are looked for; the search grows with the square
 POWER = 0.8  # of the loss without the prompt
 NEAREST = 32  # among which measured kin are looked for
+LONG = 30  # characters of an answer: many prompts share a shorter one, as labels are
+UNLIKE = 0.5  # cosine of their n-grams below which two prompts do not ask the same
+UNMOVED = 0.8  # share of its loss without the prompt that is left of boilerplate behind one, at least
+COMPARED = 64  # prompts of one answer
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Suspects:
         behind: float64, mean behind kin and the prompt; NaN where no such pair is measured.
         alone: float64, without either, or None where it was not measured.
         kin: int64, behind how many.
+        prompts: int64, unlike prompts that have this very answer; 0 for a short one.
+        boilerplate: bool, a long answer to unlike prompts that they make hardly likelier.
     """
 
     score: Floats
@@ -57,6 +67,8 @@ class Suspects:
     behind: Floats
     alone: Floats | None
     kin: Ints
+    prompts: Ints
+    boilerplate: npt.NDArray[np.bool_]
 
     def worst(self, count: int) -> Ints:
         """The places of the `count` most suspect records, the worst first, ties to the lower place."""
@@ -74,6 +86,8 @@ class Suspects:
             "loss_behind_kin": None if np.isnan(behind) else behind,
             "loss_without_prompt": None if self.alone is None else float(self.alone[place]),
             "kin": int(self.kin[place]),
+            "prompts_with_this_answer": int(self.prompts[place]),
+            "boilerplate": bool(self.boilerplate[place]),
             "prompt": record.prompt[-1].content if record.prompt else "",
             "response": record.response,
         }
@@ -105,7 +119,38 @@ def suspects(
     else:
         behind = -measured_behind(cache, nearest_prompts(records)).astype(np.float64)
     loss = -cache.base_logprob.astype(np.float64)
-    return judge(loss, behind, None if alone is None else -alone.astype(np.float64))
+    return judge(loss, behind, None if alone is None else -alone.astype(np.float64), shared_answers(records))
+
+
+def shared_answers(records: Sequence[Record]) -> Ints:
+    """int64 [records], to how many unlike prompts the record's answer is given, up to case and white space.
+
+    0 for answers under `LONG` characters; of very many prompts of one answer the first `COMPARED` are looked at.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, record in enumerate(records):
+        answer = " ".join(record.response.lower().split())
+        if len(answer) >= LONG:
+            places[answer].append(place)
+    found = np.zeros(len(records), np.int64)
+    found[[place for group in places.values() for place in group]] = 1
+    groups = [group for group in places.values() if len(group) > 1]
+    asked = [place for group in groups for place in group[:COMPARED]]
+    vectors = grams([records[place].prompt_text for place in asked], [""] * len(asked))
+    start = 0
+    for group in groups:
+        size = min(len(group), COMPARED)
+        own = vectors.rows(start, start + size)
+        start += size
+        near, halves = neighbours(own, own, size)  # an empty response is worth nothing: cosines are halved
+        alike = np.zeros((size, size), bool)
+        np.put_along_axis(alike, np.maximum(near, 0), (2 * halves >= UNLIKE) & (near >= 0), axis=1)
+        unlike: list[int] = []
+        for one in range(size):
+            if not alike[one, unlike].any():
+                unlike.append(one)
+        found[group] = len(unlike)
+    return found
 
 
 def nearest_prompts(records: Sequence[Record]) -> npt.NDArray[np.int32]:
@@ -146,20 +191,22 @@ def behind_neighbours(cache: SparseCache, group: npt.NDArray[np.int32]) -> npt.N
     return found
 
 
-def judge(loss: Floats, behind: Floats, alone: Floats | None) -> Suspects:
+def judge(loss: Floats, behind: Floats, alone: Floats | None, prompts: Ints | None = None) -> Suspects:
     """The scores.
 
     Args:
         loss: float64 [records], behind the prompt. alone: the same without it, or None.
         behind: float64 [records, examples], behind each of some kin, the nearest first; NaN where not measured, and
-            the first KIN that are measured count.
+            the first KIN that are measured count. prompts: see `shared_answers`; None where nothing is known of it.
     """
+    prompts = np.zeros(len(loss), np.int64) if prompts is None else prompts
     there = ~np.isnan(behind)
     used = there & (np.cumsum(there, axis=1) <= KIN)
     kin = used.sum(1)
     mean = np.divide(np.where(used, behind, 0).sum(1), kin, out=np.full(len(loss), np.nan), where=kin > 0)
     if alone is None:
-        return Suspects(mean, loss, mean, None, kin)
+        return Suspects(mean, loss, mean, None, kin, prompts, np.zeros(len(loss), np.bool_))
     left = np.where(kin > 0, (loss + mean) / 2, loss)
     score = np.divide(left, np.maximum(alone, 0) ** POWER, out=np.full(len(loss), np.nan), where=alone > 0)
-    return Suspects(score, loss, mean, alone, kin)
+    boilerplate = (prompts > 1) & (loss >= UNMOVED * alone)
+    return Suspects(score + boilerplate, loss, mean, alone, kin, prompts, boilerplate)

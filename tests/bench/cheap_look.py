@@ -55,7 +55,7 @@ def look(file: ModelFile, records: RecordSet, settings: Settings) -> tuple[np.nd
         encode_targets(records, template, limit=None).targets,
         settings,
     ) as looks:
-        distance, _ = looks.pairs(range(len(records)), range(len(records)))
+        distance, _ = looks.pairs(range(len(looks.prefixes)), range(len(looks.targets)))
         return distance, looks.tokens, time.perf_counter() - began
 
 

@@ -86,7 +86,7 @@ def main() -> None:
     lines = [json.loads(line) for line in pool.read_text(encoding="utf-8").splitlines()]
     prefixes = encode_examples(records, template, limit=None).prefixes
     targets = encode_targets(records, template, limit=None).targets
-    n = len(records)
+    n = len(lines)
     known, base = np.empty((2, 0, 0)), np.empty((2, 0))
     if args.out.exists():
         with np.load(args.out) as file_:

@@ -291,7 +291,8 @@ def _chance(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
         "## What chance would reach",
         "",
         f"The best of {MANY} random subsets, if their losses are distributed normally, with the spread of those that",
-        "were trained on, less their mean; beside it the default: `topm-both` from a fifth of the pool on, `fl-both` below.",
+        "were trained on, less their mean; beside it the default: `topm-both` from a fifth of the pool on, `fl-both`",
+        "below.",
         "",
         "| | draws "
         + "".join(f"| spread by {way} | best of {MANY} by {way} | default " for way in ("record", "token"))

@@ -11,7 +11,7 @@ from tiny_runs import delift, model, pair, pairs, score
 
 from delift_cli.cache.dense import Cache
 from delift_cli.cache.sparse import open_cache
-from delift_cli.selection.suspects import KIN, judge, measured_behind, nearest_prompts, suspects
+from delift_cli.selection.suspects import KIN, judge, measured_behind, nearest_prompts, shared_answers, suspects
 
 SIZE = 12
 
@@ -38,6 +38,40 @@ def test_the_score_is_its_formula() -> None:
     np.testing.assert_array_equal(without.score, without.behind)
     assert 3 not in without.worst(30)
     assert np.isnan(judge(loss, behind, np.zeros(30)).score).all()
+
+
+REFUSAL = "I am sorry, but I cannot help with that request."
+
+
+def test_a_long_answer_to_unlike_prompts_is_boilerplate() -> None:
+    told = [
+        ("How far is the moon from the earth?", REFUSAL),
+        ("Translate into French: the cat sleeps.", REFUSAL.upper().replace(" ", "  ")),
+        ("Write a sonnet about autumn leaves.", REFUSAL),
+        ("How far is the moon away from the earth?", REFUSAL),  # the same question
+        ("Is seven a prime number?", "Yes"),
+        ("Is nine an odd number, or what is it?", "Yes"),
+        ("Which is the largest planet in our solar system?", "It is Jupiter, eleven times as wide as the earth."),
+        ("Which planet is the largest in our solar system?", "It is Jupiter, eleven times as wide as the earth."),
+        ("Name a bird that cannot fly.", "The ostrich, which runs at seventy kilometres an hour."),
+    ]
+    lines = [{"prompt": prompt, "response": response} for prompt, response in told]
+    found = shared_answers(tiny_runs.records(tiny_runs.jsonl(lines)).records)
+    assert found.tolist() == [3, 3, 3, 3, 0, 0, 1, 1, 1]
+    loss, alone = np.array([1.0, 1.0, 1.0, 0.5] + [1.0] * 5), np.ones(9)
+    behind = np.full((9, 1), 0.2)
+    judged = judge(loss, behind, alone, found)
+    assert np.flatnonzero(judged.boilerplate).tolist() == [0, 1, 2]  # the fourth is made likelier by its prompt
+    np.testing.assert_allclose(judged.score, [1.6] * 3 + [0.35] + [0.6] * 5)
+    assert not judge(loss, behind, None, found).boilerplate.any()  # nothing is known of what prompts do
+
+
+def test_of_many_prompts_of_one_answer_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [{"prompt": f"{word} " * 5, "response": REFUSAL} for word in ("ant", "bee", "cow", "dog", "eel")]
+    records = tiny_runs.records(tiny_runs.jsonl(lines)).records
+    assert shared_answers(records).tolist() == [5] * 5
+    monkeypatch.setattr("delift_cli.selection.suspects.COMPARED", 3)
+    assert shared_answers(records).tolist() == [3] * 5
 
 
 @pytest.fixture(scope="module")
