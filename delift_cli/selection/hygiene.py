@@ -15,6 +15,8 @@ from ..data.record import Record
 from ..display import Lines
 from ..submodular.objectives import Objective, value
 
+ALIKE = 0.9  # cosine of n-grams from which one chosen record is said to be nearly the same as another
+LOOKED_AT = 5_000  # chosen records that are compared: the time grows with their square
 SHOWN = 5  # pairs and groups in the summary for people
 
 
@@ -94,6 +96,13 @@ class Hygiene:
             missing = f"; {q.missing:,} records without one count as 0" if q.missing else ""
             rows.append(("quality", f"{q.field}: {scale} ({meaning}){missing}"))
         return rows
+
+
+def nearly_the_same(chosen: Sequence[Record]) -> int | None:
+    """How many of the records are nearly the same as an earlier one of them; None of more than `LOOKED_AT`."""
+    if len(chosen) > LOOKED_AT:
+        return None
+    return sum(len(group) - 1 for group in groups_of(*near_duplicates(chosen, ALIKE)))
 
 
 def hygiene(

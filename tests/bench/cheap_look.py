@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import llama_cpp
 import numpy as np
@@ -31,7 +32,7 @@ from delift_cli.data.reading import read_records
 from delift_cli.data.record import RecordSet
 from delift_cli.model.converted import converted
 from delift_cli.model.gguf import ModelFile
-from delift_cli.model.llama import Model, Settings
+from delift_cli.model.llama import MAX_SEQUENCES, Model, Settings
 from delift_cli.model.logprob import token_logprobs
 from delift_cli.model.places import locate
 from delift_cli.prompt import Target, Tokens
@@ -42,7 +43,8 @@ from tests.bench.budget import COLUMNS, Judge, dense, fill, score_with
 from tests.evidence.stats import rank_correlation
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "p3_6k.jsonl"
-GROUP = 20  # targets whose prompts are held at a time: each token of a response looks past all of them
+GROUP, SHOWN = 20, 8  # prompts and examples that are held at a time: each token of a response looks past all of them
+FREE = GROUP + SHOWN  # the first sequence for a pair
 
 
 def look(file: ModelFile, records: RecordSet, settings: Settings) -> tuple[np.ndarray, int, float]:
@@ -62,14 +64,15 @@ def look(file: ModelFile, records: RecordSet, settings: Settings) -> tuple[np.nd
 class Looks:
     """A model that looks at pairs of some examples and some targets.
 
-    An example is evaluated once; its state is kept and laid before each group of targets.
+    Prompts of targets are sequences 0, 1, and so on, examples those from `GROUP` on, pairs those from `FREE` on. An
+    example is evaluated once; its state is kept and laid before each group of targets.
     """
 
     def __init__(self, file: ModelFile, prefixes: Sequence[Tokens], targets: Sequence[Target], settings: Settings):
         self.prefixes, self.targets = prefixes, targets
         self.offset = max(map(len, prefixes))  # where every target's prompt begins
         longest = max(len(target.alone) for target in targets)
-        self.model = Model(file, settings, cells=GROUP * longest + self.offset + settings.batch)
+        self.model = Model(file, settings, cells=GROUP * longest + SHOWN * self.offset + settings.batch)
         self.states: dict[int, ctypes.Array[ctypes.c_uint8]] = {}
         self.tokens = 0
 
@@ -85,8 +88,8 @@ class Looks:
         for at in targets:
             self.model.clear()
             target = self.targets[at]
-            self.tokens += _evaluate(self.model, target.alone[:-1], 0, 1)
-            found.append(_responses(self.model, [target], [0], len(target.alone) - len(target.after), None)[0])
+            self.tokens += _evaluate(self.model, target.alone[:-1], 0, 0)
+            found += _responses(self.model, [Pair(target, 0, None)], len(target.alone) - len(target.after))
         return np.transpose(found)
 
     def pairs(self, examples: Sequence[int], targets: Sequence[int]) -> np.ndarray:
@@ -95,48 +98,62 @@ class Looks:
         for start in range(0, len(targets), GROUP):
             group = [self.targets[at] for at in targets[start : start + GROUP]]
             self._hold(group)
-            for row, example in enumerate(examples):
-                self._show(example)
-                for taken in _batches(group, self.model.settings.batch):
-                    found = _responses(self.model, group, taken, self.offset, 0)
-                    self.tokens += sum(len(group[at].response) for at in taken)
-                    out[:, row, start + np.array(taken)] = np.transpose(found)
-                self.model.drop_sequence(0)
+            for first in range(0, len(examples), SHOWN):
+                shown = examples[first : first + SHOWN]
+                for place, example in enumerate(shown):
+                    self._show(example, GROUP + place)
+                pairs = [Pair(group[at], at, GROUP + row) for row in range(len(shown)) for at in range(len(group))]
+                found: list[tuple[float, float]] = []
+                for batch in _batches(pairs, self.model.settings.batch):
+                    found += _responses(self.model, batch, self.offset)
+                self.tokens += sum(len(pair.target.response) for pair in pairs)
+                block = np.transpose(found).reshape(2, len(shown), len(group))
+                out[:, first : first + len(shown), start : start + len(group)] = block
+                for place in range(len(shown)):
+                    self.model.drop_sequence(GROUP + place)
         return out
 
     def _hold(self, group: list[Target]) -> None:
         """The prompts of some targets, without what comes before all of them, behind the longest example."""
         self.model.clear()
-        for sequence, target in enumerate(group, start=1):
+        for sequence, target in enumerate(group):
             self.tokens += _evaluate(self.model, target.alone[:-1], 0, sequence)
             system = len(target.alone) - len(target.after)
             llama_cpp.llama_memory_seq_rm(self.model._memory, sequence, 0, system)
             llama_cpp.llama_memory_seq_add(self.model._memory, sequence, system, -1, self.offset - system)
 
-    def _show(self, example: int) -> None:
-        """The example as sequence 0."""
+    def _show(self, example: int, sequence: int) -> None:
         context = self.model._context
         if example in self.states:
             state = self.states[example]
-            if llama_cpp.llama_state_seq_set_data(context, state, len(state), 0) == 0:
+            if llama_cpp.llama_state_seq_set_data(context, state, len(state), sequence) == 0:
                 raise RuntimeError(f"the state of example {example} does not fit")
             return
-        self.tokens += _evaluate(self.model, self.prefixes[example], 0, 0)
-        state = (ctypes.c_uint8 * llama_cpp.llama_state_seq_get_size(context, 0))()
-        llama_cpp.llama_state_seq_get_data(context, state, len(state), 0)
+        self.tokens += _evaluate(self.model, self.prefixes[example], 0, sequence)
+        state = (ctypes.c_uint8 * llama_cpp.llama_state_seq_get_size(context, sequence))()
+        llama_cpp.llama_state_seq_get_data(context, state, len(state), sequence)
         self.states[example] = state
 
 
-def _batches(group: list[Target], room: int) -> Iterator[list[int]]:
+class Pair(NamedTuple):
+    """A target, the sequence that holds its prompt, and that of the example before it, if any."""
+
+    target: Target
+    prompt: int
+    example: int | None
+
+
+def _batches(pairs: list[Pair], room: int) -> Iterator[list[Pair]]:
     """As many responses at a time as fit a batch."""
-    at = 0
-    while at < len(group):
-        taken, size = [], 0
-        while at < len(group) and (not taken or size + len(group[at].response) <= room):
-            taken.append(at)
-            size += len(group[at].response)
-            at += 1
-        yield taken
+    batch: list[Pair] = []
+    size = 0
+    for pair in pairs:
+        if batch and (size + len(pair.target.response) > room or len(batch) == MAX_SEQUENCES - FREE):
+            yield batch
+            batch, size = [], 0
+        batch.append(pair)
+        size += len(pair.target.response)
+    yield batch
 
 
 def _evaluate(model: Model, text: np.ndarray, position: int, sequence: int) -> int:
@@ -148,21 +165,18 @@ def _evaluate(model: Model, text: np.ndarray, position: int, sequence: int) -> i
     return len(text)
 
 
-def _responses(
-    model: Model, group: list[Target], taken: list[int], offset: int, example: int | None
-) -> list[tuple[float, float]]:
-    """Distance and mean log-probability of the targets `taken`, behind the example's sequence or nothing."""
+def _responses(model: Model, pairs: list[Pair], offset: int) -> list[tuple[float, float]]:
+    """Distance and mean log-probability of each pair."""
     read, places, sequences, expected, owner = [], [], [], [], []
-    for number, at in enumerate(taken):
-        target, sequence = group[at], 1 + len(group) + number
+    for number, (target, prompt, example) in enumerate(pairs):
         if example is not None:
-            model.copy_sequence(example, sequence, -1)
-        model.copy_sequence(1 + at, sequence, -1)
+            model.copy_sequence(example, FREE + number)
+        model.copy_sequence(prompt, FREE + number)
         own = [target.alone[-1], *target.response[:-1]]
         first = offset + len(target.after) - 1
         read += own
         places += range(first, first + len(own))
-        sequences += [sequence] * len(own)
+        sequences += [FREE + number] * len(own)
         expected += target.response.tolist()
         owner += [number] * len(own)
     count = len(read)
@@ -171,8 +185,8 @@ def _responses(
         np.array(read, np.int32), np.array(places, np.int32), np.array(sequences, np.int32), one, one.astype(bool)
     )
     logprob = token_logprobs(logits, np.arange(count), np.array(expected, np.int32))
-    for number in range(len(taken)):
-        model.drop_sequence(1 + len(group) + number)
+    for number in range(len(pairs)):
+        model.drop_sequence(FREE + number)
     each = np.bincount(owner)
     distance = np.sqrt(np.bincount(owner, (1 - np.exp(logprob)) ** 2) / each)
     return list(zip(distance.tolist(), (np.bincount(owner, logprob) / each).tolist(), strict=True))

@@ -116,6 +116,7 @@ SPOILED = (
     Variant("length", ("POOL", "--method", "length"), part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), part=1),
 )
+DISTINCT = ("--distinct", "0.9")
 UNEVEN = (
     Variant("random", RANDOM.arguments, seeds=3, chance=True),
     Variant("fl", FL.arguments, seeds=2),
@@ -123,6 +124,9 @@ UNEVEN = (
     Variant("saturated", ("POOL", "--objective", "saturated", *ALIKE), part=1),
     Variant("topm", TOPM.arguments, part=1),
     BEST_ONCE,
+    Variant("random-distinct", (*RANDOM.arguments, *DISTINCT), seeds=2, chance=True),
+    Variant("fl-distinct", (*FL.arguments, *DISTINCT)),
+    Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT)),
     Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True, part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
 )

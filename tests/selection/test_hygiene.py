@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import delift, jsonl, make_cache, records
+from tiny_runs import delift, jsonl, make_cache, pair, records
 
 from delift_cli.amount import parse_amount
 from delift_cli.data.limits import read_quotas
@@ -175,3 +175,17 @@ def test_select_reports_groups(cache: Path) -> None:
     assert group == ["r0", "r1", "r2"]
     assert len({*group} & {*subset.ids}) <= 1
     assert any("1 groups of near-duplicates, 3 records" in text for _, text in subset.lines())
+
+
+def test_select_says_what_it_took_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [*map(pair, range(8))]
+    twins = [{**one, "id": f"twin of {one['id']}", "prompt": one["prompt"].upper()} for one in texts[:3]]
+    pool = make_cache(tmp_path / "pool.delift", jsonl([*texts, *twins]))
+    subset = select_records(pool, 11)
+    assert subset.as_dict()["nearly_the_same"] == 3
+    told = dict(subset.lines())["near"]
+    assert told == "3 of these are nearly the same as another one of them; --distinct 0.9 takes one of each"
+    assert select_records(pool, 8, distinct="0.9").as_dict()["nearly_the_same"] is None
+    monkeypatch.setattr("delift_cli.selection.hygiene.LOOKED_AT", 10)
+    assert select_records(pool, 11).as_dict()["nearly_the_same"] is None
+    assert not any(name == "near" for name, _ in select_records(pool, 11).lines())
