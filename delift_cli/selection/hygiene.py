@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..amount import Amount, parse_share
@@ -14,9 +15,10 @@ from ..data.reading import read_records
 from ..data.record import Record
 from ..display import Lines
 from ..submodular.objectives import Objective, value
+from .suspects import shared_answers
 
 ALIKE = 0.9  # cosine of n-grams from which one chosen record is said to be nearly the same as another
-LOOKED_AT = 5_000  # chosen records that are compared: the time grows with their square
+LOOKED_AT = 5_000  # chosen records that are compared with each other at most
 SHOWN = 5  # pairs and groups in the summary for people
 
 
@@ -98,11 +100,40 @@ class Hygiene:
         return rows
 
 
-def nearly_the_same(chosen: Sequence[Record]) -> int | None:
-    """How many of the records are nearly the same as an earlier one of them; None of more than `LOOKED_AT`."""
+@dataclass(frozen=True)
+class Repeats:
+    """What chosen records have in common that nobody asked to look at; None where it was not looked at.
+
+    Attributes:
+        alike: records that are nearly the same as an earlier one.
+        one_answer: records with a long answer that at least two unlike prompts among them get too.
+    """
+
+    alike: int | None = None
+    one_answer: int | None = None
+
+    def as_dict(self) -> dict[str, int | None]:
+        """The same as data."""
+        return {"nearly_the_same": self.alike, "one_answer": self.one_answer}
+
+    def lines(self, pool: Path) -> Lines:
+        """The same for people, with what to do."""
+        rows: Lines = []
+        if self.alike:
+            which = f"{self.alike:,} of these are nearly the same as another one of them"
+            rows.append(("near", f"{which}; --distinct {ALIKE} takes one of each"))
+        if self.one_answer:
+            which = f"{self.one_answer:,} of these give unlike prompts one long answer, as boilerplate does"
+            rows.append(("answers", f"{which}; delift inspect {pool} --suspects 20 looks closer"))
+        return rows
+
+
+def repeats(chosen: Sequence[Record], *, distinct: bool) -> Repeats:
+    """Look at up to `LOOKED_AT` chosen records; `distinct`: near-duplicates are left out already."""
     if len(chosen) > LOOKED_AT:
-        return None
-    return sum(len(group) - 1 for group in groups_of(*near_duplicates(chosen, ALIKE)))
+        return Repeats()
+    alike = None if distinct else sum(len(group) - 1 for group in groups_of(*near_duplicates(chosen, ALIKE)))
+    return Repeats(alike, int((shared_answers(chosen) > 2).sum()))
 
 
 def hygiene(

@@ -24,7 +24,7 @@ from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
 from . import blocks, first_gains, output
 from .blocks import AnyBlock, Count, KernelOptions, PartialBlock, Records
-from .hygiene import ALIKE, Hygiene, hygiene, nearly_the_same
+from .hygiene import Hygiene, Repeats, hygiene, repeats
 from .larger_than_memory import beyond_memory
 from .methods import (
     COVERING,
@@ -56,7 +56,7 @@ class Subset(Facts):
     selection: their places in the pool, gains, and how it came about. pool: what they were chosen from. whole: the
     value of the whole pool. amount: how much was asked for, `asked` in the user's words.
     dropped: records that were left out as suspects. count: what of a target counts alike, see `blocks.objective_over`.
-    alike: chosen records that are nearly the same as an earlier one; None where that was not looked at.
+    repeats: what chosen records have in common.
     """
 
     selection: Selection
@@ -71,7 +71,7 @@ class Subset(Facts):
     clean: Hygiene = field(default_factory=Hygiene)
     dropped: int = 0
     count: Count | None = None
-    alike: int | None = None
+    repeats: Repeats = field(default_factory=Repeats)
 
     def __len__(self) -> int:
         return len(self.selection.indices)
@@ -153,7 +153,7 @@ class Subset(Facts):
             "filled": len(selection.indices) - selection.filled_from,
             "stopped": selection.stopped,
             "dropped_suspects": self.dropped,
-            "nearly_the_same": self.alike,
+            **self.repeats.as_dict(),
             "greedy": selection.method,
             "seed": self.seed if self.method == "random" else selection.seed,
             "rule": selection.rule,
@@ -191,9 +191,7 @@ class Subset(Facts):
             proven = f"proven in general: {selection.guarantee_note}"
             rows.append(("quality", f"at least {found['at_least_of_optimum']:.1%} of the best subset; {proven}"))
         rows += self.clean.lines()
-        if self.alike:
-            which = f"{self.alike:,} of these are nearly the same as another one of them"
-            rows.append(("near", f"{which}; --distinct {ALIKE} takes one of each"))
+        rows += self.repeats.lines(self.pool.cache.path)
         if selection.stopped == "until":
             taken = found["selected"] / found["pool"]
             rows.append(("stopped", f"gains fell under the limit: {taken:.1%} of the pool was enough"))
@@ -370,9 +368,9 @@ def select_records(
         raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
     if kept_gains is not None:
         first_gains.keep_gains(kept_gains, selection.initial_gains)
-    alike = None if distinct is not None else nearly_the_same([records[place] for place in selection.indices.tolist()])
+    same = repeats([records[place] for place in selection.indices.tolist()], distinct=distinct is not None)
     return Subset(
-        selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped), count, alike
+        selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped), count, same
     )
 
 

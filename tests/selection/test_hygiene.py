@@ -189,3 +189,19 @@ def test_select_says_what_it_took_twice(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("delift_cli.selection.hygiene.LOOKED_AT", 10)
     assert select_records(pool, 11).as_dict()["nearly_the_same"] is None
     assert not any(name == "near" for name, _ in select_records(pool, 11).lines())
+
+
+def test_select_says_where_one_answer_goes_to_unlike_prompts(tmp_path: Path) -> None:
+    same = "Please refer to the documentation for more details."
+    lines = [*map(pair, range(6)), *({**pair(n), "response": same} for n in range(6, 9))]
+    pool = make_cache(tmp_path / "pool.delift", jsonl(lines))
+    subset = select_records(pool, 9)
+    assert subset.as_dict()["one_answer"] == 3
+    told = dict(subset.lines())["answers"]
+    assert told.startswith("3 of these give unlike prompts one long answer, as boilerplate does; delift inspect ")
+    assert select_records(pool, 5, never=_ids(tmp_path, "r6", "r7")).as_dict()["one_answer"] == 0
+
+
+def _ids(folder: Path, *names: str) -> Path:
+    (folder / "ids.txt").write_text("\n".join(names))
+    return folder / "ids.txt"
