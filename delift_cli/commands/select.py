@@ -83,7 +83,6 @@ def select(
     if paper:
         if (utility, kernel) != ("euclidean", "clip"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
-        count = count or "records"
         self_utility = "include"
         if objective is None and target is None and existing is None:
             objective = "fl"

@@ -71,7 +71,7 @@ CountOption = Annotated[
     Count | None,
     options.choosing(
         help="What counts alike: targets, the tokens of their responses, or both, halfway. "
-        "Default: both; records with --target, --existing or --paper."
+        "Default: both where a pool is covered by default, records with any other objective."
     ),
 ]
 AlwaysOption = Annotated[Path | None, options.limits(metavar="FILE", help="Ids, one a line, that are chosen first.")]

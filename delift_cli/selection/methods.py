@@ -54,9 +54,14 @@ def objective_for(caches: Mapping[str, Cache | SparseCache], k: str, method: Met
     return blocks.default_objective(*given, anchors=anchors, share=share)
 
 
-def count_for(caches: Mapping[str, Cache | SparseCache], method: Method = "delift") -> blocks.Count:
-    """What counts alike by default, for caches by role; cosines are covered as others do it, each record alike."""
-    if method == "embedding":
+def count_for(
+    caches: Mapping[str, Cache | SparseCache], objective: str | None = None, method: Method = "delift"
+) -> blocks.Count:
+    """What counts alike by default, for caches by role and the objective that was asked for by name, if any.
+
+    An objective that is named is what it is defined as, and cosines are covered as others do it: each record alike.
+    """
+    if objective is not None or method == "embedding":
         return "records"
     return blocks.default_count("target" in caches, "existing" in caches)
 

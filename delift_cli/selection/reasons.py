@@ -74,8 +74,8 @@ def explain_record(
         InputError: no record has this id, or as for `select_records`.
     """
     opened, options = opened_cache(cache), options or KernelOptions()
+    count = count_for({"pool": opened}, objective)
     objective = objective or objective_for({"pool": opened}, str(k))
-    count = count_for({"pool": opened})
     goal, pool = objective_over(as_block(opened), None, None, objective, options, count=count)
     records = pool.examples
     try:

@@ -271,7 +271,7 @@ def select_records(
         k: a number of records, a share (30%) or a token budget (200ktok).
         objective: None for that of the stage and the share that is wanted, see `blocks.default_objective`.
         options: how measurements become similarities. count: what of a target counts alike, see
-            `blocks.objective_over`; None for "both" where a pool is covered, "records" in the other stages.
+            `blocks.objective_over`; None for "both" where a pool is covered by default, else "records".
         always, never: files of ids. per, group, at_least, at_most, keep_shares, shares: see
             `data.limits.read_quotas`.
         quality, not_like, distinct: see `hygiene.hygiene`. until: a share, such as 1%. drop_suspects: the share of the
@@ -291,8 +291,8 @@ def select_records(
     pool: Records
     kept_gains = None
     if method in COVERING:
+        count = count or count_for(caches, objective, method)
         name = objective or objective_for(caches, str(k), method)
-        count = count or count_for(caches, method)
         opened = cosine_blocks(caches, open_model, progress) if method == "embedding" else scored_blocks(caches)
         goal, pool = blocks.objective_over(
             opened.get("pool"),

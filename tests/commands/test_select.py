@@ -351,7 +351,7 @@ def test_greedy_takes_what_plain_greedy_takes() -> None:
         gains[chosen] = -1.0
         chosen.append(int(gains.argmax()))
         covered = np.maximum(covered, s[chosen[-1]])
-    assert ids("pool", "-k", "3", "--objective", "fl", "--count", "records") == [CALLED[j] for j in chosen]
+    assert ids("pool", "-k", "3", "--objective", "fl") == [CALLED[j] for j in chosen]
 
 
 @pytest.mark.parametrize(("count", "power"), [("records", 0.0), ("both", 0.5), ("tokens", 1.0)])
@@ -365,7 +365,7 @@ def test_a_target_may_count_for_its_tokens(tmp_path: Path, count: str, power: fl
     weight = weight / weight.mean()
     assert weight.max() > 2 * weight.min() or count != "tokens"
     fl = ("-k", "4", "--objective", "fl")
-    halfway = ids("pool", *fl)
+    alike = ids("pool", *fl)
     covered, chosen = np.zeros(12), []
     for _ in range(4):
         gains = np.maximum(s - covered, 0.0) @ weight
@@ -374,7 +374,7 @@ def test_a_target_may_count_for_its_tokens(tmp_path: Path, count: str, power: fl
         covered = np.maximum(covered, s[chosen[-1]])
     assert ids("pool", *fl, "--count", count) == [CALLED[j] for j in chosen]
     assert ids("pool", *fl, "--count", count) == [CALLED[j] for j in chosen]  # from what was kept
-    assert ids("pool", *fl) == halfway
+    assert ids("pool", *fl) == alike
     told = summary("pool", *fl, "--count", count, out=tmp_path / "s")
     assert told["count"] == count
     assert told["value"] == pytest.approx(covered @ weight, rel=1e-5)
@@ -388,9 +388,9 @@ def test_what_counts_by_default(tmp_path: Path) -> None:
         found: str | None = summary(*arguments, "-k", "3", out=tmp_path / "s")["count"]
         return found
 
-    assert [count("pool"), count("pool", "--objective", "lp")] == ["both", "both"]
-    others = (("--target", "dev"), ("--existing", "old"), ("--paper",), ("--paper", "--count", "records"))
-    assert [count("pool", *other) for other in others] == ["records"] * 4
+    assert [count("pool"), count("pool", "--utility", "pmi")] == ["both", "both"]
+    others = (("--target", "dev"), ("--existing", "old"), ("--paper",), ("--objective", "topm"), ("--objective", "lp"))
+    assert [count("pool", *other) for other in others] == ["records"] * 5
     assert count("pool", "--method", "random") is None
     assert count("pool", "--paper", "--count", "both") == "both"
     refused = delift("select", "pool", "--method", "random", "--count", "tokens").refusal()
@@ -408,7 +408,6 @@ def test_the_tokens_of_a_target_set_count(tmp_path: Path) -> None:
 def test_paper_is_self_utilities_and_clip(tmp_path: Path) -> None:
     paper = summary("pool", "-k", "6", "--paper", out=tmp_path / "paper")
     spelled = ("--self", "include", "--utility", "euclidean", "--kernel", "clip", "--objective", "fl")
-    spelled += ("--count", "records")
     spelled_out = summary("pool", "-k", "6", *spelled, out=tmp_path / "spelled")
     assert (tmp_path / "paper").read_bytes() == (tmp_path / "spelled").read_bytes()
     assert {**paper, "asked": 0} == {**spelled_out, "asked": 0}
@@ -428,7 +427,7 @@ def test_parameters_count(tmp_path: Path) -> None:
     loose, strict = (run("pool", "--existing", "old", "--nu", nu) for nu in (0, 5))
     assert strict["value"] < loose["value"]
     assert loose["value"] == pytest.approx(
-        run("pool", "--objective", "fl", "--count", "records")["value"]
+        run("pool", "--objective", "fl")["value"]
     )  # nothing is known of the existing data
     low, high = (run("pool", "--objective", "saturated", "--alpha", alpha) for alpha in (0.05, 0.9))
     assert low["value"] < high["value"]
