@@ -138,7 +138,7 @@ def test_push(server: Hub, tmp_path: Path) -> None:
         "--push hf:us/subset",
         "| seed | none",
         "| objective | topm, depth 3 |",
-        "| euclidean, clip, exclude, records |",
+        "| euclidean, clip, exclude, both |",
         "| value |",
     ):
         assert fact in card
