@@ -7,14 +7,13 @@ turns. The whole may be a dict of lists, or its JSON text.
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from .fields import RecordError, as_list, kind, quoted
+from .fields import RecordError, as_list, kind, python_value, quoted
 from .parts import Content, Said, calls_of, content_of
 from .record import Message
 from .roles import CALL, ROLES, known_roles
@@ -248,8 +247,8 @@ def _add_call(
 
 def _python_value(text: str) -> Any:
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return python_value(text)
+    except ValueError:
         return None
 
 

@@ -83,9 +83,28 @@ def as_list(text: str, field: str) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         try:
-            return ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return python_value(text.strip())
+        except ValueError:
             raise RecordError(f"{field} is a text that is not JSON: {error.msg}") from None
+
+
+def python_value(text: str) -> Any:
+    """The value of a Python literal. Raises ValueError where there is none that JSON could have: no sets, no bytes."""
+    try:
+        value = ast.literal_eval(text)
+        if _is_json(value):
+            return value
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        pass
+    raise ValueError("no Python literal that JSON could have")
+
+
+def _is_json(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and all(map(_is_json, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    return value is None or isinstance(value, str | bool | int | float)
 
 
 def not_json(raw: bytes, error: Exception, *, columns: bool = True) -> str:

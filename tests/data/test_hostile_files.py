@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import hostile
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from tiny_runs import delift
@@ -63,3 +64,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_runs import make_cache, pairs
 
     return make_cache(tmp_path_factory.mktemp("hostile") / "c", pairs(1, 2, 3))
+
+
+PYTHON = ["{{}}", "{[]}", "{[1]: 2}", "[{{}}]", "{{}, 1}", "{(1,): 2}", "{1: 2}", '[{"role": "user", "content": {{}}}]']
+
+
+@pytest.mark.parametrize("text", PYTHON)
+def test_a_text_that_is_python_and_no_value_costs_its_record_alone(text: str) -> None:
+    call = {"role": "assistant", "function_call": text}
+    chat = [{"role": "user", "content": "q"}, call]
+    data = orjson.dumps([{"messages": text}, {"messages": chat}, {"prompt": "p", "response": "r"}])
+    found = parse_records(data, "file", Reading(skip_invalid=True))
+    assert found.records[-1].response == "r"
+    assert "is a text that is not JSON" in found.rejected[0].reason
