@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..amount import counted
-from ..cache.dense import Cache
 from ..cache.sparse import SparseCache, open_cache
 from ..data.record import Record
 from ..errors import InputError
@@ -49,8 +48,10 @@ def read_proxy(path: Path, examples: Sequence[Record], targets: Sequence[Record]
         theirs = None if cache.square else cache.targets().records
         left, right = Partial(cache, cache.examples().records, theirs).estimate.factors(caution=0.0)
     else:
-        left, right = _factors_of_all(cache)
-    left, right = _standardised(left, right)
+        if not cache.complete:
+            raise InputError(f"--proxy {path} is not complete: finish it with delift score, or give it a --budget")
+        left, right = factors_of(cache.base_distance, cache.distance)
+    left, right = standardised(left, right)
     sides = []
     for of, ours, known, factors in (
         ("examples", examples, cache.examples().records, left),
@@ -72,12 +73,10 @@ def described_proxy(path: Path) -> dict[str, Any]:
     return {"name": cache.manifest["model"]["name"], "sha256": cache.manifest["model"]["sha256"]}
 
 
-def _factors_of_all(cache: Cache) -> Factors:
-    """Rank-RANK factors of all of a proxy's utilities."""
-    if not cache.complete:
-        raise InputError(f"--proxy {cache.path} is not complete: finish it with delift score, or give it a --budget")
-    n, m = cache.shape
-    base, distance = cache.base_distance.astype(np.float32), cache.distance
+def factors_of(base: NDArray[Any], distance: NDArray[Any]) -> Factors:
+    """Rank-RANK factors of all of a proxy's utilities: distances [m] without and [n, m] behind an example."""
+    n, m = distance.shape
+    base = base.astype(np.float32)
     rank = min(RANK, n, m)
     width = min(rank + OVERSAMPLED, n, m)
     rows = [slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK)]
@@ -99,7 +98,7 @@ def _factors_of_all(cache: Cache) -> Factors:
     return np.asarray((basis @ left)[:, :rank] * root, np.float32), np.asarray(right[:rank].T * root, np.float32)
 
 
-def _standardised(left: NDArray[np.float32], right: NDArray[np.float32]) -> Factors:
+def standardised(left: NDArray[np.float32], right: NDArray[np.float32]) -> Factors:
     """The same with products of mean 0 and standard deviation 1 over all pairs; a column is added for the mean."""
     pairs = len(left) * len(right)
     mean = float(left.sum(axis=0, dtype=np.float64) @ right.sum(axis=0, dtype=np.float64)) / pairs

@@ -22,8 +22,8 @@ def near_duplicates(
         indptr int64 [n + 1], indices int32: record j's near-duplicates are indices[indptr[j]:indptr[j + 1]].
     """
     vectors = grams(
-        [_plain(record.prompt_text) for record in records],
-        [_plain(record.response_text) for record in records],
+        [plain(record.prompt_text) for record in records],
+        [plain(record.response_text) for record in records],
     )
     n = len(records)
     own = np.arange(n)
@@ -32,6 +32,6 @@ def near_duplicates(
     return np.concatenate([[0], np.cumsum(close.sum(axis=1))]).astype(np.int64), near[close].astype(np.int32)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Case and white space make no record another one."""
     return " ".join(text.lower().split())

@@ -10,8 +10,7 @@ import numpy as np
 from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
 from ..data.record import Record
-from ..selection.blocks import KernelOptions, PartialBlock
-from ..selection.subset import COUNTED
+from ..selection.blocks import COUNTED, KernelOptions, PartialBlock
 from ..visible import one_line
 from . import findings
 from .choices import CHANGE, Choice

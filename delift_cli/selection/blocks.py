@@ -26,6 +26,11 @@ from ..submodular.objectives import SUMS, Objective, make_objective
 SelfUtility = Literal["exclude", "include"]
 Estimates = Literal["auto", "on", "off"]
 Count = Literal["records", "both", "tokens"]
+COUNTED: dict[Count, str] = {  # in a summary, behind what else an objective goes by
+    "records": "",
+    "both": ", targets weighted by the root of their tokens",
+    "tokens": ", targets weighted by their tokens",
+}
 _POWER_OF_TOKENS: dict[Count, float] = {"records": 0.0, "both": 0.5, "tokens": 1.0}
 DEEP_FROM = 0.2  # of the pool: who wants so many records has more than one to help each target
 CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool

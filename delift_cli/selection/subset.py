@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..submodular.objectives import value
 from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
 from . import blocks, first_gains, output
-from .blocks import AnyBlock, Count, KernelOptions, PartialBlock, Records
+from .blocks import COUNTED, AnyBlock, Count, KernelOptions, PartialBlock, Records
 from .hygiene import Hygiene, Repeats, hygiene, repeats
 from .larger_than_memory import beyond_memory
 from .methods import (
@@ -41,13 +42,6 @@ from .methods import (
 )
 from .suspects import Suspects, suspects
 
-COUNTED: dict[Count | None, str] = {
-    None: "",
-    "records": "",
-    "both": ", targets weighted by the root of their tokens",
-    "tokens": ", targets weighted by their tokens",
-}
-
 
 @dataclass(frozen=True, repr=False)
 class Subset(Facts):
@@ -56,7 +50,6 @@ class Subset(Facts):
     selection: their places in the pool, gains, and how it came about. pool: what they were chosen from. whole: the
     value of the whole pool. amount: how much was asked for, `asked` in the user's words.
     dropped: records that were left out as suspects. count: what of a target counts alike, see `blocks.objective_over`.
-    repeats: what chosen records have in common.
     """
 
     selection: Selection
@@ -71,7 +64,6 @@ class Subset(Facts):
     clean: Hygiene = field(default_factory=Hygiene)
     dropped: int = 0
     count: Count | None = None
-    repeats: Repeats = field(default_factory=Repeats)
 
     def __len__(self) -> int:
         return len(self.selection.indices)
@@ -88,6 +80,11 @@ class Subset(Facts):
     def ids(self) -> list[str]:
         """Their ids."""
         return [record.id for record in self.records]
+
+    @cached_property
+    def repeats(self) -> Repeats:
+        """What the chosen records have in common; looked for when it is first asked for."""
+        return repeats(self.records, distinct=self.clean.near is not None)
 
     def form(self, destination: str | Path | None = None) -> str:
         """The container that the records go into: the one that a file's name says, else the one they came in."""
@@ -182,7 +179,7 @@ class Subset(Facts):
             rows.append(("left out", f"{self.dropped:,} records whose answers are the most suspect; {which}"))
         if covering:
             how = f"{found['utility']}, {found['kernel']}, self-utilities {found['self']}d"
-            how += COUNTED[self.count]
+            how += COUNTED[self.count or "records"]
             rows.append(("objective", f"{found['objective']}{parameters} ({how})"))
         rows.append(("value" if covering else "scores", f"{found['value']:.4f}{share}"))
         if covering and found["anchors"]:
@@ -368,9 +365,8 @@ def select_records(
         raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
     if kept_gains is not None:
         first_gains.keep_gains(kept_gains, selection.initial_gains)
-    same = repeats([records[place] for place in selection.indices.tolist()], distinct=distinct is not None)
     return Subset(
-        selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped), count, same
+        selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped), count
     )
 
 

@@ -31,6 +31,7 @@ from ..budget.measured import NEIGHBOUR
 from ..cache.dense import Cache
 from ..cache.sidecar import WITHOUT_PROMPT, kept_file, read_kept
 from ..cache.sparse import SparseCache
+from ..data.near_duplicates import plain
 from ..data.ngrams import grams, neighbours
 from ..data.record import Record, copy_groups
 from ..errors import InputError
@@ -129,7 +130,7 @@ def shared_answers(records: Sequence[Record]) -> Ints:
     """
     places: dict[str, list[int]] = defaultdict(list)
     for place, record in enumerate(records):
-        answer = " ".join(record.response.lower().split())
+        answer = plain(record.response)
         if len(answer) >= LONG:
             places[answer].append(place)
     found = np.zeros(len(records), np.int64)

@@ -39,10 +39,10 @@ from delift_cli.prompt import Target, Tokens
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import encode_examples, encode_targets
 from delift_cli.scoring.embeddings import embed
-from tests.bench.budget import COLUMNS, Judge, dense, fill, score_with
+from tests.bench.budget import COLUMNS, DATA, Judge, dense, fill, score_with
 from tests.evidence.stats import rank_correlation
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "p3_6k.jsonl"
+POOL = DATA / "p3_6k.jsonl"
 GROUP, SHOWN = 20, 8  # prompts and examples that are held at a time: each token of a response looks past all of them
 FREE = GROUP + SHOWN  # the first sequence for a pair
 
@@ -194,7 +194,7 @@ def _responses(model: Model, pairs: list[Pair], offset: int) -> list[tuple[float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=POOL)
     parser.add_argument("--work", type=Path, default=Path("cheap-look"), help="folder of the pool and its cache")
     parser.add_argument("--records", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=10)

@@ -30,7 +30,7 @@ from delift_cli.model.places import locate
 from delift_cli.prompt import ChatTemplate
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import encode_examples, encode_targets
-from tests.bench.cheap_look import DATA, Looks
+from tests.bench.cheap_look import POOL, Looks
 from tests.evidence.stats import rank_correlation
 
 STEP = 100  # records by which the square grows
@@ -67,7 +67,7 @@ def agreement(path: Path, looked: np.ndarray) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="the matrix, .npz; its records are written beside it, .jsonl")
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=POOL)
     parser.add_argument("--records", type=int, default=600)
     parser.add_argument("--response", type=int, default=5, help="most tokens of a response")
     parser.add_argument("--prompt", type=int, default=75, help="most tokens of a prompt")

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
 
 from delift_cli.budget import plan
 from delift_cli.budget.proposals import propose
-from delift_cli.budget.proxy import Factors, _factors_of_all, _standardised, read_proxy
+from delift_cli.budget.proxy import Factors, factors_of, read_proxy, standardised
 from delift_cli.cache.dense import Cache
 from delift_cli.cache.sparse import open_cache
 from delift_cli.model.places import locate
@@ -67,10 +66,7 @@ def of_matrices(whole: Path, proxy: Path) -> Compared:
     n = min(len(U), len(small["distance"]))
     if prompts[:n] != small["prompt"][:n].tolist():
         raise SystemExit(f"{proxy} is not of the records of {whole}")
-    looked = SimpleNamespace(
-        complete=True, shape=(n, n), distance=small["distance"][:n, :n], base_distance=small["base_distance"][:n]
-    )
-    factors = _standardised(*_factors_of_all(looked))  # type: ignore[arg-type]
+    factors = standardised(*factors_of(small["base_distance"][:n], small["distance"][:n, :n]))
     return Compared(U[:n, :n], base[:n], prompts[:n], responses[:n], factors)
 
 

@@ -41,11 +41,11 @@ class Variant:
 
 FIRST_DRAWS = 3
 
-ALIKE, BOTH, TOKENS = (("--count", what) for what in ("records", "both", "tokens"))
+BOTH, TOKENS = (("--count", what) for what in ("both", "tokens"))
 DEEP = ("POOL", "--objective", "topm")
 RANDOM = Variant("random", ("POOL", "--method", "random"), seeds=5, small=3, chance=True)
-FL = Variant("fl", ("POOL", "--objective", "fl", *ALIKE), seeds=5, small=2)
-TOPM = Variant("topm", (*DEEP, *ALIKE), seeds=3, small=1)
+FL = Variant("fl", ("POOL", "--objective", "fl"), seeds=5, small=2)
+TOPM = Variant("topm", DEEP, seeds=3, small=1)
 BEST = Variant("topm-both", (*DEEP, *BOTH), seeds=3)  # the default at 30 %
 BEST_ONCE = replace(BEST, seeds=1)
 
@@ -69,11 +69,11 @@ INSTRUCTION = (
     Variant("loss", ("POOL", "--method", "loss")),
     Variant("ifd", ("POOL", "--method", "ifd")),
     Variant("length", ("POOL", "--method", "length")),
-    Variant("sqrt", ("POOL", "--objective", "sqrt", *ALIKE), seeds=3, small=1),
-    Variant("saturated", ("POOL", "--objective", "saturated", *ALIKE), seeds=3, small=1),
-    Variant("saturated-0.1", ("POOL", "--objective", "saturated", "--alpha", "0.1", *ALIKE), seeds=0, small=2),
-    Variant("log1p", ("POOL", "--objective", "log1p", *ALIKE), part=1),
-    Variant("sqrt-pmi", ("POOL", "--objective", "sqrt", "--utility", "pmi", *ALIKE), part=1),
+    Variant("sqrt", ("POOL", "--objective", "sqrt"), seeds=3, small=1),
+    Variant("saturated", ("POOL", "--objective", "saturated"), seeds=3, small=1),
+    Variant("saturated-0.1", ("POOL", "--objective", "saturated", "--alpha", "0.1"), seeds=0, small=2),
+    Variant("log1p", ("POOL", "--objective", "log1p"), part=1),
+    Variant("sqrt-pmi", ("POOL", "--objective", "sqrt", "--utility", "pmi"), part=1),
     Variant("pmi-include", (*FL.arguments, "--utility", "pmi", "--self", "include"), part=1),
     Variant("minmax", (*FL.arguments, "--kernel", "minmax")),
     Variant("minmax-include", (*FL.arguments, "--kernel", "minmax", "--self", "include"), part=1),
@@ -111,7 +111,7 @@ SPOILED = (
     Variant("topm-sound", (*TOPM.arguments, *SOUND)),
     BEST_ONCE,
     Variant("topm-both-sound", (*BEST.arguments, *SOUND)),
-    Variant("saturated", ("POOL", "--objective", "saturated", *ALIKE), part=1),
+    Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
     Variant("ifd", ("POOL", "--method", "ifd"), part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), part=1),
@@ -121,7 +121,7 @@ UNEVEN = (
     Variant("random", RANDOM.arguments, seeds=3, chance=True),
     Variant("fl", FL.arguments, seeds=2),
     Variant("embedding", ("POOL", "--method", "embedding")),
-    Variant("saturated", ("POOL", "--objective", "saturated", *ALIKE), part=1),
+    Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
     Variant("topm", TOPM.arguments, part=1),
     BEST_ONCE,
     Variant("random-distinct", (*RANDOM.arguments, *DISTINCT), seeds=2, chance=True),
@@ -135,7 +135,7 @@ LARGE = (
     Variant("fl", FL.arguments, seeds=1, small=1),
     Variant("topm", TOPM.arguments, small=1),
     BEST_ONCE,
-    Variant("saturated", ("POOL", "--objective", "saturated", *ALIKE), small=1, part=1),
+    Variant("saturated", ("POOL", "--objective", "saturated"), small=1, part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), small=1, part=1),
 )
 
