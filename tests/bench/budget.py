@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from delift_cli.budget import estimate, plan
+from delift_cli.budget.estimate import RANK
 from delift_cli.budget.measured import HELD_OUT, Scored, coverage, nothing_scored
 from delift_cli.budget.proposals import Proposals, propose
 from delift_cli.budget.trust import quality
@@ -141,6 +142,18 @@ def sparse(U: np.ndarray, example: np.ndarray, target: np.ndarray) -> np.ndarray
     return out
 
 
+def best_by_directions(U: np.ndarray, each: int, directions: int) -> np.ndarray:
+    """U at each target's `each` best pairs by U's additive effects and `directions` main directions, 0 elsewhere: what
+    a planner would measure whose model of such a rank was perfect before the first pair."""
+    rest = U - U.mean(0) - U.mean(1, keepdims=True) + U.mean()
+    left, values, right = np.linalg.svd(rest)
+    known = U - rest + (left[:, :directions] * values[:directions]) @ right[:directions]
+    np.fill_diagonal(known, -np.inf)
+    target = np.arange(len(U))
+    best = np.argsort(-known, 0)[:each]
+    return sparse(U, best.ravel(), np.tile(target, each))
+
+
 def similarities(prompts: list[str], responses: list[str]) -> np.ndarray:
     vectors = ngrams.grams(prompts, responses)
     indices, values = ngrams.neighbours(vectors, vectors, len(prompts))
@@ -190,7 +203,8 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     for share in [pairs / n for pairs in args.per_record] or args.budgets:
         budget = round(share * n * n)
         proposals = propose((prompts, responses), None, budget, key, key, embeddings, base)
-        table: dict[str, list[np.ndarray]] = {}
+        perfect = judge(best_by_directions(U, budget // n - 1, RANK))
+        table: dict[str, list[np.ndarray]] = {f"perfect model of rank {RANK}, rest 0": [perfect]}
         explained, held_quality, took = [], [], []
         for seed in range(args.seeds):
             rng = np.random.default_rng(seed)

@@ -301,7 +301,7 @@ def _score(args: argparse.Namespace) -> None:
             first.write_text("".join(lines[: args.score]), encoding="utf-8")
             cache = pool.folder / f"heldout-{args.score}.delift"
             command = [sys.executable, "-m", "delift_cli", "score", str(pool.path("pool")), "--targets", str(first)]
-            if subprocess.run([*command, "-o", str(cache), "--weights", "bf16"]).returncode != 0:
+            if subprocess.run([*command, "-o", str(cache), "--weights", args.weights]).returncode != 0:
                 raise InputError(f"delift score of {pool.name} failed; its message is above")
             save_matrix(read_matrix(cache), kept(pool.name))
 
@@ -312,6 +312,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=ROOT / "evidence", help="folder of everything that is made")
     parser.add_argument("--pools", nargs="+", default=["p3", "gsm8k-p3", "instruct-code"])
     parser.add_argument("--score", type=int, metavar="N", help="score before the first N held-out records first")
+    parser.add_argument("--weights", default="bf16", help="of the model that scores; f32 without AVX512-BF16")
     parser.add_argument("--keep", nargs=2, metavar=("CACHE", "POOL"), help="keep a cache's figures, and stop")
     parser.add_argument("--oracle", nargs=2, metavar=("POOL", "SIZE"), help="print what a curve chooses by the tested")
     parser.add_argument("--curve", default="euclidean: best", help="of the oracle")

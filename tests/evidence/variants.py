@@ -48,6 +48,7 @@ FL = Variant("fl", ("POOL", "--objective", "fl"), seeds=5, small=2)
 TOPM = Variant("topm", DEEP, seeds=3, small=1)
 BEST = Variant("topm-both", (*DEEP, *BOTH), seeds=3)  # the default at 30 %
 BEST_ONCE = replace(BEST, seeds=1)
+FL_BOTH = Variant("fl-both", ("POOL", "--objective", "fl", *BOTH), seeds=0, small=1)  # the default at 10 %
 
 # What might become a default, or is one now, has several seeds; the others have what a first look needs.
 INSTRUCTION = (
@@ -57,7 +58,7 @@ INSTRUCTION = (
     Variant("topm-pmi", (*TOPM.arguments, "--depth", "10", "--utility", "pmi"), small=1),
     Variant("topm-tokens", (*DEEP, *TOKENS)),
     BEST,
-    Variant("fl-both", ("POOL", "--objective", "fl", *BOTH), seeds=0, small=1),
+    FL_BOTH,
     Variant("saturated-both", ("POOL", "--objective", "saturated", *BOTH)),
     Variant("top10-both", (*BEST.arguments, "--depth", "10")),
     Variant("topm-tokens-pmi", (*DEEP, *TOKENS, "--utility", "pmi")),
@@ -132,6 +133,7 @@ UNEVEN = (
 )
 LARGE = (
     Variant("random", RANDOM.arguments, seeds=2, small=3, chance=True),
+    FL_BOTH,
     Variant("fl", FL.arguments, seeds=1, small=1),
     Variant("topm", TOPM.arguments, small=1),
     BEST_ONCE,
@@ -142,7 +144,7 @@ LARGE = (
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
 STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "instruction": (("p3", "gsm8k-p3", "instruct-code"), INSTRUCTION),
-    "informed": (("p3", "instruct-code"), INFORMED),
+    "informed": (("p3", "instruct-code", "gsm8k-p3"), INFORMED),
     "task-specific": (("gsm8k-p3",), TASK_SPECIFIC),
     "continual": (("instruct-code",), CONTINUAL),
     "spoiled": (("spoiled-40", "spoiled-20"), SPOILED),
