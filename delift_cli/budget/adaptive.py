@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiled import threads_for
-from .candidates import best_unscored, contains, expected_improvement, hits, nth_best
+from .candidates import best_unscored, contains, expected_improvement, hits, nth_best, with_room
 from .estimate import Estimate
 from .measured import KEEP_SHARES, Scored, coverers, sparse_greedy
 from .proposals import Proposals
 
 LEAST_OF_EITHER = 0.1  # of a later round, for the neighbours and for the model
+MOST_PAIRS, MOST_AT_LEAST = 2.0, 30  # of an example: times the average, or so many where that is less
 DRAWS = 8
 
 
@@ -80,6 +81,9 @@ def improving_pairs(
     """`quota` unscored pairs (fewer when candidates run out): those that greedy selections rely on, then those that are
     expected to improve most on a target's best few.
 
+    None gives an example more than MOST_PAIRS times the pairs of an average one (or MOST_AT_LEAST): of two that help
+    alike, the one of which more is known covers more on scored pairs, and a selection takes it for that.
+
     `taken`: pairs of this round that are not proposed again. `among`: the examples that are looked at, ascending.
     """
     n, m = proposals.shape
@@ -97,13 +101,18 @@ def improving_pairs(
     target = np.repeat(np.arange(m, dtype=np.int32), width)
     example, mean, sd = example.ravel(), mean.ravel(), sd.ravel()
     pairs = among[example].astype(np.int64) * m + target
-    free = (example >= 0) & ~contains(np.sort(taken), pairs)
+    had = np.bincount(scored.example, minlength=n) + np.bincount(taken // m, minlength=n)
+    most = max(math.ceil(MOST_PAIRS * (had.sum() + quota) / n), MOST_AT_LEAST)
+    room = most - had
+    free = (example >= 0) & ~contains(np.sort(taken), pairs) & (room[among[example]] > 0)
     pairs, mean, sd = pairs[free], mean[free], sd[free]
     example, target = (pairs // m).astype(np.int32), (pairs % m).astype(np.int32)
     wanted = _relied_on(proposals, scored, example, target, mean, optimism * sd, quota, rng)
     improvement = expected_improvement(mean, sd, by_target.best[target])
-    improvement[wanted] = np.inf
-    return pairs[np.argsort(-improvement, kind="stable")[:quota]]
+    relied_on = np.zeros(len(pairs), bool)
+    relied_on[wanted] = True
+    order = np.lexsort((-improvement, ~relied_on))
+    return pairs[order[with_room(example[order], room)][:quota]]
 
 
 def _relied_on(

@@ -179,6 +179,17 @@ def hits(
     return out
 
 
+@jit()
+def with_room(example: NDArray[np.int32], room: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pairs, taken in this order, are among the first room[j] of their example j."""
+    left = room.copy()
+    out = np.empty(len(example), np.bool_)
+    for e in range(len(example)):
+        out[e] = left[example[e]] > 0
+        left[example[e]] -= 1
+    return out
+
+
 def contains(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which of `wanted` are in the ascending `keys`."""
     if len(keys) == 0:

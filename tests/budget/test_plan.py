@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from delift_cli.budget import adaptive, plan
-from delift_cli.budget.candidates import best_unscored
+from delift_cli.budget.candidates import best_unscored, with_room
 from delift_cli.budget.measured import (
     ADAPTIVE,
     HELD_OUT,
@@ -174,6 +174,19 @@ def test_neighbours_and_the_model_share_a_round_by_what_they_have_found():
     assert adaptive.neighbours_share(proposals, adaptive.by_target(proposals, before, 2)) == 0.5  # no model yet
 
 
+def test_no_example_takes_all_that_the_model_asks_for():
+    U, proposals = square(1600)
+    U[[3, 40]] += 1.0  # two examples that help with everything
+    scored = drive(U, proposals, 1600)
+    had = np.bincount(scored.example, minlength=80)
+    assert np.all((had[[3, 40]] >= 40) & (had[[3, 40]] < 45))  # twice the average, and neighbours that came after
+
+
+def test_pairs_with_room():
+    example = np.array([2, 0, 2, 2, 1, 0], np.int32)
+    assert with_room(example, np.array([1, 0, 2])).tolist() == [True, True, True, False, False, False]
+
+
 def test_a_round_looks_at_a_part_of_a_large_pool(monkeypatch):
     monkeypatch.setattr(plan, "LOOKED_AT", 30)
     U, proposals = square(1600)
@@ -188,8 +201,9 @@ def test_a_round_looks_at_a_part_of_a_large_pool(monkeypatch):
     assert np.isin(modelled, parts[1]).all()
     scored = append(before, last, U)
     assert len(scored) == len(np.unique(pairs(scored, 80))) == 1600
-    found = scored.utility[scored.source == ADAPTIVE]
-    assert found.mean() > U.mean()
+    passed_over = np.ones((80, 80), bool)
+    passed_over[scored.example, scored.target] = False
+    assert scored.utility[scored.source == ADAPTIVE].mean() > U[passed_over].mean()
     assert plan.hint(30) is None
     assert "30 of the 31 records" in str(plan.hint(31))
 
