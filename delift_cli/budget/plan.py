@@ -6,7 +6,8 @@ every fit. Each later round goes on with the nearest examples and, by the model 
 beyond them, each with a share of its pairs that follows from what either has found so far (`adaptive`). What is for the
 model goes to the pairs that greedy selections over an optimistic kernel rely on, then to those expected to improve a
 target's best few (expected improvement over the fourth best, over the second where pairs are few), and gives no example
-more than twice the average. Planning is for the clip kernel without self-pairs, which serves the other kernel too.
+more than twice the average (30 at least). Planning is for the clip kernel without self-pairs, which serves the other
+kernel too.
 
 A pool before a target set (proposals `for_examples`) is planned with the roles exchanged: there each example is to find
 its best targets, for that is what it counts for.

@@ -190,6 +190,7 @@ def test_pairs_with_room():
 def test_a_round_looks_at_a_part_of_a_large_pool(monkeypatch):
     monkeypatch.setattr(plan, "LOOKED_AT", 30)
     U, proposals = square(1600)
+    U[::10] += 0.3  # what neighbours alone do not see: a task has hardly more records than each has neighbours here
     parts = [plan._part(80, left, 0) for left in range(3)]
     assert sorted(np.concatenate(parts).tolist()) == list(range(80))
     before = nothing_scored()
@@ -201,9 +202,8 @@ def test_a_round_looks_at_a_part_of_a_large_pool(monkeypatch):
     assert np.isin(modelled, parts[1]).all()
     scored = append(before, last, U)
     assert len(scored) == len(np.unique(pairs(scored, 80))) == 1600
-    passed_over = np.ones((80, 80), bool)
-    passed_over[scored.example, scored.target] = False
-    assert scored.utility[scored.source == ADAPTIVE].mean() > U[passed_over].mean()
+    found = scored.utility[scored.source == ADAPTIVE]
+    assert found.mean() > U.mean()
     assert plan.hint(30) is None
     assert "30 of the 31 records" in str(plan.hint(31))
 
