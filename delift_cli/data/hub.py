@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from ..errors import InputError, RunError
 
+ASK_SECONDS = 20.0  # for the names of a data set's files
+LISTED_AT_ONCE = 50_000  # names; of more the hub leaves some out, unless they are asked for in pages
 _NAME = re.compile(
     r"hf:(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+/)?(?P<split>[\w.-]+))?"
 )
@@ -126,6 +128,11 @@ def _names(hub: Any, asked: Dataset, source: str) -> list[str]:
 
     if not constants.HF_HUB_OFFLINE:
         try:
+            # list_repo_files would go on asking for half a minute where nobody answers
+            about = hub.HfApi().dataset_info(asked.repo, revision=asked.revision, timeout=ASK_SECONDS)
+            names = [file.rfilename for file in about.siblings or []]
+            if len(names) < LISTED_AT_ONCE:
+                return names
             return list(hub.HfApi().list_repo_files(asked.repo, repo_type="dataset", revision=asked.revision))
         except Exception as error:
             refused = _refusal(hub, error, asked, source)

@@ -60,8 +60,8 @@ def principal_plane(rows: Rows, shape: tuple[int, int]) -> tuple[Floats, float]:
 
 def text_points(vectors: Grams, width: int = 128) -> Floats:
     """Sparse text vectors as float32 [records, width] points, their products kept up to chance (random signs)."""
-    size = int(vectors.ids.max(initial=-1)) + 1
-    signs = np.random.default_rng(0).integers(0, 2, (size, width), np.int8) * np.int8(2) - np.int8(1)
+    found, ids = np.unique(vectors.ids, return_inverse=True)
+    signs = np.random.default_rng(0).integers(0, 2, (len(found), width), np.int8) * np.int8(2) - np.int8(1)
     points = np.zeros((len(vectors), width), np.float32)
     filled = np.flatnonzero(np.diff(vectors.indptr))
     step = 1 << 18
@@ -72,7 +72,7 @@ def text_points(vectors: Grams, width: int = 128) -> Floats:
         stop = max(start + 1, int(np.searchsorted(ends[filled], vectors.indptr[first] + step, side="right")))
         some = filled[start:stop]
         a, b = int(vectors.indptr[first]), int(vectors.indptr[some[-1] + 1])
-        weighted = signs[vectors.ids[a:b]] * vectors.weights[a:b, None]
+        weighted = signs[ids[a:b]] * vectors.weights[a:b, None]
         points[some] = np.add.reduceat(weighted, vectors.indptr[some] - a, axis=0)
         start = stop
     return points / np.float32(np.sqrt(width))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ def server() -> Iterator[Hub]:
         }
         running.datasets["us/configs"] = {"a/train.jsonl": pairs(0), "b/train.jsonl": pairs(1)}
         running.datasets["us/code"] = {"main.py": b"print()"}
+        running.datasets["us/many"] = {f"images/{at}.png": b"" for at in range(50_000)} | {"train.jsonl": pairs(4)}
         yield running
 
 
@@ -97,6 +99,26 @@ def test_read_then_offline(server: Hub, tmp_path: Path) -> None:
     assert "HF_HUB_OFFLINE is set" in err
     code, out, _ = run(server, tmp_path, "preview", "hf:us/pairs:test", "--json")
     assert ids(out) == ["r7"]
+
+
+def test_nobody_answers(server: Hub, tmp_path: Path) -> None:
+    """What the cache has is read; what it lacks is a refusal."""
+    run(server, tmp_path, "preview", "hf:us/pairs")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        nobody = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    variables = environment(HF_ENDPOINT=nobody, HF_HOME=str(tmp_path), HF_HUB_DISABLE_TELEMETRY="1")
+    process = start("preview", "hf:us/pairs", "--json", env=variables)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, ids(out)) == (0, ["r0", "r1", "r2"]), err
+    process = start("preview", "hf:us/configs", env=variables)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.count(b"\n")) == (2, 1)
+    assert b"the hub cannot be asked" in err
+
+
+def test_more_files_than_the_hub_lists_at_once(server: Hub, tmp_path: Path) -> None:
+    code, out, err = run(server, tmp_path, "preview", "hf:us/many", "--json")
+    assert (code, ids(out)) == (0, ["r4"]), err
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from ...errors import InputError
 from .on_disk import hub_folder, is_model_name, models_in
 
 DEFAULT_QUANTIZATION = "Q4_K_M"  # llama.cpp's own default where a repository has several
+ASK_SECONDS = 20.0  # for the names of a repository's files
 _NAME = re.compile(
     r"(?:hf:|(?:https?://)?(?:hf\.co|huggingface\.co)/)"
     r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+?))?(?::(?P<which>[\w./-]+))?/?"
@@ -58,9 +59,11 @@ def find(asked: Asked, choice: str) -> Path:
             f'model {choice} is not in the hub\'s cache; to download it: pip install "delift-cli[hub]"'
         ) from None
     try:
-        names = list(huggingface_hub.HfApi().list_repo_files(asked.repo, revision=asked.revision))
+        # list_repo_files would go on asking for half a minute where nobody answers
+        about = huggingface_hub.HfApi().model_info(asked.repo, revision=asked.revision, timeout=ASK_SECONDS)
     except Exception as error:
         raise _refusal(error, asked, choice) from None
+    names = [file.rfilename for file in about.siblings or []]
     name = choose([name for name in names if is_model_name(PurePosixPath(name).name)], asked, choice)
     paths = [_download(huggingface_hub, asked, part, choice) for part in parts_of(name, names)]
     return paths[0]

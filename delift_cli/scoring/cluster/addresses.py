@@ -23,7 +23,7 @@ import yaml
 from ...errors import InputError, RunError
 from ...model.llama import Settings, gpus
 
-CONNECT_SECONDS = 30.0
+CONNECT_SECONDS = 30.0  # to reach a scheduler, at first and each time that it is lost; then dask gives it up
 QUIET = logging.CRITICAL  # what matters of dask's log, delift says itself
 LOCAL_PATIENCE = 300.0  # seconds that none of this machine's processes has come to work, until they are given up
 CONTEXTS = 2  # of a GPU, each with a thread

@@ -28,6 +28,7 @@ from ...version import __version__
 from ..measures import Measures
 from ..pairs import Unit
 from . import worker as remote
+from .addresses import CONNECT_SECONDS
 from .content import Content, keep, take_part
 from .dispatch import Group
 
@@ -35,7 +36,6 @@ PART = 4 << 20  # bytes of a file or of records sent at a time
 WINDOW = 4  # parts on their way to a worker at one time
 POLL_SECONDS = 0.5
 TELL_SECONDS = 2.0
-RECONNECT_SECONDS = 60.0  # how long the scheduler may be away
 
 
 class Check(NamedTuple):
@@ -252,7 +252,7 @@ class Crew:
             except Exception as error:
                 if self._closed.is_set():
                     return
-                if time.monotonic() - seen > RECONNECT_SECONDS or self._client.status in ("closing", "closed"):
+                if time.monotonic() - seen > CONNECT_SECONDS or self._client.status in ("closing", "closed"):
                     self.events.put(Broken(f"the dask scheduler is gone ({error})"))
                     return
             self._closed.wait(POLL_SECONDS)

@@ -64,7 +64,9 @@ def test_a_scheduler_that_is_killed(
 ) -> None:
     """Back on its port with a worker, the run goes on; if it stays away, the run ends and keeps what it has."""
     run = Run(tiny_model())
-    monkeypatch.setattr("delift_cli.scoring.cluster.crew.RECONNECT_SECONDS", 60.0 if restarted else 1.0)
+    if not restarted:
+        for module in ("addresses", "crew"):
+            monkeypatch.setattr(f"delift_cli.scoring.cluster.{module}.CONNECT_SECONDS", 10.0)
     cache, killed = MemoryCache(*run.block.shape), []
 
     def kill(rows: int) -> None:
