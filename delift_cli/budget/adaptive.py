@@ -94,7 +94,7 @@ def improving_pairs(
     looked_at = scored_place >= 0
     with threads_for(0.2 * model.left[:, among].size * m):
         example, mean, sd = best_unscored(
-            model.left[:, among], model.right, model.mean, model.target_sd,
+            np.take(model.left, among, axis=1), model.right, model.mean, model.target_sd,
             np.concatenate([[0], np.cumsum(looked_at)])[by_target.indptr], scored_place[looked_at],
             proposals.example_key[among], proposals.target_key, width, optimism,
         )  # fmt: skip

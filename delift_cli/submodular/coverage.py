@@ -172,7 +172,7 @@ def _segment_cover(coverage: Coverage, x: Array, slope: float, offset: Array, be
                 coverage.state[rank, begin + i] = better
 
 
-@jit()
+@jit(inline="always")
 def gain_of(kernel: Kernel, coverage: Coverage, j: int, raw: Array) -> float:
     """What example j would add to the objective now. raw: its row before the transform."""
     gain = coverage.bonus[j]
@@ -187,14 +187,14 @@ def gain_of(kernel: Kernel, coverage: Coverage, j: int, raw: Array) -> float:
     return gain
 
 
-@jit()
+@jit(inline="always")
 def _measured_gain(kernel: Kernel, coverage: Coverage, j: int) -> float:
     """`gain_of` from the measured pairs alone, which are all there is to a scattered row."""
     gain = coverage.bonus[j]
     cap, weight = coverage.cap, coverage.weight
     targets, values = measured_pairs(kernel, j)
     for p in range(targets.size):
-        i = targets[p]
+        i = np.int64(targets[p])  # as a segment's bounds are: another type compiles the curves again
         if may_cover(kernel, j, i):
             if coverage.curve == CAPPED:
                 cap = coverage.cap[i : i + 1]
@@ -220,7 +220,7 @@ def row_gains(kernel: Kernel, coverage: Coverage, rows: Array, gains: Array, scr
             gains[j] = gain_of(kernel, coverage, j, loaded_row(kernel, j, scratch[r]))
 
 
-@jit()
+@jit(inline="always")
 def cover(kernel: Kernel, coverage: Coverage, j: int, scratch: Array) -> None:
     """Choose example j: update the coverage in place. scratch: one thread's part of `new_scratch`."""
     if scattered(kernel):
@@ -246,12 +246,12 @@ def gain_and_cover(kernel: Kernel, coverage: Coverage, rows: Array, gains: Array
             _cover(kernel, coverage, some[r], raw)
 
 
-@jit()
+@jit(inline="always")
 def _cover_measured(kernel: Kernel, coverage: Coverage, j: int) -> None:
     cap = coverage.cap
     targets, values = measured_pairs(kernel, j)
     for p in range(targets.size):
-        i = targets[p]
+        i = np.int64(targets[p])
         if may_cover(kernel, j, i):
             if coverage.curve == CAPPED:
                 cap = coverage.cap[i : i + 1]
@@ -259,7 +259,7 @@ def _cover_measured(kernel: Kernel, coverage: Coverage, j: int) -> None:
             _segment_cover(coverage, x, kernel.slope, offset, i, i + 1, cap)
 
 
-@jit()
+@jit(inline="always")
 def _cover(kernel: Kernel, coverage: Coverage, j: int, raw: Array) -> None:
     cap = coverage.cap
     for q in range(segment_count(kernel, j)):

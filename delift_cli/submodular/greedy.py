@@ -91,7 +91,7 @@ def _seconds(clock: Array) -> float:
     return float(clock[0]) + 1e-9 * float(clock[1])
 
 
-@jit()
+@jit(inline="always")
 def _shared_out(
     kernel: Kernel,
     coverage: Coverage,
@@ -163,7 +163,7 @@ def _pop(heap: Array, size: int, bounds: Array) -> int:
     return size - 1
 
 
-@jit()
+@jit(inline="always")
 def _settle(
     kernel: Kernel,
     coverage: Coverage,
@@ -242,7 +242,7 @@ def _run(
     kernel: Kernel,
     coverage: Coverage,
     rules: Rules,
-    always: Array,
+    taken: int,
     bounds: Array,
     fresh: Array,
     pool: Array,
@@ -255,12 +255,8 @@ def _run(
     chosen: Array,
     gains: Array,
 ) -> tuple[int, int, int]:
-    """Choose until a reason to stop. Returns how many were chosen, the gains computed, and the reason."""
-    gain_and_cover(kernel, coverage, always, gains, scratch[0])
-    for position in range(always.size):
-        chosen[position] = always[position]
-        take(rules, always[position])
-    taken, evaluations = always.size, 0
+    """Go on choosing behind the first `taken`. Returns how many are chosen, the gains computed, the reason to stop."""
+    evaluations = 0
     batch = np.empty(LARGEST_BATCH, np.int32)
     account, clock = np.zeros(3), np.empty(2, np.int64)
     account[ALONE] = TRIAL_AFTER
@@ -369,11 +365,17 @@ def greedy(
     coverage = objective.empty_coverage()
     together = TOGETHER if isinstance(objective.kernel, FactoredKernel) else 1
     sizes = Sizes(together, math.ceil(PARALLEL_NANOSECONDS / max(1.0, gain_nanoseconds(objective.kernel))))
+    scratch = new_scratch(objective.kernel, get_num_threads())
+    if first.size:
+        gain_and_cover(objective.kernel, coverage, first, gains, scratch[0])
+        chosen[: first.size] = first
+        for j in first:
+            take(rules, j)
     taken, evaluations, why = _run(
         objective.kernel,
         coverage,
         rules,
-        first,
+        first.size,
         bounds,
         fresh,
         pool.copy(),
@@ -381,7 +383,7 @@ def greedy(
         until * largest,
         sample,
         np.array([seed], np.uint64),
-        new_scratch(objective.kernel, get_num_threads()),
+        scratch,
         sizes,
         chosen,
         gains,

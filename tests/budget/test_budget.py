@@ -38,11 +38,6 @@ def record(number: int, words: int = 5) -> dict[str, str]:
     return {"id": f"r{number}", "prompt": prompt, "response": response}
 
 
-@pytest.fixture(autouse=True)
-def _no_kept_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DELIFT_CACHE", str(tmp_path / "kept"))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pool scored in part (`part`) and whole (`whole`), and a target set scored in part (`dev`)."""

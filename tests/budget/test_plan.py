@@ -376,9 +376,7 @@ def test_candidates_are_the_best_unscored():
     mask = rng.random((70, 90)) < 0.3
     indptr = np.concatenate([[0], np.cumsum(mask.sum(1))])
     key = np.arange(90)
-    found = best_unscored(
-        left, right, np.float32(0.1), sd, indptr, np.nonzero(mask)[1].astype(np.int32), key, key[:70], 5, 2.0
-    )
+    found = best_unscored(left, right, 0.1, sd, indptr, np.nonzero(mask)[1].astype(np.int32), key, key[:70], 5, 2.0)
     each = np.einsum("ejr,eir->eij", left, right)
     bound = each.mean(0) + 0.1 + 2 * np.sqrt(each.var(0) + sd[:, None] ** 2)
     bound[mask] = -np.inf

@@ -25,7 +25,6 @@ ESCAPE = b"\x1b"
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DELIFT_CACHE", str(tmp_path / "kept"))
     monkeypatch.delenv("DELIFT_MODEL", raising=False)
 
 
