@@ -203,7 +203,8 @@ def _regress(
             A[one, one] = 1.0
             b[one] = 1.0
             _solve(A, b)
-            new[j] = b
+            for p in range(r):
+                new[j, p] = b[p]
     return new
 
 

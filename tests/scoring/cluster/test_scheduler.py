@@ -66,7 +66,7 @@ def test_a_scheduler_that_is_killed(
     run = Run(tiny_model())
     if not restarted:
         for module in ("addresses", "crew"):
-            monkeypatch.setattr(f"delift_cli.scoring.cluster.{module}.CONNECT_SECONDS", 10.0)
+            monkeypatch.setattr(f"delift_cli.scoring.cluster.{module}.CONNECT_SECONDS", 6.0)
     cache, killed = MemoryCache(*run.block.shape), []
 
     def kill(rows: int) -> None:
