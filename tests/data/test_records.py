@@ -451,12 +451,12 @@ def sample(name: str) -> RecordSet:
 
 def test_samples() -> None:
     pool, target, existing = (sample(f"{name}.jsonl") for name in ("pool", "target", "existing"))
-    assert [len(found.records) for found in (pool, target, existing)] == [34, 8, 8]
+    assert [len(found.records) for found in (pool, target, existing)] == [35, 8, 8]
     everything = [*pool.records, *target.records, *existing.records]
-    assert len({record.id for record in everything}) == 50
+    assert len({record.id for record in everything}) == 51
     groups = copy_groups(everything)
     places = {record.id: index for index, record in enumerate(everything)}
-    assert [everything[i].id for i in range(50) if groups[i] != i] == ["arith-10"]
+    assert [everything[i].id for i in range(51) if groups[i] != i] == ["arith-10"]
     assert groups[places["arith-10"]] == places["arith-01"]
     assert {record_field(record, "task") for record in target.records} == {"arith"}
     assert {record_field(record, "task") for record in existing.records} == {"sentiment", "translate"}
