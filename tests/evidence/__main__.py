@@ -103,11 +103,14 @@ def _tune(
 
 
 def _print_plan(planned: list[Run], of_name: dict[str, pools.Pool], results: Path) -> None:
-    done = {line["name"] for line in runs.read_results(results)}
+    done: dict[str, set[str]] = {}
+    for line in runs.read_results(results):
+        done.setdefault(line["name"], set()).add(runs.precision_of(line))
     left = 0.0
     for run, seconds in zip(planned, runs.expected(planned, of_name), strict=True):
-        left += 0.0 if run.name in done else seconds
-        print(f"{run.name}\t{'done' if run.name in done else f'{seconds:.0f} s'}")
+        precisions = sorted(done.get(run.name, ()))
+        left += 0.0 if precisions else seconds
+        print(run.name, f"done in {', '.join(precisions)}" if precisions else f"{seconds:.0f} s", sep="\t")
     _say(
         f"{len(planned)} runs, {len(done)} done; about {left / 3600:.1f} hours of training on two cores, after scoring"
     )
