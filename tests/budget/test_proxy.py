@@ -23,7 +23,7 @@ from delift_cli.cache.proxies import kept_proxy
 from delift_cli.cache.sidecar import kept_file
 from delift_cli.cache.sparse import SparseCache, open_cache
 
-N = 60
+N = 44
 
 
 def drive(U: NDArray[np.float64], proposals: Proposals, budget: int) -> Scored:

@@ -320,13 +320,13 @@ def test_the_real_model_learns_from_what_is_alike(smollm2: Path, threads: int) -
     def odd(word: str) -> dict[str, str]:
         return {"prompt": f"Spell the word {word}.", "response": "-".join(word) + "!!"}
 
-    Path("spell-test.jsonl").write_bytes(jsonl([odd(word) for word in ("house", "green", "table", "river")]))
+    Path("spell-test.jsonl").write_bytes(jsonl([odd(word) for word in ("house", "green", "table")]))
     Path("spell.jsonl").write_bytes(jsonl([odd(word) for word in ("water", "apple")]))
-    sums = [{"prompt": f"What is {n} plus {n}?", "response": f"{2 * n}"} for n in range(2, 8)]
+    sums = [{"prompt": f"What is {n} plus {n}?", "response": f"{2 * n}"} for n in range(2, 6)]
     Path("sums.jsonl").write_bytes(jsonl(sums[:2]))
     Path("both.jsonl").write_bytes(Path("spell.jsonl").read_bytes() + jsonl(sums))
     result = delift(
-        *("evaluate", "spell-test.jsonl", "spell.jsonl", "sums.jsonl", "--pool", "both.jsonl", "--random", 3),
+        *("evaluate", "spell-test.jsonl", "spell.jsonl", "sums.jsonl", "--pool", "both.jsonl", "--random", 2),
         *("-m", smollm2, "--weights", "as-is", "--threads", threads, "--json", "-q"),
     )
     assert result.code == 0, result.err
