@@ -71,9 +71,8 @@ def of_matrices(whole: Path, proxy: Path) -> Compared:
 
 
 def of_caches(whole: Path | None, proxy: Path) -> Compared:
-    """A cache of the model or pool200's reference, and one of the proxy."""
+    """A cache of the model or pool200's reference, and one of the proxy, which may hold some of the pairs."""
     cache = open_cache(whole or proxy)
-    assert isinstance(cache, Cache)
     records = cache.examples().records
     if whole is None:
         z = np.load(DATA / "pool200_reference.npz")
@@ -82,6 +81,8 @@ def of_caches(whole: Path | None, proxy: Path) -> Compared:
         U = (z["base_distance"] - z["distance"])[np.ix_(at, at)].astype(float)
         base = np.column_stack([z["base_distance"], z["base_logprob"]])[at]
     else:
+        if not isinstance(cache, Cache):
+            raise SystemExit(f"{whole} holds some of the pairs: nothing to compare with")
         U = (cache.base_distance - np.asarray(cache.distance)).astype(float)
         base = np.column_stack([cache.base_distance, cache.base_logprob])
     prompts, responses = [r.prompt_text for r in records], [r.response_text for r in records]
