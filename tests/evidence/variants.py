@@ -81,7 +81,7 @@ INSTRUCTION = (
 )
 # What knows how much every record helps the first held-out ones, or which these are.
 INFORMED = (
-    RANDOM,
+    replace(RANDOM, small=0),
     Variant("influence", peer="influence"),
     Variant("rds", peer="states"),
     Variant("oracle-best", peer="euclidean: best"),
