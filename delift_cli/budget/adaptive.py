@@ -92,9 +92,10 @@ def improving_pairs(
     place[among] = np.arange(len(among))
     scored_place = place[by_target.example]
     looked_at = scored_place >= 0
-    with threads_for(0.2 * model.left[:, among].size * m):
+    left = np.take(model.left, among, axis=1)
+    with threads_for(0.2 * left.size * m):
         example, mean, sd = best_unscored(
-            np.take(model.left, among, axis=1), model.right, model.mean, model.target_sd,
+            left, model.right, model.mean, model.target_sd,
             np.concatenate([[0], np.cumsum(looked_at)])[by_target.indptr], scored_place[looked_at],
             proposals.example_key[among], proposals.target_key, width, optimism,
         )  # fmt: skip

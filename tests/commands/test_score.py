@@ -442,8 +442,9 @@ def test_smallest_batch_and_other_batches_agree() -> None:
         )
 
 
-def test_defaults_tune_once_and_resume() -> None:
+def test_defaults_tune_once_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without --weights and --batch the run measures, remembers, and later runs go on with the same."""
+    monkeypatch.setenv("DELIFT_CACHE", str(tmp_path / "kept"))
     pool = write("pool.jsonl", pairs(*range(4)))
     arguments = ("-m", model(), "--threads", "1", "--json")
     first = delift("score", pool, *arguments)

@@ -38,10 +38,8 @@ def server() -> Iterator[Hub]:
 
 
 def run(server: Hub, home: Path, *args: object, **env: str) -> tuple[int, bytes, str]:
-    variables = environment(
-        HF_ENDPOINT=server.url, HF_HOME=str(home), HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1", **env
-    )
-    process = start(*args, env=variables)
+    variables = {"HF_ENDPOINT": server.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    process = start(*args, env=environment(**{**variables, "HF_HUB_DISABLE_XET": "1", **env}))
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err.decode()
 
@@ -106,14 +104,11 @@ def test_nobody_answers(server: Hub, tmp_path: Path) -> None:
     run(server, tmp_path, "preview", "hf:us/pairs")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         nobody = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    variables = environment(HF_ENDPOINT=nobody, HF_HOME=str(tmp_path), HF_HUB_DISABLE_TELEMETRY="1")
-    process = start("preview", "hf:us/pairs", "--json", env=variables)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, ids(out)) == (0, ["r0", "r1", "r2"]), err
-    process = start("preview", "hf:us/configs", env=variables)
-    _, err = process.communicate(timeout=60)
-    assert (process.returncode, err.count(b"\n")) == (2, 1)
-    assert b"the hub cannot be asked" in err
+    code, out, err = run(server, tmp_path, "preview", "hf:us/pairs", "--json", HF_ENDPOINT=nobody)
+    assert (code, ids(out)) == (0, ["r0", "r1", "r2"]), err
+    code, _, err = run(server, tmp_path, "preview", "hf:us/configs", HF_ENDPOINT=nobody)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the hub cannot be asked" in err
 
 
 def test_more_files_than_the_hub_lists_at_once(server: Hub, tmp_path: Path) -> None:

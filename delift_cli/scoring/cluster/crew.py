@@ -27,8 +27,8 @@ from ...prompt.encoding import EncodedExamples, EncodedTargets
 from ...version import __version__
 from ..measures import Measures
 from ..pairs import Unit
+from . import addresses
 from . import worker as remote
-from .addresses import CONNECT_SECONDS
 from .content import Content, keep, take_part
 from .dispatch import Group
 
@@ -252,7 +252,7 @@ class Crew:
             except Exception as error:
                 if self._closed.is_set():
                     return
-                if time.monotonic() - seen > CONNECT_SECONDS or self._client.status in ("closing", "closed"):
+                if time.monotonic() - seen > addresses.CONNECT_SECONDS or self._client.status in ("closing", "closed"):
                     self.events.put(Broken(f"the dask scheduler is gone ({error})"))
                     return
             self._closed.wait(POLL_SECONDS)

@@ -65,8 +65,7 @@ def test_a_scheduler_that_is_killed(
     """Back on its port with a worker, the run goes on; if it stays away, the run ends and keeps what it has."""
     run = Run(tiny_model())
     if not restarted:
-        for module in ("addresses", "crew"):
-            monkeypatch.setattr(f"delift_cli.scoring.cluster.{module}.CONNECT_SECONDS", 6.0)
+        monkeypatch.setattr("delift_cli.scoring.cluster.addresses.CONNECT_SECONDS", 6.0)
     cache, killed = MemoryCache(*run.block.shape), []
 
     def kill(rows: int) -> None:
