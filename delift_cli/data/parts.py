@@ -103,9 +103,9 @@ def calls_of(tool_calls: Any, function_call: Any, where: str) -> tuple[Call, ...
             tool_calls = orjson.loads(tool_calls)
         except orjson.JSONDecodeError:
             raise RecordError(f"{where}: tool_calls is a text that is not JSON") from None
-    if isinstance(tool_calls, dict):
-        tool_calls = [tool_calls]
-    calls = list(tool_calls or []) + ([function_call] if function_call else [])
+    if not isinstance(tool_calls, list):  # one, or what is none and is refused as one
+        tool_calls = [tool_calls] if tool_calls else []
+    calls = tool_calls + ([function_call] if function_call else [])
     return tuple(_call(call, where) for call in calls)
 
 

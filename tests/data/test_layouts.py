@@ -414,6 +414,12 @@ def test_forms_of_a_tools_answer(turn: dict[str, Any]) -> None:
     assert only({"messages": chat}) == ["user: p", CALL, "tool: 5", "assistant*: done"]
 
 
+@pytest.mark.parametrize("calls", [1, 1.5, True, "1", "true", [1], "[1]", [[F]], " ", {"a": 1}])
+def test_calls_that_are_none_are_refused(calls: object) -> None:
+    said = refusal({"messages": [CHAT[0], {"role": "assistant", "content": None, "tool_calls": calls}]})
+    assert "turn 2: a call of a tool has no name" in said
+
+
 def test_hermes_calls_are_text() -> None:
     text = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
     chat = [
