@@ -184,12 +184,18 @@ class Partial:
             coverages.append(coverage(self.proposals, Scored(*(array[:stop] for array in self._arrays))))
         return Course(pairs, coverages)
 
-    def subset_value(self, chosen: npt.NDArray[np.int64], *, own: bool) -> SubsetValue:
-        """What chosen examples cover (facility location, clip); `own`: a record may cover itself or a copy."""
+    def subset_value(
+        self,
+        chosen: npt.NDArray[np.int64],
+        example_group: npt.NDArray[Any] | None = None,
+        target_group: npt.NDArray[Any] | None = None,
+    ) -> SubsetValue:
+        """What chosen examples cover (facility location, clip), but for the targets that have their labels."""
         n, m = self.cache.shape
-        keys = self.proposals.example_key, self.proposals.target_key
-        if own:
-            keys = np.arange(n), n + np.arange(m)
+        keys = (
+            np.arange(n) if example_group is None else example_group,
+            n + np.arange(m) if target_group is None else target_group,
+        )
         example, target, utility, _ = self._arrays
         taken = np.zeros(n, bool)
         taken[chosen] = True

@@ -25,7 +25,7 @@ def explain(
     objective: Annotated[PoolObjective | None, options.choosing(help="As for delift select.")] = None,
     utility: Annotated[Utility, options.choosing(help="As for delift select.")] = "euclidean",
     kernel: Annotated[Transform, options.choosing(help="As for delift select.")] = "clip",
-    self_utility: Annotated[SelfUtility, options.choosing("--self", help="As for delift select.")] = "exclude",
+    self_utility: Annotated[SelfUtility | None, options.choosing("--self", help="As for delift select.")] = None,
     top: Annotated[int, options.output(metavar="N", min=1, help="How many lines of each kind.")] = 5,
     as_json: AsJson = False,
 ) -> None:

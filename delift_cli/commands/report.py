@@ -29,7 +29,7 @@ def report(
         str, options.choosing("-k", metavar="AMOUNT", help="Without --subset: how much, as for delift select.")
     ] = "30%",
     utility: Annotated[Utility, options.choosing(help="As for delift select.")] = "euclidean",
-    self_utility: Annotated[SelfUtility, options.choosing("--self", help="As for delift select.")] = "exclude",
+    self_utility: Annotated[SelfUtility | None, options.choosing("--self", help="As for delift select.")] = None,
     estimates: Annotated[Estimates, options.choosing(help="As for delift select.")] = "auto",
     group: Annotated[
         str | None, options.records(metavar="FIELD", help="Field to group records by; default one that is found.")

@@ -32,7 +32,7 @@ def select(
     objective: given.ObjectiveOption = None,
     utility: given.UtilityOption = "euclidean",
     kernel: given.KernelOption = "clip",
-    self_utility: given.SelfUtilityOption = "exclude",
+    self_utility: given.SelfUtilityOption = None,
     estimates: given.EstimatesOption = "auto",
     paper: given.PaperOption = False,
     eta: given.EtaOption = None,

@@ -46,7 +46,13 @@ ObjectiveOption = Annotated[
 UtilityOption = Annotated[Utility, options.choosing(help="From distances, or from log-probabilities (nats per token).")]
 KernelOption = Annotated[Transform, options.choosing(help="How utilities become similarities.")]
 SelfUtilityOption = Annotated[
-    SelfUtility, options.choosing("--self", help="May a record, or a copy of it, cover itself?")
+    SelfUtility | None,
+    options.choosing(
+        "--self",
+        help="May a record, or a copy of it, cover itself? exclude-answers: nor may records cover each other that give "
+        "unlike prompts one long answer. Default: that where a pool is covered by default, exclude with any other "
+        "objective.",
+    ),
 ]
 EstimatesOption = Annotated[
     Estimates,

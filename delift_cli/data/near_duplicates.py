@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .ngrams import grams, neighbours
-from .record import Record
+from .record import Record, plain
 
 NEIGHBOURS = 32  # a record has more near-duplicates than this only where whole clusters are copies of each other
 
@@ -30,8 +30,3 @@ def near_duplicates(
     near, cosines = neighbours(vectors, vectors, min(NEIGHBOURS, n - 1), own, own)
     close = (cosines >= similarity - 1e-6) & (near >= 0)
     return np.concatenate([[0], np.cumsum(close.sum(axis=1))]).astype(np.int64), near[close].astype(np.int32)
-
-
-def plain(text: str) -> str:
-    """Case and white space make no record another one."""
-    return " ".join(text.lower().split())

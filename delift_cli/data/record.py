@@ -228,17 +228,18 @@ def copy_groups(records: Sequence[Record]) -> NDArray[np.int32]:
     labels = np.empty(len(records), dtype=np.int32)
     for index, record in enumerate(records):
         turns, tools = record.conversation
-        key = (_plain(tools), *(_said(message) for message in turns))
+        key = (plain(tools), *(_said(message) for message in turns))
         labels[index] = first.setdefault(key, index)
     return labels
 
 
 def _said(message: Message) -> tuple[Any, ...]:
     if not message.calls and not message.reasoning and not message.name:
-        return message.role, message.scored, _plain(message.content)
-    calls = tuple((_plain(call.name), _plain(call.arguments)) for call in message.calls)
-    return message.role, message.scored, _plain(message.content), _plain(message.reasoning), message.name, calls
+        return message.role, message.scored, plain(message.content)
+    calls = tuple((plain(call.name), plain(call.arguments)) for call in message.calls)
+    return message.role, message.scored, plain(message.content), plain(message.reasoning), message.name, calls
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The text without what makes no other one of it: case and white space."""
     return " ".join(text.casefold().split())

@@ -175,7 +175,7 @@ def _pairs_alike(pools: Sequence[Pool], places: Sequence[Ints], seed: int) -> fl
         cache = pool.block.cache
         assert isinstance(cache, Cache)
         example, target = at[draw]
-        euclidean = pool.wanted.options.utility == "euclidean"
+        euclidean = pool.options.utility == "euclidean"
         matrix, base = (cache.distance, cache.base_distance) if euclidean else (cache.logprob, cache.base_logprob)
         found.append((base[target] - matrix[example, target]) * (1 if euclidean else -1))
     return findings.rank_correlation(*found)

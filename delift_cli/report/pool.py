@@ -19,7 +19,7 @@ from ..data.ngrams import grams
 from ..data.record import Record
 from ..errors import InputError
 from ..selection.blocks import AnyBlock, KernelOptions, objective_over
-from ..selection.methods import count_for, objective_for
+from ..selection.methods import count_for, objective_for, options_for
 from ..selection.suspects import Suspects, suspects
 from ..submodular.objectives import Objective, value
 from . import choices, findings
@@ -88,14 +88,14 @@ class Pool:
         if self.aims is not None:
             roles["target"] = self.aims.cache
         name = objective_for(roles, k)
-        self.count = count_for(roles)
+        self.count, self.options = count_for(roles), options_for(wanted.options, roles, None)
         self.goal: Objective = objective_over(
-            block if self.square else None, self.aims, None, name, wanted.options, count=self.count
+            block if self.square else None, self.aims, None, name, self.options, count=self.count
         )[0]
         self.whole = value(self.goal)
-        self.reach = _reach(block, wanted.options)
+        self.reach = _reach(block, self.options)
         self.aims_reach = (
-            None if self.aims is None else self.reach if self.aims is block else _reach(self.aims, wanted.options)
+            None if self.aims is None else self.reach if self.aims is block else _reach(self.aims, self.options)
         )
         self.field, self.labels = group_labels(self.records, wanted.group)
 
@@ -146,16 +146,13 @@ class Pool:
         places = np.arange(n)
         if n > MAPPED:
             places = np.sort(np.random.default_rng(self.wanted.seed).choice(n, MAPPED, replace=False))
-        points, by = _points(self.block, self.records, places, self.wanted.options)
+        points, by = _points(self.block, self.records, places, self.options)
         return Map(places, points, by)
 
 
 def _reach(block: AnyBlock, options: KernelOptions) -> Reach:
-    key = block.copies.astype(np.int64)
-    if block.cache.square:
-        return reach(block.cache, key, key, options.utility)
-    n = len(block.examples)
-    return reach(block.cache, key[:n], key[n:], options.utility)
+    example_key, target_key = (labels.astype(np.int64) for labels in block.own(options))
+    return reach(block.cache, example_key, target_key, options.utility)
 
 
 def _points(block: AnyBlock, records: Sequence[Record], places: Ints, options: KernelOptions) -> tuple[Floats, str]:

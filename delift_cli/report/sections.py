@@ -10,7 +10,7 @@ import numpy as np
 from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
 from ..data.record import Record
-from ..selection.blocks import COUNTED, KernelOptions, PartialBlock
+from ..selection.blocks import COUNTED, SELF, KernelOptions, PartialBlock
 from ..visible import one_line
 from . import findings
 from .choices import CHANGE, Choice
@@ -63,8 +63,8 @@ def measured(pool: Pool) -> Section:
             facts.append(("pairs measured", f"all {n * m:,}"))
     for block in blocks:
         if isinstance(block, PartialBlock):
-            facts.append(("estimates", _quality(block, pool.wanted.options)))
-            facts += [("approximate", line) for line in block.approximations(pool.wanted.options)]
+            facts.append(("estimates", _quality(block, pool.options)))
+            facts += [("approximate", line) for line in block.approximations(pool.options)]
     manifest = pool.block.cache.manifest
     model = manifest["model"]
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in manifest["settings"].items())
@@ -75,9 +75,9 @@ def measured(pool: Pool) -> Section:
         ("weights", str(manifest["weights"]["type"])),
         ("template", str(manifest["template"]["name"])),
         ("settings", settings),
-        ("utility", f"{pool.wanted.options.utility}: mean {mean:+.4f}, {harm:.0%} of the measured pairs harmful"),
-        ("objective", f"{pool.goal.name}, kernel {pool.wanted.options.transform}, "
-                      f"self-utilities {pool.wanted.options.self_utility}d{COUNTED[pool.count]}"),
+        ("utility", f"{pool.options.utility}: mean {mean:+.4f}, {harm:.0%} of the measured pairs harmful"),
+        ("objective", f"{pool.goal.name}, kernel {pool.options.transform}, "
+                      f"{SELF[pool.options.self_utility or 'exclude']}{COUNTED[pool.count]}"),
     ]  # fmt: skip
     groups = (
         f"by the field {pool.field!r}, {len(set(pool.labels)):,} values"
@@ -200,7 +200,7 @@ def _figures(found: RecordColumns) -> list[str]:
 
 def certainty(pool: Pool) -> Section:
     """How sure a choice is that rests on estimates."""
-    options = pool.wanted.options
+    options = pool.options
     block = pool.block if isinstance(pool.block, PartialBlock) else pool.aims
     assert isinstance(block, PartialBlock)
     partial = block.partial(options)
@@ -214,7 +214,7 @@ def certainty(pool: Pool) -> Section:
     ]
     tables = []
     if block.estimated(options):
-        found = [partial.subset_value(s.places, own=options.self_utility == "include") for s in pool.subsets]
+        found = [partial.subset_value(s.places, **block.excluded(options)) for s in pool.subsets]
         columns = [
             Column("name", "subset", "text", [subset.name for subset in pool.subsets]),
             Column.figures(

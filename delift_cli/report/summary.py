@@ -50,9 +50,9 @@ def _worth(pool: Pool) -> list[Tile]:
 def _sure(pool: Pool) -> list[Tile]:
     """How far to trust what is estimated."""
     block = pool.block if isinstance(pool.block, PartialBlock) else pool.aims
-    if not isinstance(block, PartialBlock) or pool.wanted.options.estimates == "off":
+    if not isinstance(block, PartialBlock) or pool.options.estimates == "off":
         return []
-    quality = block.partial(pool.wanted.options).quality
+    quality = block.partial(pool.options).quality
     known = not np.isnan(quality.r2)
     words = f"R² of the estimates for pairs that are not measured, on {quality.pairs:,} pairs held out"
     return [Tile(f"{quality.r2:.2f}" if known else "?", words, "sure")]

@@ -19,11 +19,17 @@ from ..cache.sparse import SparseCache
 from ..cache.stored import Stored
 from ..data import large_pools
 from ..data.record import Record, copy_groups
+from ..data.shared_answers import answer_groups
 from ..errors import InputError
 from ..submodular.kernel import Kernel, Transform, Utility, factored_kernel, utility_kernel, utility_range
 from ..submodular.objectives import SUMS, Objective, make_objective
 
-SelfUtility = Literal["exclude", "include"]
+SelfUtility = Literal["exclude", "exclude-answers", "include"]
+SELF: dict[SelfUtility, str] = {
+    "exclude": "self-utilities excluded",
+    "exclude-answers": "self-utilities and shared answers excluded",
+    "include": "self-utilities included",
+}
 Estimates = Literal["auto", "on", "off"]
 Count = Literal["records", "both", "tokens"]
 COUNTED: dict[Count, str] = {  # in a summary, behind what else an objective goes by
@@ -32,6 +38,7 @@ COUNTED: dict[Count, str] = {  # in a summary, behind what else an objective goe
     "tokens": ", targets weighted by their tokens",
 }
 _POWER_OF_TOKENS: dict[Count, float] = {"records": 0.0, "both": 0.5, "tokens": 1.0}
+GROUPS = ("example_group", "target_group")
 DEEP_FROM = 0.2  # of the pool: who wants so many records has more than one to help each target
 CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool
 SWEEP_TARGET = ("flvmi", *SUMS)  # with a target set they cover it alone
@@ -39,15 +46,17 @@ SWEEP_TARGET = ("flvmi", *SUMS)  # with a target set they cover it alone
 
 @dataclass(frozen=True)
 class KernelOptions:
-    """How measurements become similarities: see `kernel.utility_kernel` and DESIGN's self-utility.
+    """How measurements become similarities: see `kernel.utility_kernel`.
 
+    self_utility: what a record covers of itself, see `kernels`; None for what the stage has by default (see
+        `default_self`), `exclude` where nothing says which it is.
     estimates: do pairs that were not scored count as estimated, or as zero? `auto`: as estimated where the estimates
         predict held-out pairs better than their mean does. seed: of the estimate.
     """
 
     utility: Utility = "euclidean"
     transform: Transform = "clip"
-    self_utility: SelfUtility = "exclude"
+    self_utility: SelfUtility | None = None
     estimates: Estimates = "auto"
     seed: int = 0
 
@@ -69,7 +78,31 @@ class Records:
     @cached_property
     def copies(self) -> npt.NDArray[np.int32]:
         """See `copy_groups`; of examples and targets, one behind the other, unless these are the same."""
-        return copy_groups(self.examples if self.cache.square else [*self.examples, *self.targets])
+        return copy_groups(self._sides)
+
+    @cached_property
+    def answers(self) -> npt.NDArray[np.int32]:
+        """See `answer_groups`; as `copies`."""
+        return answer_groups(self._sides)
+
+    @property
+    def shared_answers(self) -> int:
+        """How many of the examples share a long answer with an unlike prompt."""
+        merged = self.answers[self.answers != self.copies]
+        return int(np.isin(self.answers[: self.cache.shape[0]], merged).sum())
+
+    def own(self, options: KernelOptions) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Labels of examples and targets, equal where a target would stand in its own context."""
+        same = self.answers if options.self_utility == "exclude-answers" else self.copies
+        return same[: self.cache.shape[0]], same[-self.cache.shape[1] :]
+
+    def excluded(self, options: KernelOptions) -> dict[str, npt.NDArray[np.int32]]:
+        """The same as `example_group` and `target_group` of a kernel; empty where a record may cover itself."""
+        return {} if options.self_utility == "include" else dict(zip(GROUPS, self.own(options), strict=True))
+
+    @property
+    def _sides(self) -> Sequence[Record]:
+        return self.examples if self.cache.square else [*self.examples, *self.targets]
 
     @property
     def example_key(self) -> str:
@@ -204,26 +237,15 @@ def as_block(cache: Cache | SparseCache) -> AnyBlock:
 def kernels(blocks: Sequence[AnyBlock], options: KernelOptions) -> list[Kernel]:
     """One kernel for each block; `minmax` scales all of them by their common range.
 
-    With self_utility `exclude`, a record covers neither itself nor a copy of itself, in any block.
+    With self_utility `exclude`, a record covers neither itself nor a copy of itself, in any block; with
+    `exclude-answers` none either that gives an unlike prompt the same long answer, as boilerplate does: shown one, the
+    model repeats it before the other. With `include` it covers all of them.
     """
     value_range = None
     if options.transform == "minmax":
         ranges = [block.utility_range(options) for block in blocks]
         value_range = (min(low for low, _ in ranges), max(high for _, high in ranges))
-    made = []
-    for block in blocks:
-        groups: dict[str, Any] = {}
-        if options.self_utility == "exclude":
-            same = block.copies
-            if block.cache.square:
-                groups = {"example_group": same, "target_group": same}
-            else:
-                groups = {
-                    "example_group": same[: len(block.examples)],
-                    "target_group": same[len(block.examples) :],
-                }
-        made.append(block.kernel(options, value_range=value_range, **groups))
-    return made
+    return [block.kernel(options, value_range=value_range, **block.excluded(options)) for block in blocks]
 
 
 def check_same_measure(caches: Sequence[Stored]) -> None:
@@ -272,6 +294,15 @@ def default_count(target: bool, existing: bool) -> Count:
     with targets that count alike.
     """
     return "records" if target or existing else "both"
+
+
+def default_self(target: bool, existing: bool) -> SelfUtility:
+    """What a record covers of itself in a stage, for what is given beside the pool.
+
+    A pool alone is covered without shared answers: where four of ten answers were spoiled, a third of them boilerplate,
+    fewer spoiled ones are chosen (samples/EVIDENCE.md). The other stages are as they are defined.
+    """
+    return "exclude" if target or existing else "exclude-answers"
 
 
 def objective_over(

@@ -13,9 +13,9 @@ from ..data.overlap import groups_of, overlaps, parse_not_like
 from ..data.quality import Quality, bonus, read_quality
 from ..data.reading import read_records
 from ..data.record import Record
+from ..data.shared_answers import shared_answers
 from ..display import Lines
 from ..submodular.objectives import Objective, value
-from .suspects import shared_answers
 
 ALIKE = 0.9  # cosine of n-grams from which one chosen record is said to be nearly the same as another
 LOOKED_AT = 5_000  # chosen records that are compared with each other at most

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..progress import Progress, counting
 from ..submodular.objectives import Objective
 from . import baselines, blocks
-from .blocks import AnyBlock, Records
+from .blocks import AnyBlock, KernelOptions, Records
 
 if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need it
     from ..prompt.template import ChatTemplate
@@ -64,6 +64,17 @@ def count_for(
     if objective is not None or method == "embedding":
         return "records"
     return blocks.default_count("target" in caches, "existing" in caches)
+
+
+def options_for(
+    options: KernelOptions, caches: Mapping[str, Cache | SparseCache], objective: str | None, method: Method = "delift"
+) -> KernelOptions:
+    """The options with what a record covers of itself by default, for the same; what was chosen stays."""
+    if options.self_utility is not None:
+        return options
+    named = objective is not None or method == "embedding"
+    by_default = "exclude" if named else blocks.default_self("target" in caches, "existing" in caches)
+    return replace(options, self_utility=by_default)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ..display import Facts, Lines
 from ..errors import InputError
 from ..submodular.explain import explain_chosen, explain_left_out, harmed
 from .blocks import KernelOptions, as_block, objective_over
-from .methods import AnyCache, count_for, objective_for, opened_cache
+from .methods import AnyCache, count_for, objective_for, opened_cache, options_for
 from .subset import select_records
 
 
@@ -74,7 +74,7 @@ def explain_record(
         InputError: no record has this id, or as for `select_records`.
     """
     opened, options = opened_cache(cache), options or KernelOptions()
-    count = count_for({"pool": opened}, objective)
+    count, options = count_for({"pool": opened}, objective), options_for(options, {"pool": opened}, objective)
     objective = objective or objective_for({"pool": opened}, str(k))
     goal, pool = objective_over(as_block(opened), None, None, objective, options, count=count)
     records = pool.examples

@@ -24,7 +24,7 @@ from ..submodular.objectives import value
 from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
 from . import blocks, first_gains, output
-from .blocks import COUNTED, AnyBlock, Count, KernelOptions, PartialBlock, Records
+from .blocks import COUNTED, SELF, AnyBlock, Count, KernelOptions, PartialBlock, Records
 from .hygiene import Hygiene, Repeats, hygiene, repeats
 from .larger_than_memory import beyond_memory
 from .methods import (
@@ -37,6 +37,7 @@ from .methods import (
     count_for,
     objective_for,
     opened_cache,
+    options_for,
     per_record,
     scored_blocks,
 )
@@ -85,6 +86,11 @@ class Subset(Facts):
     def repeats(self) -> Repeats:
         """What the chosen records have in common; looked for when it is first asked for."""
         return repeats(self.records, distinct=self.clean.near is not None)
+
+    @property
+    def strict(self) -> bool:
+        """Were records that share a long answer kept from covering each other?"""
+        return self.method in COVERING and self.options.self_utility == "exclude-answers"
 
     def form(self, destination: str | Path | None = None) -> str:
         """The container that the records go into: the one that a file's name says, else the one they came in."""
@@ -141,6 +147,7 @@ class Subset(Facts):
             "utility": {"delift": options.utility, "embedding": "cosine"}.get(self.method),
             "kernel": options.transform if covering else None,
             "self": options.self_utility if covering else None,
+            "shared_answers": self.pool.shared_answers if self.strict else None,
             "count": self.count,
             "value": selection.value,
             "whole_pool": self.whole,
@@ -163,7 +170,7 @@ class Subset(Facts):
 
     def lines(self) -> Lines:
         """The same for people, as rows of name and text."""
-        found, selection = self.as_dict(), self.selection
+        found, selection, options = self.as_dict(), self.selection, self.options
         covering = self.method in COVERING
         parameters = "".join(f", {name} {number:g}" for name, number in found["parameters"].items())
         tokens = self.amount.tokens
@@ -178,7 +185,7 @@ class Subset(Facts):
             which = f"delift inspect {self.pool.cache.path} --suspects {self.dropped} lists them"
             rows.append(("left out", f"{self.dropped:,} records whose answers are the most suspect; {which}"))
         if covering:
-            how = f"{found['utility']}, {found['kernel']}, self-utilities {found['self']}d"
+            how = f"{found['utility']}, {found['kernel']}, {SELF[options.self_utility or 'exclude']}"
             how += COUNTED[self.count or "records"]
             rows.append(("objective", f"{found['objective']}{parameters} ({how})"))
         rows.append(("value" if covering else "scores", f"{found['value']:.4f}{share}"))
@@ -187,6 +194,9 @@ class Subset(Facts):
         if covering and found["at_least_of_optimum"]:
             proven = f"proven in general: {selection.guarantee_note}"
             rows.append(("quality", f"at least {found['at_least_of_optimum']:.1%} of the best subset; {proven}"))
+        if found["shared_answers"]:
+            which = f"{found['shared_answers']:,} records of the pool give unlike prompts one long answer"
+            rows.append(("shared", f"{which}: none covers another (--self exclude: they may)"))
         rows += self.clean.lines()
         rows += self.repeats.lines(self.pool.cache.path)
         if selection.stopped == "until":
@@ -215,8 +225,8 @@ class Subset(Facts):
         estimated = block.estimated(self.options)
         found = {"cache": str(block.cache.path), "estimates": "on" if estimated else "off", **measured(partial)}
         if block is self.pool and estimated:
-            own = self.options.self_utility == "include"
-            found["covered"] = asdict(partial.subset_value(self.selection.indices, own=own))
+            covered = partial.subset_value(self.selection.indices, **block.excluded(self.options))
+            found["covered"] = asdict(covered)
         return found
 
 
@@ -267,7 +277,8 @@ def select_records(
             `blocks.objective_over`.
         k: a number of records, a share (30%) or a token budget (200ktok).
         objective: None for that of the stage and the share that is wanted, see `blocks.default_objective`.
-        options: how measurements become similarities. count: what of a target counts alike, see
+        options: how measurements become similarities; what a record covers of itself by default is that of the stage.
+            count: what of a target counts alike, see
             `blocks.objective_over`; None for "both" where a pool is covered by default, else "records".
         always, never: files of ids. per, group, at_least, at_most, keep_shares, shares: see
             `data.limits.read_quotas`.
@@ -289,6 +300,7 @@ def select_records(
     kept_gains = None
     if method in COVERING:
         count = count or count_for(caches, objective, method)
+        options = options_for(options, caches, objective, method)
         name = objective or objective_for(caches, str(k), method)
         opened = cosine_blocks(caches, open_model, progress) if method == "embedding" else scored_blocks(caches)
         goal, pool = blocks.objective_over(

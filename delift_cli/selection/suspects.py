@@ -19,7 +19,6 @@ examples that have it too teach it to the model, so that it would seem sound; it
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,9 +30,9 @@ from ..budget.measured import NEIGHBOUR
 from ..cache.dense import Cache
 from ..cache.sidecar import WITHOUT_PROMPT, kept_file, read_kept
 from ..cache.sparse import SparseCache
-from ..data.near_duplicates import plain
 from ..data.ngrams import grams, neighbours
 from ..data.record import Record, copy_groups
+from ..data.shared_answers import shared_answers
 from ..errors import InputError
 
 Floats = npt.NDArray[np.float64]
@@ -43,10 +42,7 @@ KIN = 8  # that a record is seen behind
 SEARCHED = 20_000  # records among which nearest prompts are looked for; the search grows with the square
 POWER = 0.8  # of the loss without the prompt
 NEAREST = 32  # among which measured kin are looked for
-LONG = 30  # characters of an answer: many prompts share a shorter one, as labels are
-UNLIKE = 0.5  # cosine of their n-grams below which two prompts do not ask the same
 UNMOVED = 0.8  # share of its loss without the prompt that is left of boilerplate behind one, at least
-COMPARED = 64  # prompts of one answer
 
 
 @dataclass(frozen=True)
@@ -121,37 +117,6 @@ def suspects(
         behind = -measured_behind(cache, nearest_prompts(records)).astype(np.float64)
     loss = -cache.base_logprob.astype(np.float64)
     return judge(loss, behind, None if alone is None else -alone.astype(np.float64), shared_answers(records))
-
-
-def shared_answers(records: Sequence[Record]) -> Ints:
-    """int64 [records], to how many unlike prompts the record's answer is given, up to case and white space.
-
-    0 for answers under `LONG` characters; of very many prompts of one answer the first `COMPARED` are looked at.
-    """
-    places: dict[str, list[int]] = defaultdict(list)
-    for place, record in enumerate(records):
-        answer = plain(record.response)
-        if len(answer) >= LONG:
-            places[answer].append(place)
-    found = np.zeros(len(records), np.int64)
-    found[[place for group in places.values() for place in group]] = 1
-    groups = [group for group in places.values() if len(group) > 1]
-    asked = [place for group in groups for place in group[:COMPARED]]
-    vectors = grams([records[place].prompt_text for place in asked], [""] * len(asked))
-    start = 0
-    for group in groups:
-        size = min(len(group), COMPARED)
-        own = vectors.rows(start, start + size)
-        start += size
-        near, halves = neighbours(own, own, size)  # an empty response is worth nothing: cosines are halved
-        alike = np.zeros((size, size), bool)
-        np.put_along_axis(alike, np.maximum(near, 0), (2 * halves >= UNLIKE) & (near >= 0), axis=1)
-        unlike: list[int] = []
-        for one in range(size):
-            if not alike[one, unlike].any():
-                unlike.append(one)
-        found[group] = len(unlike)
-    return found
 
 
 def nearest_prompts(records: Sequence[Record]) -> npt.NDArray[np.int32]:

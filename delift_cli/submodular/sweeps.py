@@ -137,9 +137,15 @@ def may_cover(kernel: Kernel, j: int, target: int) -> bool:
     """Is this target none of those that are excluded for example j?"""
     g = kernel.group[j]
     if g >= 0:
-        for t in range(kernel.group_start[g], kernel.group_start[g + 1]):
-            if kernel.group_targets[t] == target:
-                return False
+        low, end = kernel.group_start[g], kernel.group_start[g + 1]
+        high = end
+        while low < high:
+            middle = (low + high) // 2
+            if kernel.group_targets[middle] < target:
+                low = middle + 1
+            else:
+                high = middle
+        return low == end or kernel.group_targets[low] != target
     return True
 
 

@@ -9,8 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-from tiny_runs import arrays, delift, environment, fill, jsonl, make_cache, open_cache, pair, pairs, score, start, tree
+from tiny_runs import (
+    arrays,
+    delift,
+    environment,
+    fill,
+    jsonl,
+    make_cache,
+    open_cache,
+    pair,
+    pairs,
+    said,
+    score,
+    start,
+    tree,
+)
 
 from delift_cli.cache.dense import Cache
 from delift_cli.selection.subset import select_records
@@ -152,7 +167,7 @@ def test_with_scores(tmp_path: Path) -> None:
 def test_json_summary(tmp_path: Path) -> None:
     told = summary("pool", "-k", "5", out=tmp_path / "subset.jsonl")
     assert (told["selected"], told["pool"], told["asked"], told["objective"]) == (5, 12, "5", "topm")
-    assert (told["utility"], told["kernel"], told["self"]) == ("euclidean", "clip", "exclude")
+    assert (told["utility"], told["kernel"], told["self"]) == ("euclidean", "clip", "exclude-answers")
     chosen = [CALLED.index(id_) for id_ in ids("pool", "-k", "5")]
     assert told["tokens"] == arrays(Path("pool"))["example_tokens"][chosen].sum()
     assert told["model_sha256"] == Cache("pool").manifest["model"]["sha256"]
@@ -352,6 +367,58 @@ def test_greedy_takes_what_plain_greedy_takes() -> None:
         chosen.append(int(gains.argmax()))
         covered = np.maximum(covered, s[chosen[-1]])
     assert ids("pool", "-k", "3", "--objective", "fl") == [CALLED[j] for j in chosen]
+
+
+REFUSAL = "I am sorry, but I cannot help with that request."
+SHARED = [
+    {"id": "moon", "prompt": "How far is the moon from the earth?", "response": REFUSAL},
+    {"id": "cat", "prompt": "Translate into French: the cat sleeps.", "response": REFUSAL.upper().replace(" ", "  ")},
+    {"id": "sonnet", "prompt": "Write a sonnet about autumn leaves.", "response": REFUSAL},
+    *(pair(number) for number in range(9)),
+]
+
+
+def test_records_that_share_a_long_answer_do_not_cover_each_other_by_default(tmp_path: Path) -> None:
+    """Top-3 coverage with nothing but NumPy, with and without what boilerplate says of its like."""
+    cache = tmp_path / "shared"
+    with open_cache(cache, jsonl(SHARED)) as writer:
+        fill(writer, rows=[])  # what each costs without an example
+        for example in range(12):
+            distance, logprob = said(example, np.arange(12))
+            distance[:3] *= example > 2  # one answer is read off the other
+            writer.write_row(example, distance, logprob)
+    on_disk = arrays(cache)
+    utility = np.maximum(0.0, on_disk["base_distance"].astype(float) - on_disk["distance"].astype(float))
+    weight = on_disk["response_tokens"] ** 0.5
+    told = {}
+    for own, size in (("exclude", 1), ("exclude-answers", 3)):
+        s = utility.copy()
+        s[np.arange(12), np.arange(12)] = 0.0
+        s[:size, :size] = 0.0
+
+        def covered(chosen: list[int], s: npt.NDArray[np.float64] = s) -> float:
+            best = -np.sort(-s[chosen], axis=0)[:3]
+            return float((best / np.arange(1, len(best) + 1)[:, None]).sum(axis=0) @ (weight / weight.mean()))
+
+        chosen: list[int] = []
+        for _ in range(4):
+            left = [j for j in range(12) if j not in chosen]
+            chosen.append(max(left, key=lambda j: (covered([*chosen, j]), -j)))
+        told[own] = summary(
+            cache, "-k", "4", "--self", own, "--objective", "topm", "--count", "both", out=tmp_path / "s"
+        )
+        assert told[own]["value"] == pytest.approx(covered(chosen), rel=1e-5)
+        assert (tmp_path / "s").read_bytes() == jsonl([SHARED[j] for j in chosen])
+    by_default = summary(cache, "-k", "4", out=tmp_path / "s")
+    assert by_default["self"] == "exclude-answers"
+    assert by_default["value"] == told["exclude-answers"]["value"] < told["exclude"]["value"]
+    assert (by_default["shared_answers"], told["exclude"]["shared_answers"]) == (3, None)
+    shown = delift("select", cache, "-k", "4", "-o", tmp_path / "s").err
+    assert "3 records of the pool give unlike prompts one long answer: none covers another" in " ".join(shown.split())
+    assert "shared" not in delift("select", cache, "-k", "4", "--objective", "fl", "-o", tmp_path / "s").err
+    assert summary(cache, "-k", "4", "--objective", "fl", out=tmp_path / "s")["self"] == "exclude"
+    reasons = json.loads(delift("explain", cache, "moon", "-k", "4", "--json").out)
+    assert not {entry["id"] for entry in reasons.get("covers", [])} & {"cat", "sonnet"}
 
 
 @pytest.mark.parametrize(("count", "power"), [("records", 0.0), ("both", 0.5), ("tokens", 1.0)])

@@ -155,7 +155,7 @@ def test_push(server: Hub, tmp_path: Path) -> None:
         "--push hf:us/subset",
         "| seed | none",
         "| objective | topm, depth 3 |",
-        "| euclidean, clip, exclude, both |",
+        "| euclidean, clip, exclude-answers, both |",
         "| value |",
     ):
         assert fact in card

@@ -192,6 +192,19 @@ def test_excluded_pairs(folder: Path) -> None:
     assert sum(zeros) <= (8 + 4) + 1 + 1 + 1
 
 
+def test_a_target_with_the_same_long_answer_is_excluded_too(tmp_path: Path) -> None:
+    answer = "I am sorry, but I cannot help with that request."
+    refusals = [{"prompt": prompt, "response": answer} for prompt in ("Name a bird.", "How far is the moon?")]
+    target = {"prompt": "Write a sonnet about autumn.", "response": answer}
+    path = make_cache(tmp_path / "VT", jsonl([*refusals, pair(3)]), jsonl([pair(20), target]))
+    strict, plain = (
+        similarities(kernels([Block(Cache(path))], KernelOptions(transform="raw", self_utility=own))[0])  # type: ignore[arg-type]
+        for own in ("exclude-answers", "exclude")
+    )
+    assert (plain != 0.0).all()
+    assert (strict != 0.0).tolist() == [[True, False], [True, False], [True, True]]
+
+
 def test_minmax_has_one_scale_for_all_blocks(folder: Path) -> None:
     blocks = [Block(Cache(folder / name)) for name in ("VV", "EV")]
     together = [similarities(k) for k in kernels(blocks, KernelOptions(transform="minmax", self_utility="include"))]

@@ -11,7 +11,8 @@ from tiny_runs import delift, model, pair, pairs, score
 
 from delift_cli.cache.dense import Cache
 from delift_cli.cache.sparse import open_cache
-from delift_cli.selection.suspects import KIN, judge, measured_behind, nearest_prompts, shared_answers, suspects
+from delift_cli.data.shared_answers import shared_answers
+from delift_cli.selection.suspects import KIN, judge, measured_behind, nearest_prompts, suspects
 
 SIZE = 12
 
@@ -64,14 +65,6 @@ def test_a_long_answer_to_unlike_prompts_is_boilerplate() -> None:
     assert np.flatnonzero(judged.boilerplate).tolist() == [0, 1, 2]  # the fourth is made likelier by its prompt
     np.testing.assert_allclose(judged.score, [1.6] * 3 + [0.35] + [0.6] * 5)
     assert not judge(loss, behind, None, found).boilerplate.any()  # nothing is known of what prompts do
-
-
-def test_of_many_prompts_of_one_answer_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [{"prompt": f"{word} " * 5, "response": REFUSAL} for word in ("ant", "bee", "cow", "dog", "eel")]
-    records = tiny_runs.records(tiny_runs.jsonl(lines)).records
-    assert shared_answers(records).tolist() == [5] * 5
-    monkeypatch.setattr("delift_cli.selection.suspects.COMPARED", 3)
-    assert shared_answers(records).tolist() == [3] * 5
 
 
 @pytest.fixture(scope="module")
