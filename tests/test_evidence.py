@@ -8,6 +8,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,18 @@ def test_every_comparison_has_random_runs() -> None:
         if run.variant is not None:
             same = {"stage": run.stage, "pool": run.pool, "size": run.size, "method": "random"}
             assert any(all(getattr(r, k) == v for k, v in same.items()) for r in planned)
+
+
+def test_as_long_means_as_many_steps_as_everything_takes() -> None:
+    plain, long = (runs.Run(stage, "p3", "random", "30%", 0, 0) for stage in ("instruction", "as-long"))
+    everything = runs.Run("as-long", "p3", "all", "100%", 0, 0)
+    assert (plain.epochs, long.epochs, everything.epochs) == (3, 10, 3)
+    assert runs.Run("as-long", "p3", "nothing", "0%", 0, 0).epochs == 3
+    assert runs.key(plain, ["a"]) != runs.key(long, ["a"])  # what one was tested as is not the other's
+    assert runs.key(everything, ["a"]) == runs.key(replace(everything, stage="instruction"), ["a"])
+    assert {v.name for v in variants.AS_LONG if "p3" in (v.pools or ("p3",))} == {"random", "topm-both-answers"}
+    planned = {run.method for run in runs.plan() if (run.stage, run.pool) == ("as-long", "p3")}
+    assert planned == {"nothing", "all", "random", "topm-both-answers"}
 
 
 def test_random_choices_are_made_anew_for_each_seed_and_others_once() -> None:

@@ -95,7 +95,7 @@ def _tune(
         return scored.select(of_name[run.pool], run.variant, run.size, run.selection_seed)
 
     deadline = began + args.hours * 3600 if args.hours else float("inf")
-    tuning = load(locate(None), of_name, device=args.device, threads=args.threads)
+    tuning = load(locate(None), of_name, device=args.device, threads=args.threads, precision=args.precision)
     if not runs.carry_out(
         planned, results, choose=choose, tune=tuning, precision=tuning.precision, deadline=deadline, report=_say
     ):
@@ -132,6 +132,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--budget", help="share of the pairs that are scored, of every block: 100%%")
     parser.add_argument("--weights", default="bf16", help="of the model that scores: bf16 (default), f16 or f32")
     parser.add_argument("--device", default="cpu", help="where to train: cpu (default) or cuda")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), help="of training: default what is quick here")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads for training")
     return parser.parse_args()
 

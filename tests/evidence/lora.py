@@ -30,9 +30,10 @@ from delift_cli.model.gguf import ModelFile
 from delift_cli.model.processor import features as processor_features
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import encode_targets
+from tests.evidence.runs import EPOCHS
 
 RANK, ALPHA = 16, 32
-EPOCHS, BATCH, RATE, WARM_UP = 3, 8, 3e-4, 0.1
+BATCH, RATE, WARM_UP = 8, 3e-4, 0.1
 TEST_TOKENS = 1024  # of one batch when nothing is learnt
 
 

@@ -44,12 +44,14 @@ TESTS: dict[str, dict[str, Tested]] = {
     "spoiled": {"held-out records": Tested()},
     "uneven": {"held-out records": Tested()},
     "large": {"held-out records": Tested()},
+    "as-long": {"held-out records": Tested()},
 }
 TITLES = {
     "informed": "instruction tuning, informed choices",
     "spoiled": "instruction tuning, spoiled answers",
     "uneven": "instruction tuning, uneven pools",
     "large": "instruction tuning, a larger pool",
+    "as-long": "instruction tuning, all trained for as many steps as everything is",
 }
 INTRODUCTION = """\
 Does it pay to train on what `delift` chooses? SmolLM2-135M-Instruct is fine-tuned on subsets of pools of 34 to 1,000

@@ -22,6 +22,7 @@ Line = dict[str, Any]
 
 # Tokens/s of two AVX512-BF16 cores, and how many tokens a record has: the template's and its characters'.
 TRAIN_SPEED, TEST_SPEED = 400, 1300
+EPOCHS = 3
 TEMPLATE_TOKENS, CHARACTERS_PER_TOKEN = 32, 3.8
 
 
@@ -43,6 +44,12 @@ class Run:
         return "/".join((self.stage, self.pool, self.method, self.size, seeds))
 
     @property
+    def epochs(self) -> int:
+        """Of training: as many steps as everything takes where the stage says so."""
+        share = float(self.size.rstrip("%")) / 100
+        return round(EPOCHS / share) if self.stage == "as-long" and share else EPOCHS
+
+    @property
     def variant(self) -> Variant | None:
         """How its records are chosen; None for `nothing` and `all`."""
         return next((v for v in variants.STAGES[self.stage][1] if v.name == self.method), None)
@@ -59,7 +66,7 @@ def plan(*, quick: bool = False) -> list[Run]:
         for pool in pools:
             of_part += [(0, 0, Run(stage, pool, name, size, 0, 0)) for name, size in variants.EXTREMES.items()]
             for variant in compared:
-                if quick and variant.name not in variants.QUICK:
+                if (quick and variant.name not in variants.QUICK) or pool not in (variant.pools or pools):
                     continue
                 for order, (size, seeds) in enumerate(variant.seeds_of.items()):
                     for seed in range(seeds):
@@ -74,7 +81,8 @@ def key(run: Run, chosen: Sequence[str]) -> str:
     """The same for runs that train on the same records from the same start with the same seed."""
     start = "existing" if run.stage == "continual" else "model"
     seed = run.training_seed if chosen or start == "existing" else 0
-    return hashlib.sha256(json.dumps([run.pool, start, seed, sorted(chosen)]).encode()).hexdigest()[:16]
+    longer = [run.epochs] if run.epochs != EPOCHS else []
+    return hashlib.sha256(json.dumps([run.pool, start, seed, sorted(chosen), *longer]).encode()).hexdigest()[:16]
 
 
 def read_results(path: Path) -> list[Line]:
@@ -138,7 +146,7 @@ def expected_seconds(run: Run, pool: Pool) -> float:
     """About how long a run takes on two cores."""
     records = pool.records("pool")
     share = float(run.size.rstrip("%")) / 100
-    learnt = 3 * share * sum(map(_tokens, records))
+    learnt = run.epochs * share * sum(map(_tokens, records))
     tested = pool.records("heldout") + (pool.records("heldout-existing") if run.stage == "continual" else [])
     return learnt / TRAIN_SPEED + sum(map(_tokens, tested)) / TEST_SPEED
 
@@ -149,7 +157,7 @@ def expected(runs: Sequence[Run], pools: dict[str, Pool]) -> list[float]:
     seconds = []
     for run in runs:
         start = run.stage == "continual"
-        same = (run.pool, start, run.method, run.size, run.selection_seed, run.training_seed)
+        same = (run.pool, start, run.method, run.size, run.selection_seed, run.training_seed, run.epochs)
         seconds.append(0.0 if same in seen else expected_seconds(run, pools[run.pool]))
         seen.add(same)
     return seconds

@@ -51,7 +51,7 @@ class Tuning:
         if chosen:
             wanted = set(chosen)
             records = [t for name, t in self.tokens(run.pool, "pool").items() if name in wanted]
-            took = self.tuner.train(records, seed=run.training_seed)._asdict()
+            took = self.tuner.train(records, seed=run.training_seed, epochs=run.epochs)._asdict()
         parts = ("heldout", "heldout-existing") if run.stage == "continual" else ("heldout",)
         return {**took, **{part: self._tested(run.pool, part) for part in parts}, "versions": self.versions}
 
@@ -102,6 +102,7 @@ class Tuning:
             )
 
 
-def load(gguf: Path, pools: dict[str, Pool], *, device: str, threads: int) -> Tuning:
-    """The model for training, on `device` ("cpu", "cuda")."""
-    return Tuning(Tuner(gguf, device=device, threads=threads), ModelFile(gguf), pools)
+def load(gguf: Path, pools: dict[str, Pool], *, device: str, threads: int, precision: str | None = None) -> Tuning:
+    """The model for training, on `device` ("cpu", "cuda"), in "float32", "bfloat16" or None: what is quick there."""
+    kind = None if precision is None else getattr(torch, precision)
+    return Tuning(Tuner(gguf, device=device, precision=kind, threads=threads), ModelFile(gguf), pools)

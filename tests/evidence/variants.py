@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Stage = Literal["instruction", "informed", "task-specific", "continual", "spoiled", "uneven", "large"]
+Stage = Literal["instruction", "informed", "task-specific", "continual", "spoiled", "uneven", "large", "as-long"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Variant:
         chance: the choice depends on the seed.
         peer: not a choice of `delift select` but one of `tests.evidence.peers`.
         part: of the plan, in which its first seed comes; each further seed comes a part later.
+    pools: the only ones that it is run on; none: those of the stage.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Variant:
     chance: bool = False
     peer: str = ""
     part: int = 0
+    pools: tuple[str, ...] = ()
 
     @property
     def seeds_of(self) -> dict[str, int]:
@@ -46,7 +48,8 @@ DEEP = ("POOL", "--objective", "topm")
 RANDOM = Variant("random", ("POOL", "--method", "random"), seeds=5, small=3, chance=True)
 FL = Variant("fl", ("POOL", "--objective", "fl"), seeds=5, small=2)
 TOPM = Variant("topm", DEEP, seeds=3, small=1)
-BEST = Variant("topm-both", (*DEEP, *BOTH), seeds=3)  # the default at 30 %
+BEST = Variant("topm-both", (*DEEP, *BOTH), seeds=3)  # the default at 30 % where no long answers are shared
+BEST_ANSWERS = Variant("topm-both-answers", (*BEST.arguments, "--self", "exclude-answers"), seeds=3)  # on any pool
 BEST_ONCE = replace(BEST, seeds=1)
 FL_BOTH = Variant("fl-both", ("POOL", "--objective", "fl", *BOTH), seeds=0, small=1)  # the default at 10 %
 
@@ -104,14 +107,15 @@ CONTINUAL = (
 # are: always 30 % here.
 SOUND = ("--drop-suspects", "30%")
 SPOILED = (
-    Variant("random", RANDOM.arguments, seeds=3, chance=True),
-    Variant("random-sound", (*RANDOM.arguments, *SOUND), seeds=2, chance=True),
+    Variant("random", RANDOM.arguments, seeds=5, chance=True),
+    Variant("random-sound", (*RANDOM.arguments, *SOUND), seeds=5, chance=True),
     Variant("fl", FL.arguments, seeds=2),
     Variant("fl-sound", (*FL.arguments, *SOUND), seeds=2),
     Variant("topm", TOPM.arguments),
     Variant("topm-sound", (*TOPM.arguments, *SOUND)),
     BEST_ONCE,
-    Variant("topm-both-sound", (*BEST.arguments, *SOUND)),
+    BEST_ANSWERS,
+    Variant("topm-both-sound", (*BEST.arguments, *SOUND), seeds=3),
     Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
     Variant("ifd", ("POOL", "--method", "ifd"), part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
@@ -119,26 +123,36 @@ SPOILED = (
 )
 DISTINCT = ("--distinct", "0.9")
 UNEVEN = (
-    Variant("random", RANDOM.arguments, seeds=3, chance=True),
+    Variant("random", RANDOM.arguments, seeds=5, chance=True),
     Variant("fl", FL.arguments, seeds=2),
     Variant("embedding", ("POOL", "--method", "embedding")),
     Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
     Variant("topm", TOPM.arguments, part=1),
     BEST_ONCE,
-    Variant("random-distinct", (*RANDOM.arguments, *DISTINCT), seeds=2, chance=True),
+    Variant("random-distinct", (*RANDOM.arguments, *DISTINCT), seeds=5, chance=True),
     Variant("fl-distinct", (*FL.arguments, *DISTINCT)),
-    Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT)),
+    Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3),
     Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True, part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
 )
 LARGE = (
-    Variant("random", RANDOM.arguments, seeds=2, small=3, chance=True),
+    Variant("random", RANDOM.arguments, seeds=5, small=5, chance=True),
     FL_BOTH,
     Variant("fl", FL.arguments, seeds=1, small=1),
     Variant("topm", TOPM.arguments, small=1),
     BEST_ONCE,
     Variant("saturated", ("POOL", "--objective", "saturated"), small=1, part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), small=1, part=1),
+)
+
+# Trained for as many steps as everything is: what the records are worth, apart from how many they are.
+AS_LONG = (
+    replace(RANDOM, small=0),
+    BEST_ANSWERS,
+    Variant("random-sound", (*RANDOM.arguments, *SOUND), seeds=3, chance=True, pools=("spoiled-40", "spoiled-20")),
+    Variant("topm-both-sound", (*BEST.arguments, *SOUND), seeds=3, pools=("spoiled-40", "spoiled-20")),
+    Variant("random-distinct", (*RANDOM.arguments, *DISTINCT), seeds=3, chance=True, pools=("redundant",)),
+    Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3, pools=("redundant",)),
 )
 
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
@@ -150,6 +164,7 @@ STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "spoiled": (("spoiled-40", "spoiled-20"), SPOILED),
     "uneven": (("redundant", "skewed"), UNEVEN),
     "large": (("p3-1000",), LARGE),
+    "as-long": (("spoiled-40", "spoiled-20", "redundant", "p3", "gsm8k-p3", "instruct-code"), AS_LONG),
 }
 EXTREMES = {"nothing": "0%", "all": "100%"}  # what bounds every choice, with its share of the pool
 QUICK = ("random", "fl", "topm", "paper", "loss")
