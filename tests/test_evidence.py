@@ -141,9 +141,9 @@ def test_as_long_means_as_many_steps_as_everything_takes() -> None:
     assert runs.Run("as-long", "p3", "nothing", "0%", 0, 0).epochs == 3
     assert runs.key(plain, ["a"]) != runs.key(long, ["a"])  # what one was tested as is not the other's
     assert runs.key(everything, ["a"]) == runs.key(replace(everything, stage="instruction"), ["a"])
-    assert {v.name for v in variants.AS_LONG if "p3" in (v.pools or ("p3",))} == {"random", "topm-both-answers"}
+    assert {v.name for v in variants.AS_LONG if "p3" in (v.pools or ("p3",))} == {"random", "topm-both"}
     planned = {run.method for run in runs.plan() if (run.stage, run.pool) == ("as-long", "p3")}
-    assert planned == {"nothing", "all", "random", "topm-both-answers"}
+    assert planned == {"nothing", "all", "random", "topm-both"}
 
 
 def test_random_choices_are_made_anew_for_each_seed_and_others_once() -> None:

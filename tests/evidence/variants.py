@@ -148,7 +148,8 @@ LARGE = (
 # Trained for as many steps as everything is: what the records are worth, apart from how many they are.
 AS_LONG = (
     replace(RANDOM, small=0),
-    BEST_ANSWERS,
+    replace(BEST, pools=("redundant", "p3", "gsm8k-p3", "instruct-code")),
+    replace(BEST_ANSWERS, pools=("spoiled-40", "spoiled-20")),
     Variant("random-sound", (*RANDOM.arguments, *SOUND), seeds=3, chance=True, pools=("spoiled-40", "spoiled-20")),
     Variant("topm-both-sound", (*BEST.arguments, *SOUND), seeds=3, pools=("spoiled-40", "spoiled-20")),
     Variant("random-distinct", (*RANDOM.arguments, *DISTINCT), seeds=3, chance=True, pools=("redundant",)),
