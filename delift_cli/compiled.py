@@ -33,6 +33,7 @@ PACKAGE = Path(__file__).parent
 WORTH_SHARING = 20e6  # nanoseconds
 _UNUSED_DAYS = 30  # how long the code of another version is kept
 _DIGEST = 32  # bytes of a SHA-256
+_to_tell: list[Callable[[], None]] = []
 
 
 def jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -61,6 +62,16 @@ def threads_for(nanoseconds: float) -> Iterator[None]:
         numba.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def telling(tell: Callable[[], None]) -> Iterator[None]:
+    """Calls `tell` once, before the first function inside of which no code is kept: compiling takes seconds."""
+    _to_tell.append(tell)
+    try:
+        yield
+    finally:
+        _to_tell.clear()
+
+
 class _Kept:
     """What a Numba dispatcher asks of a cache (`numba.core.caching.Cache`): one file for each signature."""
 
@@ -74,6 +85,12 @@ class _Kept:
         return None if folder is None else str(folder)
 
     def load_overload(self, signature: Any, target: Any) -> Any:
+        found = self._load(signature, target)
+        if found is None and _to_tell:
+            _to_tell.pop()()
+        return found
+
+    def _load(self, signature: Any, target: Any) -> Any:
         target.refresh()
         file = self._file(signature, target.codegen())
         try:

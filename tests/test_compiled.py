@@ -30,11 +30,11 @@ def package(tmp_path: Path) -> Path:
     return folder
 
 
-def run(package: Path, home: Path, **variables: str) -> str:
+def run(package: Path, home: Path, code: str = CALL, **variables: str) -> str:
     kept = {name: value for name, value in os.environ.items() if name not in ("NUMBA_CACHE_DIR", "DELIFT_CACHE")}
     environment = {**kept, "PYTHONPATH": str(package.parent), "HOME": str(home), "TMPDIR": str(home), **variables}
     environment.pop("XDG_CACHE_HOME", None)
-    command = [sys.executable, "-c", CALL]
+    command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -51,6 +51,21 @@ def test_kept_and_compiled_again_when_another_file_changes(package: Path, tmp_pa
     (package / "two.py").write_text((package / "two.py").read_text().replace("x + 1", "x * 50"))
     assert run(package, tmp_path) == "100.0 0"
     assert run(package, tmp_path) == "100.0 1"
+
+
+def test_told_once_before_it_is_compiled(package: Path, tmp_path: Path) -> None:
+    (package / "one.py").write_text(
+        (package / "one.py").read_text() + "\n@jit()\ndef other(x):\n    return -inner(x)\n"
+    )
+    told = (
+        "from delift_cli.compiled import telling\n"
+        "from delift_cli.one import other, outer\n"
+        "with telling(lambda: print('compiling')):\n"
+        "    print(outer(2.0), other(2.0))\n"
+        "print(outer(2))"  # other types, outside
+    )
+    assert run(package, tmp_path, code=told).splitlines() == ["compiling", "3.0 -3.0", "3"]
+    assert run(package, tmp_path, code=told).splitlines() == ["3.0 -3.0", "3"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 500, None])

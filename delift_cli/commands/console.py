@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol, TextIO
 
 import orjson
@@ -19,6 +20,7 @@ from ..progress import Progress as Callback
 from ..progress import Say, Step, silent
 from ..visible import visible
 
+COMPILING = "compiling for this machine: up to half a minute, once"
 PLAIN_SECONDS = 30.0  # how often a run without a terminal says where it is
 
 
@@ -48,12 +50,17 @@ def bars(*, quiet: bool) -> Iterator[Callback]:
     if quiet:
         yield silent
     elif console.is_terminal:
+        from ..compiled import telling  # Numba takes a while to load, and only those that have bars need it
+
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f}  {task.fields[speed]}", markup=False),
         )
-        with Progress(*columns, console=console, transient=True) as drawn:
+        with (
+            Progress(*columns, console=console, transient=True) as drawn,
+            telling(partial(console.print, COMPILING, style="dim", markup=False)),
+        ):
             tasks: dict[str, TaskID] = {}
 
             def show(step: Step) -> None:

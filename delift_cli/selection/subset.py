@@ -185,7 +185,8 @@ class Subset(Facts):
             which = f"delift inspect {self.pool.cache.path} --suspects {self.dropped} lists them"
             rows.append(("left out", f"{self.dropped:,} records whose answers are the most suspect; {which}"))
         if covering:
-            how = f"{found['utility']}, {found['kernel']}, {SELF[options.self_utility or 'exclude']}"
+            own = "exclude" if found["shared_answers"] == 0 else options.self_utility or "exclude"
+            how = f"{found['utility']}, {found['kernel']}, {SELF[own]}"
             how += COUNTED[self.count or "records"]
             rows.append(("objective", f"{found['objective']}{parameters} ({how})"))
         rows.append(("value" if covering else "scores", f"{found['value']:.4f}{share}"))
