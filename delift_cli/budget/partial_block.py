@@ -260,7 +260,7 @@ def measured(partial: Partial) -> dict[str, Any]:
 
 def measured_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     """The same for people."""
-    held_out, change = found["held_out"], found["expected_change"]
+    held_out, change = Quality(**found["held_out"]), found["expected_change"]
     left = found["pairs_planned"] - found["pairs_measured"]
     rows = [
         (
@@ -269,25 +269,16 @@ def measured_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             + counted(len(found["rounds"]), "round")
             + (f"; {left:,} more were planned" if left else ""),
         ),
-        ("estimates", _quality(held_out)),
+        ("estimates", held_out.words),
     ]
     if (proxy := found["proxy"]) is not None:
-        without = proxy["held_out_without"]
-        worse = "; it misleads here" if without["r2"] > held_out["r2"] else ""
-        rows.append(("proxy", f"{proxy['name']}; without it: {_quality(without)}{worse}"))
+        without = Quality(**proxy["held_out_without"])
+        worse = "; it misleads here" if held_out.enough and without.r2 > held_out.r2 else ""
+        rows.append(("proxy", f"{proxy['name']}; without it: {without.words}{worse}"))
     if change["share"] is not None:
         more = f"{change['more_pairs']:,} more pairs would be expected to cover at most {change['share']:.1%} more"
         rows.append(("more budget", more))
     return rows
-
-
-def _quality(held_out: dict[str, Any]) -> str:
-    if math.isnan(held_out["r2"]) or math.isnan(held_out["spearman"]):
-        return f"too few pairs are held out ({held_out['pairs']}) to say how good they are"
-    return (
-        f"R² {held_out['r2']:.2f}, rank correlation {held_out['spearman']:.2f} on {held_out['pairs']:,} pairs "
-        "held out at random"
-    )
 
 
 def texts_of(records: Sequence[Record]) -> tuple[list[str], list[str]]:

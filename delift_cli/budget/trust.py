@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,20 @@ class Quality:
     @property
     def trusted(self) -> bool:
         """Do they predict anything, on enough pairs to say so?"""
-        return self.pairs >= ENOUGH_HELD_OUT and self.r2 > 0
+        return self.enough and self.r2 > 0
+
+    @property
+    def enough(self) -> bool:
+        """Are so many pairs held out, and do they differ, that the figures say something?"""
+        return self.pairs >= ENOUGH_HELD_OUT and not (math.isnan(self.r2) or math.isnan(self.spearman))
+
+    @property
+    def words(self) -> str:
+        """The same for people."""
+        if not self.enough:
+            return f"too few pairs are held out at random ({self.pairs:,}) to say how good they are"
+        figures = f"R² {self.r2:.2f}, rank correlation {self.spearman:.2f}"
+        return f"{figures} on {self.pairs:,} pairs held out at random"
 
 
 def quality(estimated: NDArray[np.float32], measured: NDArray[np.float32]) -> Quality:

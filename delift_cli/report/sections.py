@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -304,8 +303,4 @@ def _quality(block: PartialBlock, options: KernelOptions) -> str:
     """How well estimates predict pairs held out; a large pool takes minutes less where none are asked for."""
     if options.estimates == "off":
         return "none, as asked for"
-    quality = block.partial(options).quality
-    if math.isnan(quality.r2) or math.isnan(quality.spearman):
-        return f"too few pairs are held out ({quality.pairs:,}) to say how good they are"
-    good = f"R² {quality.r2:.2f}, rank correlation {quality.spearman:.2f}"
-    return f"{good} on {quality.pairs:,} pairs held out at random"
+    return block.partial(options).quality.words

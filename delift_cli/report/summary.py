@@ -53,6 +53,5 @@ def _sure(pool: Pool) -> list[Tile]:
     if not isinstance(block, PartialBlock) or pool.options.estimates == "off":
         return []
     quality = block.partial(pool.options).quality
-    known = not np.isnan(quality.r2)
     words = f"R² of the estimates for pairs that are not measured, on {quality.pairs:,} pairs held out"
-    return [Tile(f"{quality.r2:.2f}" if known else "?", words, "sure")]
+    return [Tile(f"{quality.r2:.2f}" if quality.enough else "?", words, "sure")]

@@ -150,6 +150,16 @@ def test_quality():
     perfect = quality(truth, truth)
     assert (perfect.r2, perfect.bias, perfect.rmse) == (1, 0, 0)
     assert np.isnan(quality(truth[:2], truth[:2]).r2)
+    assert (q.enough, quality(truth[:19], truth[:19]).enough, quality(truth[:20], truth[:20]).enough) == (
+        True,
+        False,
+        True,
+    )
+    assert not quality(truth, np.ones_like(truth)).enough
+    few = quality(truth[:19], truth[:19])
+    assert few.words == "too few pairs are held out at random (19) to say how good they are"
+    assert not few.trusted
+    assert perfect.words.startswith("R² 1.00, rank correlation 1.00 on ")
 
 
 def test_value_interval_holds_the_truth():
