@@ -9,7 +9,7 @@ import numpy as np
 from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
 from ..data.record import Record
-from ..selection.blocks import COUNTED, SELF, KernelOptions, PartialBlock
+from ..selection.blocks import COUNTED, KernelOptions, PartialBlock
 from ..visible import one_line
 from . import findings
 from .choices import CHANGE, Choice
@@ -76,7 +76,7 @@ def measured(pool: Pool) -> Section:
         ("settings", settings),
         ("utility", f"{pool.options.utility}: mean {mean:+.4f}, {harm:.0%} of the measured pairs harmful"),
         ("objective", f"{pool.goal.name}, kernel {pool.options.transform}, "
-                      f"{SELF[pool.options.self_utility or 'exclude']}{COUNTED[pool.count]}"),
+                      f"{pool.block.left_out(pool.options)}{COUNTED[pool.count]}"),
     ]  # fmt: skip
     groups = (
         f"by the field {pool.field!r}, {len(set(pool.labels)):,} values"

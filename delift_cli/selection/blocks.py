@@ -25,11 +25,6 @@ from ..submodular.kernel import Kernel, Transform, Utility, factored_kernel, uti
 from ..submodular.objectives import SUMS, Objective, make_objective
 
 SelfUtility = Literal["exclude", "exclude-answers", "include"]
-SELF: dict[SelfUtility, str] = {
-    "exclude": "self-utilities excluded",
-    "exclude-answers": "self-utilities and shared answers excluded",
-    "include": "self-utilities included",
-}
 Estimates = Literal["auto", "on", "off"]
 Count = Literal["records", "both", "tokens"]
 COUNTED: dict[Count, str] = {  # in a summary, behind what else an objective goes by
@@ -99,6 +94,13 @@ class Records:
     def excluded(self, options: KernelOptions) -> dict[str, npt.NDArray[np.int32]]:
         """The same as `example_group` and `target_group` of a kernel; empty where a record may cover itself."""
         return {} if options.self_utility == "include" else dict(zip(GROUPS, self.own(options), strict=True))
+
+    def left_out(self, options: KernelOptions) -> str:
+        """In a summary: what of themselves the records do not cover."""
+        if options.self_utility == "include":
+            return "self-utilities included"
+        answers = options.self_utility == "exclude-answers" and self.shared_answers
+        return f"self-utilities {'and shared answers ' if answers else ''}excluded"
 
     @property
     def _sides(self) -> Sequence[Record]:

@@ -24,7 +24,7 @@ from ..submodular.objectives import value
 from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
 from . import blocks, first_gains, output
-from .blocks import COUNTED, SELF, AnyBlock, Count, KernelOptions, PartialBlock, Records
+from .blocks import COUNTED, AnyBlock, Count, KernelOptions, PartialBlock, Records
 from .hygiene import Hygiene, Repeats, hygiene, repeats
 from .larger_than_memory import beyond_memory
 from .methods import (
@@ -170,7 +170,7 @@ class Subset(Facts):
 
     def lines(self) -> Lines:
         """The same for people, as rows of name and text."""
-        found, selection, options = self.as_dict(), self.selection, self.options
+        found, selection = self.as_dict(), self.selection
         covering = self.method in COVERING
         parameters = "".join(f", {name} {number:g}" for name, number in found["parameters"].items())
         tokens = self.amount.tokens
@@ -185,8 +185,7 @@ class Subset(Facts):
             which = f"delift inspect {self.pool.cache.path} --suspects {self.dropped} lists them"
             rows.append(("left out", f"{self.dropped:,} records whose answers are the most suspect; {which}"))
         if covering:
-            own = "exclude" if found["shared_answers"] == 0 else options.self_utility or "exclude"
-            how = f"{found['utility']}, {found['kernel']}, {SELF[own]}"
+            how = f"{found['utility']}, {found['kernel']}, {self.pool.left_out(self.options)}"
             how += COUNTED[self.count or "records"]
             rows.append(("objective", f"{found['objective']}{parameters} ({how})"))
         rows.append(("value" if covering else "scores", f"{found['value']:.4f}{share}"))
