@@ -27,6 +27,7 @@ from delift_cli.budget.estimate import RANK
 from delift_cli.budget.measured import HELD_OUT, Scored, coverage, nothing_scored
 from delift_cli.budget.proposals import Proposals, propose
 from delift_cli.budget.trust import quality
+from delift_cli.cache.dense import Cache
 from delift_cli.data import ngrams
 from tests.bench.learned import additive, network, trees
 
@@ -82,15 +83,21 @@ def load(path: Path | None, utility: str, transpose: bool) -> tuple[np.ndarray, 
     """True utilities, prompts, responses, what was said without an example [record, 2], and a name.
 
     `path`: folder with pool200_reference.npz and pool200.jsonl, or one .npz with distance, logprob, base_distance,
-    base_logprob, prompt, response.
+    base_logprob, prompt, response, or a complete cache of a pool.
     """
-    if path is not None and path.suffix == ".npz":
+    z: Any
+    if path is not None and (path / "manifest.json").exists():
+        cache = Cache(path)
+        z = {each: getattr(cache, each) for each in ("distance", "logprob", "base_distance", "base_logprob")}
+        records = cache.examples().records
+        prompts, responses, name = [r.prompt_text for r in records], [r.response_text for r in records], path.stem
+    elif path is not None and path.suffix == ".npz":
         z = np.load(path)
         prompts, responses, name = list(map(str, z["prompt"])), list(map(str, z["response"])), path.stem
     elif ((path or DATA) / "pool200_reference.npz").exists():
         z = np.load((path or DATA) / "pool200_reference.npz")
-        records = [json.loads(line) for line in (path or DATA).joinpath("pool200.jsonl").read_text().splitlines()]
-        prompts, responses = [r["prompt"] for r in records], [r["response"] for r in records]
+        lines = [json.loads(line) for line in (path or DATA).joinpath("pool200.jsonl").read_text().splitlines()]
+        prompts, responses = [line["prompt"] for line in lines], [line["response"] for line in lines]
         name = "pool200"
     else:
         prompts, responses, source = synthetic(200, 0)
@@ -358,7 +365,7 @@ def synthetic(n: int, seed: int) -> tuple[list[str], list[str], Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", type=Path, help="folder of pool200's reference, or an .npz of the same arrays and texts"
+        "--data", type=Path, help="folder of pool200's reference, an .npz of the same arrays and texts, or a cache"
     )
     parser.add_argument("--utility", choices=("euclidean", "pmi"), default="euclidean")
     parser.add_argument("--transpose", action="store_true", help="examples and targets change roles: another matrix")
