@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.large_pools import EXACT
 from ..errors import InputError
 from .adaptive import BOLD, BOLD_FROM, CAUTIOUS, by_target, improving_pairs, neighbours_share
 from .candidates import contains
@@ -30,7 +31,8 @@ from .estimate import Estimate, fit
 from .measured import ADAPTIVE, HELD_OUT, NEIGHBOUR, RANDOM, SELF, Scored
 from .proposals import Proposals, self_pairs, shares
 
-ROUNDS = 5
+ROUNDS = 8  # each learns from those before; more were no better, and an example costs its prefix in each
+ROUNDS_OF_LARGE = 5  # where planning a round takes minutes
 HELD_OUT_SHARE = 0.2  # of the random pairs
 LOOKED_AT = 50_000  # examples that a round looks for the best unscored pairs among, another part of a larger pool each
 
@@ -58,6 +60,11 @@ def hint(records: int) -> str | None:
     if records <= LOOKED_AT:
         return None
     return f"each round looks for the best pairs of {LOOKED_AT:,} of the {records:,} records at most, in turn"
+
+
+def rounds_for(shape: tuple[int, int]) -> int:
+    """In how many rounds a budget of a block of this shape is planned."""
+    return ROUNDS if max(shape) <= EXACT else ROUNDS_OF_LARGE
 
 
 def fit_scored(proposals: Proposals, scored: Scored, seed: int) -> Estimate:

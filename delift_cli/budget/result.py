@@ -20,7 +20,7 @@ from .partial_block import Partial, measured, measured_lines
 SOURCES = ("self", "neighbours", "random", "held out", "adaptive")  # by plan's codes
 STOPPED = {
     "time": "the time is up; --continue --budget +1h goes on from there",
-    "settled": "the last round left the selection as it was; --continue --budget +5% goes on all the same",
+    "settled": "the last rounds left the selection as it was; --continue --budget +5% goes on all the same",
 }
 
 

@@ -24,25 +24,29 @@ from . import plan
 from .measured import Scored, settled
 from .partial_block import proposals, said_without, scored
 
-ROUNDS = plan.ROUNDS
+LATER = 0.6  # of the examples, those that have pairs in a later round
+COMPARED = 2  # the last rounds, which leave the selection as it was where it has settled
 MARGIN = 0.95  # of the time that is left; the rest is for rates that change and plans that take longer
 SAMPLED_EXAMPLES, SAMPLED_TARGETS = 8, 64
 BYTES_PER_PAIR = 13  # target, source and two float32
 
 
 class Cost(NamedTuple):
-    """Tokens of a partly scored block: `prefixes` once a round at most, `pair` for each pair on average."""
+    """Tokens of a partly scored block: `prefixes` of all examples, `pair` for each pair on average."""
 
     prefixes: int
     pair: float
 
-    def tokens(self, pairs: int, rounds: int = ROUNDS) -> int:
-        """What so many pairs take."""
-        return round(rounds * self.prefixes + pairs * self.pair)
+    def tokens(self, pairs: int, rounds: int) -> int:
+        """What so many pairs take in so many rounds, about."""
+        return round(self._prefixes(rounds) + pairs * self.pair)
 
-    def pairs(self, tokens: float, rounds: int = ROUNDS) -> int:
+    def pairs(self, tokens: float, rounds: int) -> int:
         """How many pairs so many tokens are enough for."""
-        return max(0, int((tokens - rounds * self.prefixes) / self.pair))
+        return max(0, int((tokens - self._prefixes(rounds)) / self.pair))
+
+    def _prefixes(self, rounds: int) -> float:
+        return (1 + LATER * (rounds - 1)) * self.prefixes
 
 
 def cost(inputs: Inputs, targets: TargetTokens, lay_out: LayOut = build_trie) -> Cost:
@@ -99,7 +103,7 @@ def forecast(
     goal, rounds, _ = pending(cache, budget, shape)
     if budget is not None and budget.seconds is not None:
         affordable = MARGIN * budget.seconds * whole.tokens_per_second - embedding
-        pairs = min(whole.pairs - done, pairs_cost.pairs(affordable))
+        pairs = min(whole.pairs - done, pairs_cost.pairs(affordable, rounds))
     else:
         pairs = max(goal, cache.planned if cache else 0) - done
     if budget is not None:
@@ -120,8 +124,8 @@ def forecast(
 class Rounds:
     """One run: go through `rounds()` and let `score()` do each of them.
 
-    `stopped` says why it ended: `budget` (everything planned is scored), `time`, or `settled`: the last round left the
-    selection as it was, and so should the next ones.
+    `stopped` says why it ended: `budget` (everything planned is scored), `time`, or `settled`: the last two rounds left
+    the selection as it was, and so should the next ones.
 
     Args:
         budget: None to go on with what an earlier run was to do.
@@ -186,7 +190,8 @@ class Rounds:
                 proxy=kept_proxy(cache),
             )
             known = scored(cache)
-            if goal < n * m and rounds_left <= ROUNDS - 2 and settled(texts, self._before_last_round(known), known):
+            enough = rounds_left <= plan.rounds_for(cache.shape) - COMPARED - 1
+            if goal < n * m and enough and settled(texts, self._before_last_rounds(known), known):
                 self.stopped = "settled"
                 return
             later = cache.later if cache.rounds else None
@@ -219,9 +224,9 @@ class Rounds:
         if self._deadline is not None and todo:
             self._rate = (self._scoring.work.tokens - before) / (self._now() - started)
 
-    def _before_last_round(self, known: Scored) -> Scored:
+    def _before_last_rounds(self, known: Scored) -> Scored:
         """Scored pairs stand in the order of rounds."""
-        count = len(known) - self._cache.rounds[-1].pairs_done
+        count = len(known) - sum(part.pairs_done for part in self._cache.rounds[-COMPARED:])
         return Scored(known.example[:count], known.target[:count], known.utility[:count], known.source[:count])
 
     def _now(self) -> float:
@@ -264,4 +269,4 @@ def pending(cache: SparseCache | None, budget: Budget | None, shape: tuple[int, 
         raise InputError(f"{cache.path if cache else 'the cache'} has no round that was begun: give a --budget")
     n, m = shape
     planned = cache.planned if cache else 0
-    return (0 if budget.seconds else budget.goal(n * m, planned)), ROUNDS, budget.text
+    return (0 if budget.seconds else budget.goal(n * m, planned)), plan.rounds_for(shape), budget.text

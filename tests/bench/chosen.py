@@ -90,7 +90,7 @@ def generated(n: int) -> Known:
 def by_budget(known: Known, pairs: int) -> Choice:
     """Chooses after so many pairs, as `delift score --budget` and `delift select` do it."""
     proposals, scored = known.proposals(pairs), nothing_scored()
-    for left in range(plan.ROUNDS, 0, -1):
+    for left in range(plan.rounds_for(known.shape), 0, -1):
         scored = joined(scored, plan.next_round(proposals, scored, pairs, rounds_left=left), known.source)
     model, held = plan.fit_scored(proposals, scored, 0), scored.source == HELD_OUT
     found = quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])

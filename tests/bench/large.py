@@ -3,7 +3,7 @@
     python -m tests.bench.large                            # 20,000, 50,000 and 200,000 records, 20 pairs each
     python -m tests.bench.large 50000 --pairs 10 --width 0  # without embeddings
 
-The steps are those of `delift score --budget` (proposals, five rounds of planning with what is covered after each) and
+The steps are those of `delift score --budget` (proposals, rounds of planning with what is covered after each) and
 of `delift select` on its cache (proposals without embeddings, the fit, the choice). Utilities and texts are
 `tests.bench.budget.synthetic`'s; two embeddings of a record are random. Each size is a process of its own, so that its
 peak is its own; `processor` is the time of all threads, which others at work on the machine do not change much.
@@ -71,9 +71,9 @@ def run(n: int, pairs: int, width: int, *, with_estimates: bool) -> dict[str, An
     )
     clock("propose")
     scored, covered = nothing_scored(), []
-    for left in range(plan.ROUNDS, 0, -1):
+    for left in range(rounds := plan.rounds_for((n, n)), 0, -1):
         planned = plan.next_round(proposals, scored, budget, rounds_left=left)
-        clock(f"plan round {plan.ROUNDS - left + 1}")
+        clock(f"plan round {rounds - left + 1}")
         before, scored = scored, joined(scored, planned, source)
         clock("(synthetic utilities)")
         covered.append(coverage(proposals, scored))

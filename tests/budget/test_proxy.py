@@ -133,11 +133,11 @@ def test_records_are_found_by_what_they_say(folder: Path) -> None:
 
 def test_score_with_a_proxy_and_what_is_said_of_it(folder: Path) -> None:
     pool, half, cache = folder / "pool.jsonl", folder / "half.delift", folder / "with.delift"
-    run = score(pool, "-o", cache, "--budget", "40%", "--proxy", half, "--json")
+    run = score(pool, "-o", cache, "--budget", "85%", "--proxy", half, "--json")
     assert run.code == 0, run
     found = run.json["proxy"]
     assert found["name"] == "tiny"
-    assert found["held_out_without"]["pairs"] == run.json["held_out"]["pairs"] > 0
+    assert found["held_out_without"]["pairs"] == run.json["held_out"]["pairs"] >= 20
     opened = open_cache(cache)
     assert isinstance(opened, SparseCache)
     factors = kept_proxy(opened)
