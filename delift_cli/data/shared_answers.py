@@ -16,14 +16,14 @@ COMPARED = 64  # prompts of one answer
 READ = 4_000  # characters of a prompt
 
 
-def answer_groups(records: Sequence[Record]) -> npt.NDArray[np.int32]:
+def answer_groups(records: Sequence[Record], copies: npt.NDArray[np.int32] | None = None) -> npt.NDArray[np.int32]:
     """Label records that stand for each other's answers: int32 [n], for each the index of the first such record.
 
     Copies are (see `copy_groups`), and all records with a long answer that unlike prompts share (see
     `shared_answers`). Behind one of these a model repeats what stands in its context: that says nothing of what it
-    would learn.
+    would learn. `copies`: what `copy_groups` says of them, where it is known.
     """
-    labels = copy_groups(records)
+    labels = copy_groups(records) if copies is None else copies.copy()
     first: dict[str, np.int32] = {}
     for place in np.flatnonzero(shared_answers(records) > 1).tolist():
         labels[place] = first.setdefault(plain(records[place].response), labels[place])

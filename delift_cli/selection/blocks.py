@@ -78,7 +78,7 @@ class Records:
     @cached_property
     def answers(self) -> npt.NDArray[np.int32]:
         """See `answer_groups`; as `copies`."""
-        return answer_groups(self._sides)
+        return answer_groups(self._sides, self.copies)
 
     @property
     def shared_answers(self) -> int:

@@ -278,8 +278,8 @@ def select_records(
         k: a number of records, a share (30%) or a token budget (200ktok).
         objective: None for that of the stage and the share that is wanted, see `blocks.default_objective`.
         options: how measurements become similarities; what a record covers of itself by default is that of the stage.
-            count: what of a target counts alike, see
-            `blocks.objective_over`; None for "both" where a pool is covered by default, else "records".
+        count: what of a target counts alike, see `blocks.objective_over`; None for "both" where a pool is covered by
+            default, else "records".
         always, never: files of ids. per, group, at_least, at_most, keep_shares, shares: see
             `data.limits.read_quotas`.
         quality, not_like, distinct: see `hygiene.hygiene`. until: a share, such as 1%. drop_suspects: the share of the

@@ -19,7 +19,7 @@ class Variant:
         chance: the choice depends on the seed.
         peer: not a choice of `delift select` but one of `tests.evidence.peers`.
         part: of the plan, in which its first seed comes; each further seed comes a part later.
-    pools: the only ones that it is run on; none: those of the stage.
+        pools: the only ones that it is run on; none: those of the stage.
     """
 
     name: str
