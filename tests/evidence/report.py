@@ -45,6 +45,7 @@ TESTS: dict[str, dict[str, Tested]] = {
     "uneven": {"held-out records": Tested()},
     "large": {"held-out records": Tested()},
     "as-long": {"held-out records": Tested()},
+    "chance": {"held-out records": Tested()},
 }
 TITLES = {
     "informed": "instruction tuning, informed choices",
@@ -52,6 +53,7 @@ TITLES = {
     "uneven": "instruction tuning, uneven pools",
     "large": "instruction tuning, a larger pool",
     "as-long": "instruction tuning, all trained for as many steps as everything is",
+    "chance": "instruction tuning, many random subsets",
 }
 INTRODUCTION = """\
 Does it pay to train on what `delift` chooses? SmolLM2-135M-Instruct is fine-tuned on subsets of pools of 34 to 1,000
@@ -200,10 +202,14 @@ def _cells(results: Sequence[Line], place: Place) -> dict[str, Cell]:
         there = (line["stage"], line["pool"], runs.precision_of(line)) == (*place[:2], place.precision)
         if there and line["size"] in (place.size, *EXTREMES.values()):
             of_method[line["method"]].append(line["measured"][part])
+    if not of_method:
+        return {}
+    counts = np.zeros(len(next(iter(of_method.values()))[0]["loss"]), bool)
+    counts[records] = True
+    if task is not None:
+        counts &= np.array(of_method["nothing"][0]["tasks"]) == task
     cells = {}
     for method, tested in of_method.items():
-        counts = np.array([task is None or name == task for name in tested[0]["tasks"]])
-        counts &= np.isin(np.arange(len(counts)), np.arange(len(counts))[records])
         losses, exact = (np.array([t[name] for t in tested], np.float64)[:, counts] for name in ("loss", "exact"))
         cells[method] = Cell(losses, exact, np.array(tested[0]["tokens"], np.float64)[counts])
     return cells

@@ -53,7 +53,10 @@ class Tuning:
             records = [t for name, t in self.tokens(run.pool, "pool").items() if name in wanted]
             took = self.tuner.train(records, seed=run.training_seed, epochs=run.epochs)._asdict()
         parts = ("heldout", "heldout-existing") if run.stage == "continual" else ("heldout",)
-        return {**took, **{part: self._tested(run.pool, part) for part in parts}, "versions": self.versions}
+        tested = {part: self._tested(run.pool, part) for part in parts}
+        if not chosen:  # they are the same for every run
+            tested = {part: {**tested[part], "tasks": self._tasks(run.pool, part)} for part in parts}
+        return {**took, **tested, "versions": self.versions}
 
     def chosen_by_peer(self, run: Run, like: Sequence[str]) -> list[str]:
         """The ids that a way of `tests.evidence.peers` chooses; `like`: what `delift` chose."""
@@ -74,8 +77,10 @@ class Tuning:
 
     def _tested(self, pool: str, part: str) -> dict[str, Any]:
         measured = self.tuner.test(list(self.tokens(pool, part).values()))
-        tasks = [record["task"] for record in self.pools[pool].records(part)]
-        return {**measured._asdict(), "loss": [round(loss, 5) for loss in measured.loss], "tasks": tasks}
+        return {**measured._asdict(), "loss": [round(loss, 5) for loss in measured.loss]}
+
+    def _tasks(self, pool: str, part: str) -> list[str]:
+        return [record["task"] for record in self.pools[pool].records(part)]
 
     def _encode(self, pool: str, part: str) -> dict[str, Tokens]:
         records = read_records(str(self.pools[pool].path(part)))

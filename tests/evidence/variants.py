@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Stage = Literal["instruction", "informed", "task-specific", "continual", "spoiled", "uneven", "large", "as-long"]
+Stage = Literal["instruction", "informed", "task-specific", "continual", "spoiled", "uneven", "large", "as-long", "chance"]
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,16 @@ AS_LONG = (
     Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3, pools=("redundant",)),
 )
 
+# So many random subsets that the best of them is known, and that their mean leaves no doubt in a difference to it.
+MANY = 200
+CHANCE = (
+    replace(RANDOM, seeds=MANY, small=0),
+    replace(BEST, seeds=10, pools=("gsm8k-p3", "redundant")),
+    replace(BEST_ANSWERS, pools=("spoiled-40", "spoiled-20")),
+    Variant("topm-both-sound", (*BEST.arguments, *SOUND), seeds=3, pools=("spoiled-40", "spoiled-20")),
+    Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3, pools=("redundant",)),
+)
+
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
 STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "instruction": (("p3", "gsm8k-p3", "instruct-code"), INSTRUCTION),
@@ -166,6 +176,7 @@ STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "uneven": (("redundant", "skewed"), UNEVEN),
     "large": (("p3-1000",), LARGE),
     "as-long": (("spoiled-40", "spoiled-20", "redundant", "p3", "gsm8k-p3", "instruct-code"), AS_LONG),
+    "chance": (("gsm8k-p3", "redundant", "spoiled-40", "spoiled-20"), CHANCE),
 }
 EXTREMES = {"nothing": "0%", "all": "100%"}  # what bounds every choice, with its share of the pool
 QUICK = ("random", "fl", "topm", "paper", "loss")
