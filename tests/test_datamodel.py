@@ -28,7 +28,8 @@ def line(matrix: Matrix, method: str, size: str, chosen: list[int], seed: int, f
     best = matrix.euclidean[chosen].max(axis=0) if chosen else np.zeros(TARGETS)
     tested = {"loss": ((matrix.base_loss - fall * best) * matrix.tokens).tolist(), "tokens": matrix.tokens.tolist()}
     return {
-        "pool": "p", "stage": "instruction", "method": method, "size": size, "training_seed": seed,
+        "name": f"{method}/{size}/{seed}", "pool": "p", "stage": "instruction", "method": method, "size": size,
+        "training_seed": seed,
         "chosen": [matrix.examples[at] for at in chosen], "measured": {"heldout": tested},
     }  # fmt: skip
 
@@ -42,6 +43,18 @@ def runs(matrix: Matrix) -> list[datamodel.Trained]:
             method = "random" if seed < 4 else f"m{seed}"
             lines.append(line(matrix, method, size, rng.choice(N, k, replace=False).tolist(), seed, 2.0))
     return datamodel.trained(lines, "p", matrix)
+
+
+def test_stages_that_differ_in_more_than_the_subset_are_left_out(matrix: Matrix) -> None:
+    plain = [line(matrix, "nothing", "0%", [], 0, 2.0), line(matrix, "random", "30%", [0, 1], 0, 2.0)]
+    many = [{**line(matrix, "random", "30%", [at, 3], at, 1.0), "stage": "chance"} for at in range(3)]
+    many = [{**each, "name": f"chance/{each['name']}"} for each in many]
+    many[0]["measured"]["same_as"] = plain[1]["name"]
+    longer = [{**line(matrix, "random", "30%", [5, 6], 0, 9.0), "stage": "as-long"}]
+    nothing = [{**plain[0], "name": "chance/nothing", "stage": "chance"}]
+    results = [*plain, *many, *longer, *nothing]
+    assert [run.places for run in datamodel.trained(results, "p", matrix)] == [[0, 1]]
+    assert [run.places for run in datamodel.trained(results, "p", matrix, chance=True)] == [[0, 3], [1, 3], [2, 3]]
 
 
 def test_curves() -> None:

@@ -339,6 +339,32 @@ def test_what_chance_would_reach() -> None:
     assert told.startswith(f"| p3 30% | 3 | {spread:.3f} | {-stats.best_of(200) * spread:+.3f} | **-0.583** |")
 
 
+@pytest.mark.parametrize("lasting", [True, False])
+def test_the_best_by_half_of_the_records_is_worth_what_lasts(lasting: bool) -> None:
+    """Subsets differ on all records alike, or by chance on each: the best is ahead, and elsewhere only if alike."""
+    rng = np.random.default_rng(0)
+    plain = list(lines("chance", "redundant"))
+    first = next(line for line in plain if line["method"] == "random")
+    results = [line for line in plain if line["method"] != "random"]
+    for seed in range(40):
+        level = 4.0 - (0.02 * seed if lasting else 0.0)
+        noise = np.zeros(10) if lasting else rng.normal(0, 0.5, 10)
+        run = Run("chance", "redundant", "random", "30%", seed, seed)
+        tested = {**first["measured"]["heldout"], "loss": (level + noise).tolist()}
+        results.append({"name": run.name, **vars(run), "measured": {**first["measured"], "heldout": tested}})
+    assert not report._drawn(results[: 2 + report.SPLITTABLE])  # too few draws
+    by_record, by_token = (line.split(" | ") for line in report._drawn(results).splitlines()[-2:])
+    assert by_record[:2] == ["| redundant 30%, by record", "40"]
+    assert by_token[1:] == by_record[1:]  # all responses are two tokens long
+    best, half = float(by_record[3]), float(by_record[5])
+    if lasting:
+        assert best == half == pytest.approx(-0.195, abs=6e-4)
+        assert by_record[4] == f"{0.195 / 0.805:.0%}"  # everything has 1.0, their mean 1.805
+    else:
+        assert best < -0.1
+        assert half > best / 2
+
+
 def test_long_responses_count_for_more_by_tokens_and_alike_by_records() -> None:
     results = list(lines())
     for line in results:

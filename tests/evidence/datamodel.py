@@ -4,6 +4,7 @@
     python -m tests.evidence.datamodel --score 50 --pools p3    scores a pool before its first 50 held-out records first
     python -m tests.evidence.datamodel --keep p3.delift p3      keeps the figures of such a cache in samples/
     python -m tests.evidence.datamodel --oracle p3 30%          ids of the subset that the best curve would choose
+    python -m tests.evidence.datamodel --chance gsm8k-p3        of the many random subsets that a pool was trained on
 
 samples/evidence.jsonl holds the loss of every held-out record after each training; samples/evidence-PART.npz, for a
 pool, what every one of its records does for held-out ones. Two things are foretold. *Over nothing*: by how much a
@@ -38,6 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "samples"
 PENALTY = 1e-3  # of the ridge regression over standardized figures
 UTILITIES = ("euclidean", "pmi")
+LEFT_OUT = ("continual", "as-long", "chance")  # stages: of another start, of longer training, of one size alone
 
 
 class Trained(NamedTuple):
@@ -50,14 +52,21 @@ class Trained(NamedTuple):
     fall: Floats  # [targets], nats per token that the loss fell by through training
 
 
-def trained(results: Sequence[Line], name: str, matrix: Matrix) -> list[Trained]:
-    """The subsets of a pool that were trained on from the model itself, and what each gave the matrix's targets."""
+def trained(results: Sequence[Line], name: str, matrix: Matrix, *, chance: bool = False) -> list[Trained]:
+    """The subsets of a pool that were trained on from the model itself, and what each gave the matrix's targets.
+
+    chance: the many random subsets of the stage of that name, in place of what the others compare.
+    """
     at = {record: place for place, record in enumerate(matrix.examples)}
-    mine = [line for line in results if line["pool"] == name and line["stage"] != "continual"]
+    mine = [line for line in results if line["pool"] == name and line["stage"] not in LEFT_OUT]
+    if chance:
+        many = [line for line in results if (line["pool"], line["stage"]) == (name, "chance")]
+        mine = [line for line in many if line["method"] in ("nothing", "random")]
+    names = {line["name"] for line in mine}
     before = next(_losses(line, matrix) for line in mine if line["method"] == "nothing")
     alike: dict[tuple[str, frozenset[str]], list[Line]] = defaultdict(list)
     for line in mine:
-        if line["method"] != "nothing" and "same_as" not in line["measured"]:
+        if line["method"] != "nothing" and line["measured"].get("same_as") not in names:
             alike[precision_of(line), frozenset(line["chosen"])].append(line)
     return [
         Trained(
@@ -269,11 +278,12 @@ def main() -> None:
         if args.score:
             _score(args)
         results = read_results(SAMPLES / "evidence.jsonl")
-        there = [name for name in args.pools if kept(name).exists()]
+        asked = [args.chance] if args.chance else args.pools
+        there = [name for name in asked if kept(name).exists()]
         if not there:
             raise InputError("no pool's figures are kept in samples/; make them: --score 50")
         matrices = {name: load_matrix(kept(name)) for name in there}
-        runs = {name: trained(results, name, matrices[name]) for name in there}
+        runs = {name: trained(results, name, matrices[name], chance=bool(args.chance)) for name in there}
         data = cells([(matrices[name], runs[name]) for name in there])
         print(f"{len(np.unique(data.run))} subsets of {', '.join(there)}, {len(data.fall)} cells\n")
         if args.oracle:
@@ -315,6 +325,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--weights", default="bf16", help="of the model that scores; f32 without AVX512-BF16")
     parser.add_argument("--keep", nargs=2, metavar=("CACHE", "POOL"), help="keep a cache's figures, and stop")
     parser.add_argument("--oracle", nargs=2, metavar=("POOL", "SIZE"), help="print what a curve chooses by the tested")
+    parser.add_argument("--chance", metavar="POOL", help="only the many random subsets of a pool")
     parser.add_argument("--curve", default="euclidean: best", help="of the oracle")
     return parser.parse_args()
 

@@ -15,10 +15,11 @@ from delift_cli.selection.blocks import default_count, default_objective
 from tests.evidence import peers, runs, variants
 from tests.evidence.runs import Line
 from tests.evidence.stats import Interval, best_of, difference, per_token, rank_correlation
-from tests.evidence.variants import EXTREMES
+from tests.evidence.variants import EXTREMES, MANY
 
 OPENING, CLOSING = "<!-- written by hand -->", "<!-- end of what is written by hand -->"
-MANY = 200  # random subsets, of which the best is told from the spread of a few
+SPLITS = 200  # of the held-out records into halves
+SPLITTABLE = 20  # runs, of which the best says something
 ORDER = [v.name for _, compared in variants.STAGES.values() for v in compared]
 
 
@@ -129,6 +130,8 @@ def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination
     parts.append(_overview(found))
     if chance := _chance(results, found):
         parts.append(chance)
+    if drawn := _drawn(results):
+        parts.append(drawn)
     for place, rows in found.items():
         title = TITLES.get(place.stage, f"{place.stage} tuning")
         parts.append(f"## {title}, {place.subset}: {place.test}\n\n{_table(rows)}")
@@ -321,6 +324,50 @@ def _chance(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
             cells += [f"{spread:.3f}", f"{-best_of(MANY) * spread:+.3f}", _interval(measure.difference, short=True)]
         lines.append(f"| {place.subset} | {len(drawn.losses)} | {' | '.join(cells)} |")
     return "\n".join([*head, *lines]) if lines else ""
+
+
+def _drawn(results: Sequence[Line]) -> str:
+    """What the best of many random subsets is that were trained on, and what knowing which it is would be worth."""
+    head = [
+        "## What chance did reach",
+        "",
+        "The best of the random subsets that were trained on, less their mean, and what it closes of the gap; and the",
+        f"one that is best on half of the held-out records, on the other half (mean of {SPLITS} ways to halve them).",
+        "",
+        "| | draws | spread | best | gap closed | best by half, on the other half | gap closed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines = []
+    for pool in _distinct(results, "pool", stage="chance"):
+        for precision in _precisions(results, "chance", pool, "30%"):
+            place = Place("chance", pool, "30%", "held-out records", precision)
+            cells = _cells(results, place)
+            drawn, everything = (cells.get(name) for name in ("random", "all"))
+            if drawn is None or everything is None or len(drawn.losses) < SPLITTABLE:
+                continue
+            ways = ("record", drawn.by_record(), everything.by_record()), ("token", drawn, everything)
+            for way, mine, whole in ways:
+                means = mine.losses.sum(axis=1) / mine.tokens.sum()
+                gap = means.mean() - per_token(whole.losses, whole.tokens)
+                best, half = float(means.min() - means.mean()), _best_by_half(mine)
+                shown = (f"{value:+.3f} | {-value / gap:.0%}" for value in (best, half))
+                lines.append(
+                    f"| {place.subset}, by {way} | {len(means)} | {means.std(ddof=1):.3f} | {' | '.join(shown)} |"
+                )
+    return "\n".join([*head, *lines]) if lines else ""
+
+
+def _best_by_half(cell: Cell) -> float:
+    """Loss of the run that is best on half of the records, on the other half, less the mean of all runs there."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(SPLITS):
+        order = rng.permutation(len(cell.tokens))
+        seen, unseen = order[: len(order) // 2], order[len(order) // 2 :]
+        best = cell.losses[:, seen].sum(axis=1).argmin()
+        there = cell.losses[:, unseen].sum(axis=1) / cell.tokens[unseen].sum()
+        found.append(there[best] - there.mean())
+    return float(np.mean(found))
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Stage = Literal["instruction", "informed", "task-specific", "continual", "spoiled", "uneven", "large", "as-long", "chance"]
+Stage = Literal[
+    "instruction", "informed", "task-specific", "continual", "spoiled", "uneven", "large", "as-long", "chance"
+]
 
 
 @dataclass(frozen=True)
