@@ -58,10 +58,11 @@ def trained(results: Sequence[Line], name: str, matrix: Matrix, *, chance: bool 
     chance: the many random subsets of the stage of that name, in place of what the others compare.
     """
     at = {record: place for place, record in enumerate(matrix.examples)}
-    mine = [line for line in results if line["pool"] == name and line["stage"] not in LEFT_OUT]
+    mine = [line for line in results if line["pool"] == name]
     if chance:
-        many = [line for line in results if (line["pool"], line["stage"]) == (name, "chance")]
-        mine = [line for line in many if line["method"] in ("nothing", "random")]
+        mine = [line for line in mine if line["stage"] == "chance" and line["method"] in ("nothing", "random")]
+    else:
+        mine = [line for line in mine if line["stage"] not in LEFT_OUT]
     names = {line["name"] for line in mine}
     before = next(_losses(line, matrix) for line in mine if line["method"] == "nothing")
     alike: dict[tuple[str, frozenset[str]], list[Line]] = defaultdict(list)

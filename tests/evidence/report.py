@@ -113,6 +113,10 @@ class Cell(NamedTuple):
         """The same with each record's mean in place of its sum: as if all responses were one token long."""
         return Cell(self.losses / self.tokens, self.exact, np.ones(len(self.tokens)))
 
+    def of_runs(self, records: npt.NDArray[np.int64] | slice = slice(None)) -> npt.NDArray[np.float64]:
+        """float64 [runs], each one's loss per token, on some of the records."""
+        return self.losses[:, records].sum(axis=1) / self.tokens[records].sum()
+
 
 def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination: Path, plot: Path | None) -> None:
     """The report as Markdown with its plot; what was written by hand in an earlier one stays, and so do suspects."""
@@ -130,7 +134,7 @@ def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination
     parts.append(_overview(found))
     if chance := _chance(results, found):
         parts.append(chance)
-    if drawn := _drawn(results):
+    if drawn := _drawn(results, found):
         parts.append(drawn)
     for place, rows in found.items():
         title = TITLES.get(place.stage, f"{place.stage} tuning")
@@ -205,8 +209,6 @@ def _cells(results: Sequence[Line], place: Place) -> dict[str, Cell]:
         there = (line["stage"], line["pool"], runs.precision_of(line)) == (*place[:2], place.precision)
         if there and line["size"] in (place.size, *EXTREMES.values()):
             of_method[line["method"]].append(line["measured"][part])
-    if not of_method:
-        return {}
     counts = np.zeros(len(next(iter(of_method.values()))[0]["loss"]), bool)
     counts[records] = True
     if task is not None:
@@ -320,13 +322,13 @@ def _chance(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
             continue
         cells = []
         for cell, measure in ((drawn.by_record(), default.by_record), (drawn, default.by_token)):
-            spread = float(np.std(cell.losses.sum(axis=1) / cell.tokens.sum(), ddof=1))
+            spread = float(np.std(cell.of_runs(), ddof=1))
             cells += [f"{spread:.3f}", f"{-best_of(MANY) * spread:+.3f}", _interval(measure.difference, short=True)]
         lines.append(f"| {place.subset} | {len(drawn.losses)} | {' | '.join(cells)} |")
     return "\n".join([*head, *lines]) if lines else ""
 
 
-def _drawn(results: Sequence[Line]) -> str:
+def _drawn(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
     """What the best of many random subsets is that were trained on, and what knowing which it is would be worth."""
     head = [
         "## What chance did reach",
@@ -338,22 +340,19 @@ def _drawn(results: Sequence[Line]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     lines = []
-    for pool in _distinct(results, "pool", stage="chance"):
-        for precision in _precisions(results, "chance", pool, "30%"):
-            place = Place("chance", pool, "30%", "held-out records", precision)
-            cells = _cells(results, place)
-            drawn, everything = (cells.get(name) for name in ("random", "all"))
-            if drawn is None or everything is None or len(drawn.losses) < SPLITTABLE:
-                continue
-            ways = ("record", drawn.by_record(), everything.by_record()), ("token", drawn, everything)
-            for way, mine, whole in ways:
-                means = mine.losses.sum(axis=1) / mine.tokens.sum()
-                gap = means.mean() - per_token(whole.losses, whole.tokens)
-                best, half = float(means.min() - means.mean()), _best_by_half(mine)
-                shown = (f"{value:+.3f} | {-value / gap:.0%}" for value in (best, half))
-                lines.append(
-                    f"| {place.subset}, by {way} | {len(means)} | {means.std(ddof=1):.3f} | {' | '.join(shown)} |"
-                )
+    for place in (place for place in found if place.stage == "chance"):
+        cells = _cells(results, place)
+        drawn, everything = (cells.get(name) for name in ("random", "all"))
+        if drawn is None or everything is None or len(drawn.losses) < SPLITTABLE:
+            continue
+        ways = ("record", drawn.by_record(), everything.by_record()), ("token", drawn, everything)
+        for way, mine, whole in ways:
+            means = mine.of_runs()
+            gap = means.mean() - per_token(whole.losses, whole.tokens)
+            shown = (
+                f"{value:+.3f} | {-value / gap:.0%}" for value in (means.min() - means.mean(), _best_by_half(mine))
+            )
+            lines.append(f"| {place.subset}, by {way} | {len(means)} | {means.std(ddof=1):.3f} | {' | '.join(shown)} |")
     return "\n".join([*head, *lines]) if lines else ""
 
 
@@ -364,9 +363,8 @@ def _best_by_half(cell: Cell) -> float:
     for _ in range(SPLITS):
         order = rng.permutation(len(cell.tokens))
         seen, unseen = order[: len(order) // 2], order[len(order) // 2 :]
-        best = cell.losses[:, seen].sum(axis=1).argmin()
-        there = cell.losses[:, unseen].sum(axis=1) / cell.tokens[unseen].sum()
-        found.append(there[best] - there.mean())
+        there = cell.of_runs(unseen)
+        found.append(there[cell.of_runs(seen).argmin()] - there.mean())
     return float(np.mean(found))
 
 

@@ -53,9 +53,7 @@ class Tuning:
             records = [t for name, t in self.tokens(run.pool, "pool").items() if name in wanted]
             took = self.tuner.train(records, seed=run.training_seed, epochs=run.epochs)._asdict()
         parts = ("heldout", "heldout-existing") if run.stage == "continual" else ("heldout",)
-        tested = {part: self._tested(run.pool, part) for part in parts}
-        if not chosen:  # they are the same for every run
-            tested = {part: {**tested[part], "tasks": self._tasks(run.pool, part)} for part in parts}
+        tested = {part: self._tested(run.pool, part, with_tasks=not chosen) for part in parts}
         return {**took, **tested, "versions": self.versions}
 
     def chosen_by_peer(self, run: Run, like: Sequence[str]) -> list[str]:
@@ -75,12 +73,13 @@ class Tuning:
         matrix = peers.seen(pool)
         return peers.by_influence(matrix, k) if peer == "influence" else peers.by_curve(matrix, peer, k)
 
-    def _tested(self, pool: str, part: str) -> dict[str, Any]:
+    def _tested(self, pool: str, part: str, *, with_tasks: bool) -> dict[str, Any]:
+        """`with_tasks`: what every run of the pool would repeat."""
         measured = self.tuner.test(list(self.tokens(pool, part).values()))
-        return {**measured._asdict(), "loss": [round(loss, 5) for loss in measured.loss]}
-
-    def _tasks(self, pool: str, part: str) -> list[str]:
-        return [record["task"] for record in self.pools[pool].records(part)]
+        told = {**measured._asdict(), "loss": [round(loss, 5) for loss in measured.loss]}
+        if with_tasks:
+            told["tasks"] = [record["task"] for record in self.pools[pool].records(part)]
+        return told
 
     def _encode(self, pool: str, part: str) -> dict[str, Tokens]:
         records = read_records(str(self.pools[pool].path(part)))
