@@ -162,7 +162,7 @@ AS_LONG = (
 MANY = 200
 CHANCE = (
     replace(RANDOM, seeds=MANY, small=0),
-    replace(BEST, seeds=10, pools=("gsm8k-p3", "redundant")),
+    replace(BEST, seeds=10, pools=("gsm8k-p3", "redundant", "p3", "instruct-code")),
     replace(BEST_ANSWERS, pools=("spoiled-40", "spoiled-20")),
     Variant("topm-both-sound", (*BEST.arguments, *SOUND), seeds=3, pools=("spoiled-40", "spoiled-20")),
     Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3, pools=("redundant",)),
@@ -178,7 +178,7 @@ STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "uneven": (("redundant", "skewed"), UNEVEN),
     "large": (("p3-1000",), LARGE),
     "as-long": (("spoiled-40", "spoiled-20", "redundant", "p3", "gsm8k-p3", "instruct-code"), AS_LONG),
-    "chance": (("gsm8k-p3", "redundant", "spoiled-40", "spoiled-20"), CHANCE),
+    "chance": (("gsm8k-p3", "redundant", "p3", "instruct-code", "spoiled-40", "spoiled-20"), CHANCE),
 }
 EXTREMES = {"nothing": "0%", "all": "100%"}  # what bounds every choice, with its share of the pool
 QUICK = ("random", "fl", "topm", "paper", "loss")
