@@ -112,7 +112,12 @@ NotLikeOption = Annotated[
     options.limits(metavar="DATA[:SHARE]", help="Leave out what overlaps a benchmark: test.jsonl:0.8. Repeatable."),
 ]
 DistinctOption = Annotated[
-    str | None, options.limits(metavar="SHARE", help="Never two records whose texts are this similar: 0.9 or 90%.")
+    str | None,
+    options.limits(
+        metavar="SHARE",
+        help="Never two records whose texts are this similar: 0.9 or 90%. copies: of records with one answer to nearly "
+        "one prompt one, as long as others are left (default where a pool alone is covered); off.",
+    ),
 ]
 DropSuspectsOption = Annotated[
     str | None,

@@ -3,30 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from .ngrams import grams, neighbours
+from .ngrams import Grams, grams, neighbours
 from .record import Record, plain
 
-NEIGHBOURS = 32  # a record has more near-duplicates than this only where whole clusters are copies of each other
+# Records' near-duplicates in compressed rows: indptr int64 [n + 1], indices int32. Those of record j are
+# indices[indptr[j]:indptr[j + 1]].
+Near: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]
+
+COPIES = 0.9  # cosine of two prompts with one answer from which on they ask the same
+TOGETHER = 2_000  # records with an answer that another has: as many answers as make so many are looked at in one go
+NEIGHBOURS = 32, 1024  # so many of a record are looked at, then so many of one that has no fewer
 
 
-def near_duplicates(
-    records: Sequence[Record], similarity: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Pairs of records at least this similar (cosine of their n-grams), as compressed rows.
+def near_duplicates(records: Sequence[Record], similarity: float) -> Near:
+    """Pairs of records at least this similar: half the cosine of their prompts' n-grams and half their responses'."""
+    return _compressed(*_alike(_vectors(records), similarity), len(records))
 
-    Returns:
-        indptr int64 [n + 1], indices int32: record j's near-duplicates are indices[indptr[j]:indptr[j + 1]].
+
+def near_copies(records: Sequence[Record]) -> Near:
+    """Pairs of records with one answer, up to case and white space, to nearly the same prompt (`COPIES`).
+
+    Other questions about one long passage are nearly the same prompts, too, but have other answers. Only records whose
+    answer another one has are compared, with those of the same answer.
     """
-    vectors = grams(
-        [plain(record.prompt_text) for record in records],
-        [plain(record.response_text) for record in records],
-    )
-    n = len(records)
-    own = np.arange(n)
-    near, cosines = neighbours(vectors, vectors, min(NEIGHBOURS, n - 1), own, own)
-    close = (cosines >= similarity - 1e-6) & (near >= 0)
-    return np.concatenate([[0], np.cumsum(close.sum(axis=1))]).astype(np.int64), near[close].astype(np.int32)
+    answers = [plain(record.response_text) for record in records]
+    number = {answer: at for at, answer in enumerate(dict.fromkeys(answers))}
+    label = np.array([number[answer] for answer in answers], np.int64)
+    shared = np.flatnonzero(np.bincount(label, minlength=1)[label] > 1) if answers else label
+    places = shared[np.argsort(label[shared], kind="stable")]
+    if not len(places):
+        return _compressed(label[:0], label[:0], len(records))
+    vectors = _vectors(records).take(places)  # how rare a gram is, the whole pool says
+    ends = np.flatnonzero(np.diff(label[places], append=-1)) + 1  # of the records of one answer
+    rows, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    start = 0
+    for end in ends.tolist():
+        if end - start < TOGETHER and end < len(places):
+            continue
+        some, pairs = places[start:end], _alike(vectors.rows(start, end), (1 + COPIES) / 2)
+        row, near = (some[side] for side in pairs)
+        same = label[row] == label[near]
+        rows.append(row[same])
+        columns.append(near[same])
+        start = end
+    return _compressed(np.concatenate(rows), np.concatenate(columns), len(records))
+
+
+def _vectors(records: Sequence[Record]) -> Grams:
+    prompts = [plain(record.prompt_text) for record in records]
+    return grams(prompts, [plain(record.response_text) for record in records], every=True)
+
+
+def _alike(vectors: Grams, similarity: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Rows and columns of the pairs, a row's nearest first."""
+    n = len(vectors)
+    own, left = np.arange(n), np.arange(n)
+    rows, columns = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+    for most in NEIGHBOURS:
+        near, cosines = neighbours(vectors.take(left), vectors, min(most, n - 1), own[left], own)
+        close = (cosines >= similarity - 1e-6) & (near >= 0)
+        settled = (close.sum(axis=1) < most) | (most == NEIGHBOURS[-1])
+        rows.append(np.repeat(left[settled], close[settled].sum(axis=1)))
+        columns.append(near[settled][close[settled]])
+        left = left[~settled]
+        if not len(left):
+            break
+    return np.concatenate(rows), np.concatenate(columns)
+
+
+def _compressed(rows: npt.NDArray[np.int64], columns: npt.NDArray[Any], n: int) -> Near:
+    start = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int64)
+    return start, columns[np.argsort(rows, kind="stable")].astype(np.int32)

@@ -49,6 +49,13 @@ class Grams:
         a, b = self.indptr[start], self.indptr[stop]
         return Grams(self.indptr[start : stop + 1] - a, self.ids[a:b], self.weights[a:b])
 
+    def take(self, places: NDArray[np.int64]) -> Grams:
+        """The vectors of these records."""
+        sizes = np.diff(self.indptr)[places]
+        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        at = np.repeat(self.indptr[places] - indptr[:-1], sizes) + np.arange(indptr[-1])
+        return Grams(indptr, self.ids[at], self.weights[at])
+
 
 @jit()
 def _gram_hash(text: NDArray[np.uint8], at: int) -> int:
@@ -92,30 +99,37 @@ def _count(
     return indptr, ids[:size].copy(), counts[:size].copy(), frequency
 
 
-def _weigh(texts: Sequence[str]) -> Grams:
+def _weigh(texts: Sequence[str], every: bool) -> Grams:
     pieces = [f"\x02{text}\x03".encode(errors="replace").ljust(GRAM) for text in texts]
     ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
     indptr, ids, counts, frequency = _count(np.frombuffer(b"".join(pieces), np.uint8), ends)
     n = len(texts)
     rarity = np.log((1 + n) / (1 + frequency)).astype(np.float32)
-    rarity[frequency > max(FREQUENT * n, 100)] = 0
-    weights = ((1 + np.log(counts)) * rarity[ids]).astype(np.float32)
+    frequent = frequency > max(FREQUENT * n, 100)
     row = np.repeat(np.arange(n), np.diff(indptr))
+    kept = ~frequent[ids]
+    if every:
+        rarity = rarity.clip(1e-3)  # what all texts have, too
+        kept |= (np.bincount(row, kept, n) == 0)[row]
+    weights = ((1 + np.log(counts)) * rarity[ids] * kept).astype(np.float32)
     norm = np.sqrt(np.bincount(row, weights.astype(np.float64) ** 2, n))
     keep = weights > 0
     weights = (weights / norm.clip(1e-12)[row] * 0.5**0.5).astype(np.float32)[keep]
-    kept = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=n))]).astype(np.int64)
-    return Grams(kept, ids[keep], weights)
+    start = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=n))]).astype(np.int64)
+    return Grams(start, ids[keep], weights)
 
 
-def grams(prompts: Sequence[str], responses: Sequence[str]) -> Grams:
+def grams(prompts: Sequence[str], responses: Sequence[str], *, every: bool = False) -> Grams:
     """Vectors of records given as texts.
+
+    A gram that is in more than a quarter of the texts does not count. With `every`, a text that has no other keeps its
+    grams: a label that very many records have is their likeness, too.
 
     Document frequencies are those of the records in this call: give examples and targets together when they are to be
     compared, and take each side with `Grams.rows`. Case, white space, and where a text begins and
     ends count: they tell templates apart. Takes some 0.1 ms per record.
     """
-    parts = [_weigh(prompts), _weigh(responses)]
+    parts = [_weigh(prompts, every), _weigh(responses, every)]
     row = np.concatenate([np.repeat(np.arange(len(prompts)), np.diff(part.indptr)) for part in parts])
     order = np.argsort(row, kind="stable")
     ids = np.concatenate([parts[0].ids, parts[1].ids + (1 << BITS)])[order]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..amount import Amount
 from ..data.limits import named_indices
+from ..data.near_duplicates import Near
 from ..data.options import Reading
 from ..data.reading import read_records
 from ..data.record import Record
@@ -66,15 +67,20 @@ class Choice:
 
 
 class Valued:
-    """An objective with what each record is worth alone, which is computed once: float64 [records]."""
+    """An objective with what each record is worth alone, which is computed once: float64 [records].
 
-    def __init__(self, goal: Objective) -> None:
-        self.goal = goal
+    near: near-copies, which are ruled out as long as others are left, see `select`.
+    """
+
+    def __init__(self, goal: Objective, near: Near | None = None) -> None:
+        self.goal, self.near = goal, near
         self.singles = initial_gains(goal)
 
     def greedy(self, k: int | None, **limits: Any) -> Selection:
         """What greedy takes; see `submodular.select`."""
-        return select(self.goal, k, initial_gains=self.singles, bound=False, **limits)
+        return select(
+            self.goal, k, initial_gains=self.singles, bound=False, near_duplicates=self.near, lenient=True, **limits
+        )
 
     def in_order(self, places: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:
         """The value of the first 1, 2, … of these records and, up to `count`, of those that greedy takes then."""

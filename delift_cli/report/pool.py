@@ -14,12 +14,12 @@ from ..amount import parse_amount
 from ..cache.dense import Cache
 from ..cache.sidecar import EMBEDDINGS, kept_file, read_kept
 from ..data.groups import group_labels
-from ..data.near_duplicates import near_duplicates
+from ..data.near_duplicates import near_copies, near_duplicates
 from ..data.ngrams import grams
 from ..data.record import Record
 from ..errors import InputError
 from ..selection.blocks import AnyBlock, KernelOptions, objective_over
-from ..selection.methods import count_for, objective_for, options_for
+from ..selection.methods import defaults_for, objective_for
 from ..selection.suspects import Suspects, suspects
 from ..submodular.objectives import Objective, value
 from . import choices, findings
@@ -88,7 +88,9 @@ class Pool:
         if self.aims is not None:
             roles["target"] = self.aims.cache
         name = objective_for(roles, k)
-        self.count, self.options = count_for(roles), options_for(wanted.options, roles, None)
+        unsaid = defaults_for(roles)
+        self.count, self.options = unsaid.count, wanted.options.with_default(unsaid.self_utility)
+        self._near = near_copies(self.records) if unsaid.distinct == "copies" else None
         self.goal: Objective = objective_over(
             block if self.square else None, self.aims, None, name, self.options, count=self.count
         )[0]
@@ -105,7 +107,7 @@ class Pool:
     @cached_property
     def valued(self) -> Valued:
         """The objective, ready to be optimised."""
-        return Valued(self.goal)
+        return Valued(self.goal, self._near)
 
     @cached_property
     def subsets(self) -> list[Choice]:

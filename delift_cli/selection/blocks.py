@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -44,7 +44,7 @@ class KernelOptions:
     """How measurements become similarities: see `kernel.utility_kernel`.
 
     self_utility: what a record covers of itself, see `kernels`; None for what the stage has by default (see
-        `default_self`), `exclude` where nothing says which it is.
+        `methods.Defaults`), `exclude` where nothing says which it is.
     estimates: do pairs that were not scored count as estimated, or as zero? `auto`: as estimated where the estimates
         predict held-out pairs better than their mean does. seed: of the estimate.
     """
@@ -54,6 +54,10 @@ class KernelOptions:
     self_utility: SelfUtility | None = None
     estimates: Estimates = "auto"
     seed: int = 0
+
+    def with_default(self, self_utility: SelfUtility) -> KernelOptions:
+        """The same with what a record covers of itself where that was left open."""
+        return self if self.self_utility is not None else replace(self, self_utility=self_utility)
 
 
 class Records:
@@ -286,25 +290,6 @@ def default_objective(pool: bool, target: bool, existing: bool, *, anchors: bool
     if target:
         return "flmi" if pool else "flvmi"
     return "topm" if anchors or share >= DEEP_FROM else "fl"
-
-
-def default_count(target: bool, existing: bool) -> Count:
-    """What counts alike in a stage, for what is given beside the pool.
-
-    A pool alone is covered for a loss by record and one by token: with 30 % of three pools neither was worse after
-    training than with random subsets, and on two both were better (samples/EVIDENCE.md). The other stages were measured
-    with targets that count alike.
-    """
-    return "records" if target or existing else "both"
-
-
-def default_self(target: bool, existing: bool) -> SelfUtility:
-    """What a record covers of itself in a stage, for what is given beside the pool.
-
-    A pool alone is covered without shared answers: where four of ten answers were spoiled, a third of them boilerplate,
-    fewer spoiled ones are chosen (samples/EVIDENCE.md). The other stages are as they are defined.
-    """
-    return "exclude" if target or existing else "exclude-answers"
 
 
 def objective_over(

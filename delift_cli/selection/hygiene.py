@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..amount import Amount, parse_share
-from ..data.near_duplicates import near_duplicates
+from ..amount import Amount, counted, parse_share
+from ..data.near_duplicates import Near, near_copies, near_duplicates
 from ..data.overlap import groups_of, overlaps, parse_not_like
 from ..data.quality import Quality, bonus, read_quality
 from ..data.reading import read_records
@@ -18,6 +18,7 @@ from ..display import Lines
 from ..submodular.objectives import Objective, value
 
 ALIKE = 0.9  # cosine of n-grams from which one chosen record is said to be nearly the same as another
+ONCE, ANY = "copies", "off"  # of --distinct, beside a similarity
 LOOKED_AT = 5_000  # chosen records that are compared with each other at most
 SHOWN = 5  # pairs and groups in the summary for people
 
@@ -39,14 +40,16 @@ class Hygiene:
 
     Attributes:
         left_out: places of the records that overlap a benchmark; `like`: with what.
-        near: the near-duplicates as `near_duplicates` gives them, None where they were not asked for.
+        near: the near-duplicates, None where they were not looked for.
+        lenient: they are near-copies, and ruled out as long as others are left.
         groups: ids of records that are near-duplicates of each other.
         quality: the scores that the data carry, where they are weighed.
     """
 
     left_out: list[int] = field(default_factory=list)
     like: list[Like] = field(default_factory=list)
-    near: Any = None
+    near: Near | None = None
+    lenient: bool = False
     groups: list[list[str]] = field(default_factory=list)
     quality: Quality | None = None
 
@@ -59,13 +62,17 @@ class Hygiene:
         weight = {f"quality of {self.quality.field}": self.quality.weight}
         return replace(goal, bonus=goal.bonus + term, parameters={**goal.parameters, **weight})
 
+    @property
+    def _near_told(self) -> bool:
+        return bool(self.groups) if self.lenient else self.near is not None
+
     def as_dict(self) -> dict[str, Any]:
         """The same as data; nothing of what was not asked for."""
         found: dict[str, Any] = {}
         if self.like:
             found["not_like"] = [like._asdict() for like in self.like]
-        if self.near is not None:
-            found["near_duplicate_groups"] = self.groups
+        if self._near_told:
+            found["near_copy_groups" if self.lenient else "near_duplicate_groups"] = self.groups
         if self.quality is not None:
             quality = self.quality._asdict()
             del quality["scores"]
@@ -82,11 +89,12 @@ class Hygiene:
                 rows.append(("", f"{like.id}: {how} as {like.like} of {like.source}"))
             if len(self.like) > SHOWN:
                 rows.append(("", f"and {len(self.like) - SHOWN:,} more; --json lists them"))
-        if self.near is not None:
+        if self._near_told:
+            which, how = "near-duplicates", "never two of a pair"
+            if self.lenient:
+                which, how = "near-copies", "a second of a group once no others are left (--distinct off: at any time)"
             count = sum(map(len, self.groups))
-            rows.append(
-                ("near", f"{len(self.groups):,} groups of near-duplicates, {count:,} records; never two of a pair")
-            )
+            rows.append(("near", f"{counted(len(self.groups), 'group')} of {which}, {count:,} records; {how}"))
             rows += [
                 ("", ", ".join([*group[:SHOWN], *(["…"] if len(group) > SHOWN else [])]))
                 for group in self.groups[:SHOWN]
@@ -137,13 +145,18 @@ def repeats(chosen: Sequence[Record], *, distinct: bool) -> Repeats:
 
 
 def hygiene(
-    records: Sequence[Record], *, not_like: Sequence[str], distinct: str | None, quality: str | None
+    records: Sequence[Record],
+    *,
+    not_like: Sequence[str] = (),
+    distinct: str | None = None,
+    quality: str | None = None,
 ) -> Hygiene:
     """Look at a pool's records for what was asked.
 
     Args:
         not_like: sources of benchmarks, each with the least containment (`test.jsonl:0.8`). distinct: from which
-            similarity on two records are near-duplicates. quality: `FIELD[:weight]`.
+            similarity on two records are near-duplicates; `copies`: near-copies, once as long as others are left; `off`
+            or None: neither. quality: `FIELD[:weight]`.
 
     Raises:
         InputError: an option, a benchmark or a score cannot be read.
@@ -158,6 +171,11 @@ def hygiene(
                 places[found.place] = None
                 other = benchmark[found.other].id
                 like.append(Like(records[found.place].id, source, other, found.share, found.part, found.exact))
-    near = None if distinct is None else near_duplicates(records, parse_share(distinct, "--distinct"))
+    near = None
+    if distinct == ONCE:
+        near = near_copies(records)
+    elif distinct not in (None, ANY):
+        near = near_duplicates(records, parse_share(str(distinct), "--distinct"))
     groups = [] if near is None else [[records[place].id for place in group] for group in groups_of(*near)]
-    return Hygiene(list(places), like, near, groups, None if quality is None else read_quality(quality, records))
+    scores = None if quality is None else read_quality(quality, records)
+    return Hygiene(list(places), like, near, distinct == ONCE, groups, scores)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..progress import Progress, counting
 from ..submodular.objectives import Objective
 from . import baselines, blocks
-from .blocks import AnyBlock, KernelOptions, Records
+from .blocks import AnyBlock, Records
 
 if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need it
     from ..prompt.template import ChatTemplate
@@ -33,6 +33,33 @@ WHAT = {
     "embedding": "cosines of the model's mean hidden states",
     "delift": "utilities of examples in context",
 }
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a choice goes by where nothing else is said.
+
+    A pool alone is covered for a loss by record and one by token: with 30 % of three pools neither was worse after
+    training than with random subsets, and on two both were better. Shared answers are left out: where four of ten
+    answers were spoiled, a third of them boilerplate, fewer spoiled ones are chosen. Of near-copies one is taken:
+    where each record has two, as many of them as help were worse than random subsets (all in samples/EVIDENCE.md).
+
+    An objective that is named is what it is defined as, cosines are covered as others do it, and with a target set or
+    existing data it was measured like that: each record alike, all records but itself and its copies.
+
+    Attributes:
+        count: what of a target counts alike, see `blocks.objective_over`.
+        self_utility: what a record covers of itself, see `blocks.kernels`.
+        distinct: which near-duplicates are ruled out, see `hygiene.hygiene`.
+    """
+
+    count: blocks.Count
+    self_utility: blocks.SelfUtility
+    distinct: Literal["copies", "off"]
+
+
+POOL_ALONE = Defaults("both", "exclude-answers", distinct="copies")
+AS_DEFINED = Defaults("records", "exclude", distinct="off")
 
 
 def opened_cache(cache: AnyCache) -> Cache | SparseCache:
@@ -54,27 +81,12 @@ def objective_for(caches: Mapping[str, Cache | SparseCache], k: str, method: Met
     return blocks.default_objective(*given, anchors=anchors, share=share)
 
 
-def count_for(
+def defaults_for(
     caches: Mapping[str, Cache | SparseCache], objective: str | None = None, method: Method = "delift"
-) -> blocks.Count:
-    """What counts alike by default, for caches by role and the objective that was asked for by name, if any.
-
-    An objective that is named is what it is defined as, and cosines are covered as others do it: each record alike.
-    """
-    if objective is not None or method == "embedding":
-        return "records"
-    return blocks.default_count("target" in caches, "existing" in caches)
-
-
-def options_for(
-    options: KernelOptions, caches: Mapping[str, Cache | SparseCache], objective: str | None, method: Method = "delift"
-) -> KernelOptions:
-    """The options with what a record covers of itself by default, for the same; what was chosen stays."""
-    if options.self_utility is not None:
-        return options
-    named = objective is not None or method == "embedding"
-    by_default = "exclude" if named else blocks.default_self("target" in caches, "existing" in caches)
-    return replace(options, self_utility=by_default)
+) -> Defaults:
+    """What goes unsaid, for caches by role and the objective that was asked for by name, if any."""
+    alone = "target" not in caches and "existing" not in caches
+    return POOL_ALONE if alone and objective is None and method == "delift" else AS_DEFINED
 
 
 @dataclass(frozen=True)

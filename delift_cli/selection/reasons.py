@@ -10,8 +10,8 @@ from ..data.record import Record
 from ..display import Facts, Lines
 from ..errors import InputError
 from ..submodular.explain import explain_chosen, explain_left_out, harmed
-from .blocks import KernelOptions, as_block, objective_over
-from .methods import AnyCache, count_for, objective_for, opened_cache, options_for
+from .blocks import KernelOptions, as_block
+from .methods import AnyCache, opened_cache
 from .subset import select_records
 
 
@@ -73,17 +73,16 @@ def explain_record(
     Raises:
         InputError: no record has this id, or as for `select_records`.
     """
-    opened, options = opened_cache(cache), options or KernelOptions()
-    count, options = count_for({"pool": opened}, objective), options_for(options, {"pool": opened}, objective)
-    objective = objective or objective_for({"pool": opened}, str(k))
-    goal, pool = objective_over(as_block(opened), None, None, objective, options, count=count)
-    records = pool.examples
+    opened = opened_cache(cache)
     try:
-        place = find_record(records, record)
+        place = find_record(opened.examples().records, record)
     except InputError as error:
         raise InputError(f"{opened.path}: {error}; delift inspect {opened.path} shows some") from None
-    chosen = select_records(opened, k, objective=objective, options=options, count=count).selection
-    signed = pool.kernel(KernelOptions(options.utility, "raw", estimates="off"))  # harm is said of measured pairs alone
+    subset = select_records(opened, k, objective=objective, options=options)
+    goal, pool, chosen = subset.goal, as_block(opened), subset.selection
+    records = pool.examples
+    # harm is said of measured pairs alone
+    signed = pool.kernel(KernelOptions(subset.options.utility, "raw", estimates="off"))
     harm = harmed(signed, place, top)
     indices = chosen.indices.tolist()
     figures: dict[str, Any] = {

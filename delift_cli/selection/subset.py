@@ -20,7 +20,7 @@ from ..display import Facts, Lines
 from ..errors import InputError
 from ..progress import Progress, Say, counting, silent
 from ..submodular.curve import curve_rows
-from ..submodular.objectives import value
+from ..submodular.objectives import Objective, value
 from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
 from . import blocks, first_gains, output
@@ -34,10 +34,9 @@ from .methods import (
     Method,
     OpenModel,
     cosine_blocks,
-    count_for,
+    defaults_for,
     objective_for,
     opened_cache,
-    options_for,
     per_record,
     scored_blocks,
 )
@@ -48,12 +47,13 @@ from .suspects import Suspects, suspects
 class Subset(Facts):
     """Chosen records in the order of their usefulness.
 
-    selection: their places in the pool, gains, and how it came about. pool: what they were chosen from. whole: the
-    value of the whole pool. amount: how much was asked for, `asked` in the user's words.
+    selection: their places in the pool, gains, and how it came about. goal: what they were chosen by. pool: what they
+    were chosen from. whole: the value of the whole pool. amount: how much was asked for, `asked` in the user's words.
     dropped: records that were left out as suspects. count: what of a target counts alike, see `blocks.objective_over`.
     """
 
     selection: Selection
+    goal: Objective
     pool: Records
     whole: float
     method: str
@@ -85,7 +85,7 @@ class Subset(Facts):
     @cached_property
     def repeats(self) -> Repeats:
         """What the chosen records have in common; looked for when it is first asked for."""
-        return repeats(self.records, distinct=self.clean.near is not None)
+        return repeats(self.records, distinct=self.clean.near is not None and not self.clean.lenient)
 
     @property
     def strict(self) -> bool:
@@ -277,13 +277,13 @@ def select_records(
             `blocks.objective_over`.
         k: a number of records, a share (30%) or a token budget (200ktok).
         objective: None for that of the stage and the share that is wanted, see `blocks.default_objective`.
-        options: how measurements become similarities; what a record covers of itself by default is that of the stage.
-        count: what of a target counts alike, see `blocks.objective_over`; None for "both" where a pool is covered by
-            default, else "records".
+        options: how measurements become similarities; what of itself a record covers unsaid: see `methods.Defaults`.
+        count: what of a target counts alike, see `blocks.objective_over`. None: see `methods.Defaults`.
         always, never: files of ids. per, group, at_least, at_most, keep_shares, shares: see
             `data.limits.read_quotas`.
-        quality, not_like, distinct: see `hygiene.hygiene`. until: a share, such as 1%. drop_suspects: the share of the
-            pool to leave out whose answers are the most suspect, see `suspects`.
+        quality, not_like, distinct: see `hygiene.hygiene`; None of distinct: see `methods.Defaults`.
+        until: a share, such as 1%. drop_suspects: the share of the pool to leave out whose answers are the most
+            suspect, see `suspects`.
         say: is told where the matrix is larger than memory, and where neighbours are approximate.
         model, gpu_layers, threads: for the methods ifd and embedding and for suspects, which run the cache's model
             once.
@@ -298,9 +298,10 @@ def select_records(
     opened: dict[str, AnyBlock] = {}
     pool: Records
     kept_gains = None
+    unsaid = defaults_for(caches, objective, method)
     if method in COVERING:
-        count = count or count_for(caches, objective, method)
-        options = options_for(options, caches, objective, method)
+        count = count or unsaid.count
+        options = options.with_default(unsaid.self_utility)
         name = objective or objective_for(caches, str(k), method)
         opened = cosine_blocks(caches, open_model, progress) if method == "embedding" else scored_blocks(caches)
         goal, pool = blocks.objective_over(
@@ -333,6 +334,8 @@ def select_records(
     amount = parse_amount(str(k), len(records))
     limits = (list(at_least), list(at_most), records, amount)
     group_field, least, most = read_quotas(per, group, *limits, keep=keep_shares, shares=shares)
+    if distinct is None and greedy == "exact":  # the other ways rule no near-duplicates out
+        distinct = unsaid.distinct
     clean = hygiene(records, not_like=not_like, distinct=distinct, quality=quality)
     if quality is not None:
         goal = clean.with_quality(goal, len(records), amount, float(pool.cache.example_tokens.mean()))
@@ -363,6 +366,7 @@ def select_records(
         at_least=least,
         at_most=most,
         near_duplicates=clean.near,
+        lenient=clean.lenient,
         until=0.0 if until is None else parse_share(until, "--until"),
         stop_at_zero=stop_at_zero,
         method=greedy,
@@ -378,7 +382,7 @@ def select_records(
     if kept_gains is not None:
         first_gains.keep_gains(kept_gains, selection.initial_gains)
     return Subset(
-        selection, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped), count
+        selection, goal, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped), count
     )
 
 

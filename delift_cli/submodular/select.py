@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -111,6 +111,7 @@ def select(
     at_least: Mapping[Any, int] | None = None,
     at_most: Mapping[Any, int] | None = None,
     near_duplicates: tuple[ArrayLike, ArrayLike] | None = None,
+    lenient: bool = False,
     until: float = 0.0,
     stop_at_zero: bool = False,
     method: Method = "exact",
@@ -132,6 +133,7 @@ def select(
     weight (float[m]), bonus (float[n]): what each target counts, what each record is worth by itself; see
         `objectives.weighted` and `objectives.with_bonus`. They apply to a ready-made `Objective` too.
     always, never, group, at_least, at_most, near_duplicates: see `constraints.Constraints`.
+    lenient: near-duplicates are ruled out only as long as other records are left.
     until, stop_at_zero: see `greedy.greedy`.
     method: `exact`; `stochastic` (each step looks at a random sample of n / k ln(1 / epsilon) records);
         `partitioned` (two rounds: every one of `parts` random parts of the pool is selected from on its own,
@@ -179,31 +181,14 @@ def select(
             sample = _sample_size(n - len(never), k, epsilon)
         elif method != "exact":
             raise InputError(f"unknown method {method!r}: choose exact, stochastic or partitioned")
-        run = greedy(
-            goal,
-            rules,
-            singletons,
-            always=always,
-            until=until,
-            stop_at_zero=stop_at_zero,
-            sample=sample,
-            seed=seed,
-        )
+        run = _run(goal, limits, singletons, lenient, until=until, stop_at_zero=stop_at_zero, sample=sample, seed=seed)
     rule, other = "gain", None
     if budget is not None and per_token:
-        thrifty = greedy(
-            goal,
-            make_rules(limits, n),
-            singletons,
-            always=always,
-            per_token=True,
-            until=until,
-            stop_at_zero=stop_at_zero,
-        )
+        thrifty = _run(goal, limits, singletons, lenient, per_token=True, until=until, stop_at_zero=stop_at_zero)
         other = thrifty
         if thrifty.gains.sum() > run.gains.sum():
             rule, run, other = "gain per token", thrifty, run
-    share, note = _guarantee(limits, rules, method, epsilon, parts, per_token)
+    share, note = _guarantee(limits, rules, run.indices, method, epsilon, parts, per_token)
     value = float(run.gains.sum())
     return Selection(
         indices=run.indices,
@@ -233,6 +218,23 @@ def as_kernel(kernel: KernelLike | None) -> Kernel | None:
     return dense_kernel(kernel)
 
 
+def _run(
+    goal: Objective, limits: Constraints, singletons: Array, lenient: bool, *, stop_at_zero: bool, **how: Any
+) -> Run:
+    """`greedy`; with `lenient` near-duplicates come behind, once they alone are left."""
+    n = singletons.size
+    run = greedy(goal, make_rules(limits, n), singletons, always=limits.always, stop_at_zero=stop_at_zero, **how)
+    ended = run.why == EXHAUSTED or (run.why == SATURATED and not stop_at_zero)
+    if not (lenient and limits.near_duplicates is not None and ended) or run.indices.size == limits.k:
+        return run
+    free = make_rules(replace(limits, near_duplicates=None, always=run.indices.tolist()), n)
+    more = greedy(goal, free, singletons, always=run.indices, stop_at_zero=stop_at_zero, **how)
+    evaluations = run.evaluations + more.evaluations
+    if run.why == SATURATED:
+        more = replace(more, why=SATURATED, filled_from=run.filled_from)
+    return replace(more, evaluations=evaluations)
+
+
 def _given_gains(gains: ArrayLike, n: int) -> Array:
     array = np.ascontiguousarray(gains, dtype=np.float64)
     if array.shape != (n,):
@@ -252,7 +254,7 @@ def _sample_size(n: int, k: int, epsilon: float) -> int:
 
 
 def _guarantee(
-    limits: Constraints, rules: Rules, method: Method, epsilon: float, parts: int, per_token: bool
+    limits: Constraints, rules: Rules, indices: Array, method: Method, epsilon: float, parts: int, per_token: bool
 ) -> tuple[float, str]:
     """The proven share of the best value, and the reason."""
     greedy_share = 1.0 - 1.0 / math.e
@@ -270,11 +272,20 @@ def _guarantee(
         if not per_token:
             return 0.0, "none that is proven for a token budget and gains alone"
         return greedy_share / 2, "(1 - 1/e) / 2 of the optimum: the better of gain and gain per token"
+    if conflicts and _near_each_other(rules, indices):
+        return 0.0, "none that is proven where near-duplicates are taken for want of others"
     if conflicts:
         return 1.0 / (1 + conflicts + quotas), f"1/{1 + conflicts + quotas} of the optimum: near-duplicates"
     if quotas:
         return 0.5, "1/2 of the optimum: quotas"
     return greedy_share, "1 - 1/e of the optimum"
+
+
+def _near_each_other(rules: Rules, indices: Array) -> bool:
+    chosen = np.zeros(rules.neighbour_start.size - 1, np.bool_)
+    chosen[indices] = True
+    rows = np.repeat(np.arange(chosen.size), np.diff(rules.neighbour_start))
+    return bool((chosen[rows] & chosen[rules.neighbours]).any())
 
 
 def _most_to_come(goal: Objective, limits: Constraints, run: Run) -> float:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
+import sys
+from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from tiny_runs import jsonl
 
-from delift_cli.data.near_duplicates import near_duplicates
+from delift_cli.data.near_duplicates import Near, near_copies, near_duplicates
 from delift_cli.data.reading import parse_records
+from delift_cli.data.record import Record
 
 TEXTS = [
     ("What is the capital of Norway?", "The capital of Norway is Oslo."),
@@ -19,12 +24,19 @@ TEXTS = [
 ]
 
 
+def read(texts: Sequence[tuple[str, str]]) -> Sequence[Record]:
+    return parse_records(jsonl([{"prompt": p, "response": r} for p, r in texts]), "pool").records
+
+
+def unpacked(found: Near, count: int) -> set[tuple[int, int]]:
+    start, near = found
+    assert (start.dtype, near.dtype) == (np.int64, np.int32)
+    assert len(start) == count + 1
+    return {(j, int(i)) for j in range(count) for i in near[start[j] : start[j + 1]]}
+
+
 def pairs_of(similarity: float) -> set[tuple[int, int]]:
-    records = parse_records(jsonl([{"prompt": p, "response": r} for p, r in TEXTS]), "pool").records
-    start, near = near_duplicates(records, similarity)
-    assert start.dtype == np.int64
-    assert len(start) == len(TEXTS) + 1
-    return {(j, int(i)) for j in range(len(TEXTS)) for i in near[start[j] : start[j + 1]]}
+    return unpacked(near_duplicates(read(TEXTS), similarity), len(TEXTS))
 
 
 def test_copies_up_to_case_and_space_are_found_at_once() -> None:
@@ -45,3 +57,50 @@ def test_one_record_alone() -> None:
     start, near = near_duplicates(records, 0.9)
     assert start.tolist() == [0, 0]
     assert len(near) == 0
+
+
+def questions(count: int) -> list[str]:
+    rng = random.Random(0)
+    words = ["".join(rng.choices("abcdefghijklmnop", k=6)) for _ in range(500)]
+    return [" ".join(rng.choices(words, k=15)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("labels", [["yes", "no"], ["yes"]])
+def test_a_label_that_very_many_records_have_counts(labels: list[str]) -> None:
+    asked = [(prompt, labels[n % len(labels)]) for n, prompt in enumerate(questions(300))]
+    again = [(f"{prompt} so?", label) for prompt, label in asked[:9]]
+    others = [(f"{prompt} so?", "perhaps") for prompt, _ in asked[20:25]]
+    texts = [*asked, *again, *others]
+    twins = {(n, 300 + n) for n in range(9)} | {(300 + n, n) for n in range(9)}
+    assert unpacked(near_duplicates(read(texts), 0.9), len(texts)) == twins
+    assert unpacked(near_copies(read(texts)), len(texts)) == twins
+
+
+def test_of_a_large_cluster_every_pair_is_found() -> None:
+    others = questions(100)
+    texts = [(f"{others[0]} {n}", "Oslo, Bergen") for n in range(40)] + [(prompt, prompt) for prompt in others[1:]]
+    everything = {(a, b) for a in range(40) for b in range(40) if a != b}
+    assert unpacked(near_duplicates(read(texts), 0.8), len(texts)) == everything
+
+
+def test_near_copies_have_one_answer_and_nearly_one_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = questions(40)
+    passage = " ".join(others[-4:])
+    texts = [
+        (f"{passage} Who came first?", "Anna"),
+        (f"{passage} Who came  last?", "Berta"),  # about the same passage, with another answer
+        (others[0], "Anna"),  # the same answer to another question
+        (f"{passage} Who came FIRST then?", " anna"),
+        (others[1], "Nobody has it"),
+        (f"{others[1]}?", "Nobody has it"),
+        *((other, f"of its own: {n}") for n, other in enumerate(others[2:-4])),
+    ]
+    twins = {(0, 3), (3, 0), (4, 5), (5, 4)}
+    assert unpacked(near_copies(read(texts)), len(texts)) == twins
+    monkeypatch.setattr(sys.modules[near_copies.__module__], "TOGETHER", 1)  # each answer on its own
+    assert unpacked(near_copies(read(texts)), len(texts)) == twins
+
+
+def test_near_copies_of_nothing() -> None:
+    assert near_copies([])[0].tolist() == [0]
+    assert near_copies(read([("a", "b"), ("c", "d")]))[0].tolist() == [0, 0, 0]

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from delift_cli.selection.blocks import default_count, default_objective
+from delift_cli.selection.blocks import default_objective
+from delift_cli.selection.methods import POOL_ALONE
 from tests.evidence import peers, runs, variants
 from tests.evidence.runs import Line
 from tests.evidence.stats import Interval, best_of, difference, per_token, rank_correlation
@@ -316,7 +317,7 @@ def _chance(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
     for place, rows in found.items():
         drawn = _cells(results, place).get("random") if place.stage in ("instruction", "large") else None
         objective = default_objective(True, False, False, share=float(place.size.rstrip("%")) / 100)
-        name = f"{objective}-{default_count(False, False)}"
+        name = f"{objective}-{POOL_ALONE.count}"
         default = next((row for row in rows if row.method == name), None)
         if drawn is None or len(drawn.losses) < 3 or default is None:
             continue

@@ -53,6 +53,7 @@ TOPM = Variant("topm", DEEP, seeds=3, small=1)
 BEST = Variant("topm-both", (*DEEP, *BOTH), seeds=3)  # the default at 30 % where no long answers are shared
 BEST_ANSWERS = Variant("topm-both-answers", (*BEST.arguments, "--self", "exclude-answers"), seeds=3)  # on any pool
 BEST_ONCE = replace(BEST, seeds=1)
+BEST_UNLIKE = Variant("topm-both-unlike", (*BEST_ANSWERS.arguments, "--distinct", "copies"), seeds=3)  # and near-copies
 FL_BOTH = Variant("fl-both", ("POOL", "--objective", "fl", *BOTH), seeds=0, small=1)  # the default at 10 %
 
 # What might become a default, or is one now, has several seeds; the others have what a first look needs.
@@ -134,6 +135,7 @@ UNEVEN = (
     Variant("random-distinct", (*RANDOM.arguments, *DISTINCT), seeds=5, chance=True),
     Variant("fl-distinct", (*FL.arguments, *DISTINCT)),
     Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3),
+    replace(BEST_UNLIKE, pools=("redundant",)),
     Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True, part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
 )
@@ -143,6 +145,7 @@ LARGE = (
     Variant("fl", FL.arguments, seeds=1, small=1),
     Variant("topm", TOPM.arguments, small=1),
     BEST_ONCE,
+    BEST_UNLIKE,
     Variant("saturated", ("POOL", "--objective", "saturated"), small=1, part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), small=1, part=1),
 )
@@ -156,6 +159,7 @@ AS_LONG = (
     Variant("topm-both-sound", (*BEST.arguments, *SOUND), seeds=3, pools=("spoiled-40", "spoiled-20")),
     Variant("random-distinct", (*RANDOM.arguments, *DISTINCT), seeds=3, chance=True, pools=("redundant",)),
     Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3, pools=("redundant",)),
+    replace(BEST_UNLIKE, pools=("redundant",)),
 )
 
 # So many random subsets that the best of them is known, and that their mean leaves no doubt in a difference to it.
@@ -166,6 +170,7 @@ CHANCE = (
     replace(BEST_ANSWERS, pools=("spoiled-40", "spoiled-20")),
     Variant("topm-both-sound", (*BEST.arguments, *SOUND), seeds=3, pools=("spoiled-40", "spoiled-20")),
     Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3, pools=("redundant",)),
+    replace(BEST_UNLIKE, seeds=10, pools=("redundant",)),
 )
 
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import pytest
 from tiny_runs import delift, jsonl, make_cache, pair, records
 
 from delift_cli.amount import parse_amount
+from delift_cli.cache.sparse import open_cache
 from delift_cli.data.limits import read_quotas
 from delift_cli.data.near_duplicates import near_duplicates
 from delift_cli.data.overlap import groups_of, overlaps, parse_not_like
 from delift_cli.data.quality import bonus, parse_quality, read_quality
 from delift_cli.errors import InputError
-from delift_cli.selection.subset import select_records
+from delift_cli.report.pool import Pool, Wanted
+from delift_cli.selection.blocks import KernelOptions, as_block
+from delift_cli.selection.reasons import explain_record
+from delift_cli.selection.subset import Subset, select_records
 
 LONG = "the quick brown fox jumps over the lazy dog near the old stone bridge"
 
@@ -174,7 +179,63 @@ def test_select_reports_groups(cache: Path) -> None:
     (group,) = subset.as_dict()["near_duplicate_groups"]
     assert group == ["r0", "r1", "r2"]
     assert len({*group} & {*subset.ids}) <= 1
-    assert any("1 groups of near-duplicates, 3 records" in text for _, text in subset.lines())
+    assert any("1 group of near-duplicates, 3 records" in text for _, text in subset.lines())
+
+
+def near_copied(tmp_path: Path) -> Path:
+    """A pool of four records three times each, the prompts a little otherwise, and three records of their own."""
+    rng = random.Random(0)
+    asked = [" ".join("".join(rng.choices("abcdefghijklmnop", k=5)) for _ in range(12)) for _ in range(4)]
+    texts = [
+        {"id": f"r{n}.{copy}", "prompt": f"{prompt}{end}", "response": f"answer {n}"}
+        for copy, end in enumerate(("", " pls", " now"))
+        for n, prompt in enumerate(asked)
+    ]
+    return make_cache(tmp_path / "pool.delift", jsonl([*texts, *(pair(n) | {"id": f"own {n}"} for n in range(3))]))
+
+
+def test_near_copies_are_taken_once_as_long_as_others_are_left(tmp_path: Path) -> None:
+    pool = near_copied(tmp_path)
+
+    def originals(subset: Subset) -> list[str]:
+        return [name.split(".")[0] for name in subset.ids]
+
+    subset = select_records(pool, 7)
+    assert sorted(originals(subset)) == sorted({*originals(subset)})
+    assert sorted(map(len, subset.as_dict()["near_copy_groups"])) == [3, 3, 3, 3]
+    told = (
+        "4 groups of near-copies, 12 records; a second of a group once no others are left (--distinct off: at any time)"
+    )
+    assert dict(subset.lines())["near"] == told
+    more = select_records(pool, 10)
+    assert more.ids[:7] == subset.ids
+    assert len({*more.ids}) == 10
+    assert more.as_dict()["nearly_the_same"] == 3
+    assert len(select_records(pool, 7, distinct="0.9")) == 7
+    assert len(select_records(pool, 10, distinct="0.9")) == 7
+
+    free = select_records(pool, 7, distinct="off")
+    assert len({*originals(free)}) < 7
+    assert "near_copy_groups" not in free.as_dict()
+    named = select_records(
+        pool, 7, objective="topm", count="both", options=KernelOptions(self_utility="exclude-answers")
+    )
+    assert free.ids == named.ids  # an objective by its name is what it is defined as
+    for seed in range(5):
+        drawn = originals(select_records(pool, 7, method="random", distinct="copies", seed=seed))
+        assert len({*drawn}) == 7
+    with pytest.raises(InputError, match="no budget, quotas or near-duplicates"):
+        select_records(pool, 7, greedy="stochastic", distinct="copies")
+    assert len(select_records(pool, 7, greedy="stochastic")) == 7
+
+
+def test_what_is_explained_and_reported_is_what_is_selected(tmp_path: Path) -> None:
+    pool = near_copied(tmp_path)
+    chosen = select_records(pool, 7)
+    for record in chosen.pool.examples:
+        assert explain_record(pool, record.id, 7).figures["chosen"] == (record.id in chosen.ids)
+    (reported,) = Pool(as_block(open_cache(pool)), None, Wanted(k="7")).subsets
+    assert reported.places.tolist() == chosen.selection.indices.tolist()
 
 
 def test_select_says_what_it_took_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +249,7 @@ def test_select_says_what_it_took_twice(tmp_path: Path, monkeypatch: pytest.Monk
     assert select_records(pool, 8, distinct="0.9").as_dict()["nearly_the_same"] is None
     monkeypatch.setattr("delift_cli.selection.hygiene.LOOKED_AT", 10)
     assert select_records(pool, 11).as_dict()["nearly_the_same"] is None
-    assert not any(name == "near" for name, _ in select_records(pool, 11).lines())
+    assert not any("nearly the same" in text for _, text in select_records(pool, 11).lines())
 
 
 def test_select_says_where_one_answer_goes_to_unlike_prompts(tmp_path: Path) -> None:

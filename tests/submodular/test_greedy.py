@@ -262,6 +262,39 @@ def test_near_duplicates(random_s):
     assert all(not allowed(chosen, j) for j in range(30) if j not in chosen)
 
 
+def test_near_duplicates_last(random_s):
+    pairs = [(a, b) for a in range(30) for b in range(30) if a % 10 == b % 10 and a != b]  # ten groups of three
+    near = np.arange(31) * 2, [b for _, b in pairs]
+    f = plain_greedy.formula("fl", random_s)
+    strict = select(random_s, 10, near_duplicates=near)
+    for k in (6, 10, 17, 30):
+        selection = select(random_s, k, near_duplicates=near, lenient=True)
+        chosen = selection.indices.tolist()
+        assert chosen[:10] == strict.indices[:k].tolist()
+        assert len({*chosen}) == k
+        for at in range(10, selection.filled_from):  # once each group has one, the best of all that are left
+            left = [j for j in range(30) if j not in chosen[:at]]
+            best = max(f([*chosen[:at], j]) for j in left)
+            assert f(chosen[: at + 1]) == pytest.approx(best)
+        assert selection.value == pytest.approx(f(chosen))
+        assert selection.guarantee == (pytest.approx(1 / 3) if k <= 10 else 0.0)
+    assert select(random_s, 30, near_duplicates=near).indices.size == 10
+
+
+def test_near_duplicates_last_under_other_limits(random_s):
+    near = np.arange(31) * 2, [b for a in range(30) for b in range(30) if a % 10 == b % 10 and a != b]
+    cost = np.arange(30) % 7 + 5
+    for budget in (40, 90, 150):
+        chosen = select(random_s, cost=cost, budget=budget, near_duplicates=near, lenient=True).indices
+        assert cost[chosen].sum() <= budget < cost[chosen].sum() + np.delete(cost, chosen).min()
+    group = ["a" if j % 10 < 2 else "b" for j in range(30)]  # two groups of near-duplicates, of three records each
+    chosen = select(random_s, 12, near_duplicates=near, lenient=True, group=group, at_least={"a": 5}).indices
+    assert sum(group[j] == "a" for j in chosen) == 5
+    assert len({j % 10 for j in chosen if group[j] == "b"}) == 7
+    stopped = select(random_s, 30, near_duplicates=near, lenient=True, stop_at_zero=True)
+    assert (stopped.gains > 0).all()
+
+
 def test_token_budget_keeps_the_better_rule(random_s):
     rng = np.random.default_rng(11)
     for budget in range(60, 180, 10):
