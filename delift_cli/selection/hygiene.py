@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..amount import Amount, counted, parse_share
 from ..data.near_duplicates import Near, near_copies, near_duplicates
 from ..data.overlap import groups_of, overlaps, parse_not_like
@@ -65,6 +67,14 @@ class Hygiene:
     @property
     def _near_told(self) -> bool:
         return bool(self.groups) if self.lenient else self.near is not None
+
+    def near_to(self, place: int) -> list[int]:
+        """The records that one rules out, or is ruled out by."""
+        if self.near is None:
+            return []
+        start, near = self.near
+        before = np.searchsorted(start, np.flatnonzero(near == place), side="right") - 1
+        return sorted({*before.tolist(), *near[start[place] : start[place + 1]].tolist()})
 
     def as_dict(self) -> dict[str, Any]:
         """The same as data; nothing of what was not asked for."""

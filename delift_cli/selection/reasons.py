@@ -48,6 +48,9 @@ class Reasons(Facts):
                 lines.append(("covers", f"no target best: {why}"))
         else:
             lines.append(("left out", f"not one {where}; it could still add {found['could_still_add']:.4f}"))
+            if found["nearly_the_same"]:
+                which = ", ".join(found["nearly_the_same"])
+                lines.append(("like", f"{which}: one of them is enough as long as others are left"))
             lines.append(("alone", f"it is worth {found['worth_alone']:.4f} over all targets"))
             for entry in found["made_redundant_by"]:
                 share = f"{entry['targets']:,} of its targets, {entry['share']:.0%} of its worth"
@@ -116,6 +119,7 @@ def explain_record(
         missed = explain_left_out(goal, chosen.indices, place, top)
         by_whom = zip(missed.by.tolist(), missed.targets.tolist(), missed.share.tolist(), strict=True)
         figures |= {
+            "nearly_the_same": [records[near].id for near in subset.clean.near_to(place) if near in indices],
             "could_still_add": missed.gain,
             "worth_alone": missed.total,
             "made_redundant_by": [

@@ -233,7 +233,12 @@ def test_what_is_explained_and_reported_is_what_is_selected(tmp_path: Path) -> N
     pool = near_copied(tmp_path)
     chosen = select_records(pool, 7)
     for record in chosen.pool.examples:
-        assert explain_record(pool, record.id, 7).figures["chosen"] == (record.id in chosen.ids)
+        explained = explain_record(pool, record.id, 7)
+        assert explained.figures["chosen"] == (record.id in chosen.ids)
+        if record.id not in chosen.ids:  # of each original another copy was taken
+            (twin,) = explained.figures["nearly_the_same"]
+            assert twin[:3] == record.id[:3]
+            assert dict(explained.lines())["like"].startswith(f"{twin}: one of them is enough")
     (reported,) = Pool(as_block(open_cache(pool)), None, Wanted(k="7")).subsets
     assert reported.places.tolist() == chosen.selection.indices.tolist()
 
