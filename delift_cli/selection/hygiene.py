@@ -138,8 +138,8 @@ class Repeats:
         """The same for people, with what to do."""
         rows: Lines = []
         if self.alike:
-            which = f"{self.alike:,} of these are nearly the same as another one of them"
-            rows.append(("near", f"{which}; --distinct {ALIKE} takes one of each"))
+            which = f"{self.alike:,} of these {'is' if self.alike == 1 else 'are'} nearly the same as another one"
+            rows.append(("near", f"{which} of them; --distinct {ALIKE} takes one of each"))
         if self.one_answer:
             which = f"{self.one_answer:,} of these give unlike prompts one long answer, as boilerplate does"
             rows.append(("answers", f"{which}; delift inspect {pool} --suspects 20 looks closer"))

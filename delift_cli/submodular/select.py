@@ -264,8 +264,7 @@ def _guarantee(
         if parts == 2:
             return greedy_share / 2, "(1 - 1/e) / 2 of the optimum"
         return 0.0, "none that is proven: each part contributes fewer than k records"
-    quotas, degrees = rules.group.size > 0, np.diff(rules.neighbour_start)
-    conflicts = int(degrees.max()) if degrees.size else 0
+    quotas, conflicts = rules.group.size > 0, _conflicts(rules)
     if limits.budget is not None:
         if quotas or conflicts or limits.k is not None:
             return 0.0, "none that is proven for a token budget together with other limits"
@@ -279,6 +278,19 @@ def _guarantee(
     if quotas:
         return 0.5, "1/2 of the optimum: quotas"
     return greedy_share, "1 - 1/e of the optimum"
+
+
+def _conflicts(rules: Rules) -> int:
+    """At most so many records that could all be chosen together does one rule out: one where alike is alike to all."""
+    degrees = np.diff(rules.neighbour_start)
+    if not rules.neighbours.size:
+        return 0
+    first = np.arange(degrees.size)
+    rows = np.repeat(first, degrees)
+    np.minimum.at(first, rows, rules.neighbours)
+    together = (first[rows] == first[rules.neighbours]).all()
+    in_groups = (np.bincount(first)[first] == degrees + 1).all()
+    return 1 if together and in_groups else int(degrees.max())
 
 
 def _near_each_other(rules: Rules, indices: Array) -> bool:
