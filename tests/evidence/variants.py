@@ -53,7 +53,8 @@ TOPM = Variant("topm", DEEP, seeds=3, small=1)
 BEST = Variant("topm-both", (*DEEP, *BOTH), seeds=3)  # the default at 30 % where no long answers are shared
 BEST_ANSWERS = Variant("topm-both-answers", (*BEST.arguments, "--self", "exclude-answers"), seeds=3)  # on any pool
 BEST_ONCE = replace(BEST, seeds=1)
-BEST_UNLIKE = Variant("topm-both-unlike", (*BEST_ANSWERS.arguments, "--distinct", "copies"), seeds=3)  # and near-copies
+UNLIKE = ("--self", "exclude-answers", "--distinct", "copies")
+BEST_UNLIKE = Variant("topm-both-unlike", (*BEST.arguments, *UNLIKE), seeds=3)  # the default on any pool
 FL_BOTH = Variant("fl-both", ("POOL", "--objective", "fl", *BOTH), seeds=0, small=1)  # the default at 10 %
 
 # What might become a default, or is one now, has several seeds; the others have what a first look needs.
@@ -84,6 +85,7 @@ INSTRUCTION = (
     Variant("pmi-include", (*FL.arguments, "--utility", "pmi", "--self", "include"), part=1),
     Variant("minmax", (*FL.arguments, "--kernel", "minmax")),
     Variant("minmax-include", (*FL.arguments, "--kernel", "minmax", "--self", "include"), part=1),
+    replace(BEST_UNLIKE, pools=("p3",)),  # by pairs that were planned anew
 )
 # What knows how much every record helps the first held-out ones, or which these are.
 INFORMED = (
@@ -146,6 +148,8 @@ LARGE = (
     Variant("topm", TOPM.arguments, small=1),
     BEST_ONCE,
     BEST_UNLIKE,
+    Variant("top15-both-unlike", (*BEST_UNLIKE.arguments, "--depth", "15")),
+    Variant("saturated-both-unlike", ("POOL", "--objective", "saturated", *BOTH, *UNLIKE), seeds=3),
     Variant("saturated", ("POOL", "--objective", "saturated"), small=1, part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), small=1, part=1),
 )
@@ -170,7 +174,7 @@ CHANCE = (
     replace(BEST_ANSWERS, pools=("spoiled-40", "spoiled-20")),
     Variant("topm-both-sound", (*BEST.arguments, *SOUND), seeds=3, pools=("spoiled-40", "spoiled-20")),
     Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3, pools=("redundant",)),
-    replace(BEST_UNLIKE, seeds=10, pools=("redundant",)),
+    replace(BEST_UNLIKE, seeds=10, pools=("redundant", "gsm8k-p3")),  # on the latter by pairs that were planned anew
 )
 
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
