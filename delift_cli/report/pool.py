@@ -87,12 +87,12 @@ class Pool:
         roles = {"pool": block.cache} if self.square else {}
         if self.aims is not None:
             roles["target"] = self.aims.cache
-        name = objective_for(roles, k)
+        name, alpha = objective_for(roles, k)
         unsaid = defaults_for(roles)
         self.count, self.options = unsaid.count, wanted.options.with_default(unsaid.self_utility)
         self._near = near_copies(self.records) if unsaid.distinct == "copies" else None
         self.goal: Objective = objective_over(
-            block if self.square else None, self.aims, None, name, self.options, count=self.count
+            block if self.square else None, self.aims, None, name, self.options, count=self.count, alpha=alpha
         )[0]
         self.whole = value(self.goal)
         self.reach = _reach(block, self.options)

@@ -35,6 +35,8 @@ COUNTED: dict[Count, str] = {  # in a summary, behind what else an objective goe
 _POWER_OF_TOKENS: dict[Count, float] = {"records": 0.0, "both": 0.5, "tokens": 1.0}
 GROUPS = ("example_group", "target_group")
 DEEP_FROM = 0.2  # of the pool: who wants so many records has more than one to help each target
+ALPHA = 0.3  # of `saturated` where it is named
+MANY, HALF = 150, 0.5  # records from which on, and share of the pool up to which, what helps a target is shared out
 CAPPED = ("fl1mi", "flcmi")  # their target block is target set × pool
 SWEEP_TARGET = ("flvmi", *SUMS)  # with a target set they cover it alone
 
@@ -275,13 +277,18 @@ def check_same_measure(caches: Sequence[Stored]) -> None:
             )
 
 
-def default_objective(pool: bool, target: bool, existing: bool, *, anchors: bool = False, share: float = 1.0) -> str:
-    """The objective of a stage, for what is given and the share of the pool that is wanted.
+def default_objective(
+    pool: bool, target: bool, existing: bool, *, anchors: bool = False, share: float = 1.0, records: int = 0
+) -> str:
+    """The objective of a stage, for what is given, the share of the pool that is wanted, and how many records that is.
 
     A pool alone is covered: by each target's best helper (`fl`) where few records are wanted, by its three best
     (`topm`) from `DEEP_FROM` of the pool on. With 30 % of three pools `topm` was better after training than `fl` on
-    each of them, with 10 % it was not (samples/EVIDENCE.md). Before anchors it is always `topm`: an anchor stands for
-    several records, which its second and third best helpers serve best.
+    each of them, with 10 % it was not. Where `MANY` are wanted, every target has three good helpers soon and the others
+    come by what little they add to these: 300 of 1,000 records were worse by record than random ones then, and by
+    `saturated`, which gives each target its share of all that helps it, they were not (all in samples/EVIDENCE.md).
+    Before anchors it is always `topm`: an anchor stands for several records, which its second and third best helpers
+    serve best.
     """
     if target and existing:
         return "flcmi"
@@ -289,7 +296,9 @@ def default_objective(pool: bool, target: bool, existing: bool, *, anchors: bool
         return "flcg"
     if target:
         return "flmi" if pool else "flvmi"
-    return "topm" if anchors or share >= DEEP_FROM else "fl"
+    if anchors or share < DEEP_FROM:
+        return "topm" if anchors else "fl"
+    return "saturated" if records >= MANY and share <= HALF else "topm"
 
 
 def objective_over(
@@ -301,7 +310,7 @@ def objective_over(
     *,
     eta: float | None = None,
     nu: float = 1.0,
-    alpha: float = 0.3,
+    alpha: float = ALPHA,
     p: float = 2.0,
     beta: float = 1.0,
     depth: int = 3,

@@ -67,18 +67,21 @@ def opened_cache(cache: AnyCache) -> Cache | SparseCache:
     return open_cache(Path(cache)) if isinstance(cache, str | Path) else cache
 
 
-def objective_for(caches: Mapping[str, Cache | SparseCache], k: str, method: Method = "delift") -> str:
-    """The default objective for caches by role ("pool", "target", "existing") and an amount as in `select -k`.
+def objective_for(caches: Mapping[str, Cache | SparseCache], k: str, method: Method = "delift") -> tuple[str, float]:
+    """The default objective for caches by role ("pool", "target", "existing") and an amount as in `select -k`, and its
+    alpha: each target gets as large a share of what helps it as is chosen of the pool.
 
     `method`: cosines of embeddings are always covered by the best alone, as others do it.
     """
-    pool, anchors, share = caches.get("pool"), False, 0.0
+    pool, anchors, share, records = caches.get("pool"), False, 0.0, 0
     if pool is not None and method == "delift":
         anchors = weights_of(pool) is not None
         share = parse_amount(k, pool.shape[0]).share(pool.shape[0], int(pool.example_tokens.sum()))
         share = round(share, 2)  # 20 % of 1,002 records are 200
+        records = round(share * pool.shape[0])
     given = ("pool" in caches, "target" in caches, "existing" in caches)
-    return blocks.default_objective(*given, anchors=anchors, share=share)
+    name = blocks.default_objective(*given, anchors=anchors, share=share, records=records)
+    return name, share if name == "saturated" else blocks.ALPHA
 
 
 def defaults_for(

@@ -241,7 +241,7 @@ def select_records(
     options: KernelOptions | None = None,
     eta: float | None = None,
     nu: float = 1.0,
-    alpha: float = 0.3,
+    alpha: float = blocks.ALPHA,
     p: float = 2.0,
     beta: float = 1.0,
     depth: int = 3,
@@ -302,7 +302,7 @@ def select_records(
     if method in COVERING:
         count = count or unsaid.count
         options = options.with_default(unsaid.self_utility)
-        name = objective or objective_for(caches, str(k), method)
+        name, alpha = (objective, alpha) if objective else objective_for(caches, str(k), method)
         opened = cosine_blocks(caches, open_model, progress) if method == "embedding" else scored_blocks(caches)
         goal, pool = blocks.objective_over(
             opened.get("pool"),

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tiny_runs import DESCRIPTION, arrays, fill, jsonl, make_cache, open_cache, pair
+from tiny_runs import DESCRIPTION, arrays, fill, jsonl, make_cache, open_cache, pair, pairs
 
 from delift_cli.cache.dense import Cache
 from delift_cli.errors import InputError
-from delift_cli.selection.blocks import Block, KernelOptions, default_objective, kernels, objective_over
+from delift_cli.report.pool import Pool, Wanted
+from delift_cli.selection.blocks import Block, KernelOptions, as_block, default_objective, kernels, objective_over
+from delift_cli.selection.reasons import explain_record
+from delift_cli.selection.subset import select_records
 from delift_cli.submodular.objectives import NAMES, value
 from delift_cli.submodular.sweeps import similarities
 
@@ -217,7 +220,13 @@ def test_default_objectives() -> None:
     assert default_objective(True, False, False) == "topm"
     assert default_objective(True, False, False, share=0.2) == "topm"
     assert default_objective(True, False, False, share=0.19) == "fl"
+    assert default_objective(True, False, False, share=0.2, records=149) == "topm"
+    assert default_objective(True, False, False, share=0.2, records=150) == "saturated"
+    assert default_objective(True, False, False, share=0.5, records=9000) == "saturated"
+    assert default_objective(True, False, False, share=0.51, records=9000) == "topm"
+    assert default_objective(True, False, False, share=0.19, records=9000) == "fl"
     assert default_objective(True, False, False, anchors=True, share=0.1) == "topm"
+    assert default_objective(True, False, False, anchors=True, share=0.3, records=300) == "topm"
     assert default_objective(True, True, False) == "flmi"
     assert default_objective(False, True, False) == "flvmi"
     assert default_objective(True, False, True) == "flcg"
@@ -287,3 +296,19 @@ def test_incomplete_block_is_refused(tmp_path: Path) -> None:
         fill(cache, [0, 1, 2])
     with pytest.raises(InputError, match=r"not complete: 3 of 8 rows .*run the same delift score command again"):
         Block(Cache(tmp_path / "c"))
+
+
+def test_where_many_are_chosen_each_target_gets_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = make_cache(tmp_path / "pool.delift", pairs(*range(12)))
+    monkeypatch.setattr("delift_cli.selection.blocks.MANY", 4)
+    subset = select_records(pool, 4)
+    told = subset.as_dict()
+    assert (told["objective"], told["parameters"]) == ("saturated", {"alpha": 0.33})
+    named = KernelOptions(self_utility="exclude-answers")
+    assert subset.ids == select_records(pool, 4, objective="saturated", alpha=0.33, count="both", options=named).ids
+    assert all(explain_record(pool, name, 4).figures["chosen"] for name in subset.ids)
+    (reported,) = Pool(as_block(Cache(pool)), None, Wanted(k="4")).subsets
+    assert reported.places.tolist() == subset.selection.indices.tolist()
+    assert select_records(pool, 3).as_dict()["objective"] == "topm"
+    assert select_records(pool, 7).as_dict()["objective"] == "topm"
+    assert select_records(pool, 4, objective="saturated").as_dict()["parameters"] == {"alpha": 0.3}
