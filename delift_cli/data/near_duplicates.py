@@ -34,7 +34,7 @@ def near_copies(records: Sequence[Record]) -> Near:
     answers = [plain(record.response_text) for record in records]
     number = {answer: at for at, answer in enumerate(dict.fromkeys(answers))}
     label = np.array([number[answer] for answer in answers], np.int64)
-    shared = np.flatnonzero(np.bincount(label, minlength=1)[label] > 1) if answers else label
+    shared = np.flatnonzero(np.bincount(label)[label] > 1)
     places = shared[np.argsort(label[shared], kind="stable")]
     if not len(places):
         return _compressed(label[:0], label[:0], len(records))

@@ -181,10 +181,12 @@ def select(
             sample = _sample_size(n - len(never), k, epsilon)
         elif method != "exact":
             raise InputError(f"unknown method {method!r}: choose exact, stochastic or partitioned")
-        run = _run(goal, limits, singletons, lenient, until=until, stop_at_zero=stop_at_zero, sample=sample, seed=seed)
+        how = {"sample": sample, "seed": seed}
+        run = _run(goal, limits, rules, singletons, lenient, until=until, stop_at_zero=stop_at_zero, **how)
     rule, other = "gain", None
     if budget is not None and per_token:
-        thrifty = _run(goal, limits, singletons, lenient, per_token=True, until=until, stop_at_zero=stop_at_zero)
+        fresh = make_rules(limits, n)
+        thrifty = _run(goal, limits, fresh, singletons, lenient, per_token=True, until=until, stop_at_zero=stop_at_zero)
         other = thrifty
         if thrifty.gains.sum() > run.gains.sum():
             rule, run, other = "gain per token", thrifty, run
@@ -219,15 +221,21 @@ def as_kernel(kernel: KernelLike | None) -> Kernel | None:
 
 
 def _run(
-    goal: Objective, limits: Constraints, singletons: Array, lenient: bool, *, stop_at_zero: bool, **how: Any
+    goal: Objective,
+    limits: Constraints,
+    rules: Rules,
+    singletons: Array,
+    lenient: bool,
+    *,
+    stop_at_zero: bool,
+    **how: Any,
 ) -> Run:
-    """`greedy`; with `lenient` near-duplicates come behind, once they alone are left."""
-    n = singletons.size
-    run = greedy(goal, make_rules(limits, n), singletons, always=limits.always, stop_at_zero=stop_at_zero, **how)
+    """`greedy` under the limits' rules; with `lenient` near-duplicates come behind, once they alone are left."""
+    run = greedy(goal, rules, singletons, always=limits.always, stop_at_zero=stop_at_zero, **how)
     ended = run.why == EXHAUSTED or (run.why == SATURATED and not stop_at_zero)
     if not (lenient and limits.near_duplicates is not None and ended) or run.indices.size == limits.k:
         return run
-    free = make_rules(replace(limits, near_duplicates=None, always=run.indices.tolist()), n)
+    free = make_rules(replace(limits, near_duplicates=None, always=run.indices.tolist()), singletons.size)
     more = greedy(goal, free, singletons, always=run.indices, stop_at_zero=stop_at_zero, **how)
     evaluations = run.evaluations + more.evaluations
     if run.why == SATURATED:
