@@ -37,7 +37,7 @@ def select(
     paper: given.PaperOption = False,
     eta: given.EtaOption = None,
     nu: given.NuOption = 1.0,
-    alpha: given.AlphaOption = 0.3,
+    alpha: given.AlphaOption = None,
     p: given.NormOption = 2.0,
     beta: given.BetaOption = 1.0,
     depth: given.DepthOption = 3,

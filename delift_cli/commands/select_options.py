@@ -63,7 +63,9 @@ PaperOption = Annotated[
 ]
 EtaOption = Annotated[float | None, options.choosing(metavar="X", min=0, max=1e6, help="Weight of the target set.")]
 NuOption = Annotated[float, options.choosing(metavar="X", min=0, max=1e6, help="Weight of the existing data.")]
-AlphaOption = Annotated[float, options.choosing(metavar="X", help="Ceiling of 'saturated', a share of the pool's sum.")]
+AlphaOption = Annotated[
+    float | None, options.choosing(metavar="X", help="Ceiling of 'saturated', a share of the pool's sum. Default: 0.3.")
+]
 NormOption = Annotated[
     float, options.choosing("--p", metavar="X", help="Norm of 'lp': 1 adds helpers up, a large one is like 'fl'.")
 ]

@@ -241,7 +241,7 @@ def select_records(
     options: KernelOptions | None = None,
     eta: float | None = None,
     nu: float = 1.0,
-    alpha: float = blocks.ALPHA,
+    alpha: float | None = None,
     p: float = 2.0,
     beta: float = 1.0,
     depth: int = 3,
@@ -278,6 +278,7 @@ def select_records(
         k: a number of records, a share (30%) or a token budget (200ktok).
         objective: None for that of the stage and the share that is wanted, see `blocks.default_objective`.
         options: how measurements become similarities; what of itself a record covers unsaid: see `methods.Defaults`.
+        alpha: of `saturated`; None: 0.3, where the objective is the default's the share of the pool that is chosen.
         count: what of a target counts alike, see `blocks.objective_over`. None: see `methods.Defaults`.
         always, never: files of ids. per, group, at_least, at_most, keep_shares, shares: see
             `data.limits.read_quotas`.
@@ -302,7 +303,7 @@ def select_records(
     if method in COVERING:
         count = count or unsaid.count
         options = options.with_default(unsaid.self_utility)
-        name, alpha = (objective, alpha) if objective else objective_for(caches, str(k), method)
+        name, unsaid_alpha = (objective, blocks.ALPHA) if objective else objective_for(caches, str(k), method)
         opened = cosine_blocks(caches, open_model, progress) if method == "embedding" else scored_blocks(caches)
         goal, pool = blocks.objective_over(
             opened.get("pool"),
@@ -312,7 +313,7 @@ def select_records(
             options,
             eta=eta,
             nu=nu,
-            alpha=alpha,
+            alpha=unsaid_alpha if alpha is None else alpha,
             p=p,
             beta=beta,
             depth=depth,

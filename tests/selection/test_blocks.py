@@ -312,3 +312,4 @@ def test_where_many_are_chosen_each_target_gets_its_share(tmp_path: Path, monkey
     assert select_records(pool, 3).as_dict()["objective"] == "topm"
     assert select_records(pool, 7).as_dict()["objective"] == "topm"
     assert select_records(pool, 4, objective="saturated").as_dict()["parameters"] == {"alpha": 0.3}
+    assert select_records(pool, 4, alpha=0.5).as_dict()["parameters"] == {"alpha": 0.5}
