@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -52,6 +53,32 @@ def near_copies(records: Sequence[Record]) -> Near:
         columns.append(near[same])
         start = end
     return _compressed(np.concatenate(rows), np.concatenate(columns), len(records))
+
+
+def joined(near: Near) -> npt.NDArray[np.int64]:
+    """int64 [records]: the lowest record that each is near to, directly or through others; itself where to none."""
+    indptr, indices = near
+    parent = list(range(len(indptr) - 1))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    owner = np.repeat(np.arange(len(parent)), np.diff(indptr))
+    for a, b in zip(owner.tolist(), indices.tolist(), strict=True):
+        low, high = sorted((root(a), root(b)))
+        parent[high] = low
+    return np.array([root(place) for place in range(len(parent))], np.int64)
+
+
+def groups_of(near: Near) -> list[list[int]]:
+    """Records that are near to each other, directly or through others: groups of two and more, the largest first."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for place, first in enumerate(joined(near).tolist()):
+        members[first].append(place)
+    return sorted((group for group in members.values() if len(group) > 1), key=lambda group: (-len(group), group))
 
 
 def _vectors(records: Sequence[Record]) -> Grams:

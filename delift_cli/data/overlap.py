@@ -12,9 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from ..errors import InputError
 from .record import Record
 
@@ -81,27 +78,6 @@ def parse_not_like(text: str) -> tuple[str, float]:
     if not source or not 0 < value <= 1:
         raise InputError(f"--not-like {text}: give a file and a share of its n-grams, such as test.jsonl:0.8")
     return source, value
-
-
-def groups_of(indptr: npt.NDArray[np.int64], indices: npt.NDArray[np.int32]) -> list[list[int]]:
-    """Records that are near-duplicates of each other, directly or through others: groups of two and more, the largest
-    first, from the compressed rows of `near_duplicates`."""
-    leader = list(range(len(indptr) - 1))
-
-    def find(place: int) -> int:
-        while leader[place] != place:
-            leader[place] = leader[leader[place]]
-            place = leader[place]
-        return place
-
-    for place in range(len(leader)):
-        for other in indices[indptr[place] : indptr[place + 1]].tolist():
-            a, b = find(place), find(other)
-            leader[max(a, b)] = min(a, b)
-    members: dict[int, list[int]] = defaultdict(list)
-    for place in range(len(leader)):
-        members[find(place)].append(place)
-    return sorted((group for group in members.values() if len(group) > 1), key=lambda group: (-len(group), group))
 
 
 def _asked(record: Record) -> str:

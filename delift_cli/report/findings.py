@@ -38,27 +38,6 @@ def outliers(score: Floats, share: float = 0.95) -> Ints:
     return _lowest(np.where(score >= share, -score, np.nan))
 
 
-def groups_of(indptr: Ints, indices: npt.NDArray[np.int32]) -> Ints:
-    """int64 [records]: the lowest record that each is connected with (itself where with none).
-
-    Args:
-        indptr, indices: the pairs that connect, as compressed rows.
-    """
-    parent = list(range(len(indptr) - 1))
-
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
-
-    owner = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    for a, b in zip(owner.tolist(), indices.tolist(), strict=True):
-        low, high = sorted((root(a), root(b)))
-        parent[high] = low
-    return np.array([root(place) for place in range(len(parent))], np.int64)
-
-
 def length_classes(tokens: npt.NDArray[np.int32]) -> tuple[Ints, list[str]]:
     """Which of some equally large classes of length each record is in, and what they are called ("21 to 40 tokens")."""
     edges = np.unique(np.quantile(tokens, np.linspace(0, 1, LENGTHS + 1), method="nearest"))

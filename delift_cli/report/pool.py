@@ -14,7 +14,7 @@ from ..amount import parse_amount
 from ..cache.dense import Cache
 from ..cache.sidecar import EMBEDDINGS, kept_file, read_kept
 from ..data.groups import group_labels
-from ..data.near_duplicates import near_copies, near_duplicates
+from ..data.near_duplicates import joined, near_copies, near_duplicates
 from ..data.ngrams import grams
 from ..data.record import Record
 from ..errors import InputError
@@ -139,7 +139,7 @@ class Pool:
         pool a copy of, up to case and white space."""
         if len(self) > SEARCHED:
             return self.block.copies[: len(self)].astype(np.int64)
-        return findings.groups_of(*near_duplicates(self.records, ALIKE))
+        return joined(near_duplicates(self.records, ALIKE))
 
     @cached_property
     def map(self) -> Map:

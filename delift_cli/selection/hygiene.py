@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..amount import Amount, counted, parse_share
-from ..data.near_duplicates import Near, near_copies, near_duplicates
-from ..data.overlap import groups_of, overlaps, parse_not_like
+from ..data.near_duplicates import Near, groups_of, near_copies, near_duplicates
+from ..data.overlap import overlaps, parse_not_like
 from ..data.quality import Quality, bonus, read_quality
 from ..data.reading import read_records
 from ..data.record import Record
@@ -150,7 +150,7 @@ def repeats(chosen: Sequence[Record], *, distinct: bool) -> Repeats:
     """Look at up to `LOOKED_AT` chosen records; `distinct`: near-duplicates are left out already."""
     if len(chosen) > LOOKED_AT:
         return Repeats()
-    alike = None if distinct else sum(len(group) - 1 for group in groups_of(*near_duplicates(chosen, ALIKE)))
+    alike = None if distinct else sum(len(group) - 1 for group in groups_of(near_duplicates(chosen, ALIKE)))
     return Repeats(alike, int((shared_answers(chosen) > 2).sum()))
 
 
@@ -186,6 +186,6 @@ def hygiene(
         near = near_copies(records)
     elif distinct not in (None, ANY):
         near = near_duplicates(records, parse_share(str(distinct), "--distinct"))
-    groups = [] if near is None else [[records[place].id for place in group] for group in groups_of(*near)]
+    groups = [] if near is None else [[records[place].id for place in group] for group in groups_of(near)]
     scores = None if quality is None else read_quality(quality, records)
     return Hygiene(list(places), like, near, distinct == ONCE, groups, scores)

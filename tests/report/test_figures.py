@@ -86,18 +86,6 @@ def test_findings() -> None:
     assert findings.outliers(score).tolist() == [1]
 
 
-def test_groups_of_near_duplicates() -> None:
-    # 0-3, 3-5 and 1-4; 2 alone
-    assert findings.groups_of(np.array([0, 1, 2, 2, 4, 5, 6]), np.array([3, 4, 0, 5, 1, 3])).tolist() == [
-        0,
-        1,
-        2,
-        0,
-        1,
-        0,
-    ]
-
-
 def test_classes_of_length() -> None:
     which, names = findings.length_classes(np.array([3, 3, 3, 9, 20, 21, 22, 80, 81, 5000], np.int32))
     assert which.tolist() == [0, 0, 0, 0, 0, 1, 2, 2, 3, 3]
