@@ -8,6 +8,8 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
+
 from delift_cli.errors import RunError
 from tests.evidence.pools import Pool
 from tests.evidence.variants import Variant
@@ -48,8 +50,19 @@ def select(pool: Pool, variant: Variant, size: str, seed: int) -> list[str]:
     if not path.exists():
         arguments = [str(cache(pool, a)) if a in ("POOL", "TARGET", "EXISTING") else a for a in variant.arguments]
         path.parent.mkdir(exist_ok=True)
+        if variant.without:
+            never = path.with_suffix(".never")
+            never.write_text("".join(f"{name}\n" for name in left_out(pool, variant.without, seed)), encoding="utf-8")
+            arguments += ["--never", str(never)]
         _delift("select", *arguments, "-k", size, "--seed", str(seed), "-o", str(path), "--quiet")
     return [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def left_out(pool: Pool, share: float, seed: int) -> list[str]:
+    """The ids of a share of a pool's records, drawn by chance."""
+    ids = [record["id"] for record in pool.records("pool")]
+    drawn = np.random.default_rng(1000 + seed).choice(len(ids), round(share * len(ids)), replace=False)
+    return [ids[place] for place in drawn.tolist()]
 
 
 def subset(pool: Pool, variant: Variant, size: str, seed: int) -> Path:

@@ -19,6 +19,7 @@ class Variant:
         seeds: training seeds for 30 % of the pool; a choice by chance is made anew for each.
         small: the same for 10 %.
         chance: the choice depends on the seed.
+        without: the share of the pool that may not be chosen, drawn anew for each seed; all of the pool is covered.
         peer: not a choice of `delift select` but one of `tests.evidence.peers`.
         part: of the plan, in which its first seed comes; each further seed comes a part later.
         pools: the only ones that it is run on; none: those of the stage.
@@ -29,6 +30,7 @@ class Variant:
     seeds: int = 1
     small: int = 0
     chance: bool = False
+    without: float = 0.0
     peer: str = ""
     part: int = 0
     pools: tuple[str, ...] = ()
@@ -85,7 +87,7 @@ INSTRUCTION = (
     Variant("pmi-include", (*FL.arguments, "--utility", "pmi", "--self", "include"), part=1),
     Variant("minmax", (*FL.arguments, "--kernel", "minmax")),
     Variant("minmax-include", (*FL.arguments, "--kernel", "minmax", "--self", "include"), part=1),
-    replace(BEST_UNLIKE, pools=("p3",)),  # by pairs that were planned anew
+    replace(BEST_UNLIKE, pools=("p3", "instruct-code")),  # by pairs that were planned anew
 )
 # What knows how much every record helps the first held-out ones, or which these are.
 INFORMED = (
@@ -166,6 +168,16 @@ AS_LONG = (
     replace(BEST_UNLIKE, pools=("redundant",)),
 )
 
+# One choice is one draw: the default, made several times, each out of another three quarters of the pool.
+THINNED = Variant(
+    "topm-both-thinned",
+    BEST_UNLIKE.arguments,
+    seeds=8,
+    chance=True,
+    without=0.25,
+    pools=("p3", "gsm8k-p3", "instruct-code"),
+)
+
 # So many random subsets that the best of them is known, and that their mean leaves no doubt in a difference to it.
 MANY = 200
 CHANCE = (
@@ -174,7 +186,8 @@ CHANCE = (
     replace(BEST_ANSWERS, pools=("spoiled-40", "spoiled-20")),
     Variant("topm-both-sound", (*BEST.arguments, *SOUND), seeds=3, pools=("spoiled-40", "spoiled-20")),
     Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3, pools=("redundant",)),
-    replace(BEST_UNLIKE, seeds=10, pools=("redundant", "gsm8k-p3")),  # on the latter by pairs that were planned anew
+    replace(BEST_UNLIKE, seeds=10, pools=("redundant", "gsm8k-p3", "p3")),  # the latter by pairs that were planned anew
+    THINNED,
 )
 
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
