@@ -18,6 +18,7 @@ BOILERPLATE = (
     "Thank you for your question. Please provide more context so that I can assist you further.",
     "Please refer to the documentation for more details.",
 )
+CHANGED = "~"  # in the ids of spoiled and of copied records, before how they were
 CUT = 8  # characters below which an answer is not cut off
 
 
@@ -62,7 +63,7 @@ def spoiled(records: list[Record], share: float, order: random.Random) -> list[R
         if record["id"] not in answers:
             answers[record["id"]] = "boilerplate", order.choice(BOILERPLATE)
     return [
-        {**record, "id": f"{record['id']}~{answers[record['id']][0]}", "response": answers[record["id"]][1]}
+        {**record, "id": f"{record['id']}{CHANGED}{answers[record['id']][0]}", "response": answers[record["id"]][1]}
         if record["id"] in answers
         else record
         for record in records
@@ -76,7 +77,7 @@ def redundant(records: list[Record]) -> list[Record]:
         for record in records
         for suffix, form in (
             ("", "{}"),
-            ("~opening", "Here is a task for you.\n\n{}"),
-            ("~closing", "{}\n\nGive the answer alone."),
+            (f"{CHANGED}opening", "Here is a task for you.\n\n{}"),
+            (f"{CHANGED}closing", "{}\n\nGive the answer alone."),
         )
     ]

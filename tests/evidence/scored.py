@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from delift_cli.errors import RunError
+from tests.evidence.harder import CHANGED
 from tests.evidence.pools import Pool
 from tests.evidence.variants import Variant
 
@@ -50,19 +51,26 @@ def select(pool: Pool, variant: Variant, size: str, seed: int) -> list[str]:
     if not path.exists():
         arguments = [str(cache(pool, a)) if a in ("POOL", "TARGET", "EXISTING") else a for a in variant.arguments]
         path.parent.mkdir(exist_ok=True)
-        if variant.without:
+        if variant.never:
             never = path.with_suffix(".never")
-            never.write_text("".join(f"{name}\n" for name in left_out(pool, variant.without, seed)), encoding="utf-8")
+            never.write_text("".join(f"{name}\n" for name in left_out(pool, variant, seed)), encoding="utf-8")
             arguments += ["--never", str(never)]
         _delift("select", *arguments, "-k", size, "--seed", str(seed), "-o", str(path), "--quiet")
     return [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def left_out(pool: Pool, share: float, seed: int) -> list[str]:
-    """The ids of a share of a pool's records, drawn by chance."""
+def left_out(pool: Pool, variant: Variant, seed: int) -> list[str]:
+    """The ids of what a variant may not choose."""
     ids = [record["id"] for record in pool.records("pool")]
-    drawn = np.random.default_rng(1000 + seed).choice(len(ids), round(share * len(ids)), replace=False)
+    if variant.never == "changed":
+        return [name for name in ids if name not in originals(pool)]
+    drawn = np.random.default_rng(1000 + seed).choice(len(ids), round(0.25 * len(ids)), replace=False)
     return [ids[place] for place in drawn.tolist()]
+
+
+def originals(pool: Pool) -> list[str]:
+    """The ids of the records that are as they were found: neither spoiled nor copied with other words."""
+    return [record["id"] for record in pool.records("pool") if CHANGED not in record["id"]]
 
 
 def subset(pool: Pool, variant: Variant, size: str, seed: int) -> Path:

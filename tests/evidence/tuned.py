@@ -60,6 +60,8 @@ class Tuning:
         """The ids that a way of `tests.evidence.peers` chooses; `like`: what `delift` chose."""
         assert run.variant is not None
         pool, peer = self.pools[run.pool], run.variant.peer
+        if peer == "originals":
+            return scored.originals(pool)
         records = self.tokens(run.pool, "pool")
         k = round(float(run.size.rstrip("%")) / 100 * len(records))
         if peer == "tokens":

@@ -19,7 +19,8 @@ class Variant:
         seeds: training seeds for 30 % of the pool; a choice by chance is made anew for each.
         small: the same for 10 %.
         chance: the choice depends on the seed.
-        without: the share of the pool that may not be chosen, drawn anew for each seed; all of the pool is covered.
+        never: what may not be chosen, and is covered all the same: a random "quarter" of the pool, another one for each
+            seed, or what was "changed" when the pool was made: spoiled, or copied with other words.
         peer: not a choice of `delift select` but one of `tests.evidence.peers`.
         part: of the plan, in which its first seed comes; each further seed comes a part later.
         pools: the only ones that it is run on; none: those of the stage.
@@ -30,7 +31,7 @@ class Variant:
     seeds: int = 1
     small: int = 0
     chance: bool = False
-    without: float = 0.0
+    never: Literal["", "quarter", "changed"] = ""
     peer: str = ""
     part: int = 0
     pools: tuple[str, ...] = ()
@@ -113,6 +114,9 @@ CONTINUAL = (
 # Pools of about 100 records, of which choosing is about more than luck. Who drops suspects does not know how many there
 # are: always 30 % here.
 SOUND = ("--drop-suspects", "30%")
+# What is there to be had: the default told which answers are sound, or which records are copies, and all of those.
+TOLD = Variant("topm-both-told", BEST_UNLIKE.arguments, seeds=3, never="changed")
+ORIGINALS = Variant("originals", peer="originals", seeds=3)
 SPOILED = (
     Variant("random", RANDOM.arguments, seeds=5, chance=True),
     Variant("random-sound", (*RANDOM.arguments, *SOUND), seeds=5, chance=True),
@@ -123,6 +127,8 @@ SPOILED = (
     BEST_ONCE,
     BEST_ANSWERS,
     Variant("topm-both-sound", (*BEST.arguments, *SOUND), seeds=3),
+    TOLD,
+    ORIGINALS,
     Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
     Variant("ifd", ("POOL", "--method", "ifd"), part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
@@ -140,6 +146,8 @@ UNEVEN = (
     Variant("fl-distinct", (*FL.arguments, *DISTINCT)),
     Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3),
     replace(BEST_UNLIKE, pools=("redundant",)),
+    replace(TOLD, pools=("redundant",)),
+    replace(ORIGINALS, pools=("redundant",)),
     Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True, part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
 )
@@ -168,15 +176,15 @@ AS_LONG = (
     replace(BEST_UNLIKE, pools=("redundant",)),
 )
 
+CLEAN = ("p3", "gsm8k-p3", "instruct-code")  # pools
 # One choice is one draw: the default, made several times, each out of another three quarters of the pool.
-THINNED = Variant(
-    "topm-both-thinned",
-    BEST_UNLIKE.arguments,
-    seeds=8,
-    chance=True,
-    without=0.25,
-    pools=("p3", "gsm8k-p3", "instruct-code"),
-)
+THINNED = Variant("topm-both-thinned", BEST_UNLIKE.arguments, seeds=8, chance=True, never="quarter", pools=CLEAN)
+
+# What dropping suspects costs where no answer is spoiled, and what few of them bring where many are.
+UNSUSPECTED = [
+    Variant(f"topm-both-unlike-drop-{share}", (*BEST_UNLIKE.arguments, "--drop-suspects", f"{share}%"), 3, pools=pools)
+    for share, pools in ((10, (*CLEAN, "spoiled-40", "spoiled-20")), (30, CLEAN))
+]
 
 # So many random subsets that the best of them is known, and that their mean leaves no doubt in a difference to it.
 MANY = 200
@@ -188,6 +196,9 @@ CHANCE = (
     Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3, pools=("redundant",)),
     replace(BEST_UNLIKE, seeds=10, pools=("redundant", "gsm8k-p3", "p3")),  # the latter by pairs that were planned anew
     THINNED,
+    *UNSUSPECTED,
+    replace(TOLD, pools=("spoiled-40", "spoiled-20", "redundant")),
+    replace(ORIGINALS, pools=("spoiled-40", "spoiled-20", "redundant")),
 )
 
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
