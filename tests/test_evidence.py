@@ -18,7 +18,7 @@ from gguf_models import write_model
 
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile
-from tests.evidence import harder, pools, report, runs, scored, stats, variants
+from tests.evidence import harder, peers, pools, report, runs, scored, stats, variants
 from tests.evidence.runs import Run
 
 RUN = Run("instruction", "p3", "fl", "30%", 0, 0)
@@ -121,7 +121,7 @@ def test_what_may_not_be_chosen(data: Path, tmp_path: Path) -> None:
     made = {pool.name: pool for pool in pools.write_pools(data, tmp_path)}
     for name, sound in (("spoiled-40", 60), ("spoiled-20", 80), ("redundant", 34)):
         ids = [record["id"] for record in made[name].records("pool")]
-        kept = scored.originals(made[name])
+        kept = peers.originals(made[name])
         assert len(kept) == sound
         assert sorted([*kept, *scored.left_out(made[name], variants.TOLD, seed=0)]) == sorted(ids)
     drawn = [scored.left_out(made["p3"], variants.THINNED, seed) for seed in (0, 1, 0)]

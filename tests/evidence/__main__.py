@@ -90,8 +90,8 @@ def _tune(
         if (made := before.get(chosen_as(asdict(run)))) is not None:
             return made
         if run.variant.peer:
-            like = choose(replace(run, stage="instruction", method="fl", selection_seed=0))
-            return tuning.chosen_by_peer(run, like)
+            like = replace(run, stage="instruction", method="fl", selection_seed=0)
+            return tuning.chosen_by_peer(run, lambda: choose(like))
         return scored.select(of_name[run.pool], run.variant, run.size, run.selection_seed)
 
     deadline = began + args.hours * 3600 if args.hours else float("inf")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.evidence import datamodel
+from tests.evidence.harder import CHANGED
 from tests.evidence.matrices import Matrix, load_matrix
 from tests.evidence.pools import Pool
 
@@ -64,6 +65,11 @@ def by_tokens(lengths: dict[str, int], like: Sequence[str], seed: int) -> list[s
         chosen.append(name)
         wanted -= lengths[name]
     return chosen
+
+
+def originals(pool: Pool) -> list[str]:
+    """The records that are as they were found: neither spoiled nor copied with other words."""
+    return [record["id"] for record in pool.records("pool") if CHANGED not in record["id"]]
 
 
 def seen(pool: Pool) -> Matrix:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,17 +56,17 @@ class Tuning:
         tested = {part: self._tested(run.pool, part, with_tasks=not chosen) for part in parts}
         return {**took, **tested, "versions": self.versions}
 
-    def chosen_by_peer(self, run: Run, like: Sequence[str]) -> list[str]:
-        """The ids that a way of `tests.evidence.peers` chooses; `like`: what `delift` chose."""
+    def chosen_by_peer(self, run: Run, like: Callable[[], Sequence[str]]) -> list[str]:
+        """The ids that a way of `tests.evidence.peers` chooses; `like` says what `delift` chose."""
         assert run.variant is not None
         pool, peer = self.pools[run.pool], run.variant.peer
         if peer == "originals":
-            return scored.originals(pool)
+            return peers.originals(pool)
         records = self.tokens(run.pool, "pool")
         k = round(float(run.size.rstrip("%")) / 100 * len(records))
         if peer == "tokens":
             lengths = {name: len(tokens.context) + len(tokens.response) for name, tokens in records.items()}
-            return peers.by_tokens(lengths, like, run.selection_seed)
+            return peers.by_tokens(lengths, like(), run.selection_seed)
         if peer == "states":
             self.tuner.reset(0)
             aims = list(self.tokens(run.pool, "target" if run.stage == "task-specific" else "heldout").values())

@@ -114,9 +114,6 @@ CONTINUAL = (
 # Pools of about 100 records, of which choosing is about more than luck. Who drops suspects does not know how many there
 # are: always 30 % here.
 SOUND = ("--drop-suspects", "30%")
-# What is there to be had: the default told which answers are sound, or which records are copies, and all of those.
-TOLD = Variant("topm-both-told", BEST_UNLIKE.arguments, seeds=3, never="changed")
-ORIGINALS = Variant("originals", peer="originals", seeds=3)
 SPOILED = (
     Variant("random", RANDOM.arguments, seeds=5, chance=True),
     Variant("random-sound", (*RANDOM.arguments, *SOUND), seeds=5, chance=True),
@@ -127,8 +124,6 @@ SPOILED = (
     BEST_ONCE,
     BEST_ANSWERS,
     Variant("topm-both-sound", (*BEST.arguments, *SOUND), seeds=3),
-    TOLD,
-    ORIGINALS,
     Variant("saturated", ("POOL", "--objective", "saturated"), part=1),
     Variant("ifd", ("POOL", "--method", "ifd"), part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
@@ -146,8 +141,6 @@ UNEVEN = (
     Variant("fl-distinct", (*FL.arguments, *DISTINCT)),
     Variant("topm-both-distinct", (*BEST.arguments, *DISTINCT), seeds=3),
     replace(BEST_UNLIKE, pools=("redundant",)),
-    replace(TOLD, pools=("redundant",)),
-    replace(ORIGINALS, pools=("redundant",)),
     Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True, part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
 )
@@ -186,6 +179,11 @@ UNSUSPECTED = [
     for share, pools in ((10, (*CLEAN, "spoiled-40", "spoiled-20")), (30, CLEAN))
 ]
 
+# What is there to be had: the default told which answers are sound, or which records are copies, and all of those.
+HARDER = ("spoiled-40", "spoiled-20", "redundant")  # pools
+TOLD = Variant("topm-both-told", BEST_UNLIKE.arguments, seeds=3, never="changed", pools=HARDER)
+ORIGINALS = Variant("originals", peer="originals", seeds=3, pools=HARDER)
+
 # So many random subsets that the best of them is known, and that their mean leaves no doubt in a difference to it.
 MANY = 200
 CHANCE = (
@@ -197,8 +195,8 @@ CHANCE = (
     replace(BEST_UNLIKE, seeds=10, pools=("redundant", "gsm8k-p3", "p3")),  # the latter by pairs that were planned anew
     THINNED,
     *UNSUSPECTED,
-    replace(TOLD, pools=("spoiled-40", "spoiled-20", "redundant")),
-    replace(ORIGINALS, pools=("spoiled-40", "spoiled-20", "redundant")),
+    TOLD,
+    ORIGINALS,
 )
 
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
