@@ -40,7 +40,8 @@ MethodOption = Annotated[
 ObjectiveOption = Annotated[
     ObjectiveName | None,
     options.choosing(
-        help="Default: topm, below 20% fl (anchors: topm); flmi with --target, flcg with --existing, flcmi with both."
+        help="Default: topm, below 20% fl, for 150 records to half of the pool saturated (anchors: topm); flmi with "
+        "--target, flcg with --existing, flcmi with both."
     ),
 ]
 UtilityOption = Annotated[Utility, options.choosing(help="From distances, or from log-probabilities (nats per token).")]
@@ -64,7 +65,12 @@ PaperOption = Annotated[
 EtaOption = Annotated[float | None, options.choosing(metavar="X", min=0, max=1e6, help="Weight of the target set.")]
 NuOption = Annotated[float, options.choosing(metavar="X", min=0, max=1e6, help="Weight of the existing data.")]
 AlphaOption = Annotated[
-    float | None, options.choosing(metavar="X", help="Ceiling of 'saturated', a share of the pool's sum. Default: 0.3.")
+    float | None,
+    options.choosing(
+        metavar="X",
+        help="Ceiling of 'saturated', a share of the pool's sum. Default: 0.3; where saturated is the default, the "
+        "share that is chosen.",
+    ),
 ]
 NormOption = Annotated[
     float, options.choosing("--p", metavar="X", help="Norm of 'lp': 1 adds helpers up, a large one is like 'fl'.")

@@ -296,8 +296,10 @@ def default_objective(
         return "flcg"
     if target:
         return "flmi" if pool else "flvmi"
-    if anchors or share < DEEP_FROM:
-        return "topm" if anchors else "fl"
+    if anchors:
+        return "topm"
+    if share < DEEP_FROM:
+        return "fl"
     return "saturated" if records >= MANY and share <= HALF else "topm"
 
 
