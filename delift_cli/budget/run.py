@@ -24,8 +24,10 @@ from ..prompt.template import ChatTemplate
 from ..scoring import job, where
 from ..scoring.embeddings import embeddings_of
 from ..scoring.load import Watch
+from ..scoring.measures import NotFiniteError
 from ..scoring.pairs import Measuring, Work, lay_out_of, score_rows
 from ..scoring.tuning import known_rate
+from ..scoring.without_prompt import logprob_without_prompt
 from . import plan, rounds
 from .clock import stops
 from .estimate import Factors
@@ -91,6 +93,7 @@ class Run:
             _check_all_pairs(job.forecast(self.engine, self.inputs))
         with job.open_cache(self.path, self.description, self.inputs) as cache, self._log():
             self._say_first(cache)
+            self._without_prompts(cache, progress)
             rows, already = cache.shape[0], int((cache.rows["done"] == cache.shape[1]).sum())
             work, watch = Work(), self._watch()
             if not cache.complete:
@@ -115,6 +118,7 @@ class Run:
             self._say_first(cache)
             if self.proxy is not None:
                 keep_proxy(cache, self.proxy)
+            self._without_prompts(cache, progress)
             work, stopped = self._rounds(cache, rate, progress, stopped_seconds)
             if not cache.pairs_done:
                 text = self.budget.text if self.budget else ""
@@ -132,6 +136,17 @@ class Run:
             self.say(cache.reused)
         if network := network_file_system(cache.path):
             self.say(f"{cache.path} is on a network file system ({network}): let no other machine score into it too")
+
+    def _without_prompts(self, cache: Writing, progress: Progress) -> None:
+        """Of a pool against itself, what each response costs without its prompt: which answers look wrong is told by
+        it when records are chosen."""
+        if not cache.square:
+            return
+        report = counting(progress, "responses without prompts", cache.shape[0])
+        try:
+            logprob_without_prompt(cache, lambda _: (self.engine, self.template), report)
+        except (InputError, NotFiniteError) as error:
+            self.say(f"which answers look wrong is not known, for responses without their prompts fail: {error}")
 
     def _rounds(
         self, cache: SparseWriter, rate: float, progress: Progress, stopped_seconds: Callable[[], float]

@@ -16,7 +16,7 @@ from ..cache.dense import Cache
 from ..cache.sparse import SparseCache, open_cache
 from ..progress import Progress
 from ..selection.methods import OpenModel
-from ..selection.subset import look_for_suspects
+from ..selection.set_aside import look_for_suspects
 from ..visible import one_line
 from . import bars, console, options
 from .options import AsJson, GpuLayers, ModelChoice, Quiet, Threads

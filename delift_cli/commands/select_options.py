@@ -129,7 +129,11 @@ DistinctOption = Annotated[
 ]
 DropSuspectsOption = Annotated[
     str | None,
-    options.limits(metavar="SHARE", help="Leave out the most suspect answers: 10% of the pool; see inspect."),
+    options.limits(
+        metavar="SHARE",
+        help="Leave out the most suspect answers: 30% of the pool; see inspect. Default where a pool alone is covered: "
+        "10% come last; off.",
+    ),
 ]
 GreedyOption = Annotated[Greedy, options.machine(help="exact; stochastic (samples); partitioned (larger than memory).")]
 EpsilonOption = Annotated[float, options.machine(metavar="X", min=1e-6, max=0.99, help="Of --greedy stochastic.")]

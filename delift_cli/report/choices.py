@@ -69,17 +69,25 @@ class Choice:
 class Valued:
     """An objective with what each record is worth alone, which is computed once: float64 [records].
 
-    near: near-copies, which are ruled out as long as others are left, see `select`.
+    near: near-copies, which are ruled out as long as others are left, last: places that come last, see `select`.
     """
 
-    def __init__(self, goal: Objective, near: Near | None = None) -> None:
-        self.goal, self.near = goal, near
+    def __init__(self, goal: Objective, near: Near | None = None, last: Sequence[int] = ()) -> None:
+        self.goal, self.near, self.last = goal, near, last
         self.singles = initial_gains(goal)
 
     def greedy(self, k: int | None, **limits: Any) -> Selection:
         """What greedy takes; see `submodular.select`."""
+        last = [place for place in self.last if place not in {*limits.get("always", ())}]
         return select(
-            self.goal, k, initial_gains=self.singles, bound=False, near_duplicates=self.near, lenient=True, **limits
+            self.goal,
+            k,
+            initial_gains=self.singles,
+            bound=False,
+            near_duplicates=self.near,
+            lenient=True,
+            last=last,
+            **limits,
         )
 
     def in_order(self, places: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.float64]:

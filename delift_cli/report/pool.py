@@ -20,6 +20,7 @@ from ..data.record import Record
 from ..errors import InputError
 from ..selection.blocks import AnyBlock, KernelOptions, objective_over
 from ..selection.methods import defaults_for, objective_for
+from ..selection.set_aside import come_last
 from ..selection.suspects import Suspects, suspects
 from ..submodular.objectives import Objective, value
 from . import choices, findings
@@ -91,6 +92,7 @@ class Pool:
         unsaid = defaults_for(roles)
         self.count, self.options = unsaid.count, wanted.options.with_default(unsaid.self_utility)
         self._near = near_copies(self.records) if unsaid.distinct == "copies" else None
+        self._last = come_last(self.suspects, unsaid.suspects).last
         self.goal: Objective = objective_over(
             block if self.square else None, self.aims, None, name, self.options, count=self.count, alpha=alpha
         )[0]
@@ -107,7 +109,7 @@ class Pool:
     @cached_property
     def valued(self) -> Valued:
         """The objective, ready to be optimised."""
-        return Valued(self.goal, self._near)
+        return Valued(self.goal, self._near, self._last)
 
     @cached_property
     def subsets(self) -> list[Choice]:

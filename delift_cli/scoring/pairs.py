@@ -237,9 +237,9 @@ class Scoring:
         """What was done so far."""
         return self._total.plus(self._scorers)
 
-    def alone(self) -> Iterator[Measures]:
-        """Measure all targets without an example, a part at a time."""
-        for start in range(0, self._targets.count, BASE_CHUNK):
+    def alone(self, first: int = 0) -> Iterator[Measures]:
+        """Measure the targets from the `first` one on without an example, a part at a time."""
+        for start in range(first, self._targets.count, BASE_CHUNK):
             yield self.without_example(self._targets.all[start : start + BASE_CHUNK])
 
     def base(self, cache: Writing) -> Iterator[Work]:

@@ -25,17 +25,22 @@ def logprob_without_prompt(
     """float32 [records]: mean log-probability (nats) of each response behind an empty prompt.
 
     The empty prompt stands for all of it, a system message too. Everything else is as in the cache's base_logprob: the
-    template with what it prints around a prompt, the same response tokens and end of turn. Kept beside the cache, so
-    that the model is run once.
+    template with what it prints around a prompt, the same response tokens and end of turn. Kept beside the cache, a
+    part at a time, so that the model is run once.
 
     Args:
         cache: a pool scored against itself.
         report: is told now and then how many records are done.
+
+    Raises:
+        InputError: the template refuses an empty prompt.
     """
-    file = kept_file(cache, "examples", WITHOUT_PROMPT)
-    kept = read_kept(file, (cache.shape[0],), np.float32)
-    if kept is not None:
-        return kept
+    file, n = kept_file(cache, "examples", WITHOUT_PROMPT), cache.shape[0]
+    found = read_kept(file, (-1,), np.float32)
+    if found is None or len(found) > n:
+        found = np.empty(0, np.float32)
+    if len(found) == n:
+        return found
     engine, template = open_model(cache)
     targets = TargetTokens(
         encode_targets(
@@ -45,13 +50,11 @@ def logprob_without_prompt(
             response_tokens=cache.manifest["settings"].get("max_response_tokens"),
         )
     )
-    parts: list[npt.NDArray[np.float32]] = []
     with Model(engine.file, engine.settings, cells=cells_needed([], targets, engine.settings.batch)) as model:
-        for measured in Scoring([model], EncodedExamples([], []), targets).alone():
-            parts.append(measured.logprob)
-            report(sum(map(len, parts)))
-    found = np.concatenate(parts)
-    keep(file, found)
+        for measured in Scoring([model], EncodedExamples([], []), targets).alone(len(found)):
+            found = np.concatenate([found, measured.logprob])
+            keep(file, found)
+            report(len(found))
     return found
 
 

@@ -42,7 +42,9 @@ class Defaults:
     A pool alone is covered for a loss by record and one by token: with 30 % of three pools neither was worse after
     training than with random subsets, and on two both were better. Shared answers are left out: where four of ten
     answers were spoiled, a third of them boilerplate, fewer spoiled ones are chosen. Of near-copies one is taken:
-    where each record has two, as many of them as help were worse than random subsets (all in samples/EVIDENCE.md).
+    where each record has two, as many of them as help were worse than random subsets. A tenth of the answers, the most
+    suspect, comes last: that was better where answers were spoiled, and no worse where none were (all in
+    samples/EVIDENCE.md).
 
     An objective that is named is what it is defined as, cosines are covered as others do it, and with a target set or
     existing data it was measured like that: each record alike, all records but itself and its copies.
@@ -51,15 +53,17 @@ class Defaults:
         count: what of a target counts alike, see `blocks.objective_over`.
         self_utility: what a record covers of itself, see `blocks.kernels`.
         distinct: which near-duplicates are ruled out, see `hygiene.hygiene`.
+        suspects: the share of the pool whose answers are the most suspect, which comes last, see `set_aside`.
     """
 
     count: blocks.Count
     self_utility: blocks.SelfUtility
     distinct: Literal["copies", "off"]
+    suspects: float
 
 
-POOL_ALONE = Defaults("both", "exclude-answers", distinct="copies")
-AS_DEFINED = Defaults("records", "exclude", distinct="off")
+POOL_ALONE = Defaults("both", "exclude-answers", distinct="copies", suspects=0.1)
+AS_DEFINED = Defaults("records", "exclude", distinct="off", suspects=0.0)
 
 
 def opened_cache(cache: AnyCache) -> Cache | SparseCache:

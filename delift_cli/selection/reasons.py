@@ -51,6 +51,9 @@ class Reasons(Facts):
             if found["nearly_the_same"]:
                 which = ", ".join(found["nearly_the_same"])
                 lines.append(("like", f"{which}: one of them is enough as long as others are left"))
+            if found["suspect"]:
+                why = f"number {found['suspect']:,} of the pool's most suspect answers, which come last"
+                lines.append(("suspect", f"{why} (select --drop-suspects off: as any other)"))
             lines.append(("alone", f"it is worth {found['worth_alone']:.4f} over all targets"))
             for entry in found["made_redundant_by"]:
                 share = f"{entry['targets']:,} of its targets, {entry['share']:.0%} of its worth"
@@ -116,10 +119,12 @@ def explain_record(
             ],
         }
     else:
+        last = list(subset.doubted.last)
         missed = explain_left_out(goal, chosen.indices, place, top)
         by_whom = zip(missed.by.tolist(), missed.targets.tolist(), missed.share.tolist(), strict=True)
         figures |= {
             "nearly_the_same": [records[near].id for near in subset.clean.near_to(place) if near in indices],
+            "suspect": last.index(place) + 1 if place in last else None,
             "could_still_add": missed.gain,
             "worth_alone": missed.total,
             "made_redundant_by": [

@@ -11,14 +11,12 @@ from typing import Any
 from ..amount import Amount, parse_amount, parse_share
 from ..budget.partial_block import measured, measured_lines
 from ..cache.anchors import weights_of
-from ..cache.dense import Cache
-from ..cache.sparse import SparseCache
 from ..data.limits import labels, named_indices, read_quotas
 from ..data.record import Record
 from ..data.writing import form_of
 from ..display import Facts, Lines
 from ..errors import InputError
-from ..progress import Progress, Say, counting, silent
+from ..progress import Progress, Say, silent
 from ..submodular.curve import curve_rows
 from ..submodular.objectives import Objective, value
 from ..submodular.select import Method as Greedy
@@ -40,7 +38,7 @@ from .methods import (
     per_record,
     scored_blocks,
 )
-from .suspects import Suspects, suspects
+from .set_aside import SetAside, set_aside
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,7 +47,7 @@ class Subset(Facts):
 
     selection: their places in the pool, gains, and how it came about. goal: what they were chosen by. pool: what they
     were chosen from. whole: the value of the whole pool. amount: how much was asked for, `asked` in the user's words.
-    dropped: records that were left out as suspects. count: what of a target counts alike, see `blocks.objective_over`.
+    doubted: suspects that were left out or put last. count: what of a target counts alike, see `blocks.objective_over`.
     """
 
     selection: Selection
@@ -63,7 +61,7 @@ class Subset(Facts):
     seed: int
     partial: Mapping[str, PartialBlock]
     clean: Hygiene = field(default_factory=Hygiene)
-    dropped: int = 0
+    doubted: SetAside = field(default_factory=SetAside)
     count: Count | None = None
 
     def __len__(self) -> int:
@@ -156,7 +154,7 @@ class Subset(Facts):
             "saturated_at": selection.saturated_at,
             "filled": len(selection.indices) - selection.filled_from,
             "stopped": selection.stopped,
-            "dropped_suspects": self.dropped,
+            **self.doubted.as_dict(selection.indices.tolist()),
             **self.repeats.as_dict(),
             "greedy": selection.method,
             "seed": self.seed if self.method == "random" else selection.seed,
@@ -181,9 +179,7 @@ class Subset(Facts):
             ("selected", f"{found['selected']:,} of {found['pool']:,} records, {found['tokens']:,} tokens{budget}"),
             ("method", f"{self.method}: {WHAT[self.method]}{seed}"),
         ]
-        if self.dropped:
-            which = f"delift inspect {self.pool.cache.path} --suspects {self.dropped} lists them"
-            rows.append(("left out", f"{self.dropped:,} records whose answers are the most suspect; {which}"))
+        rows += self.doubted.lines(self.pool.cache.path, selection.indices.tolist())
         if covering:
             how = f"{found['utility']}, {found['kernel']}, {self.pool.left_out(self.options)}"
             how += COUNTED[self.count or "records"]
@@ -284,7 +280,7 @@ def select_records(
             `data.limits.read_quotas`.
         quality, not_like, distinct: see `hygiene.hygiene`; None of distinct: see `methods.Defaults`.
         until: a share, such as 1%. drop_suspects: the share of the pool to leave out whose answers are the most
-            suspect, see `suspects`.
+            suspect, see `set_aside`; None: see `methods.Defaults`.
         say: is told where the matrix is larger than memory, and where neighbours are approximate.
         model, gpu_layers, threads: for the methods ifd and embedding and for suspects, which run the cache's model
             once.
@@ -344,12 +340,8 @@ def select_records(
     first, left_out = (named_indices(None if file is None else Path(file), records) for file in (always, never))
     if both := {*first} & {*left_out}:
         raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
-    dropped: list[int] = []
-    if drop_suspects is not None:
-        share = parse_share(drop_suspects, "--drop-suspects")
-        judged = look_for_suspects(caches.get("pool"), open_model, progress)
-        dropped = [place for place in judged.worst(round(share * len(records))).tolist() if place not in {*first}]
-        left_out = [*left_out, *(place for place in dropped if place not in {*left_out})]
+    suspects_unsaid = unsaid.suspects if greedy == "exact" else 0.0  # the other ways let nothing come last
+    doubted = set_aside(caches.get("pool"), drop_suspects, suspects_unsaid, first, open_model, progress)
     if greedy == "exact" and (hint := beyond_memory(goal)):
         say(hint)
     partial = {role: block for role, block in opened.items() if isinstance(block, PartialBlock)}
@@ -362,7 +354,8 @@ def select_records(
         cost=None if amount.tokens is None else pool.cache.example_tokens,
         budget=amount.tokens,
         always=first,
-        never=sorted({*left_out, *clean.left_out} - {*first}),
+        never=sorted({*left_out, *clean.left_out, *doubted.never} - {*first}),
+        last=doubted.last,
         group=None if group_field is None else labels(records, group_field),
         at_least=least,
         at_most=most,
@@ -383,16 +376,5 @@ def select_records(
     if kept_gains is not None:
         first_gains.keep_gains(kept_gains, selection.initial_gains)
     return Subset(
-        selection, goal, pool, value(goal), method, str(k), amount, options, seed, partial, clean, len(dropped), count
+        selection, goal, pool, value(goal), method, str(k), amount, options, seed, partial, clean, doubted, count
     )
-
-
-def look_for_suspects(cache: Cache | SparseCache | None, open_model: OpenModel, progress: Progress) -> Suspects:
-    """The suspects of a pool; the model is run once for what the responses cost without their prompts."""
-    if cache is None or not cache.square:
-        name = "the target set's cache alone" if cache is None else str(cache.path)
-        raise InputError(f"{name} is not a pool scored against itself, which suspects are looked for in")
-    from ..scoring.without_prompt import logprob_without_prompt
-
-    report = counting(progress, "responses without prompts", cache.shape[0])
-    return suspects(cache, cache.examples().records, logprob_without_prompt(cache, open_model, report))

@@ -30,7 +30,8 @@ class Constraints:
 
     k: number of records; None: as many as the budget pays for.
     cost: int[n] > 0, tokens of each record; budget: tokens in all. Both or neither.
-    always: indices chosen first, in this order, whatever the other rules say; never: indices left out.
+    always: indices chosen first, in this order, whatever the other rules say; never: indices left out; last: indices
+        that are chosen only once no others are left, however many tokens those take.
     group: n labels (of any hashable kind); at_least, at_most: label -> number of records, of this group.
         at_least needs a k and cannot be combined with a budget.
     near_duplicates: (indptr int[n + 1], indices int[...]) in compressed rows: choosing a record rules out its
@@ -42,6 +43,7 @@ class Constraints:
     budget: int | None = None
     always: Sequence[int] = ()
     never: Sequence[int] = ()
+    last: Sequence[int] = ()
     group: Sequence[Any] | None = None
     at_least: Mapping[Any, int] = field(default_factory=dict)
     at_most: Mapping[Any, int] = field(default_factory=dict)
@@ -87,6 +89,10 @@ def make_rules(constraints: Constraints, n: int) -> Rules:
                 f"the records that are always chosen cost {cost[always].sum()} tokens, the budget is {c.budget}"
             )
     group, at_least, at_most = _quotas(c, n, out)
+    last = _indices(c.last, n, "last")
+    if always.size and np.isin(last, always).any():
+        raise InputError(f"record {last[np.isin(last, always)][0]} is in both always and last")
+    out[last] = True
     start, neighbours = np.empty(0, np.int64), np.empty(0, np.int32)
     if c.near_duplicates is not None:
         start, neighbours = _symmetric(*c.near_duplicates, n)
@@ -146,11 +152,8 @@ def _symmetric(indptr: ArrayLike, indices: ArrayLike, n: int) -> tuple[Array, Ar
 
 
 @jit()
-def admissible(rules: Rules, j: int) -> bool:
-    """Whether record j may be chosen now. Once it may not, it never may again."""
+def _admissible_but_for_tokens(rules: Rules, j: int) -> bool:
     if rules.out[j] or rules.left[SLOTS] <= 0:
-        return False
-    if rules.cost.size > 0 and rules.cost[j] > rules.left[BUDGET]:
         return False
     if rules.group.size > 0:
         g = rules.group[j]
@@ -160,6 +163,23 @@ def admissible(rules: Rules, j: int) -> bool:
         if rules.left[OWED] >= rules.left[SLOTS] and rules.counts[g] >= rules.at_least[g]:
             return False
     return True
+
+
+@jit()
+def admissible(rules: Rules, j: int) -> bool:
+    """Whether record j may be chosen now. Once it may not, it never may again."""
+    if rules.cost.size > 0 and rules.cost[j] > rules.left[BUDGET]:
+        return False
+    return _admissible_but_for_tokens(rules, j)
+
+
+@jit()
+def others_left(rules: Rules) -> bool:
+    """Whether any record may be chosen now, or might be if tokens were no matter."""
+    for j in range(rules.out.size):  # noqa: SIM110 (compiled code has no generators)
+        if _admissible_but_for_tokens(rules, j):
+            return True
+    return False
 
 
 @jit()

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 
 from ..display import Facts, Lines
 from ..errors import InputError
-from .constraints import Constraints, Rules, make_rules
+from .constraints import Constraints, Rules, make_rules, others_left
 from .greedy import BELOW, EXHAUSTED, FULL, SATURATED, Run, gains_given, greedy
 from .greedy import initial_gains as singleton_gains
 from .kernel import Array, DenseKernel, FactoredKernel, Kernel, dense_kernel
@@ -43,7 +43,8 @@ class Selection(Facts):
     method: `exact`, `stochastic` or `partitioned`; rule: `gain`, or `gain per token` where that was the better
         of the two under a token budget; value_other_rule: what the worse of the two reached.
     guarantee: the share of the optimum that the method is proven to reach (0.0: none); guarantee_note: in words.
-    optimum_bound: no subset within k or the budget is worth more than this (None: not computed).
+    optimum_bound: no subset within k or the budget is worth more than this (None: not computed); of those without the
+        records that come last, unless one of them was taken.
     evaluations: gains computed after the first sweep. initial_gains: float64[n], the value of each example
         alone; pass it to another `select` with the same objective to save the sweep.
     """
@@ -107,6 +108,7 @@ def select(
     budget: int | None = None,
     always: Sequence[int] = (),
     never: Sequence[int] = (),
+    last: Sequence[int] = (),
     group: Sequence[Any] | None = None,
     at_least: Mapping[Any, int] | None = None,
     at_most: Mapping[Any, int] | None = None,
@@ -132,7 +134,7 @@ def select(
     objective, target, existing, eta, nu, alpha, p, beta, depth: see `objectives.make_objective`.
     weight (float[m]), bonus (float[n]): what each target counts, what each record is worth by itself; see
         `objectives.weighted` and `objectives.with_bonus`. They apply to a ready-made `Objective` too.
-    always, never, group, at_least, at_most, near_duplicates: see `constraints.Constraints`.
+    always, never, last, group, at_least, at_most, near_duplicates: see `constraints.Constraints`.
     lenient: near-duplicates are ruled out only as long as other records are left.
     until, stop_at_zero: see `greedy.greedy`.
     method: `exact`; `stochastic` (each step looks at a random sample of n / k ln(1 / epsilon) records);
@@ -165,7 +167,7 @@ def select(
     if not 0.0 <= until < 1.0:
         raise InputError(f"until is a share of the first gain, 0 <= until < 1, not {until}")
     n = goal.kernel.group.size
-    limits = Constraints(k, cost, budget, always, never, group, at_least or {}, at_most or {}, near_duplicates)
+    limits = Constraints(k, cost, budget, always, never, last, group, at_least or {}, at_most or {}, near_duplicates)
     rules = make_rules(limits, n)
     if method == "partitioned":
         _refuse_beyond_count(limits, "partitioned")
@@ -190,6 +192,8 @@ def select(
         other = thrifty
         if thrifty.gains.sum() > run.gains.sum():
             rule, run, other = "gain per token", thrifty, run
+    if not np.isin(limits.last, run.indices).any():
+        limits = replace(limits, never=[*never, *last], last=())  # it is as good as the best subset without them
     share, note = _guarantee(limits, rules, run.indices, method, epsilon, parts, per_token)
     value = float(run.gains.sum())
     return Selection(
@@ -230,17 +234,25 @@ def _run(
     stop_at_zero: bool,
     **how: Any,
 ) -> Run:
-    """`greedy` under the limits' rules; with `lenient` near-duplicates come behind, once they alone are left."""
+    """`greedy` under the limits' rules; what comes behind the others is let in once it alone is left: with `lenient`
+    near-duplicates, then those that come last."""
     run = greedy(goal, rules, singletons, always=limits.always, stop_at_zero=stop_at_zero, **how)
-    ended = run.why == EXHAUSTED or (run.why == SATURATED and not stop_at_zero)
-    if not (lenient and limits.near_duplicates is not None and ended) or run.indices.size == limits.k:
-        return run
-    free = make_rules(replace(limits, near_duplicates=None, always=run.indices.tolist()), singletons.size)
-    more = greedy(goal, free, singletons, always=run.indices, stop_at_zero=stop_at_zero, **how)
-    evaluations = run.evaluations + more.evaluations
-    if run.why == SATURATED:
-        more = replace(more, why=SATURATED, filled_from=run.filled_from)
-    return replace(more, evaluations=evaluations)
+    wider = []
+    if lenient and limits.near_duplicates is not None:
+        wider.append(replace(limits, near_duplicates=None))
+    if len(limits.last):
+        wider.append(replace(wider[-1] if wider else limits, last=()))
+    for each in wider:
+        ended = run.why == EXHAUSTED or (run.why == SATURATED and not stop_at_zero)
+        lets_last_in = len(each.last) < len(limits.last)
+        if not ended or run.indices.size == limits.k or (lets_last_in and others_left(rules)):
+            break
+        rules = make_rules(replace(each, always=run.indices.tolist()), singletons.size)
+        more = greedy(goal, rules, singletons, always=run.indices, stop_at_zero=stop_at_zero, **how)
+        if run.why == SATURATED:
+            more = replace(more, why=SATURATED, filled_from=run.filled_from)
+        run = replace(more, evaluations=run.evaluations + more.evaluations)
+    return run
 
 
 def _given_gains(gains: ArrayLike, n: int) -> Array:
@@ -251,8 +263,9 @@ def _given_gains(gains: ArrayLike, n: int) -> Array:
 
 
 def _refuse_beyond_count(limits: Constraints, method: str) -> None:
-    if limits.budget is not None or limits.at_least or limits.at_most or limits.near_duplicates is not None:
-        raise InputError(f"the {method} method takes k, always and never, no budget, quotas or near-duplicates")
+    others = limits.budget is not None or limits.at_least or limits.at_most or limits.near_duplicates is not None
+    if others or len(limits.last):
+        raise InputError(f"the {method} method takes k, always and never, no budget, quotas, near-duplicates or last")
 
 
 def _sample_size(n: int, k: int, epsilon: float) -> int:
@@ -279,6 +292,8 @@ def _guarantee(
         if not per_token:
             return 0.0, "none that is proven for a token budget and gains alone"
         return greedy_share / 2, "(1 - 1/e) / 2 of the optimum: the better of gain and gain per token"
+    if len(limits.last):
+        return 0.0, "none that is proven where records that come last are taken for want of others"
     if conflicts and _near_each_other(rules, indices):
         return 0.0, "none that is proven where near-duplicates are taken for want of others"
     if conflicts:

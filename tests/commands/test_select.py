@@ -229,9 +229,16 @@ def test_token_budgets_are_kept(k: str, tmp_path: Path) -> None:
     assert chosen
     assert tokens[chosen].sum() == told["tokens"] <= budget
     assert told["rule"] in ("gain", "gain per token")
-    # nothing that is left would fit
+    # nothing that is left would fit, of what does not come last anyway
     left = [j for j in range(12) if j not in chosen]
-    assert not left or told["tokens"] + tokens[left].min() > budget
+    suspects = delift("inspect", "pool", "--suspects", 1, "--json").json["suspects"]
+    last = [row["line"] - 1 for row in suspects]
+    assert told["suspects_last"] == len(last) == 1
+    assert not {*last} & {*chosen} or len(chosen) == 12
+    assert {*left} <= {*last} or told["tokens"] + np.delete(tokens, [*chosen, *last]).min() > budget
+    chosen = [CALLED.index(id_) for id_ in ids("pool", "-k", k, "--drop-suspects", "off")]
+    left = [j for j in range(12) if j not in chosen]
+    assert not left or tokens[chosen].sum() + tokens[left].min() > budget
 
 
 def test_budget_too_small_for_any_record() -> None:

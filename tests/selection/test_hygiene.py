@@ -227,7 +227,7 @@ def test_near_copies_are_taken_once_as_long_as_others_are_left(tmp_path: Path) -
     for seed in range(5):
         drawn = originals(select_records(pool, 7, method="random", distinct="copies", seed=seed))
         assert len({*drawn}) == 7
-    with pytest.raises(InputError, match="no budget, quotas or near-duplicates"):
+    with pytest.raises(InputError, match="no budget, quotas, near-duplicates or last"):
         select_records(pool, 7, greedy="stochastic", distinct="copies")
     assert len(select_records(pool, 7, greedy="stochastic")) == 7
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny_runs
 from tiny_runs import delift, model, pair, pairs, score
 
+import delift_cli
 from delift_cli.cache.dense import Cache
 from delift_cli.cache.sparse import open_cache
 from delift_cli.data.shared_answers import shared_answers
+from delift_cli.model.llama import Settings
+from delift_cli.report.pool import Pool, Wanted
+from delift_cli.scoring.measures import Measures
+from delift_cli.scoring.pairs import Scoring
+from delift_cli.selection.blocks import as_block
+from delift_cli.selection.reasons import explain_record
+from delift_cli.selection.subset import select_records
 from delift_cli.selection.suspects import KIN, judge, measured_behind, nearest_prompts, suspects
 
 SIZE = 12
@@ -148,7 +158,105 @@ def test_select_leaves_them_out(scored: Path) -> None:
     assert {*kept} == {f"r{place}" for place in range(SIZE)} - gone
     summary = delift("select", scored, "-k", 3, "--drop-suspects", "0.25", "-o", "/dev/null")
     assert "left out  3 records whose answers are the most suspect" in summary.err
-    assert delift("select", scored, "-k", 3, "-o", "/dev/null", "--json").json["dropped_suspects"] == 0
+    told = delift("select", scored, "-k", 3, "-o", "/dev/null", "--json").json
+    assert told["dropped_suspects"] == 0
+
+
+def test_by_default_the_most_suspect_come_last(scored: Path) -> None:
+    (worst,) = delift("inspect", scored, "--suspects", 1, "-m", "no-such.gguf", "--json").json["suspects"]
+    subset = select_records(scored, SIZE)  # nothing but what scoring kept is needed
+    assert subset.ids[-1] == worst["id"]
+    assert subset.as_dict() | {"suspects_last": 1, "suspects_taken": 1} == subset.as_dict()
+    shorter = select_records(scored, SIZE - 1)
+    assert worst["id"] not in shorter.ids
+    which = f"delift inspect {scored} --suspects 1 lists them (--drop-suspects off: as any other)"
+    assert dict(shorter.lines())["suspects"] == f"the 1 most suspect answer comes last, none of them taken; {which}"
+    assert "1 of them taken, for no others were left" in dict(subset.lines())["suspects"]
+
+    off = select_records(scored, SIZE, drop_suspects="off")
+    assert off.as_dict()["suspects_last"] == 0
+    assert "suspects" not in dict(off.lines())
+    named = select_records(scored, SIZE, objective="topm")  # is what it is defined as
+    assert named.as_dict()["suspects_last"] == 0
+    for method in ("random", "loss"):
+        assert select_records(scored, 3, method=method).as_dict()["suspects_last"] == 0
+    assert select_records(scored, 3, greedy="stochastic").as_dict()["suspects_last"] == 0
+
+    explained = explain_record(scored, worst["id"], SIZE - 1)
+    assert explained.figures["suspect"] == 1
+    assert "number 1 of the pool's most suspect answers, which come last" in dict(explained.lines())["suspect"]
+    other = next(id_ for id_ in off.ids if id_ != worst["id"])
+    assert explain_record(scored, other, 1).figures.get("suspect") is None
+    (reported,) = Pool(as_block(open_cache(scored)), None, Wanted(k=str(SIZE - 1))).subsets
+    assert reported.places.tolist() == shorter.selection.indices.tolist()
+
+
+def test_who_must_be_in_does_not_come_last(scored: Path, tmp_path: Path) -> None:
+    (worst,) = delift("inspect", scored, "--suspects", 1, "--json").json["suspects"]
+    (tmp_path / "always.txt").write_text(worst["id"] + "\n")
+    subset = select_records(scored, 2, always=tmp_path / "always.txt")
+    assert subset.ids[0] == worst["id"]
+    assert subset.as_dict()["suspects_last"] == 0
+
+
+def test_a_cache_that_does_not_say_is_not_judged(scored: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old.delift"
+    shutil.copytree(scored, old)
+    for file in (old / "baselines").iterdir():
+        file.unlink()
+    subset = select_records(old, 3)
+    assert subset.as_dict()["suspects_last"] is None
+    assert dict(subset.lines())["suspects"].startswith(f"not looked for: {old} does not hold what responses cost")
+    assert score(scored.parent / "pool.jsonl", "-o", old).code == 0  # nothing but that is missing
+    assert [file.read_bytes() for file in (old / "baselines").iterdir()] == [
+        file.read_bytes() for file in (scored / "baselines").iterdir()
+    ]
+    assert select_records(old, 3).as_dict()["suspects_last"] == 1
+
+
+def test_what_responses_cost_alone_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("delift_cli.scoring.pairs.BASE_CHUNK", 5)
+    asked = []
+    measure = Scoring.without_example
+
+    def counted(self: Scoring, chosen: np.ndarray) -> Measures:
+        asked.append(chosen.tolist())
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return measure(self, chosen)
+
+    pool = tmp_path / "pool.jsonl"
+    pool.write_bytes(pairs(*range(SIZE)))
+    monkeypatch.setattr(Scoring, "without_example", counted)
+    quick: dict[str, Any] = {"model": str(model()), "weights": "as-is", "settings": Settings(threads=1)}
+    with pytest.raises(KeyboardInterrupt):
+        delift_cli.score(pool, output=tmp_path / "c", **quick)
+    delift_cli.score(pool, output=tmp_path / "c", **quick)
+    assert asked[:4] == [[*range(5)], [*range(5, 10)], [*range(5, 10)], [10, 11]]
+    delift_cli.score(pool, output=tmp_path / "at once", **quick)
+    np.testing.assert_array_equal(kept_alone(tmp_path / "c"), kept_alone(tmp_path / "at once"))
+
+
+def kept_alone(path: Path) -> np.ndarray:
+    cache = open_cache(path)
+    found = suspects(cache, cache.examples().records).alone
+    assert found is not None
+    return found
+
+
+REFUSES = """{%- for message in messages %}
+{%- if not message.content %}{{ raise_exception('an empty message') }}{%- endif %}
+{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"""
+
+
+def test_a_template_that_takes_no_empty_prompt_is_no_reason_to_fail(tmp_path: Path) -> None:
+    (tmp_path / "pool.jsonl").write_bytes(pairs(*range(SIZE)))
+    (tmp_path / "strict.jinja").write_text(REFUSES)
+    done = score(tmp_path / "pool.jsonl", "-o", tmp_path / "c", "--template", tmp_path / "strict.jinja")
+    assert done.code == 0
+    assert "which answers look wrong is not known, for responses without their prompts fail" in done.err
+    assert select_records(tmp_path / "c", 3).as_dict()["suspects_last"] is None
 
 
 def test_a_record_that_must_be_in_stays_in(scored: Path, tmp_path: Path) -> None:

@@ -296,6 +296,55 @@ def test_near_duplicates_last_under_other_limits(random_s):
     assert (stopped.gains > 0).all()
 
 
+def test_what_comes_last(random_s):
+    last = [0, 3, 7, 12, 29]
+    f = plain_greedy.formula("fl", random_s)
+    for k in (1, 10, 25):
+        selection, without = select(random_s, k, last=last), select(random_s, k, never=last)
+        assert selection.indices.tolist() == without.indices.tolist()
+        assert selection.guarantee == without.guarantee > 0
+        assert selection.optimum_bound == without.optimum_bound
+    for k in (26, 30):
+        selection = select(random_s, k, last=last)
+        chosen = selection.indices.tolist()
+        assert {*chosen[:25]} == {*range(30)} - {*last}
+        assert {*chosen[25:]} <= {*last}
+        assert len({*chosen}) == k
+        assert selection.value == pytest.approx(f(chosen))
+        assert selection.guarantee == 0.0
+        assert selection.optimum_bound >= f(range(30)) - 1e-9
+    assert select(random_s, 3, last=last, always=[29 - 1]).indices[0] == 28
+    with pytest.raises(InputError, match="record 29 is in both always and last"):
+        select(random_s, 3, last=last, always=[29])
+    for method in ("stochastic", "partitioned"):
+        with pytest.raises(InputError, match="or last"):
+            select(random_s, 3, last=last, method=method)
+
+
+def test_what_comes_last_under_other_limits(random_s):
+    last, cost = [0, 3, 7, 12, 29], np.arange(30) % 7 + 5
+    rest = np.delete(np.arange(30), last)
+    for budget in (40, 90, int(cost[rest].sum()) - 1):  # others are left, if too long
+        chosen = select(random_s, cost=cost, budget=budget, last=last).indices
+        assert not {*chosen} & {*last}
+        assert cost[chosen].sum() <= budget < cost[chosen].sum() + np.delete(cost, [*chosen, *last]).min()
+    budget = int(cost[rest].sum() + cost[last].min())
+    chosen = select(random_s, cost=cost, budget=budget, last=last).indices
+    assert len(chosen) == 26
+    assert {*rest} < {*chosen}
+    group = ["a" if j in last or j == 1 else "b" for j in range(30)]
+    chosen = select(random_s, 8, last=last, group=group, at_least={"a": 3}).indices
+    assert sum(group[j] == "a" for j in chosen) == 3  # for want of others of their group
+    assert 1 in chosen
+    chosen = select(random_s, 30, last=last, group=group, at_most={"b": 4}).indices
+    assert {*chosen[-5:]} == {*last}
+    assert len(chosen) == 10
+    near = np.arange(31) * 2, [b for a in range(30) for b in range(30) if a % 10 == b % 10 and a != b]
+    chosen = select(random_s, 30, last=last, near_duplicates=near, lenient=True).indices.tolist()
+    assert len({j % 10 for j in chosen[:10]}) == 10
+    assert {*chosen[-5:]} == {*last}  # behind the near-duplicates of others
+
+
 def test_token_budget_keeps_the_better_rule(random_s):
     rng = np.random.default_rng(11)
     for budget in range(60, 180, 10):
