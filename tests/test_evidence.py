@@ -238,6 +238,34 @@ def test_a_line_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
     assert runs.read_results(path) == [{"name": "one"}, {"name": "two"}]
 
 
+def test_lines_are_read_as_they_were_before_they_were_packed(tmp_path: Path) -> None:
+    def line(name: str, chosen: list[str], right: list[bool], **more: Any) -> dict[str, Any]:
+        tested = {"loss": [1.5, 2.0], "tokens": [3, 4], "exact": right}
+        return {"name": name, "pool": "p3", "chosen": chosen, "measured": {"heldout": tested, **more}}
+
+    every = line("all", ["a", "b", "c"], [True, False])
+    given = [
+        line("none", [], [False, False]),
+        every,
+        line("two", ["c", "a"], [True, True], **{"heldout-existing": {"loss": [1.0], "tokens": [5], "exact": [False]}}),
+        line("of another pool", ["x"], [True, True]) | {"pool": "p4"},
+        line("strange", ["a", "x"], [False, True]),
+        {**every, "name": "again", "measured": {**every["measured"], "same_as": "all"}},
+        {**every, "name": "all"},  # in another precision, say
+        {"tenth": 3, "chosen": ["a"]},
+    ]
+    path = tmp_path / "results.jsonl"
+    for one in given:
+        runs.append_result(path, one)
+    assert runs.read_results(path) == given
+    written = [json.loads(text) for text in path.read_text().splitlines()]
+    assert written[1]["measured"]["heldout"] == {"loss": [1.5, 2.0], "tokens": "none", "exact": "10"}
+    assert written[2]["chosen"] == {"of": "all", "places": [2, 0]}
+    assert written[3]["chosen"] == ["x"]
+    assert written[4]["chosen"] == ["a", "x"]
+    assert written[5]["measured"]["heldout"] == "all"
+
+
 def test_what_was_trained_in_another_precision_is_done_again(tmp_path: Path) -> None:
     planned, path = runs.plan(quick=True), tmp_path / "results.jsonl"
     for precision, count in (("bfloat16", 1), ("float32", 2), ("bfloat16", 2)):

@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 KIN = 8  # that a record is seen behind
-SEARCHED = 20_000  # records among which nearest prompts are looked for; the search grows with the square
+SEARCHED = 5_000  # records of a cache of some pairs that nearest prompts are looked for of; it grows with the square
 POWER = 0.8  # of the loss without the prompt
 NEAREST = 32  # among which measured kin are looked for
 UNMOVED = 0.8  # share of its loss without the prompt that is left of boilerplate behind one, at least

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.evidence import variants
+from tests.evidence.packed import Lines
 from tests.evidence.pools import Pool, Record
 from tests.evidence.variants import Stage, Variant
 
@@ -89,7 +90,8 @@ def read_results(path: Path) -> list[Line]:
     """The finished runs, in their order; a line that was not finished, as after a power loss, does not count."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    before = Lines()
+    return [before.unpacked(json.loads(line)) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
 def precision_of(line: Line) -> str:
@@ -98,11 +100,14 @@ def precision_of(line: Line) -> str:
 
 
 def append_result(path: Path, line: Line) -> None:
-    """Add a line for good: it is on disk when this returns."""
+    """Add a line for good, in as little room as `packed` says: it is on disk when this returns."""
+    before = Lines()
+    for known in read_results(path):
+        before.unpacked(known)
     with path.open("ab+") as file:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(json.dumps(line).encode() + b"\n")
+        file.write(json.dumps(before.packed(line), separators=(",", ":")).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 

@@ -129,6 +129,7 @@ SPOILED = (
     Variant("length", ("POOL", "--method", "length"), part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), part=1),
 )
+TENTH = ("--drop-suspects", "10%")
 DISTINCT = ("--distinct", "0.9")
 UNEVEN = (
     Variant("random", RANDOM.arguments, seeds=5, chance=True),
@@ -144,6 +145,7 @@ UNEVEN = (
     Variant("stratified", (*RANDOM.arguments, "--group", "task", "--shares", "keep"), seeds=2, chance=True, part=1),
     Variant("length", ("POOL", "--method", "length"), part=1),
 )
+SATURATED = Variant("saturated-both-unlike", ("POOL", "--objective", "saturated", *BOTH, *UNLIKE), seeds=3)
 LARGE = (
     Variant("random", RANDOM.arguments, seeds=5, small=5, chance=True),
     FL_BOTH,
@@ -152,7 +154,8 @@ LARGE = (
     BEST_ONCE,
     BEST_UNLIKE,
     Variant("top15-both-unlike", (*BEST_UNLIKE.arguments, "--depth", "15")),
-    Variant("saturated-both-unlike", ("POOL", "--objective", "saturated", *BOTH, *UNLIKE), seeds=3),
+    SATURATED,
+    replace(SATURATED, name="saturated-both-unlike-drop-10", arguments=(*SATURATED.arguments, *TENTH)),
     Variant("saturated", ("POOL", "--objective", "saturated"), small=1, part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), small=1, part=1),
 )
@@ -173,11 +176,26 @@ CLEAN = ("p3", "gsm8k-p3", "instruct-code")  # pools
 # One choice is one draw: the default, made several times, each out of another three quarters of the pool.
 THINNED = Variant("topm-both-thinned", BEST_UNLIKE.arguments, seeds=8, chance=True, never="quarter", pools=CLEAN)
 
-# What dropping suspects costs where no answer is spoiled, and what few of them bring where many are.
-UNSUSPECTED = [
-    Variant(f"topm-both-unlike-drop-{share}", (*BEST_UNLIKE.arguments, "--drop-suspects", f"{share}%"), 3, pools=pools)
-    for share, pools in ((10, (*CLEAN, "spoiled-40", "spoiled-20")), (30, CLEAN))
-]
+# What dropping suspects costs where no answer is spoiled, and what few of them bring where many are. As long as other
+# records are left, what comes last by default is what a tenth of suspects dropped is: both choose the same.
+UNSUSPECTED = (
+    Variant(
+        "topm-both-unlike-drop-10",
+        (*BEST_UNLIKE.arguments, *TENTH),
+        seeds=3,
+        pools=(*CLEAN, "spoiled-40", "spoiled-20", "redundant"),
+    ),
+    Variant("topm-both-unlike-drop-30", (*BEST_UNLIKE.arguments, *SOUND), seeds=3, pools=CLEAN),
+    replace(THINNED, name="topm-both-thinned-drop-10", arguments=(*BEST_UNLIKE.arguments, *TENTH)),
+)
+# The same at 10 %, where targets are covered by one record each.
+FEW = (
+    replace(RANDOM, seeds=0, small=5, pools=CLEAN),
+    replace(FL_BOTH, name="fl-both-unlike", arguments=(*FL_BOTH.arguments, *UNLIKE), small=3, pools=CLEAN),
+    replace(
+        FL_BOTH, name="fl-both-unlike-drop-10", arguments=(*FL_BOTH.arguments, *UNLIKE, *TENTH), small=3, pools=CLEAN
+    ),
+)
 
 # What is there to be had: the default told which answers are sound, or which records are copies, and all of those.
 HARDER = ("spoiled-40", "spoiled-20", "redundant")  # pools
@@ -195,6 +213,7 @@ CHANCE = (
     replace(BEST_UNLIKE, seeds=10, pools=("redundant", "gsm8k-p3", "p3")),  # the latter by pairs that were planned anew
     THINNED,
     *UNSUSPECTED,
+    *FEW,
     TOLD,
     ORIGINALS,
 )
