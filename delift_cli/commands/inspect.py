@@ -65,8 +65,8 @@ def inspect(
 def _suspects(
     cache: Cache | SparseCache, count: int, open_model: OpenModel, progress: Progress
 ) -> list[dict[str, Any]]:
-    judged = look_for_suspects(cache, open_model, progress)
     records = cache.examples().records
+    judged = look_for_suspects(cache, records, open_model, progress)
     return [judged.row(records[place], place) for place in judged.worst(count).tolist()]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from ..amount import counted, parse_share
 from ..cache.dense import Cache
 from ..cache.sparse import SparseCache
+from ..data.record import Record
 from ..display import Lines
 from ..errors import InputError
 from ..progress import Progress, counting
@@ -74,6 +75,7 @@ class SetAside:
 
 def set_aside(
     cache: Cache | SparseCache | None,
+    records: Sequence[Record],
     asked: str | None,
     unsaid: float,
     always: Sequence[int],
@@ -83,7 +85,7 @@ def set_aside(
     """The suspects of a pool that a choice from it sets aside.
 
     Args:
-        cache: the pool's; None without one.
+        cache, records: the pool's; no cache where a target set's is all there is.
         asked: the share to leave out for good; `off`: none; None: not said.
         unsaid: the share that comes last where nothing is said and scoring kept what it takes to judge.
         always: places that are chosen whatever is said of them.
@@ -93,10 +95,10 @@ def set_aside(
     """
     if asked not in (None, OFF):
         share = parse_share(str(asked), "--drop-suspects")
-        return _worst(look_for_suspects(cache, open_model, progress), share, always, for_good=True)
+        return _worst(look_for_suspects(cache, records, open_model, progress), share, always, for_good=True)
     if asked == OFF or not unsaid or cache is None or not cache.square:
         return SetAside()
-    judged = suspects(cache, cache.examples().records) if cache.base_complete else None
+    judged = suspects(cache, records) if cache.base_complete else None
     return come_last(judged, unsaid, always)
 
 
@@ -112,7 +114,9 @@ def _worst(judged: Suspects, share: float, always: Sequence[int], *, for_good: b
     return SetAside([place for place in worst if place not in {*always}], for_good)
 
 
-def look_for_suspects(cache: Cache | SparseCache | None, open_model: OpenModel, progress: Progress) -> Suspects:
+def look_for_suspects(
+    cache: Cache | SparseCache | None, records: Sequence[Record], open_model: OpenModel, progress: Progress
+) -> Suspects:
     """The suspects of a pool; the model is run once for what the responses cost without their prompts."""
     if cache is None or not cache.square:
         name = "the target set's cache alone" if cache is None else str(cache.path)
@@ -120,4 +124,4 @@ def look_for_suspects(cache: Cache | SparseCache | None, open_model: OpenModel, 
     from ..scoring.without_prompt import logprob_without_prompt
 
     report = counting(progress, "responses without prompts", cache.shape[0])
-    return suspects(cache, cache.examples().records, logprob_without_prompt(cache, open_model, report))
+    return suspects(cache, records, logprob_without_prompt(cache, open_model, report))

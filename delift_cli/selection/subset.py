@@ -189,7 +189,8 @@ class Subset(Facts):
             rows.append(("anchors", f"{found['anchors']:,} records stand for all as targets: the value is an estimate"))
         if covering and found["at_least_of_optimum"]:
             proven = f"proven in general: {selection.guarantee_note}"
-            rows.append(("quality", f"at least {found['at_least_of_optimum']:.1%} of the best subset; {proven}"))
+            best = f"best subset{' without suspects' if found['suspects_last'] and not found['suspects_taken'] else ''}"
+            rows.append(("quality", f"at least {found['at_least_of_optimum']:.1%} of the {best}; {proven}"))
         if found["shared_answers"]:
             which = f"{found['shared_answers']:,} records of the pool give unlike prompts one long answer"
             rows.append(("shared", f"{which}: none covers another (--self exclude: they may)"))
@@ -341,7 +342,7 @@ def select_records(
     if both := {*first} & {*left_out}:
         raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
     suspects_unsaid = unsaid.suspects if greedy == "exact" else 0.0  # the other ways let nothing come last
-    doubted = set_aside(caches.get("pool"), drop_suspects, suspects_unsaid, first, open_model, progress)
+    doubted = set_aside(caches.get("pool"), records, drop_suspects, suspects_unsaid, first, open_model, progress)
     if greedy == "exact" and (hint := beyond_memory(goal)):
         say(hint)
     partial = {role: block for role, block in opened.items() if isinstance(block, PartialBlock)}
