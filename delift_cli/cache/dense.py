@@ -227,7 +227,7 @@ def open_for_scoring(
             changed = _Changed(present, found)
             if changed.known is not None:
                 manifest["checksums"]["known"] = checksum([changed.known])
-            renew(present, manifest, {**record_contents(examples, targets), **changed.contents(arrays)})
+            renew(present, manifest, {**record_contents(examples, targets), **changed.contents(arrays)}, found)
             line = said(path, present, found, int(changed.rows["done"].sum()), int(present.rows["done"].sum()))
         writer = CacheWriter(path, lock)
         writer.reused = line

@@ -27,7 +27,7 @@ from ..data.record import Record, RecordSet
 from ..errors import InputError, RunError
 from .files import Content, disk, is_folder, link, sync_directory, take_lock, write_files
 from .manifest import HERE, VERSION, ids, lines, read_manifest, record_files, write_manifest
-from .sidecar import BASELINES, GAINS
+from .sidecar import BASELINES, GAINS, carry_over
 from .stored import Stored, compare, other_cache
 
 Contents = Mapping[str, Content | Path]  # of new files, by name; a path: that file gets this second name
@@ -239,11 +239,12 @@ def scattered(values: npt.NDArray[Any], old: npt.NDArray[np.int64], empty: npt.N
     return empty
 
 
-def renew(present: Stored, manifest: dict[str, Any], contents: Contents) -> None:
-    """Put other files in the place of the cache's; see the head of this file."""
+def renew(present: Stored, manifest: dict[str, Any], contents: Contents, found: Reuse) -> None:
+    """Put other files in the place of the cache's, see the head of this file; what is kept of records goes along."""
     path, here = present.path, present.manifest["files"]
     number = 1 if here == HERE else int(here.removeprefix("generation-"))
     folder = path / f"generation-{number + 1}"
+    of_before = carry_over(present, manifest, found._asdict())
     with disk(path):
         try:
             os.mkdir(folder)
@@ -255,6 +256,8 @@ def renew(present: Stored, manifest: dict[str, Any], contents: Contents) -> None
         manifest = {**manifest, "files": folder.name}
         write_manifest(path, manifest)
         _settle(path, manifest)
+        for kept in of_before:
+            _remove(kept)
 
 
 def tidy(path: Path, manifest: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Arrays kept beside a cache, so that what they took is not done twice: a checksum, then the values."""
+"""Arrays kept beside a cache, so that what they took is not done twice: a checksum, then the values.
+
+What the model says of each record by itself is NaN for the records that it was not asked about yet.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,16 @@ GAINS, BASELINES = "gains", "baselines"  # folders
 # What is kept there, by the name that its file is made from.
 WITHOUT_PROMPT = "logprob without prompt"
 EMBEDDINGS = "embeddings: last, mean"
+# Of what is kept of each record: the lengths before the records' own, and behind it.
+_OF_RECORDS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {WITHOUT_PROMPT: ((), ()), EMBEDDINGS: ((2,), (-1,))}
 
 
 def kept_file(cache: Stored, role: str, what: str) -> Path:
     """Where something that the model says of a cache's `examples` or `targets` is kept: named by all it depends on."""
-    manifest = cache.manifest
+    return _file_of(cache.path, cache.manifest, role, what)
+
+
+def _file_of(cache: Path, manifest: dict[str, Any], role: str, what: str) -> Path:
     depends = [
         what,
         manifest[role]["sha256"],
@@ -39,11 +47,16 @@ def kept_file(cache: Stored, role: str, what: str) -> Path:
     if adapters := adapters_of(manifest):
         depends.append(adapters)
     digest = hashlib.sha256(orjson.dumps(depends, option=orjson.OPT_SORT_KEYS)).hexdigest()
-    return cache.path / BASELINES / f"{digest[:24]}.bin"
+    return cache / BASELINES / f"{digest[:24]}.bin"
 
 
-def read_kept(file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
-    """The array of this shape (one length may be -1) and type, or None where it is not kept or is damaged."""
+def read_kept(
+    file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike, *, whole: bool = True
+) -> npt.NDArray[Any] | None:
+    """The array of this shape (one length may be -1) and type, or None where it is not kept or is damaged.
+
+    `whole`: None as well where NaN says that a part of it is still to come.
+    """
     if not is_folder(file.parent):
         return None
     with suppress(OSError):
@@ -53,7 +66,7 @@ def read_kept(file: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.N
         fits = size == row if -1 not in shape else size > 0 and size % row == 0
         if fits and intact(kept):
             array = np.frombuffer(kept, dtype, offset=4).reshape(shape).copy()
-            return array if np.isfinite(array).all() else None
+            return array if np.isfinite(array).all() or not (whole or np.isinf(array).any()) else None
     return None
 
 
@@ -73,6 +86,30 @@ def keep(file: Path, array: npt.NDArray[Any]) -> None:
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(draft)
+
+
+def carry_over(present: Stored, manifest: dict[str, Any], there: dict[str, npt.NDArray[np.int64]]) -> list[Path]:
+    """Keep what is kept of the records of a cache under the names that it has in the cache with another `manifest`.
+
+    Args:
+        there: by role, which record of the cache each one of the other is, -1 where it is new.
+
+    Returns:
+        The files that the other has no more use for.
+    """
+    left = []
+    for role, old in there.items():
+        for what, (before, behind) in _OF_RECORDS.items():
+            file, other = (_file_of(present.path, each, role, what) for each in (present.manifest, manifest))
+            kept = read_kept(file, (*before, present.manifest[role]["count"], *behind), np.float32, whole=False)
+            if kept is None or file == other:
+                continue
+            left.append(file)
+            of_record = np.moveaxis(kept, len(before), 0)
+            moved = np.full((len(old), *of_record.shape[1:]), np.nan, np.float32)
+            moved[old >= 0] = of_record[old[old >= 0]]
+            keep(other, np.moveaxis(moved, 0, len(before)))
+    return left
 
 
 def kept_arrays(cache: Path) -> list[Path]:

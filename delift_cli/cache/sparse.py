@@ -308,7 +308,7 @@ def open_sparse_for_scoring(
         if found is not None:
             rounds, kept = _changed_rounds(present, found)
             measured = {f"{name}.npy": Content.of_array(a) for name, a in bases(present, found, arrays).items()}
-            renew(present, manifest, {**record_contents(examples, targets), **measured, **rounds})
+            renew(present, manifest, {**record_contents(examples, targets), **measured, **rounds}, found)
             line = said(path, present, found, kept, present.pairs_done)
         writer = SparseWriter(path, lock)
         writer.reused = line

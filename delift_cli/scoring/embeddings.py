@@ -7,7 +7,10 @@ says what the record is about.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -22,6 +25,8 @@ from .job import Engine
 
 Embeddings: TypeAlias = npt.NDArray[np.float32]  # [pooling, records, width], rows of length 1
 LAST, MEAN = range(2)  # poolings; the better one to propose pairs with comes first
+PART = 256  # texts embedded together; fixed, so that a resumed run agrees
+KEEP_SECONDS = 30.0  # what an interruption may cost
 
 
 def embeddings_of(
@@ -49,29 +54,55 @@ def embeddings_of(
             places = (home.path / file.parent.name / file.name for home in (cache, *others))
             homes = (read_kept(place, (2, count, -1), np.float32) for place in places)
             kept = next((embeddings for embeddings in homes if embeddings is not None), None)
-            if kept is None:
-                kept = _embed_records(cache, role, *open_model(), report)
-                keep(file, kept)
-            known[file.name] = kept
+            known[file.name] = _embed_records(cache, role, open_model, report) if kept is None else kept
         return known[file.name]
 
     return of("examples"), of("targets")
 
 
 def _embed_records(
-    cache: Stored, role: str, engine: Engine, template: ChatTemplate, report: Callable[[int], None]
+    cache: Stored, role: str, open_model: Callable[[], tuple[Engine, ChatTemplate]], report: Callable[[int], None]
 ) -> Embeddings:
-    records = cache.examples() if role == "examples" else cache.targets()
+    """Embed the records that none are kept of yet, and keep them with the others, some at a time."""
+    file, records = kept_file(cache, role, EMBEDDINGS), cache.examples() if role == "examples" else cache.targets()
+    count = len(records.records)
+    found: Embeddings | None = read_kept(file, (2, count, -1), np.float32, whole=False)
+    missing = np.arange(count) if found is None else np.flatnonzero(np.isnan(found).any(axis=(0, 2)))
+    engine, template = open_model()
     truncate = cache.manifest["settings"]["truncate"]
     limit = None if truncate is None else truncate // 2  # what `run.prepare` leaves an example
-    return embed_texts(engine, encode_examples(records, template, limit=limit).prefixes, report)
+    new = replace(records, records=[records.records[place] for place in missing.tolist()])
+    texts = encode_examples(new, template, limit=limit).prefixes
+    kept_at = time.monotonic()
+    for start, part in _in_parts(engine, texts, lambda done: report(count - len(missing) + done)):
+        if found is None:
+            found = np.full((2, count, part.shape[2]), np.nan, np.float32)
+        stop = start + part.shape[1]
+        found[:, missing[start:stop]] = part
+        if stop == len(missing) or time.monotonic() - kept_at > KEEP_SECONDS:
+            keep(file, found)
+            kept_at = time.monotonic()
+    assert found is not None
+    return found
 
 
 def embed_texts(engine: Engine, texts: Sequence[Tokens], report: Callable[[int], None]) -> Embeddings:
     """`embed` with a model that is loaded for it."""
+    return np.concatenate([part for _, part in _in_parts(engine, texts, report)], axis=1)
+
+
+def _in_parts(
+    engine: Engine, texts: Sequence[Tokens], report: Callable[[int], None]
+) -> Iterator[tuple[int, Embeddings]]:
+    """The embeddings of a part of the texts after the other, and at which text it starts."""
     cells = max(map(len, texts)) + engine.settings.batch
     with Model(engine.file, engine.settings, cells=cells, embeddings=True) as model:
-        return embed(model, texts, report)
+        for start in range(0, len(texts), PART):
+            yield start, embed(model, texts[start : start + PART], partial(_report_from, report, start))
+
+
+def _report_from(report: Callable[[int], None], start: int, done: int) -> None:
+    report(start + done)
 
 
 def embed(model: Model, texts: Sequence[Tokens], report: Callable[[int], None] = lambda done: None) -> Embeddings:

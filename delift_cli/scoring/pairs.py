@@ -155,9 +155,13 @@ def cells_needed(prefixes: Sequence[Tokens], targets: TargetTokens, batch: int) 
 
 def lacking_base(cache: Writing, count: int) -> Iterator[npt.NDArray[np.int64]]:
     """Of each chunk of the `count` targets those that `cache` lacks without an example, int64, ascending."""
-    for start in range(0, count, BASE_CHUNK):
-        chunk = np.arange(start, min(start + BASE_CHUNK, count))
-        missing = chunk[np.isnan(cache.base_distance[chunk])]
+    return lacking(cache.base_distance[:count])
+
+
+def lacking(values: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.int64]]:
+    """Of each chunk of records the places of those whose value is NaN, int64, ascending."""
+    for start in range(0, len(values), BASE_CHUNK):
+        missing = start + np.flatnonzero(np.isnan(values[start : start + BASE_CHUNK]))
         if len(missing):
             yield missing
 
@@ -237,9 +241,9 @@ class Scoring:
         """What was done so far."""
         return self._total.plus(self._scorers)
 
-    def alone(self, first: int = 0) -> Iterator[Measures]:
-        """Measure the targets from the `first` one on without an example, a part at a time."""
-        for start in range(first, self._targets.count, BASE_CHUNK):
+    def alone(self) -> Iterator[Measures]:
+        """Measure all targets without an example, a part at a time."""
+        for start in range(0, self._targets.count, BASE_CHUNK):
             yield self.without_example(self._targets.all[start : start + BASE_CHUNK])
 
     def base(self, cache: Writing) -> Iterator[Work]:

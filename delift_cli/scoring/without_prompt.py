@@ -14,7 +14,7 @@ from ..data.record import Message, Record, RecordSet
 from ..model.llama import Model
 from ..prompt.encoding import EncodedExamples, encode_targets
 from .job import OpenModel
-from .pairs import Scoring, TargetTokens, cells_needed
+from .pairs import Scoring, TargetTokens, cells_needed, lacking
 
 EMPTY_PROMPT = (Message("user", ""),)
 
@@ -36,10 +36,10 @@ def logprob_without_prompt(
         InputError: the template refuses an empty prompt.
     """
     file, n = kept_file(cache, "examples", WITHOUT_PROMPT), cache.shape[0]
-    found = read_kept(file, (-1,), np.float32)
-    if found is None or len(found) > n:
-        found = np.empty(0, np.float32)
-    if len(found) == n:
+    found: npt.NDArray[np.float32] | None = read_kept(file, (n,), np.float32, whole=False)
+    if found is None:
+        found = np.full(n, np.nan, np.float32)
+    if not np.isnan(found).any():
         return found
     engine, template = open_model(cache)
     targets = TargetTokens(
@@ -51,10 +51,11 @@ def logprob_without_prompt(
         )
     )
     with Model(engine.file, engine.settings, cells=cells_needed([], targets, engine.settings.batch)) as model:
-        for measured in Scoring([model], EncodedExamples([], []), targets).alone(len(found)):
-            found = np.concatenate([found, measured.logprob])
+        scoring = Scoring([model], EncodedExamples([], []), targets)
+        for missing in lacking(found):
+            found[missing] = scoring.without_example(missing).logprob
             keep(file, found)
-            report(len(found))
+            report(int(missing[-1]) + 1)
     return found
 
 
