@@ -92,7 +92,7 @@ class Pool:
         unsaid = defaults_for(roles)
         self.count, self.options = unsaid.count, wanted.options.with_default(unsaid.self_utility)
         self._near = near_copies(self.records) if unsaid.distinct == "copies" else None
-        self._last = come_last(self.suspects, unsaid.suspects).last
+        self._last = come_last(self.suspects).last if unsaid.suspects == "last" else ()
         self.goal: Objective = objective_over(
             block if self.square else None, self.aims, None, name, self.options, count=self.count, alpha=alpha
         )[0]

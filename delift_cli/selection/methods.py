@@ -53,17 +53,17 @@ class Defaults:
         count: what of a target counts alike, see `blocks.objective_over`.
         self_utility: what a record covers of itself, see `blocks.kernels`.
         distinct: which near-duplicates are ruled out, see `hygiene.hygiene`.
-        suspects: the share of the pool whose answers are the most suspect, which comes last, see `set_aside`.
+        suspects: do some of the most suspect answers come last, see `set_aside`.
     """
 
     count: blocks.Count
     self_utility: blocks.SelfUtility
     distinct: Literal["copies", "off"]
-    suspects: float
+    suspects: Literal["last", "off"]
 
 
-POOL_ALONE = Defaults("both", "exclude-answers", distinct="copies", suspects=0.1)
-AS_DEFINED = Defaults("records", "exclude", distinct="off", suspects=0.0)
+POOL_ALONE = Defaults("both", "exclude-answers", distinct="copies", suspects="last")
+AS_DEFINED = Defaults("records", "exclude", distinct="off", suspects="off")
 
 
 def opened_cache(cache: AnyCache) -> Cache | SparseCache:

@@ -1,11 +1,15 @@
-"""Suspects that a choice sets aside: for good where that was asked for, otherwise until no other record is left."""
+"""Suspects that a choice sets aside: for good where that was asked for, otherwise until no other record is left.
+
+What comes last is a tenth of a pool, from all over it: see `Suspects.worst_spread`. That costs little where every
+answer is sound. Who asks for a share has reason to think that it is wrong: these are the most suspect of all.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..amount import counted, parse_share
 from ..cache.dense import Cache
@@ -17,7 +21,8 @@ from ..progress import Progress, counting
 from .methods import OpenModel
 from .suspects import Suspects, suspects
 
-OFF = "off"  # of --drop-suspects
+LAST, OFF = "last", "off"  # of --drop-suspects, beside a share
+TENTH = 0.1  # of a pool, which comes last
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,13 @@ class SetAside:
     Attributes:
         places: the most suspect first.
         for_good: they are left out, however many are asked for; otherwise they come last.
+        listed: so many of the most suspect of all have these among them.
         unknown: some were to come last, but the cache does not say what responses cost without their prompts.
     """
 
     places: Sequence[int] = ()
     for_good: bool = False
+    listed: int = 0
     unknown: bool = False
 
     @property
@@ -64,12 +71,13 @@ class SetAside:
             ]
         if not self.places:
             return []
-        which = f"delift inspect {cache} --suspects {len(self.places)} lists them"
+        others = f", and {self.listed - len(self.places):,} others" if self.listed > len(self.places) else ""
+        which = f"delift inspect {cache} --suspects {self.listed} lists them{others}"
         if self.for_good:
             return [("left out", f"{counted(len(self.places), 'record')} whose answers are the most suspect; {which}")]
         taken = len({*self.last} & {*chosen})
         how = f"{taken:,} of them taken, for no others were left" if taken else "none of them taken"
-        many = f"the {counted(len(self.places), 'most suspect answer')} come{'s' * (len(self.places) == 1)} last"
+        many = f"{counted(len(self.places), 'suspect answer')} come{'s' * (len(self.places) == 1)} last"
         return [("suspects", f"{many}, {how}; {which} (--drop-suspects off: as any other)")]
 
 
@@ -77,7 +85,7 @@ def set_aside(
     cache: Cache | SparseCache | None,
     records: Sequence[Record],
     asked: str | None,
-    unsaid: float,
+    unsaid: Literal["last", "off"],
     always: Sequence[int],
     open_model: OpenModel,
     progress: Progress,
@@ -86,32 +94,33 @@ def set_aside(
 
     Args:
         cache, records: the pool's; no cache where a target set's is all there is.
-        asked: the share to leave out for good; `off`: none; None: not said.
-        unsaid: the share that comes last where nothing is said and scoring kept what it takes to judge.
+        asked: the share to leave out for good; `last`: a tenth comes last; `off`: none; None: as `unsaid` says, as far
+            as scoring kept what it takes.
         always: places that are chosen whatever is said of them.
 
     Raises:
         InputError: some are to be left out of what is no pool scored against itself, or see `suspects`.
     """
-    if asked not in (None, OFF):
-        share = parse_share(str(asked), "--drop-suspects")
-        return _worst(look_for_suspects(cache, records, open_model, progress), share, always, for_good=True)
-    if asked == OFF or not unsaid or cache is None or not cache.square:
+    if asked is None and unsaid == LAST and cache is not None and cache.square:
+        return come_last(suspects(cache, records) if cache.base_complete else None, always)
+    if asked in (None, OFF):
         return SetAside()
-    judged = suspects(cache, records) if cache.base_complete else None
-    return come_last(judged, unsaid, always)
+    share = 0.0 if asked == LAST else parse_share(str(asked), "--drop-suspects")
+    judged = look_for_suspects(cache, records, open_model, progress)
+    if asked == LAST:
+        return come_last(judged, always)
+    worst = judged.worst(round(share * len(records))).tolist()
+    return SetAside([place for place in worst if place not in {*always}], for_good=True, listed=len(worst))
 
 
-def come_last(judged: Suspects | None, share: float, always: Sequence[int] = ()) -> SetAside:
-    """This share of the records, the most suspect ones, put last."""
+def come_last(judged: Suspects | None, always: Sequence[int] = ()) -> SetAside:
+    """A tenth of the records put last."""
     if judged is None or judged.alone is None:
         return SetAside(unknown=True)
-    return _worst(judged, share, always, for_good=False)
-
-
-def _worst(judged: Suspects, share: float, always: Sequence[int], *, for_good: bool) -> SetAside:
-    worst = judged.worst(round(share * len(judged.score))).tolist()
-    return SetAside([place for place in worst if place not in {*always}], for_good)
+    worst = judged.worst_spread(round(TENTH * len(judged.score))).tolist()
+    ranks = {place: rank for rank, place in enumerate(judged.worst(len(judged.score)).tolist(), start=1)}
+    listed = max((ranks[place] for place in worst), default=0)
+    return SetAside([place for place in worst if place not in {*always}], listed=listed)
 
 
 def look_for_suspects(

@@ -281,7 +281,7 @@ def select_records(
             `data.limits.read_quotas`.
         quality, not_like, distinct: see `hygiene.hygiene`; None of distinct: see `methods.Defaults`.
         until: a share, such as 1%. drop_suspects: the share of the pool to leave out whose answers are the most
-            suspect, see `set_aside`; None: see `methods.Defaults`.
+            suspect, `last` or `off`, see `set_aside`; None: see `methods.Defaults`.
         say: is told where the matrix is larger than memory, and where neighbours are approximate.
         model, gpu_layers, threads: for the methods ifd and embedding and for suspects, which run the cache's model
             once.
@@ -341,8 +341,9 @@ def select_records(
     first, left_out = (named_indices(None if file is None else Path(file), records) for file in (always, never))
     if both := {*first} & {*left_out}:
         raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
-    suspects_unsaid = unsaid.suspects if greedy == "exact" else 0.0  # the other ways let nothing come last
-    doubted = set_aside(caches.get("pool"), records, drop_suspects, suspects_unsaid, first, open_model, progress)
+    if greedy != "exact" and drop_suspects is None:  # the other ways let nothing come last
+        drop_suspects = "off"
+    doubted = set_aside(caches.get("pool"), records, drop_suspects, unsaid.suspects, first, open_model, progress)
     if greedy == "exact" and (hint := beyond_memory(goal)):
         say(hint)
     partial = {role: block for role, block in opened.items() if isinstance(block, PartialBlock)}

@@ -39,6 +39,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 KIN = 8  # that a record is seen behind
+SPREAD = 2  # of them that may come last before it does
 SEARCHED = 5_000  # records of a cache of some pairs that nearest prompts are looked for of; it grows with the square
 POWER = 0.8  # of the loss without the prompt
 NEAREST = 32  # among which measured kin are looked for
@@ -57,6 +58,7 @@ class Suspects:
         kin: int64, behind how many.
         prompts: int64, unlike prompts that have this very answer; 0 for a short one.
         boilerplate: bool, a long answer to unlike prompts that they make hardly likelier.
+        near: int32 [records, some], whose prompts are nearest, -1 where there are fewer.
     """
 
     score: Floats
@@ -66,11 +68,29 @@ class Suspects:
     kin: Ints
     prompts: Ints
     boilerplate: npt.NDArray[np.bool_]
+    near: npt.NDArray[np.int32]
 
     def worst(self, count: int) -> Ints:
         """The places of the `count` most suspect records, the worst first, ties to the lower place."""
         judged = np.flatnonzero(~np.isnan(self.score))
         return judged[np.argsort(-self.score[judged], kind="stable")][:count]
+
+    def worst_spread(self, count: int) -> Ints:
+        """The same, but a record is passed over where `SPREAD` of its kin are there already.
+
+        Where prompts of one kind tell little of their answers, as those that leave open what to write about, all of
+        these are among the most suspect; the kind should not be lost for it.
+        """
+        there = np.zeros(len(self.score), np.bool_)
+        found: list[int] = []
+        for place in self.worst(len(self.score)).tolist():
+            if len(found) == count:
+                break
+            kin = self.near[place, :KIN]
+            if there[kin[kin >= 0]].sum() < SPREAD:
+                there[place] = True
+                found.append(place)
+        return np.array(found, np.int64)
 
     def row(self, record: Record, place: int) -> dict[str, Any]:
         """What is said of the record at this place, as data; None for what is not known."""
@@ -112,11 +132,13 @@ def suspects(
     if alone is None:
         alone = read_kept(kept_file(cache, "examples", WITHOUT_PROMPT), (cache.shape[0],), np.float32)
     if isinstance(cache, SparseCache) and len(records) > SEARCHED:
-        behind = -behind_neighbours(cache, copy_groups(records)).astype(np.float64)
+        near, logprob = shown_neighbours(cache, copy_groups(records))
     else:
-        behind = -measured_behind(cache, nearest_prompts(records)).astype(np.float64)
-    loss = -cache.base_logprob.astype(np.float64)
-    return judge(loss, behind, None if alone is None else -alone.astype(np.float64), shared_answers(records))
+        near = nearest_prompts(records)
+        logprob = measured_behind(cache, near)
+    loss, behind = -cache.base_logprob.astype(np.float64), -logprob.astype(np.float64)
+    without = None if alone is None else -alone.astype(np.float64)
+    return judge(loss, behind, without, shared_answers(records), near)
 
 
 def nearest_prompts(records: Sequence[Record]) -> npt.NDArray[np.int32]:
@@ -143,36 +165,51 @@ def measured_behind(cache: Cache | SparseCache, near: npt.NDArray[np.int32]) -> 
     return np.where((known[at] == wanted) & (near >= 0), pairs.logprob[at], np.float32(np.nan))
 
 
-def behind_neighbours(cache: SparseCache, group: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-    """float32 [records, KIN]: the mean log-probability of each record behind examples that were shown to it as its
-    neighbours, by text or embedding, when the pairs were chosen; NaN where there are fewer. `group` labels copies."""
+def shown_neighbours(
+    cache: SparseCache, group: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """int32 [records, KIN], the examples that were shown to each record as its neighbours, by text or embedding, when
+    the pairs were chosen, and float32, its mean log-probability behind each; -1 and NaN where there are fewer.
+
+    `group` labels copies, which are left out.
+    """
     pairs = cache.pairs()
     own = np.flatnonzero((pairs.source == NEIGHBOUR) & (group[pairs.example] != group[pairs.target]))
     own = own[np.argsort(pairs.target[own], kind="stable")]
     target = pairs.target[own]
     place = np.arange(len(own)) - np.searchsorted(target, np.arange(cache.shape[0]))[target]
+    near = np.full((cache.shape[0], KIN), -1, np.int32)
     found = np.full((cache.shape[0], KIN), np.nan, np.float32)
     first = place < KIN
+    near[target[first], place[first]] = pairs.example[own[first]]
     found[target[first], place[first]] = pairs.logprob[own[first]]
-    return found
+    return near, found
 
 
-def judge(loss: Floats, behind: Floats, alone: Floats | None, prompts: Ints | None = None) -> Suspects:
+def judge(
+    loss: Floats,
+    behind: Floats,
+    alone: Floats | None,
+    prompts: Ints | None = None,
+    near: npt.NDArray[np.int32] | None = None,
+) -> Suspects:
     """The scores.
 
     Args:
         loss: float64 [records], behind the prompt. alone: the same without it, or None.
         behind: float64 [records, examples], behind each of some kin, the nearest first; NaN where not measured, and
             the first KIN that are measured count. prompts: see `shared_answers`; None where nothing is known of it.
+        near: see `Suspects`; None likewise.
     """
+    near = np.full((len(loss), 0), -1, np.int32) if near is None else near
     prompts = np.zeros(len(loss), np.int64) if prompts is None else prompts
     there = ~np.isnan(behind)
     used = there & (np.cumsum(there, axis=1) <= KIN)
     kin = used.sum(1)
     mean = np.divide(np.where(used, behind, 0).sum(1), kin, out=np.full(len(loss), np.nan), where=kin > 0)
     if alone is None:
-        return Suspects(mean, loss, mean, None, kin, prompts, np.zeros(len(loss), np.bool_))
+        return Suspects(mean, loss, mean, None, kin, prompts, np.zeros(len(loss), np.bool_), near)
     left = np.where(kin > 0, (loss + mean) / 2, loss)
     score = np.divide(left, np.maximum(alone, 0) ** POWER, out=np.full(len(loss), np.nan), where=alone > 0)
     boilerplate = (prompts > 1) & (loss >= UNMOVED * alone)
-    return Suspects(score + boilerplate, loss, mean, alone, kin, prompts, boilerplate)
+    return Suspects(score + boilerplate, loss, mean, alone, kin, prompts, boilerplate, near)

@@ -129,7 +129,7 @@ SPOILED = (
     Variant("length", ("POOL", "--method", "length"), part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), part=1),
 )
-TENTH = ("--drop-suspects", "10%")
+LAST = ("--drop-suspects", "last")
 DISTINCT = ("--distinct", "0.9")
 UNEVEN = (
     Variant("random", RANDOM.arguments, seeds=5, chance=True),
@@ -155,7 +155,7 @@ LARGE = (
     BEST_UNLIKE,
     Variant("top15-both-unlike", (*BEST_UNLIKE.arguments, "--depth", "15")),
     SATURATED,
-    replace(SATURATED, name="saturated-both-unlike-drop-10", arguments=(*SATURATED.arguments, *TENTH)),
+    replace(SATURATED, name="saturated-both-unlike-last", arguments=(*SATURATED.arguments, *LAST)),
     Variant("saturated", ("POOL", "--objective", "saturated"), small=1, part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), small=1, part=1),
 )
@@ -173,32 +173,30 @@ AS_LONG = (
 )
 
 CLEAN = ("p3", "gsm8k-p3", "instruct-code")  # pools
+HARDER = ("spoiled-40", "spoiled-20", "redundant")  # pools
 # One choice is one draw: the default, made several times, each out of another three quarters of the pool.
 THINNED = Variant("topm-both-thinned", BEST_UNLIKE.arguments, seeds=8, chance=True, never="quarter", pools=CLEAN)
 
-# What dropping suspects costs where no answer is spoiled, and what few of them bring where many are. As long as other
-# records are left, what comes last by default is what a tenth of suspects dropped is: both choose the same.
+# What dropping suspects costs where no answer is spoiled, and what few of them bring where many are. A tenth put last,
+# as by default, is another one than the most suspect tenth dropped: of no kind of prompt all.
 UNSUSPECTED = (
-    Variant(
-        "topm-both-unlike-drop-10",
-        (*BEST_UNLIKE.arguments, *TENTH),
-        seeds=3,
-        pools=(*CLEAN, "spoiled-40", "spoiled-20", "redundant"),
+    *(
+        Variant(
+            f"topm-both-unlike-drop-{share}", (*BEST_UNLIKE.arguments, "--drop-suspects", f"{share}%"), 3, pools=pools
+        )
+        for share, pools in ((10, (*CLEAN, "spoiled-40", "spoiled-20")), (30, CLEAN))
     ),
-    Variant("topm-both-unlike-drop-30", (*BEST_UNLIKE.arguments, *SOUND), seeds=3, pools=CLEAN),
-    replace(THINNED, name="topm-both-thinned-drop-10", arguments=(*BEST_UNLIKE.arguments, *TENTH)),
+    Variant("topm-both-unlike-last", (*BEST_UNLIKE.arguments, *LAST), seeds=3, pools=(*CLEAN, *HARDER)),
+    replace(THINNED, name="topm-both-thinned-last", arguments=(*BEST_UNLIKE.arguments, *LAST)),
 )
-# The same at 10 %, where targets are covered by one record each.
+# At 10 % targets are covered by one record each.
 FEW = (
     replace(RANDOM, seeds=0, small=5, pools=CLEAN),
     replace(FL_BOTH, name="fl-both-unlike", arguments=(*FL_BOTH.arguments, *UNLIKE), small=3, pools=CLEAN),
-    replace(
-        FL_BOTH, name="fl-both-unlike-drop-10", arguments=(*FL_BOTH.arguments, *UNLIKE, *TENTH), small=3, pools=CLEAN
-    ),
+    replace(FL_BOTH, name="fl-both-unlike-last", arguments=(*FL_BOTH.arguments, *UNLIKE, *LAST), small=3, pools=CLEAN),
 )
 
 # What is there to be had: the default told which answers are sound, or which records are copies, and all of those.
-HARDER = ("spoiled-40", "spoiled-20", "redundant")  # pools
 TOLD = Variant("topm-both-told", BEST_UNLIKE.arguments, seeds=3, never="changed", pools=HARDER)
 ORIGINALS = Variant("originals", peer="originals", seeds=3, pools=HARDER)
 

@@ -15,12 +15,14 @@ import delift_cli
 from delift_cli.cache.dense import Cache
 from delift_cli.cache.sparse import open_cache
 from delift_cli.data.shared_answers import shared_answers
+from delift_cli.errors import InputError
 from delift_cli.model.llama import Settings
 from delift_cli.report.pool import Pool, Wanted
 from delift_cli.scoring.measures import Measures
 from delift_cli.scoring.pairs import Scoring
 from delift_cli.selection.blocks import as_block
 from delift_cli.selection.reasons import explain_record
+from delift_cli.selection.set_aside import SetAside
 from delift_cli.selection.subset import select_records
 from delift_cli.selection.suspects import KIN, judge, measured_behind, nearest_prompts, suspects
 
@@ -49,6 +51,25 @@ def test_the_score_is_its_formula() -> None:
     np.testing.assert_array_equal(without.score, without.behind)
     assert 3 not in without.worst(30)
     assert np.isnan(judge(loss, behind, np.zeros(30)).score).all()
+
+
+def test_a_kind_of_prompt_does_not_come_last_as_a_whole() -> None:
+    rng = np.random.default_rng(0)
+    kind = np.arange(60) // 6  # six of each kind are near to each other
+    near = np.array([rng.permutation([j for j in np.flatnonzero(kind == kind[i]) if j != i]) for i in range(60)])
+    near = np.hstack([near, np.full((60, 30), -1)]).astype(np.int32)
+    loss = np.where(kind == 4, 5.0, 1.0) + rng.random(60)
+    judged = judge(loss, np.full((60, 1), np.nan), np.full(60, 6.0), near=near)
+    assert {*kind[judged.worst(6)]} == {4}
+    spread = judged.worst_spread(12)
+    assert np.bincount(kind[spread]).max() == 2
+    assert spread[:2].tolist() == judged.worst(2).tolist()
+    passed_over = [place for place in judged.worst(60).tolist() if place not in spread]
+    for place in passed_over:  # either its kind has two there, or there are enough before it
+        worse = judged.score[spread] > judged.score[place]
+        assert worse.sum() == 12 or (kind[spread[worse]] == kind[place]).sum() == 2
+    assert len(judged.worst_spread(30)) == 20  # no more without more than two of a kind
+    assert judge(loss, np.full((60, 1), np.nan), np.full(60, 6.0)).worst_spread(7).tolist() == judged.worst(7).tolist()
 
 
 REFUSAL = "I am sorry, but I cannot help with that request."
@@ -170,7 +191,7 @@ def test_by_default_the_most_suspect_come_last(scored: Path) -> None:
     shorter = select_records(scored, SIZE - 1)
     assert worst["id"] not in shorter.ids
     which = f"delift inspect {scored} --suspects 1 lists them (--drop-suspects off: as any other)"
-    assert dict(shorter.lines())["suspects"] == f"the 1 most suspect answer comes last, none of them taken; {which}"
+    assert dict(shorter.lines())["suspects"] == f"1 suspect answer comes last, none of them taken; {which}"
     assert "1 of them taken, for no others were left" in dict(subset.lines())["suspects"]
 
     off = select_records(scored, SIZE, drop_suspects="off")
@@ -178,6 +199,10 @@ def test_by_default_the_most_suspect_come_last(scored: Path) -> None:
     assert "suspects" not in dict(off.lines())
     named = select_records(scored, SIZE, objective="topm")  # is what it is defined as
     assert named.as_dict()["suspects_last"] == 0
+    asked_for = select_records(scored, SIZE, objective="topm", drop_suspects="last")
+    assert asked_for.ids[-1] == worst["id"]
+    with pytest.raises(InputError, match="stochastic method takes k, always and never, no .* or last"):
+        select_records(scored, 3, greedy="stochastic", drop_suspects="last")
     for method in ("random", "loss"):
         assert select_records(scored, 3, method=method).as_dict()["suspects_last"] == 0
     assert select_records(scored, 3, greedy="stochastic").as_dict()["suspects_last"] == 0
@@ -187,6 +212,14 @@ def test_by_default_the_most_suspect_come_last(scored: Path) -> None:
     assert "number 1 of the pool's most suspect answers, which come last" in dict(explained.lines())["suspect"]
     other = next(id_ for id_ in off.ids if id_ != worst["id"])
     assert explain_record(scored, other, 1).figures.get("suspect") is None
+    assert (
+        SetAside([3, 5], listed=4)
+        .lines(scored, [5])[0][1]
+        .startswith(
+            f"2 suspect answers come last, 1 of them taken, for no others were left; delift inspect {scored} --suspects 4 "
+            "lists them, and 2 others"
+        )
+    )
     (reported,) = Pool(as_block(open_cache(scored)), None, Wanted(k=str(SIZE - 1))).subsets
     assert reported.places.tolist() == shorter.selection.indices.tolist()
 
