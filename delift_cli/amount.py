@@ -70,14 +70,15 @@ class Quota(NamedTuple):
     limit: str
 
 
-def parse_share(text: str, option: str) -> float:
-    """`1%` or `0.01` as a number from 0 to 1."""
+def parse_share(text: str, option: str, *words: str) -> float:
+    """`1%` or `0.01` as a number from 0 to 1; `words`: what else the option takes, for who gave neither."""
     try:
         value = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise InputError(f"{option} {text}: give a share, such as 1% or 0.01")
+        others = f", or {' or '.join(words)}" if words else ""
+        raise InputError(f"{option} {text}: give a share, such as 1% or 0.01{others}")
     return value
 
 

@@ -42,7 +42,7 @@ def inspect(
     Examples:
 
         delift inspect train.delift
-        delift inspect train.delift --suspects 20 -m model.gguf
+        delift inspect train.delift --suspects 20
     """
     opened = open_cache(cache)
     found = contents(opened, top)

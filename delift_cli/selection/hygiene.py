@@ -185,7 +185,7 @@ def hygiene(
     if distinct == ONCE:
         near = near_copies(records)
     elif distinct not in (None, ANY):
-        near = near_duplicates(records, parse_share(str(distinct), "--distinct"))
+        near = near_duplicates(records, parse_share(str(distinct), "--distinct", ONCE, ANY))
     groups = [] if near is None else [[records[place].id for place in group] for group in groups_of(near)]
     scores = None if quality is None else read_quality(quality, records)
     return Hygiene(list(places), like, near, distinct == ONCE, groups, scores)

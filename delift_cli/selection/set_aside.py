@@ -105,7 +105,7 @@ def set_aside(
         return come_last(suspects(cache, records) if cache.base_complete else None, always)
     if asked in (None, OFF):
         return SetAside()
-    share = 0.0 if asked == LAST else parse_share(str(asked), "--drop-suspects")
+    share = 0.0 if asked == LAST else parse_share(str(asked), "--drop-suspects", LAST, OFF)
     judged = look_for_suspects(cache, records, open_model, progress)
     if asked == LAST:
         return come_last(judged, always)

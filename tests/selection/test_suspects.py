@@ -300,4 +300,6 @@ def test_what_has_no_suspects(tmp_path: Path) -> None:
     words = ("select", "--target", cache, "-k", 1, "--drop-suspects", "50%")
     assert "not a pool scored against itself" in delift(*words).refusal()
     pool = tiny_runs.make_cache(tmp_path / "pool", pairs(0, 1, 2))
-    assert "--drop-suspects" in delift("select", pool, "-k", 1, "--drop-suspects", "150%").refusal()
+    for share in ("150%", "most"):
+        refused = delift("select", pool, "-k", 1, "--drop-suspects", share).refusal()
+        assert refused == f"--drop-suspects {share}: give a share, such as 1% or 0.01, or last or off"
