@@ -104,11 +104,11 @@ def carry_over(present: Stored, manifest: dict[str, Any], there: dict[str, npt.N
             kept = read_kept(file, (*before, present.manifest[role]["count"], *behind), np.float32, whole=False)
             if kept is None or file == other:
                 continue
-            left.append(file)
             of_record = np.moveaxis(kept, len(before), 0)
             moved = np.full((len(old), *of_record.shape[1:]), np.nan, np.float32)
             moved[old >= 0] = of_record[old[old >= 0]]
             keep(other, np.moveaxis(moved, 0, len(before)))
+            left += [file] * other.exists()
     return left
 
 

@@ -78,7 +78,7 @@ class Valued:
 
     def greedy(self, k: int | None, **limits: Any) -> Selection:
         """What greedy takes; see `submodular.select`."""
-        last = [place for place in self.last if place not in {*limits.get("always", ())}]
+        always = {*limits.get("always", ())}
         return select(
             self.goal,
             k,
@@ -86,7 +86,7 @@ class Valued:
             bound=False,
             near_duplicates=self.near,
             lenient=True,
-            last=last,
+            last=[place for place in self.last if place not in always],
             **limits,
         )
 

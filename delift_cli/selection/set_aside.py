@@ -76,7 +76,7 @@ class SetAside:
         if self.for_good:
             return [("left out", f"{counted(len(self.places), 'record')} whose answers are the most suspect; {which}")]
         taken = len({*self.last} & {*chosen})
-        how = f"{taken:,} of them taken, for no others were left" if taken else "none of them taken"
+        how = f"{taken:,} of them taken for want of others" if taken else "none of them taken"
         many = f"{counted(len(self.places), 'suspect answer')} come{'s' * (len(self.places) == 1)} last"
         return [("suspects", f"{many}, {how}; {which} (--drop-suspects off: as any other)")]
 
@@ -110,7 +110,7 @@ def set_aside(
     if asked == LAST:
         return come_last(judged, always)
     worst = judged.worst(round(share * len(records))).tolist()
-    return SetAside([place for place in worst if place not in {*always}], for_good=True, listed=len(worst))
+    return SetAside(_without(worst, always), for_good=True, listed=len(worst))
 
 
 def come_last(judged: Suspects | None, always: Sequence[int] = ()) -> SetAside:
@@ -120,7 +120,12 @@ def come_last(judged: Suspects | None, always: Sequence[int] = ()) -> SetAside:
     worst = judged.worst_spread(round(TENTH * len(judged.score))).tolist()
     ranks = {place: rank for rank, place in enumerate(judged.worst(len(judged.score)).tolist(), start=1)}
     listed = max((ranks[place] for place in worst), default=0)
-    return SetAside([place for place in worst if place not in {*always}], listed=listed)
+    return SetAside(_without(worst, always), listed=listed)
+
+
+def _without(places: Sequence[int], others: Sequence[int]) -> list[int]:
+    gone = {*others}
+    return [place for place in places if place not in gone]
 
 
 def look_for_suspects(

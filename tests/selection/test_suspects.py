@@ -192,7 +192,7 @@ def test_by_default_the_most_suspect_come_last(scored: Path) -> None:
     assert worst["id"] not in shorter.ids
     which = f"delift inspect {scored} --suspects 1 lists them (--drop-suspects off: as any other)"
     assert dict(shorter.lines())["suspects"] == f"1 suspect answer comes last, none of them taken; {which}"
-    assert "1 of them taken, for no others were left" in dict(subset.lines())["suspects"]
+    assert "1 of them taken for want of others" in dict(subset.lines())["suspects"]
 
     off = select_records(scored, SIZE, drop_suspects="off")
     assert off.as_dict()["suspects_last"] == 0
@@ -213,7 +213,7 @@ def test_by_default_the_most_suspect_come_last(scored: Path) -> None:
     other = next(id_ for id_ in off.ids if id_ != worst["id"])
     assert explain_record(scored, other, 1).figures.get("suspect") is None
     ((_, told),) = SetAside([3, 5], listed=4).lines(scored, [5])
-    assert told.startswith("2 suspect answers come last, 1 of them taken, for no others were left; delift inspect ")
+    assert told.startswith("2 suspect answers come last, 1 of them taken for want of others; delift inspect ")
     assert "--suspects 4 lists them, and 2 others (" in told
     (reported,) = Pool(as_block(open_cache(scored)), None, Wanted(k=str(SIZE - 1))).subsets
     assert reported.places.tolist() == shorter.selection.indices.tolist()
