@@ -362,6 +362,24 @@ def test_rows_say_what_the_results_say() -> None:
     assert found["fl"].exact == pytest.approx(0.4)
 
 
+def test_the_default_has_a_line_for_each_pool() -> None:
+    results = [*lines("chance"), *lines("chance", "redundant"), *lines("large", "p3-1000"), *lines("instruction")]
+    names = {"p3": "topm-both-thinned-last", "redundant": "topm-both-unlike-last", "p3-1000": "fl-both-unlike-last"}
+    for line in results:
+        line["method"] = names[line["pool"]] if line["method"] == "fl" else line["method"]
+    assert {*names.values()} <= {*variants.DEFAULT}
+    told = report._default(report.tables(results)).splitlines()[4:]
+    assert [line.split(" | ")[:3] for line in told] == [[f"| {pool} 30%", "1", "2"] for pool in names]
+    assert all("**-0.525 (" in line and "| 51% |" in line for line in told)
+    once = {
+        **results[3],
+        "method": "topm-both-unlike-last",
+        "name": "another",
+    }  # of p3: what is chosen several times counts
+    assert report._default(report.tables([*results, once])).splitlines()[4:] == told
+    assert not report._default(report.tables(list(lines())))
+
+
 def test_what_chance_would_reach() -> None:
     assert stats.best_of(1) == pytest.approx(0.0, abs=1e-3)
     assert stats.best_of(2) == pytest.approx(math.pi**-0.5, abs=1e-3)

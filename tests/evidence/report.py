@@ -132,6 +132,8 @@ def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination
     if plot is not None:
         draw(found, plot)
         parts.append(f"![Differences to random subsets, with intervals]({plot.name})")
+    if default := _default(found):
+        parts.append(default)
     parts.append(_overview(found))
     if chance := _chance(results, found):
         parts.append(chance)
@@ -278,6 +280,24 @@ def _runs(results: Sequence[Line]) -> str:
         versions["precision"] = " or ".join(sorted(found))
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
     return f"{len(trained)} runs, {hours:.1f} hours of training" + (f"; {said}." if said else ".")
+
+
+def _default(found: dict[Place, list[Row]]) -> str:
+    """What is chosen where nothing is said, against random subsets, a line a pool."""
+    head = [
+        "## The default, against random subsets",
+        "",
+        "| | runs | random draws | by record | gap closed | by token | gap closed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines = []
+    for place in (place for stage in ("chance", "large") for place in found if place.stage == stage):
+        of = {row.method: row for row in found[place]}
+        row = next((of[name] for name in variants.DEFAULT if name in of), None)
+        if row is not None:
+            shown = (cell for measure in (row.by_record, row.by_token) for cell in _shown(measure)[1:])
+            lines.append(f"| {place.subset} | {row.runs} | {of['random'].runs} | {' | '.join(shown)} |")
+    return "\n".join([*head, *lines]) if lines else ""
 
 
 def _overview(found: dict[Place, list[Row]]) -> str:

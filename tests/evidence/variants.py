@@ -228,5 +228,7 @@ STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "as-long": (("spoiled-40", "spoiled-20", "redundant", "p3", "gsm8k-p3", "instruct-code"), AS_LONG),
     "chance": (("gsm8k-p3", "redundant", "p3", "instruct-code", "spoiled-40", "spoiled-20"), CHANCE),
 }
+# What `delift select` does with a pool where nothing else is said; several choices come before a single one.
+DEFAULT = ("topm-both-thinned-last", "topm-both-unlike-last", "saturated-both-unlike-last", "fl-both-unlike-last")
 EXTREMES = {"nothing": "0%", "all": "100%"}  # what bounds every choice, with its share of the pool
 QUICK = ("random", "fl", "topm", "paper", "loss")
