@@ -131,8 +131,8 @@ DropSuspectsOption = Annotated[
     str | None,
     options.limits(
         metavar="SHARE",
-        help="Leave out the most suspect answers: 30% of the pool; see inspect. last: a tenth comes last, of no kind "
-        "of prompt all (default where a pool alone is covered); off.",
+        help="Leave out the most suspect answers: 30% of the pool; see inspect. last: those that their prompts hardly "
+        "make likelier come last (default where a pool alone is covered); off.",
     ),
 ]
 GreedyOption = Annotated[Greedy, options.machine(help="exact; stochastic (samples); partitioned (larger than memory).")]

@@ -42,9 +42,8 @@ class Defaults:
     A pool alone is covered for a loss by record and one by token: with 30 % of three pools neither was worse after
     training than with random subsets, and on two both were better. Shared answers are left out: where four of ten
     answers were spoiled, a third of them boilerplate, fewer spoiled ones are chosen. Of near-copies one is taken:
-    where each record has two, as many of them as help were worse than random subsets. A tenth of the answers, the most
-    suspect, comes last: that was better where answers were spoiled, and no worse where none were (all in
-    samples/EVIDENCE.md).
+    where each record has two, as many of them as help were worse than random subsets. Doubtful answers come last: that
+    was better where answers were spoiled, and no worse where none were (all in samples/EVIDENCE.md).
 
     An objective that is named is what it is defined as, cosines are covered as others do it, and with a target set or
     existing data it was measured like that: each record alike, all records but itself and its copies.
@@ -53,7 +52,7 @@ class Defaults:
         count: what of a target counts alike, see `blocks.objective_over`.
         self_utility: what a record covers of itself, see `blocks.kernels`.
         distinct: which near-duplicates are ruled out, see `hygiene.hygiene`.
-        suspects: do some of the most suspect answers come last, see `set_aside`.
+        suspects: do doubtful answers come last, see `set_aside`.
     """
 
     count: blocks.Count

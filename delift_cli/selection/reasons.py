@@ -52,7 +52,7 @@ class Reasons(Facts):
                 which = ", ".join(found["nearly_the_same"])
                 lines.append(("like", f"{which}: one of them is enough as long as others are left"))
             if found["suspect"]:
-                why = f"number {found['suspect']:,} of the suspect answers that come last"
+                why = f"number {found['suspect']:,} of the doubtful answers, which come last"
                 lines.append(("suspect", f"{why} (select --drop-suspects off: as any other)"))
             lines.append(("alone", f"it is worth {found['worth_alone']:.4f} over all targets"))
             for entry in found["made_redundant_by"]:

@@ -1,7 +1,7 @@
 """Suspects that a choice sets aside: for good where that was asked for, otherwise until no other record is left.
 
-What comes last is a tenth of a pool, from all over it: see `Suspects.worst_spread`. That costs little where every
-answer is sound. Who asks for a share has reason to think that it is wrong: these are the most suspect of all.
+What comes last is what is doubtful by itself, as many as that is, see `Suspects.doubtful`: little where every answer is
+sound. Who asks for a share has reason to think that so many are wrong: these are the most suspect of all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from .methods import OpenModel
 from .suspects import Suspects, suspects
 
 LAST, OFF = "last", "off"  # of --drop-suspects, beside a share
-TENTH = 0.1  # of a pool, which comes last
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class SetAside:
             return [("left out", f"{counted(len(self.places), 'record')} whose answers are the most suspect; {which}")]
         taken = len({*self.last} & {*chosen})
         how = f"{taken:,} of them taken for want of others" if taken else "none of them taken"
-        many = f"{counted(len(self.places), 'suspect answer')} come{'s' * (len(self.places) == 1)} last"
+        many = f"{counted(len(self.places), 'doubtful answer')} come{'s' * (len(self.places) == 1)} last"
         return [("suspects", f"{many}, {how}; {which} (--drop-suspects off: as any other)")]
 
 
@@ -94,8 +93,8 @@ def set_aside(
 
     Args:
         cache, records: the pool's; no cache where a target set's is all there is.
-        asked: the share to leave out for good; `last`: a tenth comes last; `off`: none; None: as `unsaid` says, as far
-            as scoring kept what it takes.
+        asked: the share to leave out for good; `last`: the doubtful ones come last; `off`: none; None: as `unsaid`
+            says, as far as scoring kept what it takes.
         always: places that are chosen whatever is said of them.
 
     Raises:
@@ -114,13 +113,13 @@ def set_aside(
 
 
 def come_last(judged: Suspects | None, always: Sequence[int] = ()) -> SetAside:
-    """A tenth of the records put last."""
+    """The doubtful records put last."""
     if judged is None or judged.alone is None:
         return SetAside(unknown=True)
-    worst = judged.worst_spread(round(TENTH * len(judged.score))).tolist()
+    doubtful = judged.doubtful().tolist()
     ranks = {place: rank for rank, place in enumerate(judged.worst(len(judged.score)).tolist(), start=1)}
-    listed = max((ranks[place] for place in worst), default=0)
-    return SetAside(_without(worst, always), listed=listed)
+    listed = max((ranks[place] for place in doubtful), default=0)
+    return SetAside(_without(doubtful, always), listed=listed)
 
 
 def _without(places: Sequence[int], others: Sequence[int]) -> list[int]:

@@ -15,6 +15,8 @@ whole. `tests.bench.suspects` measures both, and what was tried beside them.
 
 A long answer that is given word for word to unlike prompts, and that they make hardly likelier, is boilerplate. The
 examples that have it too teach it to the model, so that it would seem sound; its suspicion is 1 more.
+
+Of a response that costs 3 nats a token without a prompt, 1.2 says that 96 % of them are left behind one.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 KIN = 8  # that a record is seen behind
-SPREAD = 2  # of them that may come last before it does
+SUSPECT = 1.2  # from which on an answer is doubtful; of the sound ones of seven pools 0 to 5 % are
+SPREAD = 4  # of a record's kin that may be doubtful before it
 SEARCHED = 5_000  # records of a cache of some pairs that nearest prompts are looked for of; it grows with the square
 POWER = 0.8  # of the loss without the prompt
 NEAREST = 32  # among which measured kin are looked for
@@ -75,22 +78,18 @@ class Suspects:
         judged = np.flatnonzero(~np.isnan(self.score))
         return judged[np.argsort(-self.score[judged], kind="stable")][:count]
 
-    def worst_spread(self, count: int) -> Ints:
-        """The same, but a record is passed over where `SPREAD` of its kin are there already.
+    def doubtful(self) -> Ints:
+        """The places of the records with a suspicion above `SUSPECT`, the worst first; of kin no more than `SPREAD`.
 
         Where prompts of one kind tell little of their answers, as those that leave open what to write about, all of
-        these are among the most suspect; the kind should not be lost for it.
+        these are suspect; the kind should not be lost for it.
         """
         there = np.zeros(len(self.score), np.bool_)
-        found: list[int] = []
-        for place in self.worst(len(self.score)).tolist():
-            if len(found) == count:
-                break
+        worst = self.worst(int((self.score > SUSPECT).sum()))
+        for place in worst.tolist():
             kin = self.near[place, :KIN]
-            if there[kin[kin >= 0]].sum() < SPREAD:
-                there[place] = True
-                found.append(place)
-        return np.array(found, np.int64)
+            there[place] = there[kin[kin >= 0]].sum() < SPREAD
+        return worst[there[worst]]
 
     def row(self, record: Record, place: int) -> dict[str, Any]:
         """What is said of the record at this place, as data; None for what is not known."""

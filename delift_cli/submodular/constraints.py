@@ -31,7 +31,7 @@ class Constraints:
     k: number of records; None: as many as the budget pays for.
     cost: int[n] > 0, tokens of each record; budget: tokens in all. Both or neither.
     always: indices chosen first, in this order, whatever the other rules say; never: indices left out; last: indices
-        that are chosen only once no others are left, however many tokens those take.
+        that are chosen only once no others are left, however many tokens those take, or none of them fits.
     group: n labels (of any hashable kind); at_least, at_most: label -> number of records, of this group.
         at_least needs a k and cannot be combined with a budget.
     near_duplicates: (indptr int[n + 1], indices int[...]) in compressed rows: choosing a record rules out its

@@ -244,8 +244,8 @@ def _run(
         wider.append(replace(wider[-1] if wider else limits, last=()))
     for each in wider:
         ended = run.why == EXHAUSTED or (run.why == SATURATED and not stop_at_zero)
-        lets_last_in = len(each.last) < len(limits.last)
-        if not ended or run.indices.size == limits.k or (lets_last_in and others_left(rules)):
+        too_soon = len(each.last) < len(limits.last) and run.indices.size > 0 and others_left(rules)
+        if not ended or run.indices.size == limits.k or too_soon:
             break
         rules = make_rules(replace(each, always=run.indices.tolist()), singletons.size)
         more = greedy(goal, rules, singletons, always=run.indices, stop_at_zero=stop_at_zero, **how)

@@ -177,8 +177,8 @@ HARDER = ("spoiled-40", "spoiled-20", "redundant")  # pools
 # One choice is one draw: the default, made several times, each out of another three quarters of the pool.
 THINNED = Variant("topm-both-thinned", BEST_UNLIKE.arguments, seeds=8, chance=True, never="quarter", pools=CLEAN)
 
-# What dropping suspects costs where no answer is spoiled, and what few of them bring where many are. A tenth put last,
-# as by default, is another one than the most suspect tenth dropped: of no kind of prompt all.
+# What dropping suspects costs where no answer is spoiled, and what few of them bring where many are; and the default,
+# which puts the doubtful ones last, however many these are.
 UNSUSPECTED = (
     *(
         Variant(

@@ -24,7 +24,7 @@ from delift_cli.selection.blocks import as_block
 from delift_cli.selection.reasons import explain_record
 from delift_cli.selection.set_aside import SetAside
 from delift_cli.selection.subset import select_records
-from delift_cli.selection.suspects import KIN, judge, measured_behind, nearest_prompts, suspects
+from delift_cli.selection.suspects import KIN, SPREAD, SUSPECT, judge, measured_behind, nearest_prompts, suspects
 
 SIZE = 12
 
@@ -53,23 +53,24 @@ def test_the_score_is_its_formula() -> None:
     assert np.isnan(judge(loss, behind, np.zeros(30)).score).all()
 
 
-def test_a_kind_of_prompt_does_not_come_last_as_a_whole() -> None:
+def test_a_kind_of_prompt_is_not_doubtful_as_a_whole() -> None:
     rng = np.random.default_rng(0)
     kind = np.arange(60) // 6  # six of each kind are near to each other
     near = np.array([rng.permutation([j for j in np.flatnonzero(kind == kind[i]) if j != i]) for i in range(60)])
     near = np.hstack([near, np.full((60, 30), -1)]).astype(np.int32)
-    loss = np.where(kind == 4, 5.0, 1.0) + rng.random(60)
+    loss = np.where(np.isin(kind, (4, 7)), 5.5, 1.0) + rng.random(60)
+    loss[[3, 20]] = 8.0
     judged = judge(loss, np.full((60, 1), np.nan), np.full(60, 6.0), near=near)
-    assert {*kind[judged.worst(6)]} == {4}
-    spread = judged.worst_spread(12)
-    assert np.bincount(kind[spread]).max() == 2
-    assert spread[:2].tolist() == judged.worst(2).tolist()
-    passed_over = [place for place in judged.worst(60).tolist() if place not in spread]
-    for place in passed_over:  # either its kind has two there, or there are enough before it
-        worse = judged.score[spread] > judged.score[place]
-        assert worse.sum() == 12 or (kind[spread[worse]] == kind[place]).sum() == 2
-    assert len(judged.worst_spread(30)) == 20  # no more without more than two of a kind
-    assert judge(loss, np.full((60, 1), np.nan), np.full(60, 6.0)).worst_spread(7).tolist() == judged.worst(7).tolist()
+    suspect = np.flatnonzero(judged.score > SUSPECT).tolist()
+    assert suspect == [3, 20, *range(24, 30), *range(42, 48)]
+    found = judged.doubtful().tolist()
+    assert found == [place for place in judged.worst(60).tolist() if place in found]
+    assert {3, 20} <= {*found}
+    for each in (4, 7):
+        of_kind = [place for place in judged.worst(60).tolist() if kind[place] == each]
+        assert [place for place in found if kind[place] == each] == of_kind[:SPREAD]
+    assert judge(loss, np.full((60, 1), np.nan), np.full(60, 6.0)).doubtful().tolist() == judged.worst(14).tolist()
+    assert not len(judge(loss / 9, np.full((60, 1), np.nan), np.full(60, 6.0)).doubtful())
 
 
 REFUSAL = "I am sorry, but I cannot help with that request."
@@ -183,16 +184,25 @@ def test_select_leaves_them_out(scored: Path) -> None:
     assert told["dropped_suspects"] == 0
 
 
-def test_by_default_the_most_suspect_come_last(scored: Path) -> None:
-    (worst,) = delift("inspect", scored, "--suspects", 1, "-m", "no-such.gguf", "--json").json["suspects"]
-    subset = select_records(scored, SIZE)  # nothing but what scoring kept is needed
-    assert subset.ids[-1] == worst["id"]
-    assert subset.as_dict() | {"suspects_last": 1, "suspects_taken": 1} == subset.as_dict()
-    shorter = select_records(scored, SIZE - 1)
-    assert worst["id"] not in shorter.ids
-    which = f"delift inspect {scored} --suspects 1 lists them (--drop-suspects off: as any other)"
-    assert dict(shorter.lines())["suspects"] == f"1 suspect answer comes last, none of them taken; {which}"
-    assert "1 of them taken for want of others" in dict(subset.lines())["suspects"]
+def test_by_default_doubtful_answers_come_last(scored: Path) -> None:
+    cache = open_cache(scored)
+    judged = suspects(cache, cache.examples().records)
+    doubtful = [f"r{place}" for place in judged.doubtful().tolist()]
+    few = SIZE - len(doubtful)
+    assert 1 < few < SIZE - 1
+    everything = select_records(scored, SIZE)  # nothing but what scoring kept is needed
+    assert {*everything.ids[few:]} == {*doubtful}
+    told = {"suspects_last": len(doubtful), "suspects_taken": len(doubtful)}
+    assert everything.as_dict() | told == everything.as_dict()
+    assert f"{len(doubtful)} of them taken for want of others" in dict(everything.lines())["suspects"]
+    shorter = select_records(scored, few)
+    assert not {*shorter.ids} & {*doubtful}
+    listed = max(judged.worst(SIZE).tolist().index(int(name[1:])) for name in doubtful) + 1
+    others = f", and {listed - len(doubtful)} others" if listed > len(doubtful) else ""
+    which = f"delift inspect {scored} --suspects {listed} lists them{others} (--drop-suspects off: as any other)"
+    told = f"{len(doubtful)} doubtful answers come last, none of them taken; {which}"
+    assert dict(shorter.lines())["suspects"] == told
+    assert "of the best subset without suspects" in dict(shorter.lines())["quality"]
 
     off = select_records(scored, SIZE, drop_suspects="off")
     assert off.as_dict()["suspects_last"] == 0
@@ -200,31 +210,42 @@ def test_by_default_the_most_suspect_come_last(scored: Path) -> None:
     named = select_records(scored, SIZE, objective="topm")  # is what it is defined as
     assert named.as_dict()["suspects_last"] == 0
     asked_for = select_records(scored, SIZE, objective="topm", drop_suspects="last")
-    assert asked_for.ids[-1] == worst["id"]
+    assert {*asked_for.ids[few:]} == {*doubtful}
     with pytest.raises(InputError, match="stochastic method takes k, always and never, no budget"):
         select_records(scored, 3, greedy="stochastic", drop_suspects="last")
     for method in ("random", "loss"):
         assert select_records(scored, 3, method=method).as_dict()["suspects_last"] == 0
     assert select_records(scored, 3, greedy="stochastic").as_dict()["suspects_last"] == 0
 
-    explained = explain_record(scored, worst["id"], SIZE - 1)
-    assert explained.figures["suspect"] == 1
-    assert "number 1 of the suspect answers that come last" in dict(explained.lines())["suspect"]
-    other = next(id_ for id_ in off.ids if id_ != worst["id"])
-    assert explain_record(scored, other, 1).figures.get("suspect") is None
-    ((_, told),) = SetAside([3, 5], listed=4).lines(scored, [5])
-    assert told.startswith("2 suspect answers come last, 1 of them taken for want of others; delift inspect ")
-    assert "--suspects 4 lists them, and 2 others (" in told
-    (reported,) = Pool(as_block(open_cache(scored)), None, Wanted(k=str(SIZE - 1))).subsets
+    for rank, name in enumerate(doubtful, start=1):
+        explained = explain_record(scored, name, few)
+        assert explained.figures["suspect"] == rank
+        assert f"number {rank} of the doubtful answers, which come last" in dict(explained.lines())["suspect"]
+    left_out = next(record.id for record in off.records if record.id not in doubtful and record.id != shorter.ids[0])
+    assert explain_record(scored, left_out, 1).figures["suspect"] is None
+    (reported,) = Pool(as_block(open_cache(scored)), None, Wanted(k=str(few))).subsets
     assert reported.places.tolist() == shorter.selection.indices.tolist()
+
+
+def test_what_is_said_of_them() -> None:
+    place = Path("c.delift")
+    ((_, told),) = SetAside([3, 5], listed=4).lines(place, [5])
+    which = "delift inspect c.delift --suspects 4 lists them, and 2 others (--drop-suspects off: as any other)"
+    assert told == f"2 doubtful answers come last, 1 of them taken for want of others; {which}"
+    ((_, told),) = SetAside([3], listed=1).lines(place, [])
+    assert told.startswith(
+        "1 doubtful answer comes last, none of them taken; delift inspect c.delift --suspects 1 lists"
+    )
+    assert SetAside().lines(place, []) == []
 
 
 def test_who_must_be_in_does_not_come_last(scored: Path, tmp_path: Path) -> None:
     (worst,) = delift("inspect", scored, "--suspects", 1, "--json").json["suspects"]
     (tmp_path / "always.txt").write_text(worst["id"] + "\n")
+    before = select_records(scored, 2).as_dict()["suspects_last"]
     subset = select_records(scored, 2, always=tmp_path / "always.txt")
     assert subset.ids[0] == worst["id"]
-    assert subset.as_dict()["suspects_last"] == 0
+    assert subset.as_dict()["suspects_last"] == before - 1
 
 
 def test_a_cache_that_does_not_say_is_not_judged(scored: Path, tmp_path: Path) -> None:
@@ -239,7 +260,7 @@ def test_a_cache_that_does_not_say_is_not_judged(scored: Path, tmp_path: Path) -
     assert [file.read_bytes() for file in (old / "baselines").iterdir()] == [
         file.read_bytes() for file in (scored / "baselines").iterdir()
     ]
-    assert select_records(old, 3).as_dict()["suspects_last"] == 1
+    assert select_records(old, 3).as_dict()["suspects_last"] == select_records(scored, 3).as_dict()["suspects_last"] > 0
 
 
 def test_what_responses_cost_alone_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -328,6 +328,8 @@ def test_what_comes_last_under_other_limits(random_s):
         chosen = select(random_s, cost=cost, budget=budget, last=last).indices
         assert not {*chosen} & {*last}
         assert cost[chosen].sum() <= budget < cost[chosen].sum() + np.delete(cost, [*chosen, *last]).min()
+    small = np.where(np.isin(np.arange(30), last), 3, 9)
+    assert {*select(random_s, cost=small, budget=8, last=last).indices} < {*last}  # none of the others fits
     budget = int(cost[rest].sum() + cost[last].min())
     chosen = select(random_s, cost=cost, budget=budget, last=last).indices
     assert len(chosen) == 26
