@@ -179,6 +179,9 @@ THINNED = Variant("topm-both-thinned", BEST_UNLIKE.arguments, seeds=8, chance=Tr
 
 # What dropping suspects costs where no answer is spoiled, and what few of them bring where many are; and the default,
 # which puts the doubtful ones last, however many these are.
+LAST_UNLIKE = Variant(
+    "topm-both-unlike-last", (*BEST_UNLIKE.arguments, *LAST), seeds=3, pools=(*CLEAN, "spoiled-40", "spoiled-20")
+)
 UNSUSPECTED = (
     *(
         Variant(
@@ -186,7 +189,8 @@ UNSUSPECTED = (
         )
         for share, pools in ((10, (*CLEAN, "spoiled-40", "spoiled-20")), (30, CLEAN))
     ),
-    Variant("topm-both-unlike-last", (*BEST_UNLIKE.arguments, *LAST), seeds=3, pools=(*CLEAN, *HARDER)),
+    LAST_UNLIKE,
+    replace(LAST_UNLIKE, seeds=10, pools=("redundant",)),
     replace(THINNED, name="topm-both-thinned-last", arguments=(*BEST_UNLIKE.arguments, *LAST)),
 )
 # At 10 % targets are covered by one record each.
