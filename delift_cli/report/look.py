@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..amount import counted
-from ..selection.suspects import Suspects
+from ..selection.suspects import SUSPECT, Suspects
 from . import findings
 from .document import Column, Section, Table
 from .pool import ALIKE, SEARCHED, Ints, Pool
@@ -78,6 +78,8 @@ def _suspects(pool: Pool, found: Suspects) -> Table:
             "The model finds these answers unlikely though it has seen how the nearest prompts are answered. Running "
             f"it once more, without the prompts, tells much better: {command}, then this report again."
         )
+    else:
+        about += f" Doubtful, with a suspicion above {SUSPECT:g}: {counted(len(found.doubtful()), 'answer')}."
     if same := int(found.boilerplate.sum()):
         about += f" Boilerplate comes first: {counted(same, 'long answer')}, word for word the same to unlike prompts."
     if unjudged := len(pool) - len(ranked):

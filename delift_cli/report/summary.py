@@ -6,6 +6,7 @@ import numpy as np
 
 from ..amount import counted
 from ..selection.blocks import PartialBlock
+from ..selection.suspects import Suspects
 from . import findings
 from .document import Section, Tile
 from .look import suspected
@@ -18,8 +19,7 @@ def in_short(pool: Pool) -> Section:
     harmful = len(findings.harmful(pool.reach))
     tiles.append(Tile(f"{harmful:,}", "records that harm the others more than they help them", "table-harmful"))
     if pool.suspects is not None:
-        listed = len(suspected(pool, pool.suspects))
-        tiles.append(Tile(f"{listed:,}", "answers to check first: perhaps wrong or spoiled", "table-suspects"))
+        tiles.append(_suspects(pool, pool.suspects))
     size = np.bincount(pool.alike)
     groups = int((size > 1).sum())
     words = "records that say nearly the same as another" + (f", in {counted(groups, 'group')}" if groups else "")
@@ -31,6 +31,15 @@ def in_short(pool: Pool) -> Section:
         far = len(findings.outliers(pool.apart))
         tiles.append(Tile(f"{far:,}", "outliers: they help none much, and none helps them", "table-outliers"))
     return Section("short", "In short", tiles=tiles)
+
+
+def _suspects(pool: Pool, found: Suspects) -> Tile:
+    """How many answers are doubtful; where that is not known, how many are listed."""
+    if found.alone is None:
+        many, words = len(suspected(pool, found)), "answers to check first: perhaps wrong or spoiled"
+    else:
+        many, words = len(found.doubtful()), "doubtful answers, perhaps wrong or spoiled"
+    return Tile(f"{many:,}", words, "table-suspects")
 
 
 def _worth(pool: Pool) -> list[Tile]:

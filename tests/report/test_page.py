@@ -17,7 +17,9 @@ import tiny_runs
 from report_runs import HOSTILE, hostile_pool, plain_pool, sparse_cache
 from tiny_runs import delift
 
+from delift_cli.cache.sparse import open_cache
 from delift_cli.report import html as pages
+from delift_cli.selection.suspects import suspects
 from delift_cli.visible import visible
 
 pytest.importorskip("uplot", reason="the drawing library is not installed: pip install 'delift-cli[report]'")
@@ -293,6 +295,22 @@ def test_long_texts_are_cut_and_say_so(tmp_path: Path) -> None:
     for turns in Page(tmp_path / "r.html").block("records-0")["turns"]:
         assert sum(len(text) for _, text in turns) < pages.MOST_TEXT + 100
         assert all(re.search(r"… \([\d,]+ more characters\)$", text) for _, text in turns)
+
+
+def test_how_many_answers_are_doubtful(tmp_path: Path) -> None:
+    (tmp_path / "pool.jsonl").write_bytes(tiny_runs.pairs(*range(12)))
+    assert tiny_runs.score(tmp_path / "pool.jsonl", "-o", tmp_path / "pool.delift").code == 0
+    cache = open_cache(tmp_path / "pool.delift")
+    doubtful = len(suspects(cache, cache.examples().records).doubtful())
+    assert 0 < doubtful < 12
+    for known in (True, False):
+        assert delift("report", tmp_path / "pool.delift", "-o", tmp_path / "r.html", "-q").code == 0
+        page = Page(tmp_path / "r.html")
+        assert ("doubtful answers, perhaps wrong or spoiled" in page.source) == known
+        assert (f"Doubtful, with a suspicion above 1.2: {doubtful} answers." in page.source) == known
+        assert f"<strong>{doubtful if known else 12}</strong>" in page.source
+        for file in (tmp_path / "pool.delift" / "baselines").iterdir():
+            file.unlink()
 
 
 def test_texts_are_cut_until_the_page_has_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
