@@ -68,7 +68,9 @@ def test_select_records(scored: Path, tmp_path: Path) -> None:
         example_group=range(8),
         target_group=range(8),
     )
-    chosen = delift_cli.select(kernel, 3, objective="topm").indices.tolist()
+    last = subset.doubted.last
+    assert 0 < len(last) < 6  # of this model's answers some are doubtful
+    chosen = delift_cli.select(kernel, 3, objective="topm", last=last).indices.tolist()
     assert chosen == subset.selection.indices.tolist()
     subset.write(tmp_path / "subset.jsonl")
     assert (tmp_path / "subset.jsonl").read_bytes().splitlines() == [record.raw for record in subset]
