@@ -75,7 +75,8 @@ def by_pairs(way: str, pool: Path, budget: str, k: int, place: dict[str, int]) -
         flush=True,
     )
     for estimates in ("auto", "off"):
-        chosen, seconds = delift("select", cache, "-k", k, "--ids-only", "--estimates", estimates)
+        how = ("--ids-only", "--estimates", estimates, "--drop-suspects", "off")
+        chosen, seconds = delift("select", cache, "-k", k, *how)
         found[f"{way}, estimates {estimates}"] = [place[line] for line in chosen.split()]
         print(f"  select, estimates {estimates}: {seconds:.1f} s", flush=True)
     return found
