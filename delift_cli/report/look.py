@@ -78,6 +78,8 @@ def _suspects(pool: Pool, found: Suspects) -> Table:
             "The model finds these answers unlikely though it has seen how the nearest prompts are answered. Running "
             f"it once more, without the prompts, tells much better: {command}, then this report again."
         )
+    elif not found.telling:
+        about += " But hardly any answer is likelier behind its prompt to this model: the order says little."
     else:
         about += f" Doubtful, with a suspicion above {SUSPECT:g}: {counted(len(found.doubtful()), 'answer')}."
     if same := int(found.boilerplate.sum()):

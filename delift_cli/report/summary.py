@@ -35,7 +35,7 @@ def in_short(pool: Pool) -> Section:
 
 def _suspects(pool: Pool, found: Suspects) -> Tile:
     """How many answers are doubtful; where that is not known, how many are listed."""
-    if found.alone is None:
+    if not found.telling:
         many, words = len(suspected(pool, found)), "answers to check first: perhaps wrong or spoiled"
     else:
         many, words = len(found.doubtful()), "doubtful answers, perhaps wrong or spoiled"

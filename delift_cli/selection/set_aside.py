@@ -33,12 +33,14 @@ class SetAside:
         for_good: they are left out, however many are asked for; otherwise they come last.
         listed: so many of the most suspect of all have these among them.
         unknown: some were to come last, but the cache does not say what responses cost without their prompts.
+        untold: some were to come last, but suspicion is not telling, see `Suspects.telling`.
     """
 
     places: Sequence[int] = ()
     for_good: bool = False
     listed: int = 0
     unknown: bool = False
+    untold: bool = False
 
     @property
     def never(self) -> Sequence[int]:
@@ -54,7 +56,7 @@ class SetAside:
         """How many, and how many of them were chosen after all, as data."""
         return {
             "dropped_suspects": len(self.never),
-            "suspects_last": None if self.unknown else len(self.last),
+            "suspects_last": None if self.unknown or self.untold else len(self.last),
             "suspects_taken": len({*self.last} & {*chosen}),
         }
 
@@ -68,6 +70,9 @@ class SetAside:
                     "score command again adds it",
                 )
             ]
+        if self.untold:
+            few = "to this model most answers are hardly likelier behind their prompts, which says nothing of any one"
+            return [("suspects", f"none come last: {few}")]
         if not self.places:
             return []
         others = f", and {self.listed - len(self.places):,} others" if self.listed > len(self.places) else ""
@@ -116,6 +121,8 @@ def come_last(judged: Suspects | None, always: Sequence[int] = ()) -> SetAside:
     """The doubtful records put last."""
     if judged is None or judged.alone is None:
         return SetAside(unknown=True)
+    if not judged.telling:
+        return SetAside(untold=True)
     doubtful = judged.doubtful().tolist()
     ranks = {place: rank for rank, place in enumerate(judged.worst(len(judged.score)).tolist(), start=1)}
     listed = max((ranks[place] for place in doubtful), default=0)

@@ -78,14 +78,20 @@ class Suspects:
         judged = np.flatnonzero(~np.isnan(self.score))
         return judged[np.argsort(-self.score[judged], kind="stable")][:count]
 
+    @property
+    def telling(self) -> bool:
+        """Are most answers likelier behind their prompts? To a model to which they are not, all of them are suspect."""
+        return self.alone is not None and 2 * int((self.score > SUSPECT).sum()) <= int((~np.isnan(self.score)).sum())
+
     def doubtful(self) -> Ints:
         """The places of the records with a suspicion above `SUSPECT`, the worst first; of kin no more than `SPREAD`.
+        None of them where suspicion is not `telling`.
 
         Where prompts of one kind tell little of their answers, as those that leave open what to write about, all of
         these are suspect; the kind should not be lost for it.
         """
         there = np.zeros(len(self.score), np.bool_)
-        worst = self.worst(int((self.score > SUSPECT).sum()))
+        worst = self.worst(int((self.score > SUSPECT).sum()) if self.telling else 0)
         for place in worst.tolist():
             kin = self.near[place, :KIN]
             there[place] = there[kin[kin >= 0]].sum() < SPREAD

@@ -22,7 +22,7 @@ from delift_cli.scoring.measures import Measures
 from delift_cli.scoring.pairs import Scoring
 from delift_cli.selection.blocks import as_block
 from delift_cli.selection.reasons import explain_record
-from delift_cli.selection.set_aside import SetAside
+from delift_cli.selection.set_aside import SetAside, come_last
 from delift_cli.selection.subset import select_records
 from delift_cli.selection.suspects import KIN, SPREAD, SUSPECT, judge, measured_behind, nearest_prompts, suspects
 
@@ -58,7 +58,7 @@ def test_a_kind_of_prompt_is_not_doubtful_as_a_whole() -> None:
     kind = np.arange(60) // 6  # six of each kind are near to each other
     near = np.array([rng.permutation([j for j in np.flatnonzero(kind == kind[i]) if j != i]) for i in range(60)])
     near = np.hstack([near, np.full((60, 30), -1)]).astype(np.int32)
-    loss = np.where(np.isin(kind, (4, 7)), 5.5, 1.0) + rng.random(60)
+    loss = np.where(np.isin(kind, (4, 7)), 5.5, 1.0) + rng.random(60)  # 14 of 60 are suspect
     loss[[3, 20]] = 8.0
     judged = judge(loss, np.full((60, 1), np.nan), np.full(60, 6.0), near=near)
     suspect = np.flatnonzero(judged.score > SUSPECT).tolist()
@@ -225,6 +225,22 @@ def test_by_default_doubtful_answers_come_last(scored: Path) -> None:
     assert explain_record(scored, left_out, 1).figures["suspect"] is None
     (reported,) = Pool(as_block(open_cache(scored)), None, Wanted(k=str(few))).subsets
     assert reported.places.tolist() == shorter.selection.indices.tolist()
+
+
+def test_a_model_that_prompts_say_nothing_to_doubts_no_answer(tmp_path: Path) -> None:
+    unmoved = np.full((60, 1), np.nan)
+    for suspect in (29, 30, 31):
+        loss = np.where(np.arange(60) < suspect, 6.0, 1.0)
+        judged = judge(loss, unmoved, np.full(60, 6.0))
+        assert judged.telling == (suspect <= 30)
+        assert len(judged.doubtful()) == (suspect if suspect <= 30 else 0)
+        aside = come_last(judged)
+        assert len(aside.last) == len(judged.doubtful())
+        assert aside.as_dict([])["suspects_last"] == (suspect if suspect <= 30 else None)
+    ((name, told),) = aside.lines(tmp_path, [])
+    assert name == "suspects"
+    assert told.startswith("none come last: to this model most answers are hardly likelier behind their prompts")
+    assert not judge(loss / 9, unmoved, None).telling
 
 
 def test_what_is_said_of_them() -> None:
