@@ -371,11 +371,8 @@ def test_the_default_has_a_line_for_each_pool() -> None:
     told = report._default(report.tables(results)).splitlines()[4:]
     assert [line.split(" | ")[:3] for line in told] == [[f"| {pool} 30%", "1", "2"] for pool in names]
     assert all("**-0.525 (" in line and "| 51% |" in line for line in told)
-    once = {
-        **results[3],
-        "method": "topm-both-unlike-last",
-        "name": "another",
-    }  # of p3: what is chosen several times counts
+    # of p3 what is chosen several times counts
+    once = {**results[3], "method": "topm-both-unlike-last", "name": "another"}
     assert report._default(report.tables([*results, once])).splitlines()[4:] == told
     assert not report._default(report.tables(list(lines())))
 

@@ -99,10 +99,14 @@ def carry_over(present: Stored, manifest: dict[str, Any], there: dict[str, npt.N
     """
     left = []
     for role, old in there.items():
+        if role == "targets" and present.square:
+            continue  # the same files
         for what, (before, behind) in _OF_RECORDS.items():
             file, other = (_file_of(present.path, each, role, what) for each in (present.manifest, manifest))
+            if file == other:
+                continue
             kept = read_kept(file, (*before, present.manifest[role]["count"], *behind), np.float32, whole=False)
-            if kept is None or file == other:
+            if kept is None:
                 continue
             of_record = np.moveaxis(kept, len(before), 0)
             moved = np.full((len(old), *of_record.shape[1:]), np.nan, np.float32)

@@ -153,11 +153,6 @@ def cells_needed(prefixes: Sequence[Tokens], targets: TargetTokens, batch: int) 
     return max(alone, prefix + int(targets.lengths.max(initial=0))) + prefix + batch
 
 
-def lacking_base(cache: Writing, count: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Of each chunk of the `count` targets those that `cache` lacks without an example, int64, ascending."""
-    return lacking(cache.base_distance[:count])
-
-
 def lacking(values: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.int64]]:
     """Of each chunk of records the places of those whose value is NaN, int64, ascending."""
     for start in range(0, len(values), BASE_CHUNK):
@@ -167,7 +162,7 @@ def lacking(values: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.int64]]:
 
 
 def write_base(cache: Writing, missing: npt.NDArray[np.int64], measured: Measures) -> None:
-    """Store what `lacking_base` said was missing of a chunk."""
+    """Store what `lacking` said was missing of a chunk of `base_distance`."""
     start = int(missing[0]) // BASE_CHUNK * BASE_CHUNK
     chunk = slice(start, start + BASE_CHUNK)
     distance, logprob = cache.base_distance[chunk].copy(), cache.base_logprob[chunk].copy()
@@ -248,7 +243,7 @@ class Scoring:
 
     def base(self, cache: Writing) -> Iterator[Work]:
         """Measure the targets that `cache` lacks without an example."""
-        for missing in lacking_base(cache, self._targets.count):
+        for missing in lacking(cache.base_distance):
             write_base(cache, missing, self.without_example(missing))
             yield self.work
         cache.sync()

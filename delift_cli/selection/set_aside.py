@@ -124,8 +124,7 @@ def come_last(judged: Suspects | None, always: Sequence[int] = ()) -> SetAside:
     if not judged.telling:
         return SetAside(untold=True)
     doubtful = judged.doubtful().tolist()
-    ranks = {place: rank for rank, place in enumerate(judged.worst(len(judged.score)).tolist(), start=1)}
-    listed = max((ranks[place] for place in doubtful), default=0)
+    listed = judged.worst(len(judged.score)).tolist().index(doubtful[-1]) + 1 if doubtful else 0
     return SetAside(_without(doubtful, always), listed=listed)
 
 

@@ -12,14 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.evidence import variants
-from tests.evidence.packed import Lines
+from tests.evidence.packed import Line, Lines
 from tests.evidence.pools import Pool, Record
 from tests.evidence.variants import Stage, Variant
-
-Line = dict[str, Any]
 
 # Tokens/s of two AVX512-BF16 cores, and how many tokens a record has: the template's and its characters'.
 TRAIN_SPEED, TEST_SPEED = 400, 1300
@@ -88,10 +85,14 @@ def key(run: Run, chosen: Sequence[str]) -> str:
 
 def read_results(path: Path) -> list[Line]:
     """The finished runs, in their order; a line that was not finished, as after a power loss, does not count."""
-    if not path.exists():
-        return []
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[Line], Lines]:
+    """The finished runs, and what the next line may refer to."""
     before = Lines()
-    return [before.unpacked(json.loads(line)) for line in path.read_bytes().split(b"\n")[:-1]]
+    written = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [before.unpacked(json.loads(line)) for line in written], before
 
 
 def precision_of(line: Line) -> str:
@@ -101,9 +102,7 @@ def precision_of(line: Line) -> str:
 
 def append_result(path: Path, line: Line) -> None:
     """Add a line for good, in as little room as `packed` says: it is on disk when this returns."""
-    before = Lines()
-    for known in read_results(path):
-        before.unpacked(known)
+    _, before = _read(path)
     with path.open("ab+") as file:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)

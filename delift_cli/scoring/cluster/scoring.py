@@ -20,7 +20,7 @@ from ...prompt.encoding import EncodedExamples
 from ...prompt.trie import build_trie
 from ..job import Engine, Inputs
 from ..measures import Measures
-from ..pairs import TargetTokens, Unit, Work, lacking_base, lay_out_of, write_base
+from ..pairs import TargetTokens, Unit, Work, lacking, lay_out_of, write_base
 from ..row_scorer import LayOut
 from ..tuning import TOLERANCE, machine
 from .content import content_of
@@ -105,7 +105,7 @@ class ClusterScoring:
 
     def base(self, cache: Writing) -> Iterator[Work]:
         """Measure the targets that `cache` lacks without an example."""
-        chunks = (Unit(ALONE, missing) for missing in lacking_base(cache, self._targets.count))
+        chunks = (Unit(ALONE, missing) for missing in lacking(cache.base_distance))
         for done in self._measured(list(chunks)):
             for unit, measured in done:
                 write_base(cache, unit.targets, measured)
