@@ -18,8 +18,9 @@ from gguf_models import write_model
 
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile
-from tests.evidence import harder, peers, pools, report, runs, scored, stats, variants
+from tests.evidence import harder, peers, plot, pools, report, runs, scored, stats, variants
 from tests.evidence.runs import Run
+from tests.evidence.stats import Interval
 
 RUN = Run("instruction", "p3", "fl", "30%", 0, 0)
 SIZES = {"spoiled-20": 100, "spoiled-40": 100, "redundant": 102, "skewed": 100, "p3-1000": 1000}
@@ -362,19 +363,25 @@ def test_rows_say_what_the_results_say() -> None:
     assert found["fl"].exact == pytest.approx(0.4)
 
 
+def default_of(results: list[dict[str, Any]]) -> list[str]:
+    """The lines of the table of the default."""
+    (table,) = report._default(results, report.tables(results), None)
+    return table.splitlines()[4:]
+
+
 def test_the_default_has_a_line_for_each_pool() -> None:
     results = [*lines("chance"), *lines("chance", "redundant"), *lines("large", "p3-1000"), *lines("instruction")]
     names = {"p3": "topm-both-thinned-last", "redundant": "topm-both-unlike-last", "p3-1000": "fl-both-unlike-last"}
     for line in results:
         line["method"] = names[line["pool"]] if line["method"] == "fl" else line["method"]
     assert {*names.values()} <= {*variants.DEFAULT}
-    told = report._default(report.tables(results)).splitlines()[4:]
+    told = default_of(results)
     assert [line.split(" | ")[:3] for line in told] == [[f"| {pool} 30%", "1", "2"] for pool in names]
     assert all("**-0.525 (" in line and "| 51% |" in line for line in told)
     # of p3 what is chosen several times counts
     once = {**results[3], "method": "topm-both-unlike-last", "name": "another"}
-    assert report._default(report.tables([*results, once])).splitlines()[4:] == told
-    assert not report._default(report.tables(list(lines())))
+    assert default_of([*results, once]) == told
+    assert list(report._default(list(lines()), report.tables(list(lines())), None)) == []
 
 
 def test_what_chance_would_reach() -> None:
@@ -477,25 +484,47 @@ def test_what_was_trained_in_another_precision_is_compared_with_its_own_kind() -
     assert single["fl"].by_token.closed is None  # nothing was trained on everything
 
 
+def compared() -> list[plot.Compared]:
+    """Of one pool the choice is beyond the random subsets by record, of another behind them."""
+    drawn = np.linspace(-0.2, 0.2, 5)
+    better, worse = (plot.Way(drawn, Interval(share, share + 0.1, share - 0.1)) for share in (0.3, -0.3))
+    return [plot.Compared("p3 30%", better, worse), plot.Compared("gsm8k-p3 30%", worse, better)]
+
+
 def test_the_plot_is_the_same_for_the_same_results(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for name in ("a.svg", "b.svg"):
-        report.draw(report.tables(list(lines())), tmp_path / name)
+        plot.draw(compared(), tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert b"</svg>" in (tmp_path / "a.svg").read_bytes()
 
 
-def test_dots_stand_beside_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dots_stand_beside_their_names_and_green_is_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pyplot = pytest.importorskip("matplotlib.pyplot")
     monkeypatch.setattr(pyplot, "close", lambda figure: None)
-    first = [{**line, "method": line["method"].replace("fl", "sqrt")} for line in lines()]
-    report.draw(report.tables([*first, *lines(pool="gsm8k-p3")]), tmp_path / "plot.svg")
+    plot.draw(compared(), tmp_path / "plot.svg")
     axes = pyplot.gcf().axes
-    names = [label.get_text() for label in axes[0].get_yticklabels()]
-    assert names == ["fl", "sqrt"]
-    for axis, method in zip(axes, ["sqrt", "fl"] * 2, strict=True):
-        dots = [line.get_ydata()[0] for line in axis.lines if line.get_marker() == "o"]
-        assert [names[round(height)] for height in dots] == [method]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["p3 30%", "gsm8k-p3 30%"]
+    for axis, shares in zip(axes, ((0.3, -0.3), (-0.3, 0.3)), strict=True):
+        dots = [line for line in axis.lines if line.get_marker() == "o"]
+        assert [(dot.get_xdata()[0], dot.get_ydata()[0]) for dot in dots] == [(shares[0], 0), (shares[1], 1)]
+        assert [dot.get_color() == plot.BETTER for dot in dots] == [share > 0 for share in shares]
+
+
+def test_shares_of_the_way_are_what_the_table_has(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    default = variants.DEFAULT[0]
+    results = [{**line, "method": line["method"].replace("fl", default)} for line in lines("chance")]
+    found = report.tables(results)
+    (rows,) = found.values()
+    row = next(row for row in rows if row.method == default)
+    table, picture = report._default(results, found, tmp_path / "plot.svg")
+    assert f"| {row.by_record.closed:.0%} |" in table
+    assert "plot.svg" in picture
+    (drawn,) = report._on_the_way(next(iter(found)), default, report._cells(results, next(iter(found))))
+    assert drawn.by_record.chosen.value == pytest.approx(row.by_record.closed)
+    assert drawn.by_token.chosen.value == pytest.approx(row.by_token.closed)
+    assert drawn.by_token.drawn.mean() == pytest.approx(0)
 
 
 # ---- training

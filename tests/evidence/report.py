@@ -1,4 +1,4 @@
-"""Results to tables and a plot: `samples/EVIDENCE.md` and `samples/evidence.svg`."""
+"""Results to tables: `samples/EVIDENCE.md`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from delift_cli.selection.blocks import default_objective
 from delift_cli.selection.methods import POOL_ALONE
 from tests.evidence import peers, runs, variants
+from tests.evidence.plot import Compared, Way, draw
 from tests.evidence.runs import Line
 from tests.evidence.stats import Interval, best_of, difference, per_token, rank_correlation
 from tests.evidence.variants import EXTREMES, MANY
@@ -21,7 +22,7 @@ from tests.evidence.variants import EXTREMES, MANY
 OPENING, CLOSING = "<!-- written by hand -->", "<!-- end of what is written by hand -->"
 SPLITS = 200  # of the held-out records into halves
 SPLITTABLE = 20  # runs, of which the best says something
-ORDER = [v.name for _, compared in variants.STAGES.values() for v in compared]
+ORDER = list(dict.fromkeys(v.name for _, compared in variants.STAGES.values() for v in compared))
 
 
 class Tested(NamedTuple):
@@ -127,14 +128,10 @@ def write_report(results: Sequence[Line], evaluated: Sequence[Line], destination
     parts = [
         "# What fine-tuning says",
         INTRODUCTION + _runs(results),
+        *_default(results, found, plot),
         f"{OPENING}\n{kept.group(1) if kept else ''}{CLOSING}",
+        _overview(found),
     ]
-    if plot is not None:
-        draw(found, plot)
-        parts.append(f"![Differences to random subsets, with intervals]({plot.name})")
-    if default := _default(found):
-        parts.append(default)
-    parts.append(_overview(found))
     if chance := _chance(results, found):
         parts.append(chance)
     if drawn := _drawn(results, found):
@@ -162,45 +159,6 @@ def tables(results: Sequence[Line]) -> dict[Place, list[Row]]:
     return {place: _rows(_cells(results, place)) for place in places}
 
 
-def draw(found: dict[Place, list[Row]], path: Path) -> None:
-    """A dot and an interval for each method, a panel for each pool and size of the first stage, in both measures."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    matplotlib.rcParams["svg.hashsalt"] = "delift"
-    from matplotlib import pyplot
-
-    panels = {
-        place.subset: [row for row in rows if row.by_token.difference and row.method not in EXTREMES]
-        for place, rows in found.items()
-        if place.stage == "instruction"
-    }
-    panels = {title: rows for title, rows in panels.items() if rows}
-    if not panels:
-        return
-    names = [
-        name for name in dict.fromkeys(ORDER) if any(row.method == name for rows in panels.values() for row in rows)
-    ]
-    size = 2.2 * len(panels) + 1, 2 * (0.26 * len(names) + 0.9)
-    figure, axes = pyplot.subplots(2, len(panels), figsize=size, sharey=True, squeeze=False)
-    for line, measure in zip(axes, ("by_token", "by_record"), strict=True):
-        for axis, (title, rows) in zip(line, panels.items(), strict=True):
-            for row in rows:
-                value, low, high = getattr(row, measure).difference
-                height = names.index(row.method)
-                axis.plot((low, high), (height, height), color="#888", linewidth=1.5, zorder=1)
-                axis.plot(value, height, "o", color="#1a7f5a" if high < 0 else "#b3362b" if low > 0 else "#333")
-            axis.axvline(0, color="#bbb", linewidth=1, zorder=0)
-            axis.set_title(f"{title}, {measure.replace('_', ' ')}", fontsize=8)
-            axis.tick_params(labelsize=8)
-        line[0].set_yticks(range(len(names)), names)
-        line[0].set_ylim(len(names) - 0.5, -0.5)
-    figure.supxlabel("held-out loss less that of random subsets (left of 0: better)", fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    pyplot.close(figure)
-
-
 # ---- what the tables are made of
 
 
@@ -225,7 +183,7 @@ def _cells(results: Sequence[Line], place: Place) -> dict[str, Cell]:
 
 def _rows(cells: dict[str, Cell]) -> list[Row]:
     by_record = {name: cell.by_record() for name, cell in cells.items()}
-    ordered = (method for method in ("nothing", *dict.fromkeys(ORDER), "all") if method in cells)
+    ordered = (method for method in ("nothing", *ORDER, "all") if method in cells)
     return [
         Row(
             method,
@@ -282,41 +240,65 @@ def _runs(results: Sequence[Line]) -> str:
     return f"{len(trained)} runs, {hours:.1f} hours of training" + (f"; {said}." if said else ".")
 
 
-def _default(found: dict[Place, list[Row]]) -> str:
+def _default(results: Sequence[Line], found: dict[Place, list[Row]], plot: Path | None) -> Iterator[str]:
     """What is chosen where nothing is said, against random subsets, a line a pool."""
-    head = [
-        "## The default, against random subsets",
-        "",
-        "| | runs | random draws | by record | gap closed | by token | gap closed |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines = []
+    lines, panels = [], []
     for place in (place for stage in ("chance", "large") for place in found if place.stage == stage):
         of = {row.method: row for row in found[place]}
         row = next((of[name] for name in variants.DEFAULT if name in of), None)
         if row is not None:
             shown = (cell for measure in (row.by_record, row.by_token) for cell in _shown(measure)[1:])
             lines.append(f"| {place.subset} | {row.runs} | {of['random'].runs} | {' | '.join(shown)} |")
-    return "\n".join([*head, *lines]) if lines else ""
+            panels += _on_the_way(place, row.method, _cells(results, place))
+    if lines:
+        head = (
+            "| | runs | random draws | by record | gap closed | by token | gap closed |",
+            "|---|---|---|---|---|---|---|",
+        )
+        yield "## The default, against random subsets\n\n" + "\n".join((*head, *lines))
+        if plot is not None:
+            draw(panels, plot)
+            yield (
+                f"![The default and each random subset, on the way to what everything gives]({plot.name})\n\n"
+                "Each random subset a dot, the default with its interval: 0 % is the mean of the random ones, 100 %\n"
+                "training on the whole pool. Green: the interval is above 0."
+            )
+
+
+def _on_the_way(place: Place, method: str, cells: dict[str, Cell]) -> Iterator[Compared]:
+    """The random subsets and a method, as shares of the gap to training on everything, where that was trained on."""
+    if "all" in cells:
+        ways = []
+        for of in (cells, {name: cell.by_record() for name, cell in cells.items()}):
+            drawn = of["random"].of_runs()
+            gap = drawn.mean() - of["all"].of_runs().mean()
+            against = difference(of[method].losses, of["random"].losses, of[method].tokens)
+            ways.append(Way((drawn.mean() - drawn) / gap, Interval(*(-value / gap for value in against))))
+        yield Compared(place.subset, by_record=ways[1], by_token=ways[0])
 
 
 def _overview(found: dict[Place, list[Row]]) -> str:
-    """All methods by all pools and sizes of the first stage: differences to random subsets, in both measures."""
-    columns = {
-        place: {row.method: row for row in rows} for place, rows in found.items() if place.stage == "instruction"
-    }
-    head = " | ".join(f"{place.subset} | {place.subset}, per record" for place in columns)
-    lines = [f"| less random subsets | {head} |", "|---|" + "---|" * 2 * len(columns)]
-    for method in dict.fromkeys(ORDER):
-        of_column = [rows.get(method) for rows in columns.values()]
-        if any(row and row.by_token.difference for row in of_column):
-            shown = (
-                _interval(measure.difference if measure else None, short=True)
-                for row in of_column
-                for measure in ((row.by_token, row.by_record) if row else (None, None))
-            )
-            lines.append(f"| {method} | " + " | ".join(shown) + " |")
-    return "\n".join(["## In short", "", *lines])
+    """All methods by all pools and sizes of the first stage: differences to random subsets, by record / by token."""
+    of_column: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for place, rows in sorted(found.items(), key=lambda item: item[0].precision):  # bfloat16, where there are both
+        mark = "" if place.precision == "bfloat16" else "°"
+        for row in rows if place.stage == "instruction" else ():
+            shown = [_interval(measure.difference, short=True) for measure in (row.by_record, row.by_token)]
+            if all(shown):
+                of_column[place.pool, place.size].setdefault(row.method, " / ".join(shown) + mark)
+    columns = {place[1:3]: of_column[place[1:3]] for place in found if place[1:3] in of_column}
+    lines = [
+        "## All ways to choose, at a glance",
+        "",
+        "Loss less that of random subsets, by record / by token, of the first stage; ° in float32.",
+        "",
+        "| " + " | ".join(("", *(" ".join(column) for column in columns))) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for method in ("nothing", *ORDER, "all"):
+        if any(method in shown for shown in columns.values()):
+            lines.append("| " + " | ".join((method, *(shown.get(method, "") for shown in columns.values()))) + " |")
+    return "\n".join(lines)
 
 
 def _chance(results: Sequence[Line], found: dict[Place, list[Row]]) -> str:
