@@ -101,7 +101,7 @@ def contents(cache: Cache | SparseCache, top: int = 5) -> Contents:
             "id": record.id,
             "line": record.line,
             "mean_utility": float(found.examples[example]),
-            "prompt": record.prompt[-1].content,
+            "prompt": record.asked,
             "response": record.response,
         }
 

@@ -43,7 +43,7 @@ def overlaps(records: Sequence[Record], benchmark: Sequence[Record], least: floa
     owners: dict[int, list[tuple[int, str]]] = defaultdict(list)
     sizes: dict[tuple[int, str], int] = {}
     for other, record in enumerate(benchmark):
-        asked = _words(_asked(record))
+        asked = _words(_questions(record))
         if asked:
             exact.setdefault(tuple(asked), other)
         for part, words in (("prompt", asked), ("response", _words(record.response_text))):
@@ -54,7 +54,7 @@ def overlaps(records: Sequence[Record], benchmark: Sequence[Record], least: floa
                     owners[gram].append((other, part))
     found = []
     for place, record in enumerate(records):
-        if (same := exact.get(tuple(_words(_asked(record))))) is not None:
+        if (same := exact.get(tuple(_words(_questions(record))))) is not None:
             found.append(Overlap(place, same, 1.0, "prompt", True))
             continue
         counts: Counter[tuple[int, str]] = Counter()
@@ -80,7 +80,7 @@ def parse_not_like(text: str) -> tuple[str, float]:
     return source, value
 
 
-def _asked(record: Record) -> str:
+def _questions(record: Record) -> str:
     """What the user asks; of a text without a prompt, the text."""
     asked = [message.content for message in record.turns if message.role == "user"]
     return " ".join(asked) if asked else record.response_text

@@ -123,6 +123,11 @@ class Record(_Said):
         return _latest[2]
 
     @property
+    def asked(self) -> str:
+        """What the last response answers: the turn before it; empty where nothing is before it."""
+        return self.prompt[-1].content if self.prompt else ""
+
+    @property
     def conversation(self) -> Conversation:
         """Everything that the model sees: two records with equal conversations are the same to it."""
         return self._conversation()

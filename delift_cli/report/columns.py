@@ -75,14 +75,9 @@ def said(records: Sequence[Record]) -> list[Column]:
     """Id, prompt and response in short."""
     return [
         Column("id", "id", "id", [record.id for record in records]),
-        Column("prompt", "prompt", "text", [one_line(asked(record), SHORT[0]) for record in records]),
+        Column("prompt", "prompt", "text", [one_line(record.asked, SHORT[0]) for record in records]),
         Column("response", "response", "text", [one_line(record.response, SHORT[1]) for record in records]),
     ]
-
-
-def asked(record: Record) -> str:
-    """The last turn before the response."""
-    return record.prompt[-1].content if record.prompt else ""
 
 
 def _as_target(reach: Reach, base_logprob: np.ndarray) -> list[Column]:

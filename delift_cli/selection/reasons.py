@@ -30,7 +30,7 @@ class Reasons(Facts):
     def lines(self) -> Lines:
         """The same for people."""
         found = self.figures
-        shown = " ".join(self.record.prompt[-1].content.split())[:72]
+        shown = " ".join((self.record.asked or self.record.response).split())[:72]
         lines = [("record", f"{found['id']} (line {self.record.line}): {shown}")]
         where = f"of the {found['selected']:,} selected from {found['of']:,}"
         if found["chosen"]:

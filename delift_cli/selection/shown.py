@@ -59,7 +59,7 @@ class Shown(Facts):
         width = max((len(one_line(other.id, 32)) for other, _ in every), default=0)
         for name, found in (("helped by", self.helped_by), ("helps", self.helps), ("harms", self.harms)):
             for place, (other, utility) in enumerate(found):
-                text = f"{utility:+.4f}  {one_line(other.id, 32):<{width}}  {one_line(_asked(other), 60)}"
+                text = f"{utility:+.4f}  {one_line(other.id, 32):<{width}}  {one_line(other.asked, 60)}"
                 rows.append((name if place == 0 else "", text))
         return rows
 
@@ -142,10 +142,6 @@ def _as_target(cache: Cache | SparseCache, i: int) -> tuple[Places, Floats]:
 def _without_copies(which: Places, utility: Floats, group: npt.NDArray[np.int32], own: int) -> tuple[Places, Floats]:
     other = (group[which] != own) & ~np.isnan(utility)
     return which[other], utility[other]
-
-
-def _asked(record: Record) -> str:
-    return record.prompt[-1].content if record.prompt else ""
 
 
 def _figure(value: float | int) -> str:

@@ -110,7 +110,7 @@ class Suspects:
             "kin": int(self.kin[place]),
             "prompts_with_this_answer": int(self.prompts[place]),
             "boilerplate": bool(self.boilerplate[place]),
-            "prompt": record.prompt[-1].content if record.prompt else "",
+            "prompt": record.asked,
             "response": record.response,
         }
 
