@@ -83,7 +83,7 @@ def parse_share(text: str, option: str, *words: str) -> float:
 
 
 def parse_quota(text: str) -> Quota:
-    """`task:10%` or `task:50`: a field, and how much of the selection one of its values may take."""
+    """`task:10%`, `task:0.1` or `task:50`: a field, and how much of the selection one of its values may take."""
     field, colon, limit = text.rpartition(":")
     _check_digits(limit, f"--per {text}")
     if not (field and colon and re.fullmatch(r"[0-9]+(\.[0-9]+)?%?", limit)):
@@ -92,12 +92,12 @@ def parse_quota(text: str) -> Quota:
 
 
 def quota_records(quota: Quota, k: int | None) -> int:
-    """The limit as a number of records when k are selected."""
-    if not quota.limit.endswith("%"):
-        return int(float(quota.limit))
+    """The limit as a number of records when k are selected; a share of them is rounded down, to one at least."""
+    if quota.limit.isdecimal():
+        return int(quota.limit)
     if k is None:
         raise InputError(f"--per {quota.field}:{quota.limit}: a share needs a number of records, not a token budget")
-    return max(1, int(k * parse_share(quota.limit, "--per")))
+    return max(1, int(k * parse_share(quota.limit, "--per") + 1e-9))  # 0.29 * 100 is 28.999…
 
 
 def parse_counts(texts: list[str], option: str) -> dict[str, int]:

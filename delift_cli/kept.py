@@ -67,8 +67,8 @@ def cache_directory() -> Path:
 
 
 @contextlib.contextmanager
-def locked(name: str, *, seconds: float = WAIT_SECONDS, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock `name` of the cache directory, alone among all processes.
+def locked(name: str, *, seconds: float = WAIT_SECONDS, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Hold the lock `name` of the cache directory, alone among all processes; gives whether it is held.
 
     Where there can be none (no such directory can be made, a file system without locks) and after `seconds` of
     waiting the work is done without: the lock spares double work, what is written is replaced whole in any case.
@@ -76,6 +76,7 @@ def locked(name: str, *, seconds: float = WAIT_SECONDS, waiting: Callable[[], No
     Args:
         waiting: called once if another process holds it.
     """
+    held = False
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             directory = cache_directory()
@@ -83,22 +84,22 @@ def locked(name: str, *, seconds: float = WAIT_SECONDS, waiting: Callable[[], No
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC
             file = os.open(directory / f"{name}.lock", flags, 0o600)
             stack.callback(os.close, file)
-            _take(file, seconds, waiting)
-        yield
+            held = _take(file, seconds, waiting)
+        yield held
 
 
-def _take(file: int, seconds: float, waiting: Callable[[], None] | None) -> None:
+def _take(file: int, seconds: float, waiting: Callable[[], None] | None) -> bool:
     until = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            return True
         except BlockingIOError:
             if waiting is not None:
                 waiting()
                 waiting = None
             if time.monotonic() > until:
-                return
+                return False
             time.sleep(0.1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from delift_cli.amount import Amount, parse_amount, parse_budget, parse_counts, parse_quota, parse_share
+from delift_cli.amount import Amount, parse_amount, parse_budget, parse_counts, parse_quota, parse_share, quota_records
 from delift_cli.errors import InputError
 
 
@@ -102,3 +102,16 @@ def test_numbers_that_are_none_or_too_long_are_refused(text: str) -> None:
 def test_shares_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="give a share"):
         parse_share(text, "--until")
+
+
+@pytest.mark.parametrize(
+    ("text", "k", "most"),
+    [("29%", 100, 29), ("0.29", 100, 29), ("0.1", 50, 5), ("10%", 7, 1), ("1%", 7, 1), ("50", 7, 50), ("0", 7, 0)],
+)
+def test_quotas_are_numbers_or_shares_rounded_down(text: str, k: int, most: int) -> None:
+    assert quota_records(parse_quota(f"task:{text}"), k) == most
+
+
+def test_a_quota_of_more_than_everything() -> None:
+    with pytest.raises(InputError, match="give a share"):
+        quota_records(parse_quota("task:1.5"), 100)

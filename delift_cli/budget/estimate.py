@@ -355,5 +355,6 @@ def _line(said: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[float,
     if len(said) < MIN_RANDOM:
         return 1.0, 0.0
     x, y = said - said.mean(), found - found.mean()
-    slope = min(max(float(x @ y) / max(float(x @ x), np.finfo(np.float64).tiny), 0.0), 1.0)
+    along, squares = (float(np.einsum("e,e->", x, side)) for side in (y, x))  # no BLAS, as in `_gram`
+    slope = min(max(along / max(squares, np.finfo(np.float64).tiny), 0.0), 1.0)
     return slope, float(found.mean() - slope * said.mean())

@@ -81,7 +81,7 @@ def select(
     """
     refuse_unused(context, method, objective)
     if paper:
-        if (utility, kernel) != ("euclidean", "clip"):
+        if (utility, kernel) != ("euclidean", "clip") or self_utility not in (None, "include"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
         self_utility = "include"
         if objective is None and target is None and existing is None:

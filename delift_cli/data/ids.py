@@ -102,6 +102,13 @@ class Names:
             if "#" in record.id and (own := own_id(orjson.loads(record.raw))) not in (None, record.id):
                 self._repeated[str(own)].append(place)
 
+    @functools.cached_property
+    def _on_line(self) -> dict[int, list[int]]:
+        on_line: dict[int, list[int]] = defaultdict(list)
+        for place, record in enumerate(self.records):
+            on_line[record.line].append(place)
+        return on_line
+
     def find(self, name: str) -> int:
         """The place of the record that `name` means.
 
@@ -143,7 +150,7 @@ class Names:
         if sort == "record":
             places = [number - 1] if 1 <= number <= len(self.records) else []
         else:
-            places = [place for place, record in enumerate(self.records) if record.line == number]
+            places = self._on_line.get(number, [])
         if len(places) > 1:
             raise InputError(
                 f"{len(places):,} records are on line {number}; name one by its place, as record:{places[0] + 1}"

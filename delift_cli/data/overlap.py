@@ -74,7 +74,10 @@ def parse_not_like(text: str) -> tuple[str, float]:
     source, colon, share = text.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9.]+%?", share):
         return text, 0.8
-    value = float(share.rstrip("%")) / (100 if share.endswith("%") else 1) if share.count(".") <= 1 else -1.0
+    try:
+        value = float(share.removesuffix("%")) / (100 if share.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
     if not source or not 0 < value <= 1:
         raise InputError(f"--not-like {text}: give a file and a share of its n-grams, such as test.jsonl:0.8")
     return source, value

@@ -66,12 +66,15 @@ def converted(
     kept = kept_copy(file, sha256, weights)
     if _believed(kept, sha256, weights):
         return _used(kept)
-    with locked("converting", waiting=lambda: say("waiting for another delift that converts a model")):
+    with locked("converting", waiting=lambda: say("waiting for another delift that converts a model")) as alone:
         if _believed(kept, sha256, weights):  # by the one that was waited for
             return _used(kept)
         if kept.exists() or kept.is_symlink():
             say(f"{kept} is not the copy that delift wrote there; converting again")
             remove(kept)
+        if alone:
+            for left in unfinished():  # whoever wrote it does not hold the lock: it is dead
+                left.unlink(missing_ok=True)
         _convert(file, sha256, weights, kept, threads, seconds)
     return ModelFile(kept)
 
@@ -92,8 +95,6 @@ def _convert(file: ModelFile, sha256: str, weights: str, kept: Path, threads: in
     draft = kept.with_suffix(f".{os.getpid()}.part")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        for left in unfinished():  # whoever wrote it does not hold the lock: it is dead
-            left.unlink(missing_ok=True)
         needed = int(file.parameters() * BITS[weights] / 8 * 1.05)
         _make_room(needed)
         if shutil.disk_usage(kept.parent).free < needed:

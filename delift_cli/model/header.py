@@ -238,6 +238,8 @@ def check_model(path: Path, header: Header) -> None:
 def _check_value(path: Path, key: str, name: str, value: Any) -> None:
     values = value.values if isinstance(value, Array) else (value,)
     bounds = _COUNTS.get(name)
+    if isinstance(value, Array) and name.startswith("expert_") and name.endswith("count"):
+        raise InputError(f"model {path} is damaged: {key} is an array, not one number")
     for each in values:
         number = isinstance(each, int | float) and not isinstance(each, bool)
         if bounds and not (number and isinstance(each, int) and bounds[0] <= each <= bounds[1]):

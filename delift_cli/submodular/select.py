@@ -205,7 +205,7 @@ def select(
         method=method,
         rule=rule,
         seed=None if method == "exact" else seed,
-        stopped=STOPPED[FULL if run.filled_from < run.indices.size else run.why],
+        stopped=STOPPED[_why(run, k)],
         saturated_at=run.filled_from if run.why == SATURATED else None,
         filled_from=run.filled_from,
         guarantee=share,
@@ -249,10 +249,17 @@ def _run(
             break
         rules = make_rules(replace(each, always=run.indices.tolist()), singletons.size)
         more = greedy(goal, rules, singletons, always=run.indices, stop_at_zero=stop_at_zero, **how)
-        if run.why == SATURATED:
+        if run.why == SATURATED and not more.gains[run.filled_from :].any():
             more = replace(more, why=SATURATED, filled_from=run.filled_from)
         run = replace(more, evaluations=run.evaluations + more.evaluations)
     return run
+
+
+def _why(run: Run, k: int | None) -> int:
+    """Why a run ended; filling goes on until k is reached or nothing else is admissible."""
+    if run.filled_from == run.indices.size:
+        return run.why
+    return FULL if run.indices.size == k else EXHAUSTED
 
 
 def _given_gains(gains: ArrayLike, n: int) -> Array:
@@ -326,10 +333,11 @@ def _near_each_other(rules: Rules, indices: Array) -> bool:
 def _most_to_come(goal: Objective, limits: Constraints, run: Run) -> float:
     """An upper bound on what the best subset is worth beyond this one (Minoux 1978; Leskovec et al. 2007).
 
-    By submodularity no set of records can add more than the sum of their gains now.
+    By submodularity no set of records can add more than the sum of their gains now; those that are chosen add nothing.
     """
     gains = gains_given(goal, run.coverage)
     gains[np.asarray(limits.never, dtype=np.int64)] = 0.0
+    gains[run.indices] = 0.0
     bounds = []
     if limits.k is not None:
         more = limits.k - len(limits.always)

@@ -26,6 +26,7 @@ from delift_cli.cache.sparse import Asked, SparseCache, open_sparse_for_scoring
 from delift_cli.cache.stored_round import plan_digest
 from delift_cli.cache.verification import examine, repaired
 from delift_cli.errors import DeliftError, InputError, RunError
+from delift_cli.selection import first_gains
 from delift_cli.selection.first_gains import gains_file
 
 PACKAGE = Path(manifests.__file__).parents[1]
@@ -351,7 +352,7 @@ def test_fields_of_a_plan_that_are_wrong_or_lacking(tmp_path: Path) -> None:
 # ---- while another process writes
 
 
-def test_what_is_kept_is_named_by_the_state_that_was_read(tmp_path: Path) -> None:
+def test_what_is_kept_is_named_by_the_state_that_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairs are scored between reading a cache and keeping what came of it: that is of the earlier state."""
     path = make_sparse(tmp_path / "c")
     with open_sparse(path) as writer:
@@ -366,6 +367,8 @@ def test_what_is_kept_is_named_by_the_state_that_was_read(tmp_path: Path) -> Non
         assert len(pairs_read.example) == 22
         later = SparseCache(path)
         assert gains_file(later, [later], objective="fl") != name
+        monkeypatch.setattr(first_gains, "sources_digest", lambda: "other code")
+        assert gains_file(reader, [reader], objective="fl") != name
         assert len(later.pairs().example) == 24
 
 

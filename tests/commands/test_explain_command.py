@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import delift, pairs, score
+from tiny_runs import WORDS, delift, pairs, score
 
 SIZE = 14
 
@@ -104,3 +105,16 @@ def test_a_record_that_is_nobodys_best(cache: Path) -> None:
 
 def test_no_such_record(cache: Path) -> None:
     assert "no record with the id nobody" in delift("explain", cache, "nobody").refusal()
+
+
+def test_records_without_a_prompt_are_shown_by_their_text(tmp_path: Path) -> None:
+    lines = [{"id": f"t{n}", "text": f"the {word} is here"} for n, word in enumerate(WORDS[:6])]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    cache = tmp_path / "texts.delift"
+    assert score(tmp_path / "texts.jsonl", "-o", cache).code == 0
+    told = delift("explain", cache, "t2", "-k", 3)
+    assert told.code == 0
+    assert b"the sun is here" in told.out
+    for verb in (("inspect", cache), ("show", cache, "t2"), ("inspect", cache, "--suspects", 2)):
+        assert delift(*verb).code == 0
+    assert delift("inspect", cache, "--json").json["most_helpful"][0]["prompt"] == ""

@@ -488,6 +488,7 @@ def test_paper_is_self_utilities_and_clip(tmp_path: Path) -> None:
     assert {**paper, "asked": 0} == {**spelled_out, "asked": 0}
     assert paper["self"] == "include"
     assert "--paper means" in delift("select", "pool", "--paper", "--kernel", "minmax").refusal()
+    assert "--paper means" in delift("select", "pool", "--paper", "--self", "exclude").refusal()
     # with self-utilities the pool covers itself far better
     assert paper["whole_pool"] > summary("pool", "-k", "6", "--objective", "fl", out=tmp_path / "s")["whole_pool"] + 0.5
 

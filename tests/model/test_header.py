@@ -27,6 +27,7 @@ FATAL: dict[str, tuple[str, Any]] = {
     "2^31 experts": ("llama.expert_count", 2**31),
     "experts without use": ("llama.expert_count", 4),
     "more experts than there are": ("llama.expert_used_count", 4),
+    "experts for each layer": ("llama.expert_count", [2, 2]),
     "an unknown scaling": ("llama.rope.scaling.type", "sideways"),
     "an endless rope": ("llama.rope.freq_base", float("inf")),
     "context in words": ("llama.context_length", "2048"),

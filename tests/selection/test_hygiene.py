@@ -62,6 +62,9 @@ def test_not_like_as_written() -> None:
     assert parse_not_like("test.jsonl") == ("test.jsonl", 0.8)
     assert parse_not_like("test.jsonl:0.5") == ("test.jsonl", 0.5)
     assert parse_not_like("hf:us/x:test:50%") == ("hf:us/x:test", 0.5)
+    for text in ("test.jsonl:.", "test.jsonl:1.2.3", "test.jsonl:0"):
+        with pytest.raises(InputError, match="give a file and a share"):
+            parse_not_like(text)
     assert parse_not_like("hf:us/x:test") == ("hf:us/x:test", 0.8)
     for wrong in ("t:0", "t:1.5", "t:1.2.3", ":0.5"):
         with pytest.raises(InputError, match="--not-like"):

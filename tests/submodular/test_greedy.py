@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from itertools import combinations
 
 import numpy as np
 import plain_greedy
@@ -382,6 +383,24 @@ def test_token_budget_may_be_better_spent_on_gain():
     assert (thrifty.rule, thrifty.value, thrifty.value_other_rule) == ("gain per token", 10.0, 5.0)
 
 
+def test_what_gains_after_the_others_were_filled_is_not_said_to_gain_nothing():
+    s = np.zeros((5, 4), np.float32)
+    s[0] = [1, 1, 0, 0]
+    s[3] = [0, 0, 1, 1]  # comes last, and gains all the same
+    selection = select(s, 4, last=[3])
+    assert selection.indices.tolist() == [0, 1, 2, 4]
+    assert (selection.saturated_at, selection.stopped) == (1, "full")
+    selection = select(s, 5, last=[3])
+    assert selection.indices.tolist() == [0, 1, 2, 4, 3]
+    assert selection.gains.tolist() == [2, 0, 0, 0, 2]
+    assert (selection.saturated_at, selection.filled_from, selection.stopped) == (None, 5, "full")
+    group = ["a", "b", "b", "a", "b"]
+    selection = select(s, 3, group=group, at_most={"b": 0}, never=[3])
+    assert (selection.indices.tolist(), selection.stopped) == ([0], "exhausted")
+    selection = select(s, 4, group=group, at_most={"b": 1})
+    assert (selection.indices.tolist(), selection.filled_from, selection.stopped) == ([0, 3, 1], 2, "exhausted")
+
+
 def test_saturation_fills_by_singleton_gain_or_stops():
     s = np.zeros((7, 4), np.float32)
     s[3] = [1, 1, 0, 0]
@@ -420,6 +439,20 @@ def test_nothing_exceeds_the_bound_on_the_optimum(random_s):
     bound = select(random_s, 5).optimum_bound
     assert bound >= max(f(rng.permutation(30)[:5].tolist()) for _ in range(300))
     assert select(random_s, 30).optimum_bound == pytest.approx(f(list(range(30))))
+
+
+@pytest.mark.parametrize("name", ["fl", "saturated", "topm", "sqrt", "log1p", "lp", "noisyor"])
+def test_no_subset_is_worth_more_than_the_bound(name):
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        s = rng.random((8, 8), np.float32)
+        bonus = rng.random(8)
+        for k in (2, 3, 7):
+            selection = select(s, k, objective=name, bonus=bonus)
+            worth = [select(s, k, objective=name, bonus=bonus, always=some).value for some in combinations(range(8), k)]
+            assert max(worth) <= selection.optimum_bound + 1e-9
+        whole = select(s, 8, objective=name, bonus=bonus)
+        assert whole.optimum_bound == pytest.approx(whole.value)  # nothing else is left
 
 
 # ---------------------------------------------------------------------------------------------- approximate
