@@ -391,7 +391,10 @@ def write_model(
     }
     for key, value in (metadata or {}).items():
         writer.kv_data[0].pop(key, None)
-        writer.add_key_value(key, value, kinds[type(value)])
+        if isinstance(value, list):
+            writer.add_array(key, value)
+        else:
+            writer.add_key_value(key, value, kinds[type(value)])
 
     weights = _weights(n_vocab, n_layer, n_embd, n_head, n_ff, seed)
     for name, change in (delta or {}).items():
