@@ -108,7 +108,7 @@ class Run:
     def _some_pairs(self, progress: Progress) -> Scores:
         rate = 0.0
         if self.budget and self.budget.seconds:
-            rate = job.forecast(self.engine, self.inputs).tokens_per_second
+            rate, _ = job.measured_rate(self.engine, self.inputs)
         self._check_budget()
         with (
             job.open_sparse_cache(self.path, self.description, self.inputs) as cache,

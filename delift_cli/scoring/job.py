@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -45,6 +47,7 @@ METRIC = {
     "logprob": "mean ln p over the same tokens",
 }
 BYTES_PER_PAIR = 8  # two float32 matrices
+LAID_OUT = 16  # system messages for which a forecast lays all targets out
 
 
 @dataclass(frozen=True)
@@ -300,24 +303,34 @@ class Forecast:
 
 
 def forecast(engine: Engine, inputs: Inputs) -> Forecast:
-    """Tokens counted exactly from how targets are laid out, speed from a few timed batches."""
+    """Tokens counted from how targets are laid out, see `expected_tokens`, speed from a few timed batches."""
     n, m = inputs.shape
-    targets = inputs.target_tokens
-    tokens, plain = expected_tokens(inputs, targets, lay_out_of(engine.settings))
-    cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
-    with Model(engine.file, engine.settings, cells=cells) as model:
-        rate, _ = Probe(model, inputs.encoded_examples, targets).time()
-        memory = model.memory_bytes()
+    tokens, plain = expected_tokens(inputs, inputs.target_tokens, lay_out_of(engine.settings))
+    rate, memory = measured_rate(engine, inputs)
     return Forecast(n * m, tokens, plain, rate, tokens / rate, n * m * BYTES_PER_PAIR, memory)
 
 
+def measured_rate(engine: Engine, inputs: Inputs) -> tuple[float, int]:
+    """Tokens per second of a few timed batches, and the bytes of memory that the model takes meanwhile."""
+    targets = inputs.target_tokens
+    cells = cells_needed(inputs.encoded_examples.prefixes, targets, engine.settings.batch)
+    with Model(engine.file, engine.settings, cells=cells) as model:
+        rate, _ = Probe(model, inputs.encoded_examples, targets).time()
+        return rate, model.memory_bytes()
+
+
 def expected_tokens(inputs: Inputs, targets: TargetTokens, lay_out: LayOut = build_trie) -> tuple[int, int]:
-    """Tokens that scoring all pairs evaluates, and those that evaluating each pair alone would."""
+    """Tokens that scoring all pairs evaluates, and those that evaluating each pair alone would.
+
+    How targets are laid out depends on the system message (or the tools) of the example in front. Of more than
+    `LAID_OUT` different ones as many are laid out, and stand for all.
+    """
     prefixes, systems = inputs.encoded_examples.prefixes, inputs.encoded_examples.systems
-    head = len(common_start(prefixes))
-    shared = head + sum(
-        len(prefix) - head + len(targets.behind(system, targets.all, lay_out)[0].tokens)
-        for prefix, system in zip(prefixes, systems, strict=True)
-    )
     lengths = np.array([len(prefix) for prefix in prefixes], np.int64)
+    head = len(common_start(prefixes))
+    uses = Counter(systems)
+    some = uses.most_common()[:: math.ceil(len(uses) / LAID_OUT)]
+    behind = sum(count * len(targets.behind(system, targets.all, lay_out)[0].tokens) for system, count in some)
+    behind = round(behind * len(systems) / sum(count for _, count in some))
+    shared = head + int(lengths.sum()) - head * len(prefixes) + behind
     return shared, int(lengths.sum() * targets.count + len(prefixes) * (targets.lengths - 1).sum())
