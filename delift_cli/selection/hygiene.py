@@ -72,7 +72,7 @@ class Hygiene:
         """The records that one rules out, or is ruled out by."""
         if self.near is None:
             return []
-        start, near = self.near
+        start, near, _ = self.near
         before = np.searchsorted(start, np.flatnonzero(near == place), side="right") - 1
         return sorted({*before.tolist(), *near[start[place] : start[place + 1]].tolist()})
 
@@ -105,6 +105,9 @@ class Hygiene:
                 which, how = "near-copies", "a second of a group once no others are left (--distinct off: at any time)"
             count = sum(map(len, self.groups))
             rows.append(("near", f"{counted(len(self.groups), 'group')} of {which}, {count:,} records; {how}"))
+            if self.near is not None and self.near.cut:
+                crowd = f"{self.near.cut:,} records have so many {which} that only the nearest of them are held apart"
+                rows.append(("", f"{crowd}; leave out copies beforehand"))
             rows += [
                 ("", ", ".join([*group[:SHOWN], *(["…"] if len(group) > SHOWN else [])]))
                 for group in self.groups[:SHOWN]

@@ -361,7 +361,7 @@ def select_records(
         group=None if group_field is None else labels(records, group_field),
         at_least=least,
         at_most=most,
-        near_duplicates=clean.near,
+        near_duplicates=clean.near and clean.near[:2],
         lenient=clean.lenient,
         until=0.0 if until is None else parse_share(until, "--until"),
         stop_at_zero=stop_at_zero,

@@ -14,7 +14,7 @@ from tiny_runs import delift, jsonl, make_cache, pair, records
 from delift_cli.amount import parse_amount
 from delift_cli.cache.sparse import open_cache
 from delift_cli.data.limits import read_quotas
-from delift_cli.data.near_duplicates import groups_of, joined, near_duplicates
+from delift_cli.data.near_duplicates import Near, groups_of, joined, near_duplicates
 from delift_cli.data.overlap import overlaps, parse_not_like
 from delift_cli.data.quality import bonus, parse_quality, read_quality
 from delift_cli.errors import InputError
@@ -74,9 +74,9 @@ def test_not_like_as_written() -> None:
 def test_groups_of_near_duplicates() -> None:
     mine = pool({"prompt": LONG}, {"prompt": "else"}, {"prompt": LONG + "s", "response": "r0"}, {"prompt": "b"})
     assert groups_of(near_duplicates(mine, 0.7)) == [[0, 2]]
-    chain = np.array([0, 1, 2, 2, 3]), np.array([1, 2, 0], np.int32)  # 0-1, 1-2, 3-0
+    chain = Near(np.array([0, 1, 2, 2, 3]), np.array([1, 2, 0], np.int32))  # 0-1, 1-2, 3-0
     assert groups_of(chain) == [[0, 1, 2, 3]]
-    two = np.array([0, 1, 2, 2, 4, 5, 6]), np.array([3, 4, 0, 5, 1, 3], np.int32)  # 0-3, 3-5 and 1-4; 2 alone
+    two = Near(np.array([0, 1, 2, 2, 4, 5, 6]), np.array([3, 4, 0, 5, 1, 3], np.int32))  # 0-3, 3-5 and 1-4; 2 alone
     assert joined(two).tolist() == [0, 1, 2, 0, 1, 0]
     assert groups_of(two) == [[0, 3, 5], [1, 4]]
 
