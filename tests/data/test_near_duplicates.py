@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from tiny_runs import jsonl
 
-from delift_cli.data import near_duplicates as near_duplicates_module
 from delift_cli.data.near_duplicates import Near, joined, near_copies, near_duplicates
 from delift_cli.data.reading import parse_records
 from delift_cli.data.record import Record
 
+MODULE = sys.modules[Near.__module__]
 TEXTS = [
     ("What is the capital of Norway?", "The capital of Norway is Oslo."),
     ("Write a function that sorts a list of numbers.", "def sort(xs): return sorted(xs)"),
@@ -116,14 +116,14 @@ def test_of_many_copies_each_is_near_to_all_others() -> None:
 
 
 def test_of_too_many_copies_the_nearest_are_near_and_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(near_duplicates_module, "NEIGHBOURS", (2, 4))
-    monkeypatch.setattr(near_duplicates_module, "PAIRS", 50)
+    monkeypatch.setattr(MODULE, "NEIGHBOURS", (2, 4))
+    monkeypatch.setattr(MODULE, "PAIRS", 50)
     texts = [("Say hello to everybody in the room", "Hello everybody!")] * 10 + TEXTS
     found = near_copies(read(texts))
     assert found.cut == 10
     assert np.diff(found.indptr)[:10].tolist() == [5] * 10
     assert joined(found).tolist() == [0] * 10 + [10, 11, 10, 13, 14]
-    monkeypatch.setattr(near_duplicates_module, "PAIRS", 100)
+    monkeypatch.setattr(MODULE, "PAIRS", 100)
     assert near_copies(read(texts)).cut == 0
 
 
