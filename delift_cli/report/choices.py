@@ -19,7 +19,7 @@ from ..data.options import Reading
 from ..data.reading import read_records
 from ..data.record import Record
 from ..errors import InputError
-from ..submodular.explain import coverers
+from ..submodular.explain import coverers, lost_without
 from ..submodular.greedy import initial_gains
 from ..submodular.objectives import Objective
 from ..submodular.select import Selection, select
@@ -35,7 +35,7 @@ class Choice:
         places: int64 [k], the pool's records in the subset's order.
         curve: float64, value of the first 1, 2, … records; beyond k what greedy would take next.
         best_of: int64 [k], how many targets each record covers best; without: float64 [k], what the subset would lose
-            without it (facility location, the objective's own kernel).
+            of its value without it.
         first_of: int64 [k], the target that it covers by the widest margin, -1 where it covers none best.
         missing: records of the file that the pool does not have.
     """
@@ -181,7 +181,7 @@ def _choice(
         places,
         curve,
         np.bincount(owner, minlength=len(places)),
-        np.bincount(owner, margin, len(places)).astype(np.float64),
+        lost_without(valued.goal, places),
         first_of,
         missing,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -48,6 +49,7 @@ class Subset(Facts):
     selection: their places in the pool, gains, and how it came about. goal: what they were chosen by. pool: what they
     were chosen from. whole: the value of the whole pool. amount: how much was asked for, `asked` in the user's words.
     doubted: suspects that were left out or put last. count: what of a target counts alike, see `blocks.objective_over`.
+    missed: how many there are of values of which at least so many were asked for, (there, asked for).
     """
 
     selection: Selection
@@ -63,6 +65,7 @@ class Subset(Facts):
     clean: Hygiene = field(default_factory=Hygiene)
     doubted: SetAside = field(default_factory=SetAside)
     count: Count | None = None
+    missed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.selection.indices)
@@ -154,6 +157,7 @@ class Subset(Facts):
             "saturated_at": selection.saturated_at,
             "filled": len(selection.indices) - selection.filled_from,
             "stopped": selection.stopped,
+            **({"at_least_missed": self.missed} if self.missed else {}),
             **self.doubted.as_dict(selection.indices.tolist()),
             **self.repeats.as_dict(),
             "greedy": selection.method,
@@ -201,6 +205,10 @@ class Subset(Facts):
             rows.append(("stopped", f"gains fell under the limit: {taken:.1%} of the pool was enough"))
         if selection.stopped == "exhausted":
             rows.append(("stopped", "no other record is admissible under the limits given"))
+        if self.missed:
+            short = [f"{value} {there:,} of {asked:,}" for value, (there, asked) in list(self.missed.items())[:8]]
+            more = f" and {len(self.missed) - 8:,} more" if len(self.missed) > 8 else ""
+            rows.append(("short", f"fewer than were to be at least: {', '.join(short)}{more}"))
         if selection.saturated_at is not None:
             rest = f"; the other {found['filled']:,} were taken by what each is worth alone" if found["filled"] else ""
             if self.method == "ifd" and found["filled"]:
@@ -350,6 +358,7 @@ def select_records(
     for block in partial.values():
         for line in block.approximations(options):
             say(line)
+    group_of = None if group_field is None else labels(records, group_field)
     selection = select(
         goal,
         amount.records,
@@ -358,7 +367,7 @@ def select_records(
         always=first,
         never=sorted({*left_out, *clean.left_out, *doubted.never} - {*first}),
         last=doubted.last,
-        group=None if group_field is None else labels(records, group_field),
+        group=group_of,
         at_least=least,
         at_most=most,
         near_duplicates=clean.near and clean.near[:2],
@@ -377,6 +386,14 @@ def select_records(
         raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
     if kept_gains is not None:
         first_gains.keep_gains(kept_gains, selection.initial_gains)
+    missed = _missed(least, [] if group_of is None else [group_of[place] for place in selection.indices.tolist()])
+    reached = value(goal)
     return Subset(
-        selection, goal, pool, value(goal), method, str(k), amount, options, seed, partial, clean, doubted, count
+        selection, goal, pool, reached, method, str(k), amount, options, seed, partial, clean, doubted, count, missed
     )
+
+
+def _missed(least: Mapping[str, int], chosen: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Of values of which there are fewer than asked for, how many there are and were asked for."""
+    there = Counter(chosen)
+    return {value: (there[value], asked) for value, asked in least.items() if there[value] < asked}

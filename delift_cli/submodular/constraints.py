@@ -88,7 +88,7 @@ def make_rules(constraints: Constraints, n: int) -> Rules:
             raise InputError(
                 f"the records that are always chosen cost {cost[always].sum()} tokens, the budget is {c.budget}"
             )
-    group, at_least, at_most = _quotas(c, n, out)
+    group, at_least, at_most = _quotas(c, n, out, always)
     last = _indices(c.last, n, "last")
     if always.size and np.isin(last, always).any():
         raise InputError(f"record {last[np.isin(last, always)][0]} is in both always and last")
@@ -110,7 +110,7 @@ def _indices(indices: Sequence[int], n: int, what: str) -> Array:
     return array
 
 
-def _quotas(c: Constraints, n: int, out: Array) -> tuple[Array, Array, Array]:
+def _quotas(c: Constraints, n: int, out: Array, always: Array) -> tuple[Array, Array, Array]:
     if not c.at_least and not c.at_most:
         return np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64)
     if c.group is None or len(c.group) != n:
@@ -134,8 +134,10 @@ def _quotas(c: Constraints, n: int, out: Array) -> tuple[Array, Array, Array]:
             )
     if at_least.any() and c.budget is not None:
         raise InputError("a least number per group needs a number of records, not a token budget")
-    if c.k is not None and at_least.sum() > c.k:
-        raise InputError(f"the groups' least numbers add up to {at_least.sum()}, more than the {c.k} asked for")
+    owed = (at_least - np.bincount(group[always], minlength=len(number))).clip(0).sum()
+    if c.k is not None and owed > c.k - always.size:
+        beside = f" beside the {always.size} that are always chosen" if always.size else ""
+        raise InputError(f"the groups' least numbers need {owed} records{beside}, more than fit into {c.k}")
     return group, at_least, at_most
 
 

@@ -51,6 +51,7 @@ SECONDS, ENTRIES, ALONE = range(3)
 CLOCK = time.CLOCK_MONOTONIC
 # Why a run ended.
 FULL, SATURATED, BELOW, EXHAUSTED = range(4)
+SMALLEST = float(np.finfo(np.float64).tiny)  # a gain that is one
 
 
 def initial_gains(objective: Objective) -> Array:
@@ -297,10 +298,10 @@ def _run(
         if size == 0:
             return taken, evaluations, EXHAUSTED
         j = heap[0]
-        if bounds[j] <= 0.0:
-            return taken, evaluations, SATURATED
         if bounds[j] < least:
             return taken, evaluations, BELOW
+        if bounds[j] <= 0.0:
+            return taken, evaluations, SATURATED
         chosen[taken] = j
         gains[taken] = bounds[j] * rules.cost[j] if per_token else bounds[j]
         cover(kernel, coverage, j, scratch[0])
@@ -349,7 +350,7 @@ def greedy(
 
     singletons: `initial_gains(objective)`.
     per_token: choose by gain per token (rules.cost) in place of gain.
-    until: stop when that measure falls below this share of the largest singleton's.
+    until: stop when that measure falls below this share of the largest singleton's; nothing is filled then.
     stop_at_zero: stop when no record gains anything; otherwise the rest is filled by singleton gain, largest
         first, ties to the lower index, as far as the rules allow.
     sample: records drawn in each step by the stochastic greedy; 0: exact. seed: of those draws.
@@ -380,7 +381,7 @@ def greedy(
         fresh,
         pool.copy(),
         per_token,
-        until * largest,
+        max(until * largest, SMALLEST) if until > 0.0 else 0.0,
         sample,
         np.array([seed], np.uint64),
         scratch,

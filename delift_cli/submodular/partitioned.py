@@ -69,6 +69,7 @@ class _Part:
         self.rows = np.union1d(rows, always)
         self._always = np.searchsorted(self.rows, always)
         self._never = np.flatnonzero(np.isin(self.rows, np.asarray(limits.never, np.int64)))
+        self._bonus = goal.bonus
         self.goal = replace(goal, kernel=rows_of(goal.kernel, self.rows), bonus=goal.bonus[self.rows])
 
     def choose(self, k: int, singletons: Array, *, until: float = 0.0, stop_at_zero: bool = False) -> Run:
@@ -77,7 +78,7 @@ class _Part:
         rules = make_rules(limits, self.rows.size)
         own = singletons[self.rows]
         run = greedy(self.goal, rules, own, always=always, until=until, stop_at_zero=stop_at_zero)
-        return replace(run, indices=self.rows[run.indices])
+        return replace(run, indices=self.rows[run.indices], coverage=run.coverage._replace(bonus=self._bonus))
 
 
 def _parts(kernel: Kernel, parts: int, seed: int) -> list[Array]:

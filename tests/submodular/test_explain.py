@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from small_blocks import N, blocks, both
 
 from delift_cli.errors import InputError
-from delift_cli.submodular.explain import coverers, explain_chosen, explain_left_out, harmed
+from delift_cli.submodular.explain import coverers, explain_chosen, explain_left_out, harmed, lost_without
 from delift_cli.submodular.kernel import dense_kernel, utility_kernel
-from delift_cli.submodular.objectives import fl, topm, value, weighted
+from delift_cli.submodular.objectives import NAMES, fl, topm, value, weighted, with_bonus
 
 S = np.array(
     [
@@ -75,3 +76,16 @@ def test_harmed_targets():
     assert whom.targets.tolist() == [1, 2]
     np.testing.assert_allclose(whom.utility, [-0.4, -0.1])
     assert whom.count == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_lost_without_each_record(name: str) -> None:
+    goal, f = both(name, *blocks(name), eta=0.7, nu=0.6, alpha=0.2)
+    rng = np.random.default_rng(1)
+    goal = with_bonus(goal, bonus := rng.random(N))
+    for k in (0, 1, 2, 7, 12):
+        subset = rng.permutation(N)[:k].tolist()
+        lost = lost_without(goal, subset)
+        others = [[other for other in subset if other != j] for j in subset]
+        expected = [f(subset) - f(rest) + bonus[j] for j, rest in zip(subset, others, strict=True)]
+        np.testing.assert_allclose(lost, expected, atol=1e-5)

@@ -401,6 +401,25 @@ def test_what_gains_after_the_others_were_filled_is_not_said_to_gain_nothing():
     assert (selection.indices.tolist(), selection.filled_from, selection.stopped) == ([0, 3, 1], 2, "exhausted")
 
 
+def test_below_a_share_of_the_first_gain_nothing_is_filled():
+    s = np.zeros((6, 4), np.float32)
+    s[3] = [1, 1, 0, 0]
+    s[5] = [0, 0, 1, 0]
+    for limits in ({}, {"last": [0]}, {"near_duplicates": ([0, 1, 1, 1, 1, 1, 1], [1]), "lenient": True}):
+        selection = select(s, 6, until=1e-6, **limits)
+        assert (selection.indices.tolist(), selection.stopped) == ([3, 5], "until")
+    assert select(np.zeros((4, 4), np.float32), 4, until=0.5).indices.size == 0
+
+
+def test_a_least_number_has_room_beside_what_is_always_chosen(random_s):
+    group = ["a" if j < 6 else "b" for j in range(30)]
+    for always, least in (([7, 8, 9], 3), ([0, 7, 8], 4)):
+        with pytest.raises(InputError, match="need 3 records beside the 3 that are always chosen"):
+            select(random_s, 5, always=always, group=group, at_least={"a": least})
+    chosen = select(random_s, 5, always=[0, 7, 8], group=group, at_least={"a": 3}).indices
+    assert sum(group[j] == "a" for j in chosen) == 3
+
+
 def test_saturation_fills_by_singleton_gain_or_stops():
     s = np.zeros((7, 4), np.float32)
     s[3] = [1, 1, 0, 0]
@@ -451,6 +470,11 @@ def test_no_subset_is_worth_more_than_the_bound(name):
             selection = select(s, k, objective=name, bonus=bonus)
             worth = [select(s, k, objective=name, bonus=bonus, always=some).value for some in combinations(range(8), k)]
             assert max(worth) <= selection.optimum_bound + 1e-9
+        for seed in range(4):  # of which some are what one part chose by itself
+            selection = select(s, 3, objective=name, bonus=bonus, method="partitioned", seed=seed)
+            worth = [select(s, 3, objective=name, bonus=bonus, always=some).value for some in combinations(range(8), 3)]
+            assert max(worth) <= selection.optimum_bound + 1e-9
+            assert selection.optimum_bound <= sum(sorted(selection.initial_gains)[-3:]) + selection.value + 1e-9
         whole = select(s, 8, objective=name, bonus=bonus)
         assert whole.optimum_bound == pytest.approx(whole.value)  # nothing else is left
 
