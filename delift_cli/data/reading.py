@@ -21,7 +21,7 @@ import numpy as np
 import orjson
 
 from ..errors import InputError
-from .containers import ACCEPTED, LONGEST, Rows, rows_of_file, rows_of_stream
+from .containers import ACCEPTED, LONGEST, Rows, no_fault, rows_of_file, rows_of_stream
 from .fields import RecordError, UnknownLayoutError, kind, not_json
 from .folders import files_of
 from .ids import own_id, unique_ids
@@ -56,7 +56,8 @@ def _read(sources: Sequence[str | Path], reading: Reading) -> RecordSet:
     tally = _Tally(reading)
     for name in map(str, sources):
         if name == "-":
-            rows = rows_of_stream(sys.stdin.buffer, "<stdin>", reading.records, "<stdin>", UNKNOWN)
+            with no_fault("<stdin>"):
+                rows = rows_of_stream(sys.stdin.buffer, "<stdin>", reading.records, "<stdin>", UNKNOWN)
             tally.take(rows, "<stdin>")
         else:
             for path, called in files_of(name):
@@ -162,7 +163,8 @@ class _Tally:
                 source = Rows("array", rows, key=key)
             except RecordError:
                 pass  # it will be said where the record is read
-        self._read(rows, name, by_line=source.form in ("jsonl", "csv"))
+        with no_fault(name):
+            self._read(rows, name, by_line=source.form in ("jsonl", "csv"))
         count = len(self.raws) - before
         if source.key:
             self.said["notes"][f"the records are the list {source.key!r} of one JSON object"] += count

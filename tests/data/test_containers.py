@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
 import tarfile
 import tracemalloc
 import zipfile
@@ -203,6 +204,63 @@ def test_zstd(tmp_path: Path) -> None:
     assert conversations(path) == EXPECTED
     path.write_bytes(zstandard.compress(data)[:-9] + b"123456789")
     assert "zst" in refusal(path) or "not JSON" in refusal(path)
+
+
+def compressed(data: bytes, packing: str) -> bytes:
+    return gzip.compress(data) if packing == "gz" else pytest.importorskip("zstandard").compress(data)
+
+
+def as_text(mark: str) -> bytes:
+    """Pairs enough for several blocks of a compressor."""
+    noise = random.Random(0)
+    rows = [("prompt", "response"), *((f"q{n} {noise.random()}", f"a{noise.random()}") for n in range(20_000))]
+    return "".join(mark.join(row) + "\n" for row in rows).encode()
+
+
+def as_json() -> bytes:
+    return jsonl([dict(zip(PAIR, line.split(","), strict=True)) for line in as_text(",").decode().splitlines()[1:]])
+
+
+WHOLE = {
+    "a.jsonl": as_json,
+    "a.json": lambda: b"[" + b",\n".join(as_json().splitlines()) + b"]",
+    "a.csv": lambda: as_text(","),
+    "a.tsv": lambda: as_text("\t"),
+}
+
+
+@pytest.mark.parametrize("packing", ["gz", "zst"])
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_compressed_file_that_breaks_off(name: str, packing: str, tmp_path: Path) -> None:
+    """Wherever it does, also between two frames or members whose second lacks all but its first byte."""
+    data = WHOLE[name]()
+    path = tmp_path / f"{name}.{packing}"
+    whole = compressed(data, packing)
+    path.write_bytes(whole)
+    assert len(read_records(path).records) == 20_000
+    for end in (12, len(whole) // 3, len(whole) // 2, len(whole) - 9, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        assert "data breaks off: the file is not complete" in refusal(path)
+    path.write_bytes(whole + whole[:1])
+    assert "the file is not complete" in refusal(path) or "the gzip data is damaged" in refusal(path)
+
+
+def test_zstd_in_blocks_that_end_with_a_line(tmp_path: Path) -> None:
+    """What is left of such a file are whole lines; nothing but its frame tells that there were more."""
+    line = jsonl([{"prompt": "p", "response": "r"}])
+    block = (line * 1000).ljust((1 << 17) - 1) + b"\n"
+    path = tmp_path / "a.jsonl.zst"
+    whole = compressed(block * 8, "zst")
+    path.write_bytes(whole)
+    assert len(read_records(path).records) == 8000
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    assert "the zstd data breaks off" in refusal(path)
+    parts = [compressed(line * 1000, "zst") for _ in range(4)]
+    path.write_bytes(b"".join(parts))
+    assert len(read_records(path).records) == 4000
+    for end in (1, 5, len(parts[2]) - 1):
+        path.write_bytes(parts[0] + parts[1] + parts[2][:end])
+        assert "the zstd data breaks off" in refusal(path)
 
 
 def test_a_file_that_expands_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
