@@ -22,9 +22,9 @@ import orjson
 
 from ..errors import InputError
 from .containers import ACCEPTED, LONGEST, Rows, no_fault, rows_of_file, rows_of_stream
-from .fields import RecordError, UnknownLayoutError, kind, not_json
+from .fields import Fault, RecordError, UnknownLayoutError, holds_bytes, kind, not_json, quoted, with_bytes
 from .folders import files_of
-from .ids import own_id, unique_ids
+from .ids import ID_FIELDS, own_id, unique_ids
 from .layouts import Read, interpret
 from .options import Reading
 from .packed import Numbers, Pieces, Records, Rejections, Texts, packed, packed_text
@@ -33,6 +33,7 @@ from .record import Conversation, RecordSet, Rejected
 
 AS_IT_COMES = Reading()
 MOST_REJECTED = 1_000_000  # records: of a file with more the rest is not looked at
+_NO_TEXT = "field {} has bytes that are no text in UTF-8"
 UNKNOWN = 1 << 24  # bytes that a source may have whose size cannot be asked for
 
 
@@ -119,11 +120,29 @@ def read_row(raw: bytes, reading: Reading) -> Read:
     Raises:
         RecordError: as `interpret`, and for what is no object or list. JSONDecodeError: it is no JSON.
     """
-    return interpret(_checked(loaded(raw)), raw, reading)
+    return _interpreted(loaded(raw), raw, reading)
+
+
+def _interpreted(fields: Any, raw: bytes, reading: Reading) -> Read:
+    """What a record says, and that none of it is bytes that are no text."""
+    binary = with_bytes(fields) if holds_bytes(raw) else []
+    try:
+        read = interpret(_checked(fields), raw, reading)
+    except RecordError as error:
+        if binary:
+            error.args = (f"{error}; {_NO_TEXT.format(quoted(binary[0]))}",)
+        raise
+    for name in binary:
+        if name not in read.said.ignored and name.lower() not in ID_FIELDS:
+            raise RecordError(_NO_TEXT.format(quoted(name)))
+        read.said.note(f"{quoted(name)} has bytes that are no text, which stay as base64")
+    return read
 
 
 def loaded(raw: bytes) -> Any:
-    """A record's fields; RecordError where it is too long to be one, JSONDecodeError where it is no JSON."""
+    """A record's fields; RecordError where the row is at fault or too long, JSONDecodeError where it is no JSON."""
+    if isinstance(raw, Fault):
+        raise RecordError(raw.decode())
     if len(raw) > LONGEST:
         raise RecordError(f"it has {len(raw):,} bytes; a record may have {LONGEST:,}, no model's context holds more")
     return orjson.loads(raw)
@@ -178,8 +197,8 @@ class _Tally:
             fields: Any = None
             try:
                 fields = loaded(raw)
-                if (conversation := quick(fields)) is None:
-                    read = interpret(_checked(fields), raw, self.reading)
+                if (conversation := None if holds_bytes(raw) else quick(fields)) is None:
+                    read = _interpreted(fields, raw, self.reading)
                     self._count(read)
                     conversation = hash_of(read.turns, read.tools)
                     self.plans.learn(fields, read, conversation)

@@ -99,7 +99,99 @@ def test_what_json_has_no_form_for(tmp_path: Path) -> None:
 
     rows = [{"prompt": "p", "response": "r", "when": datetime.date(2024, 5, 1), "blob": b"\xff\x00", "text": b"t"}]
     record = read_records(save(rows, tmp_path / "a.parquet")).records[0]
-    assert json.loads(record.raw) == {**PAIR, "when": "2024-05-01", "blob": "<2 bytes>", "text": "t"}
+    assert json.loads(record.raw) == {**PAIR, "when": "2024-05-01", "blob": {"bytes in base64": "/wA="}, "text": "t"}
+
+
+@pytest.mark.parametrize("field", ["prompt", "response", "context", "system"])
+def test_bytes_that_are_no_text_are_not_read_as_such(field: str, tmp_path: Path) -> None:
+    """In Latin-1, say; an instruction's context is read as JSON where it is no text."""
+    good = {name: f"é {name}".encode() for name in ("prompt", "response", "context", "system")}
+    path = save([good, {**good, field: "caf\xe9".encode("latin-1")}, good], tmp_path / "a.parquet")
+    said = refusal(path)
+    assert said.startswith(f"{path}:2: field {json.dumps(field)}")
+    assert f'field "{field}" has bytes that are no text in UTF-8' in said
+    found = read_records(path, Reading(skip_invalid=True))
+    assert [record.line for record in found.records] == [1, 3]
+    assert found.records[0].turns[0].content == "é system"
+    assert [rejected.line for rejected in found.rejected] == [2]
+
+
+def test_bytes_in_turns_are_not_read_as_text(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": b"q"}, {"role": "assistant", "content": b"\xff"}]
+    assert 'field "messages" has bytes that are no text' in refusal(save([{"messages": turns}], tmp_path / "a.parquet"))
+
+
+def test_bytes_beside_what_is_read_are_said(tmp_path: Path) -> None:
+    rows = [{**PAIR, "id": b"\xff" * 16, "blob": blob, "meta": {"inner": blob}} for blob in (b"\xff", b"x", None)]
+    found = read_records(save(rows, tmp_path / "a.parquet"))
+    assert [record.id for record in found.records] == ["1", "2", "3"]
+    said = "has bytes that are no text, which stay as base64"
+    assert found.notes == {f'"id" {said}': 3, f'"blob" {said}': 1, f'"meta" {said}': 1}
+
+
+def maps(path: Path, rows: list[Any]) -> Path:
+    """Chats as Spark has them: a turn is a map of texts."""
+    pa = pytest.importorskip("pyarrow")
+    column = pa.array(rows, pa.list_(pa.map_(pa.string(), pa.string())))
+    pa.parquet.write_table(pa.table({"messages": column}), path)
+    return path
+
+
+def test_maps_are_objects(tmp_path: Path) -> None:
+    chat = [[("role", "user"), ("content", "hi")], [("role", "assistant"), ("content", "hello")]]
+    (record,) = read_records(maps(tmp_path / "a.parquet", [chat])).records
+    assert json.loads(record.raw) == {"messages": [dict(turn) for turn in chat]}
+    assert [(turn.role, turn.content) for turn in record.turns] == [("user", "hi"), ("assistant", "hello")]
+
+
+def test_a_map_with_a_key_twice(tmp_path: Path) -> None:
+    chat = [[("role", "user"), ("content", "hi")], [("role", "assistant"), ("content", "hello")]]
+    twice = [chat[0], [("role", "assistant"), ("content", "a"), ("content", "b")]]
+    path = maps(tmp_path / "a.parquet", [chat, twice])
+    assert refusal(path).startswith(f'{path}:2: field "messages": a map has the key "content" twice;')
+    found = read_records(path, Reading(skip_invalid=True))
+    assert (len(found.records), len(found.rejected)) == (1, 1)
+
+
+def test_maps_wherever_they_are(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    texts = pa.map_(pa.string(), pa.string())
+    call = pa.struct([("name", pa.string()), ("arguments", texts)])
+    turn = pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.list_(call))])
+    turns = [
+        {"role": "user", "content": "w?", "tool_calls": None},
+        {"role": "assistant", "content": None, "tool_calls": [{"name": "f", "arguments": [("city", "Brest")]}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"name": "g", "arguments": []}]},
+    ]
+    table = pa.table(
+        {
+            "messages": pa.array([turns], pa.list_(turn)),
+            "numbered": pa.array([[(1, [("a", "b")]), (2, None)]], pa.map_(pa.int64(), texts)),
+            "fixed": pa.array([[[("a", "b")], []]], pa.list_(texts, 2)),
+            "none": pa.array([None], texts),
+        }
+    )
+    pa.parquet.write_table(table.drop_columns(["fixed"]), tmp_path / "a.parquet")
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as out:
+        out.write_table(table)
+    for name in ("a.parquet", "a.arrow"):
+        (record,) = read_records(tmp_path / name).records
+        row = json.loads(record.raw)
+        assert row["numbered"] == {"1": {"a": "b"}, "2": None}
+        assert row.get("fixed", [{"a": "b"}, {}]) == [{"a": "b"}, {}]
+        assert row["none"] is None
+        assert [[(call.name, call.arguments) for call in turn.calls] for turn in record.turns] == [
+            [],
+            [("f", '{"city": "Brest"}')],
+            [("g", "{}")],
+        ]
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    table = pa.Table.from_arrays([pa.array(["q"])] * 3, names=["prompt", "response", "response"])
+    pa.parquet.write_table(table, tmp_path / "a.parquet")
+    assert refusal(tmp_path / "a.parquet").endswith('two columns have the name "response"')
 
 
 PAIR = {"prompt": "p", "response": "r"}
