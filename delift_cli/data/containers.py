@@ -10,8 +10,9 @@ import contextlib
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -20,7 +21,7 @@ from ..errors import InputError
 from . import tables
 from .arrays import NoListError, array_rows, check_object, first_element, list_in_object, one_line
 from .chats import opens_chat
-from .separated import csv_rows, delimiter_of, looks_separated
+from .separated import delimiter_of, looks_separated, separated
 
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive: unpack it",
@@ -52,15 +53,17 @@ class Rows(NamedTuple):
 
     Attributes:
         form: as in RecordSet.
-        rows: the line of each (or its place), and its JSON text.
+        rows: the line of each (or its place), and its JSON text or a `Fault`.
         inner: where there is one JSON object: the key of the list in it, and its rows, should it be no record itself.
         key: of the list in one JSON object whose rows these are, because it is no record itself.
+        said: what there is to say of rows once they are read, and of how many.
     """
 
     form: str
     rows: Iterator[tuple[int, bytes]]
     inner: Callable[[], tuple[str, Iterator[tuple[int, bytes]]]] | None = None
     key: str = ""
+    said: Mapping[str, int] = MappingProxyType({})
 
 
 def rows_of_file(path: Path, name: str, key: str | None) -> Rows:
@@ -71,6 +74,12 @@ def rows_of_file(path: Path, name: str, key: str | None) -> Rows:
     """
     with no_fault(name):
         return rows_of_stream(path.open("rb"), name, key, path.name, path.stat().st_size)
+
+
+def content(path: Path, name: str) -> bytes:
+    """All that is in a file, without compression; InputError where it cannot be read."""
+    with no_fault(name), path.open("rb") as file:
+        return _expanded(file, name, path.stat().st_size).read()
 
 
 def rows_of_stream(stream: Any, name: str, key: str | None, file_name: str, size: int) -> Rows:
@@ -89,7 +98,8 @@ def rows_of_stream(stream: Any, name: str, key: str | None, file_name: str, size
         plain.read(3)
         head = head[3:]
     if ending.endswith((".csv", ".tsv")):
-        return Rows("csv", csv_rows(plain, name, "\t" if ending.endswith(".tsv") else None))
+        form, rows, said = separated(plain, name, tabs=ending.endswith(".tsv"))
+        return Rows(form, rows, said=said)
     return _json(plain, name, key)
 
 

@@ -30,6 +30,7 @@ from .options import Reading
 from .packed import Numbers, Pieces, Records, Rejections, Texts, packed, packed_text
 from .plans import Plans, hash_of
 from .record import Conversation, RecordSet, Rejected
+from .separated import DELIMITERS
 
 AS_IT_COMES = Reading()
 MOST_REJECTED = 1_000_000  # records: of a file with more the rest is not looked at
@@ -183,8 +184,9 @@ class _Tally:
             except RecordError:
                 pass  # it will be said where the record is read
         with no_fault(name):
-            self._read(rows, name, by_line=source.form in ("jsonl", "csv"))
+            self._read(rows, name, by_line=source.form == "jsonl" or source.form in DELIMITERS)
         count = len(self.raws) - before
+        self.said["notes"].update(source.said)
         if source.key:
             self.said["notes"][f"the records are the list {source.key!r} of one JSON object"] += count
         self.form = self.form or source.form

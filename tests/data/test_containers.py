@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import gzip
 import io
 import json
@@ -18,7 +20,8 @@ from delift_cli.data.arrays import array_rows
 from delift_cli.data.folders import files_of
 from delift_cli.data.options import Reading
 from delift_cli.data.reading import parse_records, read_records
-from delift_cli.data.writing import form_of, written
+from delift_cli.data.separated import LITERAL
+from delift_cli.data.writing import form_of, packed, written
 from delift_cli.errors import InputError
 
 ROWS: list[dict[str, Any]] = [
@@ -80,7 +83,8 @@ def test_rows_of_a_table_go_out_with_its_schema(name: str, tmp_path: Path) -> No
     path = save(ROWS, tmp_path / name)
     found = read_records(path)
     some = [found.records[place] for place in (5, 0, 3)]
-    data, said = written([record.raw for record in some], found.form, records=some, source=found.source)
+    lines = [record.raw for record in some]
+    data, said = written(lines, found.form, records=some, came=found.form, source=found.source)
     assert said == ""
     out = tmp_path / f"out{path.suffix}"
     out.write_bytes(data)
@@ -88,15 +92,13 @@ def test_rows_of_a_table_go_out_with_its_schema(name: str, tmp_path: Path) -> No
     read = (lambda p: pa.parquet.read_table(p)) if "parquet" in name else (lambda p: pa.ipc.open_file(p).read_all())
     assert read(out).schema == read(path).schema  # also of the column that is null throughout
     path.unlink()
-    data, said = written([record.raw for record in some], found.form, records=some, source=found.source)
+    data, said = written(lines, found.form, records=some, came=found.form, source=found.source)
     assert "types of the columns are found in the rows again" in said
     out.write_bytes(data)
     assert conversations(out) == [EXPECTED[place] for place in (5, 0, 3)]
 
 
 def test_what_json_has_no_form_for(tmp_path: Path) -> None:
-    import datetime
-
     rows = [{"prompt": "p", "response": "r", "when": datetime.date(2024, 5, 1), "blob": b"\xff\x00", "text": b"t"}]
     record = read_records(save(rows, tmp_path / "a.parquet")).records[0]
     assert json.loads(record.raw) == {**PAIR, "when": "2024-05-01", "blob": {"bytes in base64": "/wA="}, "text": "t"}
@@ -224,8 +226,10 @@ def test_separated(name: str, mark: str, tmp_path: Path) -> None:
         ("x", f'a {mark} "b"', "c\nd"),
         ("y", "e", "f ü"),
     ]
-    assert (found.form, [record.line for record in found.records]) == ("csv", [2, 4])
+    form = {",": "csv", ";": "csv;", "\t": "tsv"}[mark]
+    assert (found.form, [record.line for record in found.records]) == (form, [2, 4])
     out, _ = written([record.raw for record in found.records], found.form, source=found.source)
+    assert out.startswith(mark.join(rows[0]).encode() + b"\n")
     (tmp_path / "again.csv").write_bytes(out)
     assert conversations(tmp_path / "again.csv") == conversations(tmp_path / name)
 
@@ -239,9 +243,70 @@ def test_faults_of_csv(tmp_path: Path) -> None:
         (b"", "empty"),
         (b"prompt,response\n", "there is no record"),
         (b"prompt,response\na,\n", 'a.csv:2: field "response" is empty'),
+        (b"prompt,response,source\na,b,c\nd,e\n", "a.csv:3: the row has 2 cells, the first line names 3 columns;"),
+        (b"prompt,r\xe9sponse\na,b\n", "a.csv:1: not UTF-8: byte 0xe9"),
     ):
         path.write_bytes(data)
         assert cause in refusal(path)
+
+
+def test_rows_of_csv_at_fault_cost_themselves_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"prompt,response\na,b\n\nc\n\xff,c\nd,e,f\n  \ng,h\n")
+    found = read_records(path, Reading(skip_invalid=True))
+    assert [(record.id, record.response) for record in found.records] == [("2", "b"), ("8", "h")]
+    assert [(one.line, one.reason.partition(",")[0]) for one in found.rejected] == [
+        (4, "the row has 1 cell"),
+        (5, "not UTF-8: byte 0xff"),
+        (6, "the row has 3 cells"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["q1,a1", 'q2,"a2', "q3,a3", "q4,a4"],  # the rows behind it would be one cell
+        ["q1,a1", 'q2,"a2', "q3,a3", 'q4,"a4"'],
+        ["q1,a1", r'"He said \"hi\" to me",ok'],
+        ["q1,a1", '"Yes" he said,ok'],
+        ["q1,a1", '"a" ,ok'],
+    ],
+)
+def test_quotes_that_are_not_those_of_csv(rows: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["prompt,response", *rows]) + "\n")
+    assert refusal(path).startswith(f"{path}:3: the quotes of this row do not close as they do in CSV")
+
+
+def test_quotes_inside_a_cell_of_csv_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('prompt,response\n5" nail,say "no"\n"a ""b"", \n\nc","d"\n')
+    assert [text(record) for record in read_records(path).records] == [('5" nail', 'say "no"'), ('a "b", \n\nc', "d")]
+
+
+def text(record: Any) -> tuple[str, str]:
+    return record.turns[0].content, record.response
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected", "said"),
+    [
+        (['"Yes" he said\tok', "q\ta"], [('"Yes" he said', "ok"), ("q", "a")], 1),
+        (['"Unclosed\ta', 'q\t"b"'], [('"Unclosed', "a"), ("q", '"b"')], 2),
+        (['"He spoke.\ta', 'And went."\tb'], [('"He spoke.', "a"), ('And went."', "b")], 2),
+        (['"a ""b"""\tc', "d\te"], [('a "b"', "c"), ("d", "e")], 0),
+        (['"a\tb\nc\nd"\te', "f\tg"], [("a\tb\nc\nd", "e"), ("f", "g")], 0),
+        (['"a\nb"\tc'], [("a\nb", "c")], 0),
+        (['5" nail\ta'], [('5" nail', "a")], 0),
+    ],
+)
+def test_quotes_of_tsv(rows: list[str], expected: list[tuple[str, str]], said: int, tmp_path: Path) -> None:
+    """As in CSV where that makes sense of all of them; else they are text, which is said."""
+    for name in ("a.tsv", "a.csv"):
+        (tmp_path / name).write_text("\n".join(["prompt\tresponse", *rows]) + "\n")
+        found = read_records(tmp_path / name)
+        assert [text(record) for record in found.records] == expected
+        assert found.notes == ({LITERAL: said} if said else {})
 
 
 # ---- JSON in other shapes ----
@@ -436,10 +501,119 @@ def test_a_cache_is_no_folder_of_records(tmp_path: Path) -> None:
         ("out.json", "array", "array"),
         ("out.txt", "csv", "csv"),
         ("out.tsv", "jsonl", "tsv"),
+        ("out.tsv", "csv", "tsv"),
+        ("out.csv", "tsv", "csv"),
+        ("out.csv", "csv;", "csv;"),
+        ("out.csv.gz", "csv|", "csv|"),
+        ("out.txt", "tsv", "tsv"),
+        ("out.jsonl.zst", "parquet", "jsonl"),
     ],
 )
 def test_form_of_an_output(name: str | None, form: str, expected: str) -> None:
     assert form_of(None if name is None else Path(name), form) == expected
+
+
+TYPED = {  # what rows as JSON would lose
+    "prompt": ["q0", "q1", "q2"],
+    "response": ["r"] * 3,
+    "amount": [decimal.Decimal("1.10")] * 3,
+    "when": [datetime.datetime(2024, 5, 1, 12)] * 3,
+    "blob": [b"\xff\x00", b"text", None],
+    "rate": [None] * 3,
+    "tags": [[("a", 1)], [], None],
+    "kind": ["x", "y", "x"],
+}
+
+
+def typed(path: Path) -> Any:
+    """A table of many types in a file."""
+    pa = pytest.importorskip("pyarrow")
+    types = {"rate": pa.float64(), "tags": pa.map_(pa.string(), pa.int32()), "when": pa.timestamp("us", "UTC")}
+    table = pa.table({name: pa.array(values, types.get(name)) for name, values in TYPED.items()})
+    table = table.set_column(7, "kind", table["kind"].dictionary_encode())
+    sink = pa.BufferOutputStream()
+    pa.parquet.write_table(table, sink)
+    data = sink.getvalue().to_pybytes()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return pa.parquet.read_table(pa.BufferReader(data))
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.parquet.gz"])
+def test_a_field_that_is_added_is_a_column_beside_those_of_the_source(name: str, tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    whole = typed(tmp_path / name)
+    found = read_records(tmp_path / name)
+    some = [found.records[place] for place in (2, 0)]
+    for again in range(2):  # what an earlier selection added is replaced
+        scores = [{"id": record.id, "rank": rank + again, "gain": 0.5} for rank, record in enumerate(some)]
+        scored = zip(some, scores, strict=True)
+        lines = [json.dumps({**json.loads(record.raw), "scores": score}).encode() for record, score in scored]
+        data, said = written(
+            lines, "parquet", records=some, came="parquet", source=found.source, added={"scores": scores}
+        )
+        assert said == ""
+        table = pa.parquet.read_table(pa.BufferReader(data))
+        assert table.drop_columns(["scores"]).equals(whole.take([2, 0] if not again else [0, 1]))
+        assert table["scores"].to_pylist() == scores
+        (tmp_path / "scored.parquet").write_bytes(data)
+        whole, found = table.drop_columns(["scores"]), read_records(tmp_path / "scored.parquet")
+        some = list(found.records)
+
+
+def test_rows_that_differ_in_what_json_does_not_show(tmp_path: Path) -> None:
+    """The row that was chosen leaves, not one that looks like it."""
+    import pyarrow as pa
+
+    path = tmp_path / "a.parquet"
+    pa.parquet.write_table(pa.table({"prompt": ["q"] * 2, "response": ["r"] * 2, "x": [float("nan"), None]}), path)
+    second = read_records(path).records[1:]
+    data, _ = written([second[0].raw], "parquet", records=second, came="parquet", source=str(path))
+    assert pa.parquet.read_table(pa.BufferReader(data)).to_pylist() == [{**PAIR, "prompt": "q", "x": None}]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "array", "csv"])
+def test_bytes_leave_a_table_as_base64_which_is_said(form: str, tmp_path: Path) -> None:
+    typed(tmp_path / "a.parquet")
+    found = read_records(tmp_path / "a.parquet")
+    data, said = written([record.raw for record in found.records], form, came="parquet", source=found.source)
+    assert said.startswith("1 record with bytes that are no text, which are written as")
+    (tmp_path / f"out.{form}").write_bytes(data)
+    again = read_records(tmp_path / f"out.{form}")
+    assert [record.turns for record in again.records] == [record.turns for record in found.records]
+    if form == "jsonl":
+        assert json.loads(data.splitlines()[0])["blob"] == {"bytes in base64": "/wA="}
+        assert again.notes == found.notes
+
+
+def test_a_table_of_records_with_different_fields_has_the_columns_of_all(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    data, said = written([b'{"a": 1}', b'{"b": "x"}'], "parquet", came="jsonl", source="a.jsonl")
+    assert said == ""  # there was no schema that could be kept
+    assert pa.parquet.read_table(pa.BufferReader(data)).to_pylist() == [{"a": 1, "b": None}, {"a": None, "b": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("a.jsonl", b"{"), ("a.jsonl.gz", b"\x1f\x8b"), ("a.CSV.GZ", b"\x1f\x8b"), ("a.json.zst", b"\x28\xb5\x2f\xfd")],
+)
+def test_an_output_is_compressed_as_its_name_says(name: str, start: bytes, tmp_path: Path) -> None:
+    if name.endswith("zst"):
+        pytest.importorskip("zstandard")
+    content, _ = written([record.raw for record in parse_records(jsonl(), "x").records], form_of(Path(name), "jsonl"))
+    data = packed(content, Path(name))
+    assert data.startswith(start)
+    (tmp_path / name).write_bytes(data)
+    assert [record.response for record in read_records(tmp_path / name).records] == [row["response"] for row in ROWS]
+
+
+def test_zstd_cannot_be_written_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(InputError, match=r'out\.jsonl\.zst: to compress with zstd: pip install "delift-cli\[data\]"'):
+        packed(b"x", Path("out.jsonl.zst"))
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
