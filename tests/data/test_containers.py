@@ -460,6 +460,34 @@ def test_several_files_and_folders(tmp_path: Path) -> None:
     assert "a folder without any file of records" in refusal(tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    ("names", "splits", "example"),
+    [
+        (
+            ["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "test-00000-of-00001.jsonl"],
+            "test, train",
+            "train",
+        ),
+        (["test_sft-0.jsonl", "train_gen-0.jsonl", "train_sft-0.jsonl"], "test_sft, train_gen, train_sft", "train_gen"),
+        (["gsm8k-dev.jsonl.gz", "gsm8k-test.jsonl.gz", "more.jsonl"], "gsm8k-dev, gsm8k-test", "gsm8k-dev"),
+        (["train-0.jsonl", "train-1.jsonl"], "", ""),
+        (["train_a.jsonl", "train_b.jsonl", "contest.jsonl"], "", ""),
+        (["a.jsonl", "b.jsonl", "latest.jsonl"], "", ""),
+    ],
+)
+def test_a_folder_of_several_splits(names: list[str], splits: str, example: str, tmp_path: Path) -> None:
+    """Training and test data never make one pool without a word; data sets of the hub have the same names."""
+    for at, name in enumerate(names):
+        data = jsonl(ROWS[at : at + 1])
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    if not splits:
+        assert len(read_records(tmp_path).records) == len(names)
+        return
+    assert refusal(tmp_path) == (
+        f"{tmp_path} holds several splits ({splits}); name the files of one, as in {tmp_path / example}*"
+    )
+
+
 def test_the_fault_of_one_of_several_files_is_placed(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(jsonl())
     (tmp_path / "b.jsonl").write_bytes(jsonl() + b"nothing\n")
