@@ -52,12 +52,17 @@ def refusal(path: Path, **options: Any) -> str:
 # ---- tables ----
 
 
+def arrow() -> Any:
+    """pyarrow with its Parquet, which it leaves out of itself."""
+    pytest.importorskip("pyarrow.parquet")
+    return pytest.importorskip("pyarrow")
+
+
 def save(rows: list[Any], path: Path) -> Path:
-    pa = pytest.importorskip("pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet")
+    pa = arrow()
     table = pa.Table.from_pylist(rows)
     if path.suffix == ".parquet":
-        pq.write_table(table, path, row_group_size=3)
+        pa.parquet.write_table(table, path, row_group_size=3)
     else:
         opened = pa.ipc.new_stream if path.name.startswith("stream") else pa.ipc.new_file
         with opened(path, table.schema) as writer:
@@ -79,7 +84,7 @@ def test_tables(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
 def test_rows_of_a_table_go_out_with_its_schema(name: str, tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
+    pa = arrow()
     path = save(ROWS, tmp_path / name)
     found = read_records(path)
     some = [found.records[place] for place in (5, 0, 3)]
@@ -133,7 +138,7 @@ def test_bytes_beside_what_is_read_are_said(tmp_path: Path) -> None:
 
 def maps(path: Path, rows: list[Any]) -> Path:
     """Chats as Spark has them: a turn is a map of texts."""
-    pa = pytest.importorskip("pyarrow")
+    pa = arrow()
     column = pa.array(rows, pa.list_(pa.map_(pa.string(), pa.string())))
     pa.parquet.write_table(pa.table({"messages": column}), path)
     return path
@@ -156,7 +161,7 @@ def test_a_map_with_a_key_twice(tmp_path: Path) -> None:
 
 
 def test_maps_wherever_they_are(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
+    pa = arrow()
     texts = pa.map_(pa.string(), pa.string())
     call = pa.struct([("name", pa.string()), ("arguments", texts)])
     turn = pa.struct([("role", pa.string()), ("content", pa.string()), ("tool_calls", pa.list_(call))])
@@ -190,7 +195,7 @@ def test_maps_wherever_they_are(tmp_path: Path) -> None:
 
 
 def test_two_columns_of_one_name(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
+    pa = arrow()
     table = pa.Table.from_arrays([pa.array(["q"])] * 3, names=["prompt", "response", "response"])
     pa.parquet.write_table(table, tmp_path / "a.parquet")
     assert refusal(tmp_path / "a.parquet").endswith('two columns have the name "response"')
@@ -555,7 +560,7 @@ TYPED = {  # what rows as JSON would lose
 
 def typed(path: Path) -> Any:
     """A table of many types in a file."""
-    pa = pytest.importorskip("pyarrow")
+    pa = arrow()
     types = {"rate": pa.float64(), "tags": pa.map_(pa.string(), pa.int32()), "when": pa.timestamp("us", "UTC")}
     table = pa.table({name: pa.array(values, types.get(name)) for name, values in TYPED.items()})
     table = table.set_column(7, "kind", table["kind"].dictionary_encode())
@@ -568,8 +573,7 @@ def typed(path: Path) -> Any:
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.parquet.gz"])
 def test_a_field_that_is_added_is_a_column_beside_those_of_the_source(name: str, tmp_path: Path) -> None:
-    import pyarrow as pa
-
+    pa = arrow()
     whole = typed(tmp_path / name)
     found = read_records(tmp_path / name)
     some = [found.records[place] for place in (2, 0)]
@@ -591,8 +595,7 @@ def test_a_field_that_is_added_is_a_column_beside_those_of_the_source(name: str,
 
 def test_rows_that_differ_in_what_json_does_not_show(tmp_path: Path) -> None:
     """The row that was chosen leaves, not one that looks like it."""
-    import pyarrow as pa
-
+    pa = arrow()
     path = tmp_path / "a.parquet"
     pa.parquet.write_table(pa.table({"prompt": ["q"] * 2, "response": ["r"] * 2, "x": [float("nan"), None]}), path)
     second = read_records(path).records[1:]
@@ -615,8 +618,7 @@ def test_bytes_leave_a_table_as_base64_which_is_said(form: str, tmp_path: Path) 
 
 
 def test_a_table_of_records_with_different_fields_has_the_columns_of_all(tmp_path: Path) -> None:
-    import pyarrow as pa
-
+    pa = arrow()
     data, said = written([b'{"a": 1}', b'{"b": "x"}'], "parquet", came="jsonl", source="a.jsonl")
     assert said == ""  # there was no schema that could be kept
     assert pa.parquet.read_table(pa.BufferReader(data)).to_pylist() == [{"a": 1, "b": None}, {"a": None, "b": "x"}]
@@ -663,7 +665,7 @@ def test_standard_input_may_be_a_table(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("wrong", [50_700_573, -16_777_212, 1 << 30])
 def test_an_arrow_file_that_points_outside_itself(wrong: int) -> None:
     """Arrow reads where the offsets of a file point to, and the process is gone: they are looked at before."""
-    pa = pytest.importorskip("pyarrow")
+    pa = arrow()
     table = pa.table({"prompt": ["p" * 7, "q" * 7], "response": ["r" * 7, "s" * 7]})
     stream = io.BytesIO()
     with pa.ipc.new_stream(stream, table.schema) as out:

@@ -108,7 +108,9 @@ def test_array_form_is_one_json_array() -> None:
 
 
 def test_with_scores_keeps_the_schema_of_a_table(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
     path = tmp_path / "pool.parquet"
     columns = {
         "prompt": ["p"] * 5,
