@@ -10,8 +10,9 @@ import contextlib
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -20,7 +21,7 @@ from ..errors import InputError
 from . import tables
 from .arrays import NoListError, array_rows, check_object, first_element, list_in_object, one_line
 from .chats import opens_chat
-from .separated import csv_rows, delimiter_of, looks_separated
+from .separated import delimiter_of, looks_separated, separated
 
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive: unpack it",
@@ -41,6 +42,7 @@ ACCEPTED = (
 )
 _BOM = b"\xef\xbb\xbf"
 _BLOCK = 1 << 18
+_STEP = 1 << 12  # bytes of zstd that are expanded at once, 32,768 times as many at most
 LONGEST = 1 << 24  # bytes of a record: no model's context holds as much
 _LARGEST = 1 << 30  # bytes that a line may have, and what a file may expand to without question
 _EXPANSION = 300  # times its size that a compressed file may grow beyond that; records reach a tenth of it
@@ -51,15 +53,17 @@ class Rows(NamedTuple):
 
     Attributes:
         form: as in RecordSet.
-        rows: the line of each (or its place), and its JSON text.
+        rows: the line of each (or its place), and its JSON text or a `Fault`.
         inner: where there is one JSON object: the key of the list in it, and its rows, should it be no record itself.
         key: of the list in one JSON object whose rows these are, because it is no record itself.
+        said: what there is to say of rows once they are read, and of how many.
     """
 
     form: str
     rows: Iterator[tuple[int, bytes]]
     inner: Callable[[], tuple[str, Iterator[tuple[int, bytes]]]] | None = None
     key: str = ""
+    said: Mapping[str, int] = MappingProxyType({})
 
 
 def rows_of_file(path: Path, name: str, key: str | None) -> Rows:
@@ -68,20 +72,23 @@ def rows_of_file(path: Path, name: str, key: str | None) -> Rows:
     Raises:
         InputError: it cannot be read, or holds no records at all.
     """
-    try:
-        stream = path.open("rb")
-        return rows_of_stream(stream, name, key, path.name, path.stat().st_size)
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from None
+    with no_fault(name):
+        return rows_of_stream(path.open("rb"), name, key, path.name, path.stat().st_size)
+
+
+def content(path: Path, name: str) -> bytes:
+    """All that is in a file, without compression; InputError where it cannot be read."""
+    with no_fault(name), path.open("rb") as file:
+        return _expanded(file, name, path.stat().st_size).read()
 
 
 def rows_of_stream(stream: Any, name: str, key: str | None, file_name: str, size: int) -> Rows:
     """The rows of an open file of `size` bytes; `name` is what errors call it."""
     plain = _expanded(_buffered(stream), name, size)
     ending = file_name.lower().removesuffix(".gz").removesuffix(".zst")
-    head = _head(plain, name)
+    head = bytes(plain.peek(512)[:512])
     if (kind := tables.kind_of(head)) is not None:
-        return Rows(kind, tables.table_rows(_whole(plain, name), kind, name))
+        return Rows(kind, tables.table_rows(plain.read(), kind, name))
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
             raise InputError(f"{name}: this is {what}; {ACCEPTED}")
@@ -91,7 +98,8 @@ def rows_of_stream(stream: Any, name: str, key: str | None, file_name: str, size
         plain.read(3)
         head = head[3:]
     if ending.endswith((".csv", ".tsv")):
-        return Rows("csv", csv_rows(plain, name, "\t" if ending.endswith(".tsv") else None))
+        form, rows, said = separated(plain, name, tabs=ending.endswith(".tsv"))
+        return Rows(form, rows, said=said)
     return _json(plain, name, key)
 
 
@@ -103,14 +111,14 @@ def _json(plain: io.BufferedReader, name: str, key: str | None) -> Rows:
     # an array of records on one line is not made objects of at once: they take several times its size
     value = None if len(first) > LONGEST or (opening == b"[" and _opens_records(first)) else _value(first)
     if opening == b"[" and not (isinstance(value, list) and _is_row(value, more=bool(plain.peek(1).strip()))):
-        data = _joined(number, first, _whole(plain, name))
+        data = _joined(number, first, plain.read())
         if _is_row([first_element(data)], more=False):
             return Rows("jsonl", iter([(number, one_line(data))]))
         return Rows("array", array_rows(data, name))
     lists = len(first) > LONGEST or (isinstance(value, dict) and any(isinstance(part, list) for part in value.values()))
     alone = lists and not plain.peek(1)
     if opening == b"{" and (key is not None or value is None or alone):
-        data = _joined(number, first, _whole(plain, name))
+        data = _joined(number, first, plain.read())
         value, first = None if value is None else {}, b""
         if key is not None:
             return Rows("array", list_in_object(data, name, key)[1])
@@ -140,11 +148,10 @@ def _joined(number: int, first: bytes, rest: bytes) -> bytes:
 def _first_line(plain: io.BufferedReader, name: str) -> tuple[int, bytes]:
     """The first line that is not blank, and its number."""
     number = 0
-    with _damage(name):
-        while line := plain.readline(_LARGEST):
-            number += 1
-            if not line.isspace():
-                return number, line
+    while line := plain.readline(_LARGEST):
+        number += 1
+        if not line.isspace():
+            return number, line
     raise InputError(f"{name}: there is nothing in it" + (" but white space" if number else ""))
 
 
@@ -180,38 +187,27 @@ def _lines(plain: io.BufferedReader, name: str, number: int, first: bytes) -> It
     """Number and bytes of each line that is not blank, without its end: `first`, which was read already where it is
     not empty, and those that follow."""
     left = [first]  # the pieces of a line whose end was not seen yet
-    with _damage(name):
-        if first.endswith(b"\n"):
-            left = []
-            first = first[:-1]
-            yield number, first
-            number, first = number + 1, b""
-        while block := plain.read1(_BLOCK):
-            lines = block.split(b"\n")
-            if len(lines) == 1:
-                left.append(block)
-                if sum(map(len, left)) > _LARGEST:
-                    raise InputError(f"{name}:{number}: a line of more than {_LARGEST >> 30} GiB is no record")
-                continue
-            lines[0] = b"".join([*left, lines[0]])
-            left = [lines.pop()]
-            for line in lines:
-                if line and not line.isspace():
-                    yield number, line
-                number += 1
+    if first.endswith(b"\n"):
+        left = []
+        first = first[:-1]
+        yield number, first
+        number, first = number + 1, b""
+    while block := plain.read1(_BLOCK):
+        lines = block.split(b"\n")
+        if len(lines) == 1:
+            left.append(block)
+            if sum(map(len, left)) > _LARGEST:
+                raise InputError(f"{name}:{number}: a line of more than {_LARGEST >> 30} GiB is no record")
+            continue
+        lines[0] = b"".join([*left, lines[0]])
+        left = [lines.pop()]
+        for line in lines:
+            if line and not line.isspace():
+                yield number, line
+            number += 1
     last = b"".join(left)
     if last.strip():
         yield number, last
-
-
-def _head(plain: io.BufferedReader, name: str) -> bytes:
-    with _damage(name):
-        return bytes(plain.peek(512)[:512])
-
-
-def _whole(plain: io.BufferedReader, name: str) -> bytes:
-    with _damage(name):
-        return plain.read()
 
 
 def _buffered(stream: Any) -> io.BufferedReader:
@@ -225,28 +221,29 @@ def _expanded(stream: io.BufferedReader, name: str, size: int) -> io.BufferedRea
     """The content without compression."""
     head = stream.peek(4)[:4]
     if head[:2] == b"\x1f\x8b":
-        return _buffered(_Bounded(gzip.GzipFile(fileobj=stream), name, size))
+        return _buffered(_Bounded(gzip.GzipFile(fileobj=stream), name, "gzip", size))
     if head == b"\x28\xb5\x2f\xfd":
         try:
             import zstandard
         except ImportError:
             raise InputError(f'{name}: it is compressed with zstd: pip install "delift-cli[data]" to read it') from None
-        reader = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-        return _buffered(_Bounded(reader, name, size))
+        return _buffered(_Bounded(_Frames(stream, zstandard.ZstdDecompressor()), name, "zstd", size))
     return stream
 
 
 class _Bounded(io.RawIOBase):
-    """What a decompressor gives, until it is more than any file of records would be."""
+    """What a decompressor gives, until it is more than any file of records would be; its faults as messages, whoever
+    reads."""
 
-    def __init__(self, reader: Any, name: str, size: int) -> None:
-        self._reader, self._name, self._size, self._given = reader, name, size, 0
+    def __init__(self, reader: Any, name: str, packing: str, size: int) -> None:
+        self._reader, self._name, self._packing, self._size, self._given = reader, name, packing, size, 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._reader.read(len(buffer))
+        with no_fault(self._name, self._packing):
+            data = self._reader.read(len(buffer))
         self._given += len(data)
         if self._given > max(_LARGEST, _EXPANSION * self._size):
             raise InputError(
@@ -257,13 +254,39 @@ class _Bounded(io.RawIOBase):
         return len(data)
 
 
+class _Frames:
+    """Zstd frames, one after the other. The library's own reader takes the end of a file for that of its last frame."""
+
+    def __init__(self, stream: io.BufferedReader, decompressor: Any) -> None:
+        self._stream, self._decompressor = stream, decompressor
+        self._frame: Any = None
+        self._packed = b""
+        self._content = memoryview(b"")
+
+    def read(self, size: int) -> memoryview:
+        """Some bytes, up to `size`; none at the end. EOFError where a frame breaks off."""
+        while not self._content:
+            if not self._packed and not (packed := self._stream.read(_STEP)):
+                if self._frame is not None:
+                    raise EOFError
+                break
+            self._packed = self._packed or packed
+            self._frame = self._frame or self._decompressor.decompressobj()
+            self._content = memoryview(self._frame.decompress(self._packed))
+            self._packed = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
+        data, self._content = self._content[:size], self._content[size:]
+        return data
+
+
 @contextlib.contextmanager
-def _damage(name: str) -> Iterator[None]:
-    """Faults of a compressed file, as messages."""
+def no_fault(name: str, packing: str = "") -> Iterator[None]:
+    """Faults of a file while it is read, as messages."""
     try:
         yield
     except EOFError:
-        raise InputError(f"{name}: the gzip data breaks off: the file is not complete") from None
+        raise InputError(f"{name}: the {packing} data breaks off: the file is not complete") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{name}: the gzip data is damaged: {error}") from None
     except OSError as error:

@@ -13,6 +13,8 @@ import orjson
 from .record import Record
 
 ABSENT = object()  # what a field is that is not there
+BYTES = "bytes in base64"  # the one key of the object that stands for bytes that are no text
+_BYTES = b'{"%s":' % BYTES.encode()
 
 
 class RecordError(Exception):
@@ -23,6 +25,10 @@ class UnknownLayoutError(RecordError):
     """None of the record's fields has a meaning that is known."""
 
 
+class Fault(bytes):
+    """In the place of a row's text: what is wrong with the row."""
+
+
 class _Literal(str):
     """A number as it stands in its source."""
 
@@ -31,6 +37,17 @@ def row_text(row: Any, other: Callable[[Any], Any] | None = None) -> bytes:
     """A table's row as JSON; `other`: what JSON has no form for. It is a copy, since what orjson gives lies in a larger
     piece of memory, most of which it would hold on to for as long as the record is there."""
     return bytes(memoryview(orjson.dumps(row, default=other)))
+
+
+def holds_bytes(raw: bytes) -> bool:
+    """Are there bytes that are no text in a table's row? No text looks so: its quotes are escaped."""
+    return _BYTES in raw
+
+
+def with_bytes(fields: Any) -> list[str]:
+    """The names of a record's fields that have bytes in them that are no text."""
+    named = fields.items() if isinstance(fields, dict) else ()
+    return [name for name, value in named if holds_bytes(orjson.dumps(value))]
 
 
 def record_field(record: Record, name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import orjson
@@ -11,6 +12,7 @@ from . import hub
 
 ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
 _PACKED = (".gz", ".zst")
+_SPLIT = re.compile(r"(?<![a-z])(?:train|test|validation|valid|val|dev|eval)(?![a-z])")
 _NOT_DATA = {"dataset_info.json", "state.json", "dataset_dict.json", "dataset_infos.json", "config.json"}
 
 
@@ -55,7 +57,19 @@ def _files_in(folder: Path) -> list[Path]:
         raise InputError(
             f"{folder} holds files of several kinds ({', '.join(sorted(kinds))}); name those that are meant"
         )
+    _refuse_several_splits(folder, files)
     return files
+
+
+def _refuse_several_splits(folder: Path, files: list[Path]) -> None:
+    """InputError where the names of some say that they are for training and those of others for a test, say."""
+    names = {hub.split_of(file.name) for file in files}
+    found = {name: match[0] for name in names if (match := _SPLIT.search(name.lower()))}
+    if len({*found.values()}) > 1:
+        one = folder / min(found, key=lambda name: (found[name] != "train", name))
+        raise InputError(
+            f"{folder} holds several splits ({', '.join(sorted(found))}); name the files of one, as in {one}*"
+        )
 
 
 def is_data(name: str) -> bool:

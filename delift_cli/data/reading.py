@@ -21,18 +21,20 @@ import numpy as np
 import orjson
 
 from ..errors import InputError
-from .containers import ACCEPTED, LONGEST, Rows, rows_of_file, rows_of_stream
-from .fields import RecordError, UnknownLayoutError, kind, not_json
+from .containers import ACCEPTED, LONGEST, Rows, no_fault, rows_of_file, rows_of_stream
+from .fields import Fault, RecordError, UnknownLayoutError, holds_bytes, kind, not_json, quoted, with_bytes
 from .folders import files_of
-from .ids import own_id, unique_ids
+from .ids import ID_FIELDS, own_id, unique_ids
 from .layouts import Read, interpret
 from .options import Reading
 from .packed import Numbers, Pieces, Records, Rejections, Texts, packed, packed_text
 from .plans import Plans, hash_of
 from .record import Conversation, RecordSet, Rejected
+from .separated import DELIMITERS
 
 AS_IT_COMES = Reading()
 MOST_REJECTED = 1_000_000  # records: of a file with more the rest is not looked at
+_NO_TEXT = "field {} has bytes that are no text in UTF-8"
 UNKNOWN = 1 << 24  # bytes that a source may have whose size cannot be asked for
 
 
@@ -56,7 +58,8 @@ def _read(sources: Sequence[str | Path], reading: Reading) -> RecordSet:
     tally = _Tally(reading)
     for name in map(str, sources):
         if name == "-":
-            rows = rows_of_stream(sys.stdin.buffer, "<stdin>", reading.records, "<stdin>", UNKNOWN)
+            with no_fault("<stdin>"):
+                rows = rows_of_stream(sys.stdin.buffer, "<stdin>", reading.records, "<stdin>", UNKNOWN)
             tally.take(rows, "<stdin>")
         else:
             for path, called in files_of(name):
@@ -118,11 +121,29 @@ def read_row(raw: bytes, reading: Reading) -> Read:
     Raises:
         RecordError: as `interpret`, and for what is no object or list. JSONDecodeError: it is no JSON.
     """
-    return interpret(_checked(loaded(raw)), raw, reading)
+    return _interpreted(loaded(raw), raw, reading)
+
+
+def _interpreted(fields: Any, raw: bytes, reading: Reading) -> Read:
+    """What a record says, and that none of it is bytes that are no text."""
+    binary = with_bytes(fields) if holds_bytes(raw) else []
+    try:
+        read = interpret(_checked(fields), raw, reading)
+    except RecordError as error:
+        if binary:
+            error.args = (f"{error}; {_NO_TEXT.format(quoted(binary[0]))}",)
+        raise
+    for name in binary:
+        if name not in read.said.ignored and name.lower() not in ID_FIELDS:
+            raise RecordError(_NO_TEXT.format(quoted(name)))
+        read.said.note(f"{quoted(name)} has bytes that are no text, which stay as base64")
+    return read
 
 
 def loaded(raw: bytes) -> Any:
-    """A record's fields; RecordError where it is too long to be one, JSONDecodeError where it is no JSON."""
+    """A record's fields; RecordError where the row is at fault or too long, JSONDecodeError where it is no JSON."""
+    if isinstance(raw, Fault):
+        raise RecordError(raw.decode())
     if len(raw) > LONGEST:
         raise RecordError(f"it has {len(raw):,} bytes; a record may have {LONGEST:,}, no model's context holds more")
     return orjson.loads(raw)
@@ -162,8 +183,10 @@ class _Tally:
                 source = Rows("array", rows, key=key)
             except RecordError:
                 pass  # it will be said where the record is read
-        self._read(rows, name, by_line=source.form in ("jsonl", "csv"))
+        with no_fault(name):
+            self._read(rows, name, by_line=source.form == "jsonl" or source.form in DELIMITERS)
         count = len(self.raws) - before
+        self.said["notes"].update(source.said)
         if source.key:
             self.said["notes"][f"the records are the list {source.key!r} of one JSON object"] += count
         self.form = self.form or source.form
@@ -176,8 +199,8 @@ class _Tally:
             fields: Any = None
             try:
                 fields = loaded(raw)
-                if (conversation := quick(fields)) is None:
-                    read = interpret(_checked(fields), raw, self.reading)
+                if (conversation := None if holds_bytes(raw) else quick(fields)) is None:
+                    read = _interpreted(fields, raw, self.reading)
                     self._count(read)
                     conversation = hash_of(read.turns, read.tools)
                     self.plans.learn(fields, read, conversation)

@@ -189,7 +189,8 @@ class RecordSet:
     """All records of one source, in its order.
 
     Attributes:
-        form: "jsonl", "array", "csv", "parquet" or "arrow"; of several files that of the first.
+        form: "jsonl", "array", "parquet", "arrow" or one of `separated.DELIMITERS`; of several files that of the
+            first.
         layouts: records by layout, in order of first use.
         duplicates: records that repeat an earlier one's whole conversation exactly (they are in `records` all the
             same).

@@ -7,7 +7,7 @@ from typing import Any
 from ..data import hub
 from .subset import Subset
 
-_ENDINGS = {"array": "json"}
+_ENDINGS = {"array": "json", "csv;": "csv", "csv|": "csv"}
 
 
 def publish(subset: Subset, destination: str, command: str, **form: Any) -> str:

@@ -14,10 +14,12 @@ import orjson
 
 from ..data.ids import Names
 from ..data.record import Record
-from ..data.writing import written
+from ..data.writing import packed, written
 from ..errors import InputError, RunError
 from ..progress import Say, silent
 from ..submodular.select import Selection
+
+SCORES = "delift"  # the field that --with-scores adds
 
 
 def render(
@@ -26,6 +28,7 @@ def render(
     *,
     form: str,
     whole: float,
+    came: str = "",
     source: str = "",
     say: Say = silent,
     input_order: bool = False,
@@ -35,7 +38,8 @@ def render(
     """The selected records as bytes.
 
     Args:
-        form: `jsonl` gives one line each, `array` a JSON array; the others see `data.writing`, also for `source`.
+        form: `jsonl` gives one line each, `array` a JSON array; the others see `data.writing`, also for `came` and
+            `source`.
         say: takes what there is to say of the form.
         whole: what the whole pool is worth; the coverage of a record is the share of it that the selection
             reached with that record.
@@ -48,20 +52,17 @@ def render(
     if ids_only:
         names = Names(records)
         return b"".join(names.name(int(selection.indices[rank])).encode() + b"\n" for rank in order)
-    lines = []
     chosen = [records[selection.indices[rank]] for rank in order]
-    for rank, record in zip(order, chosen, strict=True):
-        line = record.raw
-        if with_scores:
-            scores = {
-                "id": record.id,
-                "rank": rank + 1,
-                "gain": float(selection.gains[rank]),
-                "coverage": float(reached[rank]),
-            }
-            line = _with_field(line, b"delift", scores)
-        lines.append(line)
-    data, said = written(lines, form, records=() if with_scores else chosen, source=source)
+    lines = [record.raw for record in chosen]
+    scores = [
+        {"id": record.id, "rank": rank + 1, "gain": float(selection.gains[rank]), "coverage": float(reached[rank])}
+        for rank, record in zip(order, chosen, strict=True)
+        if with_scores
+    ]
+    if with_scores:
+        lines = [_with_field(line, SCORES.encode(), score) for line, score in zip(lines, scores, strict=True)]
+    added = {SCORES: scores} if with_scores else {}
+    data, said = written(lines, form, records=chosen, came=came, source=source, added=added)
     if said:
         say(said)
     return data
@@ -91,7 +92,7 @@ def _with_field(line: bytes, name: bytes, value: dict[str, Any]) -> bytes:
 
 
 def write(data: bytes, destination: Path | None) -> None:
-    """To a file, whole or not at all, or to stdout.
+    """To a file, whole or not at all and compressed where its name says so, or to stdout.
 
     What is there and is no file, /dev/null or a pipe say, is written to and stays what it is.
     """
@@ -101,6 +102,7 @@ def write(data: bytes, destination: Path | None) -> None:
             left = left[sys.stdout.buffer.write(left) :]
         sys.stdout.buffer.flush()
         return
+    data = packed(data, destination)
     try:
         if destination.exists() and not destination.is_file():
             destination.write_bytes(data)

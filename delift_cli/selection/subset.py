@@ -112,6 +112,7 @@ class Subset(Facts):
             self.selection,
             form=self.form(destination),
             whole=self.whole,
+            came=self.form(),
             source=self.pool.cache.manifest["examples"]["source"],
             say=say,
             input_order=input_order,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from tiny_runs import records
 
+from delift_cli.data.reading import read_records
 from delift_cli.errors import RunError
 from delift_cli.selection.output import render, write
 from delift_cli.submodular.select import Selection
@@ -105,7 +107,37 @@ def test_array_form_is_one_json_array() -> None:
     assert [record["delift"]["rank"] for record in scored] == [1, 2]
 
 
+def test_with_scores_keeps_the_schema_of_a_table(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    path = tmp_path / "pool.parquet"
+    columns = {
+        "prompt": ["p"] * 5,
+        "response": list("abcde"),
+        "blob": [b"\xff"] * 5,
+        "none": pa.array([None] * 5, "f8"),
+    }
+    pa.parquet.write_table(pa.table(columns), path)
+    read = read_records(path)
+    how: dict[str, Any] = {"form": "parquet", "whole": 3.0, "came": "parquet", "source": str(path)}
+    said: list[str] = []
+    out = render(read.records, selection(3, 0), with_scores=True, say=said.append, **how)
+    table = pa.parquet.read_table(pa.BufferReader(out))
+    assert table.drop_columns(["delift"]).equals(pa.parquet.read_table(path).take([3, 0]))
+    assert [(score["id"], score["rank"]) for score in table["delift"].to_pylist()] == [("4", 1), ("1", 2)]
+    assert said == []
+    render(read.records, selection(3, 0), say=said.append, **{**how, "form": "jsonl"})
+    assert len(said) == 1
+    assert said[0].startswith("2 records with bytes that are no text")
+
+
 # ---- where it goes
+
+
+def test_file_is_compressed_where_its_name_says_so(tmp_path: Path) -> None:
+    write(b"new", tmp_path / "out.jsonl.gz")
+    assert gzip.decompress((tmp_path / "out.jsonl.gz").read_bytes()) == b"new"
 
 
 def test_file_is_replaced_whole(tmp_path: Path) -> None:
