@@ -7,35 +7,44 @@ turns. The whole may be a dict of lists, or its JSON text.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from .fields import RecordError, as_list, kind, python_value, quoted
-from .parts import Content, Said, calls_of, content_of
-from .record import Message
+from .fields import RecordError, as_list, blank, kind, python_value, quoted
+from .parts import ARGUMENTS, Content, Said, calls_of, content_of
+from .record import Call, Message
 from .roles import CALL, ROLES, known_roles
+from .thoughts import THOUGHTS, thought_beside
+from .tools import TOOLS
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
 TEXT_KEYS = ("content", "value", "text", "message", "parts")
-THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+ANSWER_KEYS = ("result", "output", "response")  # where a tool's turn may have what it answered
+CALLS = ("tool_calls", "function_call", "tool_call", "function_calls")
 MASKS = ("weight", "loss", "train", "trainable", "training", "loss_weight", "train_on_turn")
-_UNDERSTOOD = {
-    *ROLE_KEYS,
-    *TEXT_KEYS,
-    *THOUGHTS,
-    *MASKS,
-    "tool_calls",
-    "function_call",
-    "name",
-    "tool_call_id",
-    "tools",
-    "refusal",
+_INVERTED = ("masked",)  # true where the others are false
+_UNDERSTOOD = {*ROLE_KEYS, *MASKS, *_INVERTED}
+_UNDERSTOOD_BY_ROLE = {
+    "system": _UNDERSTOOD,
+    "user": _UNDERSTOOD,
+    "assistant": {*_UNDERSTOOD, *THOUGHTS, *CALLS, "name", "tool_call_id"},
+    "tool": {*_UNDERSTOOD, "name", "tool_call_id"},
+    CALL: {*_UNDERSTOOD, *CALLS, "name", "tool_call_id"},
 }
+# keys that say something about a turn, which is no part of what the turn says
+_ABOUT = re.compile(
+    r"id|uuid|index|model|status|source|usage|state|country|header|lang\w*|locale|meta\w*|time\w*|date|created\w*"
+    r"|updated\w*|tags?|labels?|scores?|rating|annotations|logprobs|categor\w+|emotion|type|to|recipient|channel"
+    r"|signature|\w+_(?:ids?|at|time|reason|fingerprint|hash|ip|model|name|type|scores?)",
+    re.IGNORECASE,
+)
 _EXCHANGES = (("input", "output"), ("prompt", "response"), ("question", "answer"), ("instruction", "output"))
-_BLANK: tuple[object, ...] = (None, "", [], {})
+_OPENING = re.compile(r"\s*\[\s*\{")
 _FALSE, _TRUE = ("false", "no", "0", "0.0"), ("true", "yes", "1", "1.0")
 
 
@@ -59,7 +68,17 @@ def is_turn(value: object) -> bool:
     if isinstance(inner := value.get("data"), dict) and _typed(value):
         value = {**inner, "type": value["type"]}
     role = any(isinstance(value.get(key), str) for key in ROLE_KEYS) or _typed(value)
-    return (role and any(key in value for key in (*TEXT_KEYS, "tool_calls", "function_call"))) or bool(_exchange(value))
+    return (role and any(key in value for key in (*TEXT_KEYS, *CALLS))) or bool(_exchange(value))
+
+
+def is_exchange(value: object) -> bool:
+    """Is it a question with its answer in one object, which could be a record of its own as well as two turns?"""
+    return isinstance(value, dict) and any(asked in value and answer in value for asked, answer in _EXCHANGES)
+
+
+def opens_list(text: str) -> bool:
+    """May a text be the JSON text of a list of turns?"""
+    return _OPENING.match(text) is not None
 
 
 def opens_chat(value: object) -> bool:
@@ -160,6 +179,9 @@ def _read_turn(
     who = _name(turn)
     if who is None and (exchange := _exchange(turn, roles)):
         for key, role in exchange:
+            if turn[key] is None:
+                said.note(f"{name}: a turn's {key} is null: what was asked stays without an answer")
+                continue
             content = content_of(turn[key], f"{where}, {quoted(key)}")
             if content.text.strip() or role == "assistant":
                 _add(messages, role, content, turn if role == "assistant" else {}, where, scored, said)
@@ -169,10 +191,15 @@ def _read_turn(
     if not role:
         what = f"the role {quoted(who)} is unknown" if isinstance(who, str) else "there is no role"
         raise _UnknownRoleError(f"{where}: {what}")
-    text = next((turn[key] for key in TEXT_KEYS if turn.get(key) is not None), None)
-    if role not in ("assistant", CALL) and any(turn.get(key) in (True, 1) for key in MASKS):
+    key = _text_key(turn, role)
+    text = turn.get(key)
+    understood = _UNDERSTOOD_BY_ROLE[role] | {other for other in TEXT_KEYS if turn.get(other) == text}
+    understood |= {key} | ({"type"} if _typed(turn) else set()) | (set() if messages else {*TOOLS})
+    if role not in ("assistant", CALL) and _to_be_trained_on(turn):
         said.note(f"{name}: a turn of the {role} that is marked to be trained on is context all the same")
     if role == CALL:
+        if blank(text) and not any(turn.get(key) for key in CALLS) and (turn.get("name") or turn.get("function")):
+            text, understood = turn, {*understood, "function", *ARGUMENTS}
         _add_call(messages, text, turn, where, scored, said)
     elif role == "tool":
         content = content_of(text, where, any_value=True)
@@ -183,17 +210,61 @@ def _read_turn(
                     name=str(turn.get("name") or answer.name), call_id=str(turn.get("tool_call_id") or answer.call_id)
                 )
             )
-    else:
-        calls = calls_of(turn.get("tool_calls"), turn.get("function_call"), where) if role == "assistant" else ()
-        thought = next((turn[key] for key in THOUGHTS if isinstance(turn.get(key), str)), "")
-        if text is None and role == "assistant":
-            # it may be a call; where it says nothing at all it is not scored
-            text = turn["refusal"] if isinstance(turn.get("refusal"), str) else ""
-        content = content_of(text, where)
-        content = content._replace(calls=(*content.calls, *calls), reasoning=content.reasoning or thought)
+    elif role == "assistant":
+        content = content_of("" if text is None else text, where)  # one that says nothing may call or think
+        words, calls = _calls(turn, where, said)
+        thought = thought_beside(turn, content.text, f"{where}: ", said)[1]
+        if content.reasoning and thought not in ("", content.reasoning):
+            said.note(f"{name}: the thought in a turn's content is read, the one beside it left", ambiguous=True)
+        content = Content(
+            "\n".join(filter(None, (content.text, words))),
+            content.reasoning or thought,
+            (*content.calls, *calls),
+            content.answers,
+        )
         _add(messages, role, content, turn, where, scored, said)
-    understood = _UNDERSTOOD if role in ("tool", "assistant", CALL) else _UNDERSTOOD - {"name"}
-    _ignore(turn, understood | {"type"} if _typed(turn) else understood, name, said)
+    else:
+        if blank(text):
+            _refuse_unread(turn, understood, where)
+        _add(messages, role, content_of(text, where), turn, where, scored, said)
+    if blank(text) and not messages[-1].content.strip() and not messages[-1].calls:
+        _refuse_unread(turn, understood, where)
+    _ignore(turn, understood, name, said)
+
+
+def _text_key(turn: Mapping[str, Any], role: str) -> str:
+    """The key of what a turn says: the first that has something, or else that is not null."""
+    more = {"tool": ANSWER_KEYS, "assistant": ("refusal",)}
+    keys = [key for key in (*TEXT_KEYS, *more.get(role, ())) if turn.get(key) is not None]
+    return next((key for key in keys if not blank(turn[key])), keys[0] if keys else TEXT_KEYS[0])
+
+
+def _refuse_unread(turn: Mapping[str, Any], understood: set[str], where: str) -> None:
+    """RecordError for a turn that says nothing where delift looks, but has something under a key that it does not
+    know: that may be what the turn says."""
+    for key, value in turn.items():
+        known = key in understood or _ABOUT.fullmatch(key)
+        if not known and isinstance(value, str | list | dict) and not blank(value):
+            raise RecordError(f"{where}: it says nothing, and has {quoted(key)}, which delift does not know")
+
+
+def _calls(turn: Mapping[str, Any], where: str, said: Said) -> tuple[str, tuple[Call, ...]]:
+    """What an assistant's turn calls: in a language of its own, which stays text, and as names with arguments."""
+    words: list[str] = []
+    calls: list[Call] = []
+    for key in CALLS:
+        if not (value := turn.get(key)):
+            continue
+        if (
+            key in ("tool_call", "function_calls")
+            and isinstance(value, str)
+            and not isinstance(_value(value), list | dict)
+        ):
+            said.note("a call that is no JSON object with a name stays text")
+            words.append(value)
+        else:
+            calls += calls_of(value, f"{where}: {quoted(key)}")
+    return "\n".join(words), tuple(calls)
 
 
 def _exchange(turn: Mapping[str, Any], roles: Mapping[str, str] = ROLES) -> list[tuple[str, str]]:
@@ -225,39 +296,42 @@ def _add_call(
     messages: list[Message], value: Any, turn: Mapping[str, Any], where: str, scored: bool, said: Said
 ) -> None:
     """A turn that is a call joins the assistant's turn right before it; several in a row are parallel calls."""
-    if isinstance(value, str):
+    words, calls = _calls(turn, where, said)
+    if not blank(value):
         try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            value = _python_value(value)
-    try:
-        calls = calls_of(value if isinstance(value, list) else [value], None, where)
-    except RecordError:
-        # a call in a language of its own: the assistant's words, as they are
-        text = content_of(next(turn[key] for key in TEXT_KEYS if turn.get(key) is not None), where, any_value=True).text
-        said.note("a call that is no JSON object with a name stays text")
-        messages.append(Message("assistant", text, bool(text.strip()) and scored and _unmasked(turn, where, said)))
-        return
-    wanted = scored and _unmasked(turn, where, said)
-    if messages and messages[-1].role == "assistant" and messages[-1].scored == wanted:
+            calls += calls_of(_value(value) if isinstance(value, str) else value, where)
+        except RecordError:
+            # a call in a language of its own: the assistant's words, as they are
+            said.note("a call that is no JSON object with a name stays text")
+            words = "\n".join(filter(None, (content_of(value, where, any_value=True).text, words)))
+    wanted = scored and bool(words.strip() or calls) and _unmasked(turn, where, said)
+    if calls and not words and messages and messages[-1].role == "assistant" and messages[-1].scored == wanted:
         messages[-1] = messages[-1]._replace(calls=(*messages[-1].calls, *calls))
     else:
-        messages.append(Message("assistant", "", wanted, calls=calls))
+        messages.append(Message("assistant", words, wanted, calls=calls))
 
 
-def _python_value(text: str) -> Any:
+def _value(text: str) -> Any:
+    """The value of a JSON text or of a Python literal; None where it is neither."""
     try:
-        return python_value(text)
-    except ValueError:
-        return None
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        with contextlib.suppress(ValueError):
+            return python_value(text)
+    return None
 
 
 def _unmasked(turn: Mapping[str, Any], where: str, said: Said) -> bool:
     """Does no mask exclude the turn?"""
-    for key in MASKS:
-        if (value := turn.get(key)) is not None:
-            return mask_value(value, f"{where}: {quoted(key)}", said)
-    return True
+    given = [key for key in (*MASKS, *_INVERTED) if turn.get(key) is not None]
+    wanted = {key: mask_value(turn[key], f"{where}: {quoted(key)}", said) != (key in _INVERTED) for key in given}
+    if len({*wanted.values()}) > 1:
+        said.note(f"{', '.join(given)} of a turn contradict each other: it is not scored", ambiguous=True)
+    return all(wanted.values())
+
+
+def _to_be_trained_on(turn: Mapping[str, Any]) -> bool:
+    return any(turn.get(key) in (True, 1) for key in MASKS) or any(turn.get(key) is False for key in _INVERTED)
 
 
 def mask_value(value: object, where: str, said: Said) -> bool:
@@ -275,5 +349,5 @@ def mask_value(value: object, where: str, said: Said) -> bool:
 
 def _ignore(turn: Mapping[str, Any], understood: set[str], name: str, said: Said) -> None:
     for key, value in turn.items():
-        if key not in understood and value not in _BLANK:
+        if key not in understood and not blank(value):
             said.ignore(f"{name}[].{key}")
