@@ -287,8 +287,11 @@ class _Layouts(Row):
         self._say_rejected(key)
         if answer and asked:
             self.said.note(f"{key} is read, {asked}/{answer} left", ambiguous=True)
-        elif answer and response in CHOSEN and not self._says(answer, messages[-1:]):
+        elif answer and (response in CHOSEN or key.lower() in HISTORIES) and not self._says(answer, messages[-1:]):
             self.said.note(f"{key} is read, {answer} left", ambiguous=True)
+        for other in (self.names.get(answered) for of, answered in PAIRS if of == key.lower()):
+            if other:
+                self.said.note(f"{key} is read, {other} left", ambiguous=True)
         return self._with_assistant(key, messages)
 
     def _answered(self, key: str, messages: list[Message], asked: str, answer: str) -> list[Message]:

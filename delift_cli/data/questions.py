@@ -11,7 +11,7 @@ from .fields import blank
 from .parts import Said
 
 CHOICES = ("choices", "options", "endings", "choice")
-_SEVERAL = ("answers", "responses", "completions", "generations", "targets")
+SEVERAL = ("answers", "responses", "completions", "generations", "targets")  # names of fields with more than one
 _ANSWER_TEXTS = ("text", "value", "answer", "content")
 _OPTION = re.compile(r"(?:(?:option|choice)[_ ]?|op)?([a-h])", re.IGNORECASE)
 _LABELLED = re.compile(r"\(?[A-Za-z0-9][).:]")
@@ -95,7 +95,7 @@ def answer_of(value: Any, choices: Choices | None, said: Said, name: str) -> str
 def _first(values: list[Any], said: Said, name: str) -> str | None:
     """The first of several answers, each a text or an object that has one; None where it is another kind of list."""
     parts = any(isinstance(item, dict) and isinstance(item.get("type"), str) for item in values)
-    if parts and name.lower() not in _SEVERAL:
+    if parts and name.lower() not in SEVERAL:
         return None
     texts = [_text(item) for item in values]
     if any(text is None for text in texts):

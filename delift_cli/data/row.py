@@ -10,7 +10,7 @@ from .fields import ABSENT, BLANK, RecordError, as_list, blank, kind, listing, l
 from .names import ABOUT, ASKED, CHATS, EXTRAS, HISTORIES, MEDIA, SYSTEMS, TASKS
 from .options import Reading
 from .parts import Said, content_of, extra_text, is_texts, listed_calls
-from .questions import Choices, answer_of, choices_of
+from .questions import SEVERAL, Choices, answer_of, choices_of
 from .record import Message
 from .thoughts import THOUGHTS, is_mode, thought_beside, thought_text
 from .tools import TOOLS, tools_of
@@ -60,6 +60,9 @@ class Row:
                 raise RecordError(f"field {quoted(name)} has no assistant turn (roles found: {roles_found(value)})")
             if role == "user" and not messages:
                 raise RecordError(f"field {quoted(name)} is empty")
+            if name.lower() in SEVERAL and len(messages) > 1 and all(each.role == "assistant" for each in messages):
+                self.said.note(f"{name} has several answers: the first is scored", ambiguous=True)
+                return messages[:1]
             return messages
         if role == "user":
             return [Message(role, self.text(name))]
@@ -99,7 +102,7 @@ class Row:
             return value
         if value is ABSENT:
             raise RecordError(f"no field {quoted(name)}: {listing(self.fields)}")
-        if is_texts(value):
+        if is_texts(value) and len(value) > 1:
             self.said.note(f"{name} is a list of texts: they are joined, an empty line between them")
         if isinstance(value, list | dict) and value:
             return content_of(value, f"field {quoted(name)}").text

@@ -339,6 +339,8 @@ def test_what_is_left_beside_a_chat_is_said() -> None:
     assert parse({"messages": CHAT, "chosen": "r", "rejected": "y"}).notes == {
         "messages is read, rejected is not used": 1
     }
+    assert parse({"history": [["p", "r"]], "response": "s"}).ambiguous == {"history is read, response left": 1}
+    assert parse({"dialogue": CHAT, "summary": "s"}).ambiguous == {"dialogue is read, summary left": 1}
     assert parse({"messages": CHAT, "chosen": CHAT, "conversation": OPEN}).ambiguous == {
         "chosen is read, conversation left": 1
     }
@@ -771,6 +773,7 @@ def test_lists_of_texts_are_joined_by_empty_lines() -> None:
         ("answers", ["red", "is red"]),
         ("completions", [{"text": "red"}, {"text": "is red"}]),
         ("responses", [{"type": "text", "content": "red"}, {"type": "text", "content": "is red"}]),
+        ("completions", [{"role": "assistant", "content": "red"}, {"role": "assistant", "content": "is red"}]),
     ],
 )
 def test_of_several_answers_the_first_is_scored(name: str, answers: Any) -> None:
