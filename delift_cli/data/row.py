@@ -66,13 +66,19 @@ class Row:
             return messages
         if role == "user":
             return [Message(role, self.text(name))]
-        if (said := answer_of(value, choices, self.said, name)) is not None:
-            if not said.strip():
+        if (answer := answer_of(value, choices, self.said, name)) is not None:
+            if not answer.strip():
                 raise RecordError(f"field {quoted(name)} is empty")
-            return [Message(role, said, scored=True, reasoning=self._thought(name, said))]
+            return [Message(role, answer, scored=True, reasoning=self._thought(name, answer))]
         if any(key in self.names for key in TOOLS) and (calls := listed_calls(value, f"field {quoted(name)}")):
             self.said.note(f"{name} is a list of calls, and scored as such")
             return [Message(role, "", scored=True, calls=calls)]
+        if isinstance(value, list | dict) and value:
+            said = content_of(value, f"field {quoted(name)}")
+            thought = said.reasoning or self._thought(name, said.text)
+            if not (said.text.strip() or said.calls or thought.strip()):
+                raise RecordError(f"field {quoted(name)} is empty")
+            return [Message(role, said.text, scored=True, reasoning=thought, calls=said.calls)]
         text = self.text(name)
         return [Message(role, text, scored=True, reasoning=self._thought(name, text))]
 
@@ -105,7 +111,9 @@ class Row:
         if is_texts(value) and len(value) > 1:
             self.said.note(f"{name} is a list of texts: they are joined, an empty line between them")
         if isinstance(value, list | dict) and value:
-            return content_of(value, f"field {quoted(name)}").text
+            value = content_of(value, f"field {quoted(name)}").text
+        if isinstance(value, str) and value.strip():
+            return value
         fault = "empty" if isinstance(value, str) else f"{kind(value)}, not text"
         raise RecordError(f"field {quoted(name)} is {fault}")
 

@@ -693,6 +693,12 @@ def test_a_thought_is_scored_once() -> None:
     assert found.ambiguous == {"reasoning_content is the thought, reasoning left": 1}
 
 
+def test_a_thought_in_the_parts_of_a_response() -> None:
+    parts = [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "r"}]
+    assert only({"prompt": "p", "response": parts}) == ["user: p", "assistant*: (t) r"]
+    assert '"response" is empty' in refusal({"prompt": "p", "response": [{"type": "text", "text": " "}]})
+
+
 def test_a_thought_beside_a_pair() -> None:
     for thought, read in (("t", "t"), (["t", "u"], "t\n\nu")):
         found = parse({"prompt": "p", "response": "r", "reasoning": thought})
