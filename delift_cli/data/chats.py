@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
@@ -24,17 +24,17 @@ from .tools import TOOLS
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
 TEXT_KEYS = ("content", "value", "text", "message", "parts")
-ANSWER_KEYS = ("result", "output", "response")  # where a tool's turn may have what it answered
+_TEXT_KEYS = {"tool": (*TEXT_KEYS, "result", "output", "response"), "assistant": (*TEXT_KEYS, "refusal")}
 CALLS = ("tool_calls", "function_call", "tool_call", "function_calls")
 MASKS = ("weight", "loss", "train", "trainable", "training", "loss_weight", "train_on_turn")
 _INVERTED = ("masked",)  # true where the others are false
-_UNDERSTOOD = {*ROLE_KEYS, *MASKS, *_INVERTED}
-_UNDERSTOOD_BY_ROLE = {
-    "system": _UNDERSTOOD,
-    "user": _UNDERSTOOD,
-    "assistant": {*_UNDERSTOOD, *THOUGHTS, *CALLS, "name", "tool_call_id"},
-    "tool": {*_UNDERSTOOD, "name", "tool_call_id"},
-    CALL: {*_UNDERSTOOD, *CALLS, "name", "tool_call_id"},
+_OF_ALL = {*ROLE_KEYS, *MASKS, *_INVERTED}
+_UNDERSTOOD = {
+    "system": _OF_ALL,
+    "user": _OF_ALL,
+    "assistant": {*_OF_ALL, *THOUGHTS, *CALLS, "name", "tool_call_id"},
+    "tool": {*_OF_ALL, "name", "tool_call_id"},
+    CALL: {*_OF_ALL, *CALLS, "name", "tool_call_id"},
 }
 # keys that say something about a turn, which is no part of what the turn says
 _ABOUT = re.compile(
@@ -178,14 +178,7 @@ def _read_turn(
         turn = {**turn, **inner, "data": None, "type": turn["type"]}
     who = _name(turn)
     if who is None and (exchange := _exchange(turn, roles)):
-        for key, role in exchange:
-            if turn[key] is None:
-                said.note(f"{name}: a turn's {key} is null: what was asked stays without an answer")
-                continue
-            content = content_of(turn[key], f"{where}, {quoted(key)}")
-            if content.text.strip() or role == "assistant":
-                _add(messages, role, content, turn if role == "assistant" else {}, where, scored, said)
-        _ignore(turn, {key for key, _ in exchange}, name, said)
+        _add_exchange(messages, turn, exchange, where, name, scored, said)
         return
     role = roles.get(who.strip().lower().strip("<|[]>:"), "") if isinstance(who, str) else ""
     if not role:
@@ -193,58 +186,92 @@ def _read_turn(
         raise _UnknownRoleError(f"{where}: {what}")
     key = _text_key(turn, role)
     text = turn.get(key)
-    understood = _UNDERSTOOD_BY_ROLE[role] | {other for other in TEXT_KEYS if turn.get(other) == text}
-    understood |= {key} | ({"type"} if _typed(turn) else set()) | (set() if messages else {*TOOLS})
+    more = (*(("type",) if _typed(turn) else ()), *(() if messages else TOOLS))
+    if role == CALL and blank(text) and (turn.get("name") or turn.get("function")):
+        text, more = (None if any(turn.get(key) for key in CALLS) else turn), (*more, "function", *ARGUMENTS)
+    unread = _unread(turn, _UNDERSTOOD[role], (key, *more))
+    if blank(text) and role in ("system", "user"):
+        _refuse_unread(turn, unread, where)
     if role not in ("assistant", CALL) and _to_be_trained_on(turn):
         said.note(f"{name}: a turn of the {role} that is marked to be trained on is context all the same")
     if role == CALL:
-        if blank(text) and not any(turn.get(key) for key in CALLS) and (turn.get("name") or turn.get("function")):
-            text, understood = turn, {*understood, "function", *ARGUMENTS}
         _add_call(messages, text, turn, where, scored, said)
     elif role == "tool":
-        content = content_of(text, where, any_value=True)
-        answers = content.answers or (Message("tool", content.text),)
-        for answer in answers:
-            messages.append(
-                answer._replace(
-                    name=str(turn.get("name") or answer.name), call_id=str(turn.get("tool_call_id") or answer.call_id)
-                )
-            )
-    elif role == "assistant":
-        content = content_of("" if text is None else text, where)  # one that says nothing may call or think
-        words, calls = _calls(turn, where, said)
-        thought = thought_beside(turn, content.text, f"{where}: ", said)[1]
-        if content.reasoning and thought not in ("", content.reasoning):
-            said.note(f"{name}: the thought in a turn's content is read, the one beside it left", ambiguous=True)
-        content = Content(
-            "\n".join(filter(None, (content.text, words))),
-            content.reasoning or thought,
-            (*content.calls, *calls),
-            content.answers,
-        )
-        _add(messages, role, content, turn, where, scored, said)
+        _add_answers(messages, text, turn, where)
     else:
-        if blank(text):
-            _refuse_unread(turn, understood, where)
-        _add(messages, role, content_of(text, where), turn, where, scored, said)
+        content = content_of(text, where) if role != "assistant" else _content(text, turn, where, name, said)
+        _add(messages, role, content, turn, where, scored, said)
     if blank(text) and not messages[-1].content.strip() and not messages[-1].calls:
-        _refuse_unread(turn, understood, where)
-    _ignore(turn, understood, name, said)
+        _refuse_unread(turn, unread, where)
+    for other in unread:
+        said.ignore(f"{name}[].{other}")
+
+
+def _add_exchange(
+    messages: list[Message],
+    turn: Mapping[str, Any],
+    exchange: list[tuple[str, str]],
+    where: str,
+    name: str,
+    scored: bool,
+    said: Said,
+) -> None:
+    """What the user and the assistant say in one object; an answer that is null is none."""
+    for key, role in exchange:
+        if turn[key] is None:
+            said.note(f"{name}: a turn's {key} is null: what was asked stays without an answer")
+            continue
+        content = content_of(turn[key], f"{where}, {quoted(key)}")
+        if content.text.strip() or role == "assistant":
+            _add(messages, role, content, turn if role == "assistant" else {}, where, scored, said)
+    for other in _unread(turn, dict(exchange)):
+        said.ignore(f"{name}[].{other}")
+
+
+def _content(text: Any, turn: Mapping[str, Any], where: str, name: str, said: Said) -> Content:
+    """What an assistant's turn says, thinks and calls; one that says nothing may do the others."""
+    content = content_of("" if text is None else text, where)
+    words, calls = _calls(turn, where, said)
+    thought = thought_beside(turn, content.text, f"{where}: ", said)[1]
+    if content.reasoning and thought not in ("", content.reasoning):
+        said.note(f"{name}: the thought in a turn's content is read, the one beside it left", ambiguous=True)
+    return Content(
+        "\n".join(filter(None, (content.text, words))),
+        content.reasoning or thought,
+        (*content.calls, *calls),
+        content.answers,
+    )
+
+
+def _add_answers(messages: list[Message], text: Any, turn: Mapping[str, Any], where: str) -> None:
+    content = content_of(text, where, any_value=True)
+    for answer in content.answers or (Message("tool", content.text),):
+        name, call = turn.get("name") or answer.name, turn.get("tool_call_id") or answer.call_id
+        messages.append(answer._replace(name=str(name), call_id=str(call)))
+
+
+def _unread(turn: Mapping[str, Any], understood: Collection[str], more: tuple[str, ...] = ()) -> list[str]:
+    """The keys of a turn that have something and no part in the reading; the first of `more` is that of its text."""
+    keys = [key for key in turn if key not in understood and key not in more and not blank(turn[key])]
+    return [key for key in keys if key not in TEXT_KEYS or not more or turn[key] != turn.get(more[0])]
 
 
 def _text_key(turn: Mapping[str, Any], role: str) -> str:
     """The key of what a turn says: the first that has something, or else that is not null."""
-    more = {"tool": ANSWER_KEYS, "assistant": ("refusal",)}
-    keys = [key for key in (*TEXT_KEYS, *more.get(role, ())) if turn.get(key) is not None]
-    return next((key for key in keys if not blank(turn[key])), keys[0] if keys else TEXT_KEYS[0])
+    empty = ""
+    for key in _TEXT_KEYS.get(role, TEXT_KEYS):
+        if (value := turn.get(key)) is not None:
+            if not blank(value):
+                return key
+            empty = empty or key
+    return empty or TEXT_KEYS[0]
 
 
-def _refuse_unread(turn: Mapping[str, Any], understood: set[str], where: str) -> None:
+def _refuse_unread(turn: Mapping[str, Any], unread: list[str], where: str) -> None:
     """RecordError for a turn that says nothing where delift looks, but has something under a key that it does not
     know: that may be what the turn says."""
-    for key, value in turn.items():
-        known = key in understood or _ABOUT.fullmatch(key)
-        if not known and isinstance(value, str | list | dict) and not blank(value):
+    for key in unread:
+        if isinstance(turn[key], str | list | dict) and not _ABOUT.fullmatch(key):
             raise RecordError(f"{where}: it says nothing, and has {quoted(key)}, which delift does not know")
 
 
@@ -345,9 +372,3 @@ def mask_value(value: object, where: str, said: Said) -> bool:
     if isinstance(value, str) and value.strip().lower() in (*_FALSE, *_TRUE):
         return value.strip().lower() in _TRUE
     raise RecordError(f"{where} is {json.dumps(value)[:40]}, where a weight (0 or more) or a truth value is due")
-
-
-def _ignore(turn: Mapping[str, Any], understood: set[str], name: str, said: Said) -> None:
-    for key, value in turn.items():
-        if key not in understood and not blank(value):
-            said.ignore(f"{name}[].{key}")

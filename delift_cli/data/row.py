@@ -15,6 +15,8 @@ from .record import Message
 from .thoughts import THOUGHTS, is_mode, thought_beside, thought_text
 from .tools import TOOLS, tools_of
 
+_EXTRAS = (*EXTRAS, *ABOUT)
+
 
 class Row:
     """One record while it is read: which of its fields were used, and what there is to say."""
@@ -132,7 +134,7 @@ class Row:
             else:
                 self.said.note(f"{prompt} is the prompt, {key} left", ambiguous=True)
         asked = text
-        for name in (*EXTRAS, *ABOUT):
+        for name in _EXTRAS:
             key = self.names.get(name)
             if key is None or key in (prompt, response) or not self._belongs(name, self.fields[key]):
                 continue
