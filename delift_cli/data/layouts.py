@@ -71,6 +71,13 @@ def interpret(fields: dict[str, Any] | list[Any], raw: bytes, reading: Reading) 
     Raises:
         RecordError: it cannot be used, or, with `reading.strict`, could be read in another way too.
     """
+    try:
+        return _interpret(fields, raw, reading)
+    except RecursionError:
+        raise RecordError("it is nested too deep to be read") from None
+
+
+def _interpret(fields: dict[str, Any] | list[Any], raw: bytes, reading: Reading) -> Read:
     if isinstance(fields, list) and not (fields and (is_turn(fields[0]) or isinstance(fields[0], str | list))):
         raise RecordError("a list where an object with fields, or a list of turns, is expected")
     row = _Layouts(fields if isinstance(fields, dict) else {"turns": fields}, raw, reading)

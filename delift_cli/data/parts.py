@@ -158,12 +158,18 @@ def _is_part(value: Any) -> bool:
     """Is it a part of a content, rather than data of another kind?"""
     if not isinstance(value, dict):
         return False
-    if any(isinstance(value.get(key), dict) for key in (*_CALLS, *_ANSWERS, "reasoningContent")):
+    if _acts(value) or isinstance(value.get("reasoningContent"), dict):
         return True
     if isinstance(sort := value.get("type"), str):
         seen = not _unseen(value)
-        return sort in (*_TEXTS, "tool_use", "tool_result") if seen else not {sort, *_SHOWN}.isdisjoint(value)
+        return sort in _TEXTS if seen else not {sort, *_SHOWN}.isdisjoint(value)
     return {*value} == {"json"} or _unseen(value) != "" or ("text" in value and not _beside_text(value))
+
+
+def _acts(part: Mapping[str, Any]) -> bool:
+    """Is a part a call of a tool, or what one answered?"""
+    called = any(isinstance(part.get(key), dict) for key in (*_CALLS, *_ANSWERS))
+    return called or part.get("type") in ("tool_use", "tool_result")
 
 
 def _beside_text(part: Mapping[str, Any]) -> list[str]:
@@ -233,5 +239,8 @@ def _answer(part: Mapping[str, Any], where: str) -> Message:
     """What a tool answered, in Anthropic's, Bedrock's or Gemini's form."""
     given = part.get("content", part.get("response", part.get("output")))
     call = next((part[key] for key in ("tool_use_id", "toolUseId", "id") if part.get(key)), "")
-    text = content_of(given, where, any_value=True).text
+    if isinstance(given, list) and any(isinstance(inner, dict) and _acts(inner) for inner in given):
+        text = json.dumps(given, ensure_ascii=False)
+    else:
+        text = content_of(given, where, any_value=True).text
     return Message("tool", text, name=str(part.get("name") or ""), call_id=str(call))

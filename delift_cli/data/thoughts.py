@@ -9,6 +9,7 @@ from typing import Any
 from .fields import RecordError, kind, quoted
 
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+_DEEPEST = 8  # lists and objects in each other; public forms have three
 _TEXTS = ("thinking", "text", "reasoning", "content", "reasoningText", "summary")
 # what a field of such a name says where it tells how a model is to think, not what it thought
 _MODES = {"on", "off", "true", "false", "yes", "no", "none", "auto", "enabled", "disabled", "low", "medium", "high"}
@@ -21,17 +22,19 @@ def is_mode(value: Any) -> bool:
     return isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in _MODES)
 
 
-def thought_text(value: Any) -> str | None:
+def thought_text(value: Any, depth: int = 0) -> str | None:
     """The text of a thought: a text, a list of texts or parts, an object that has one; None for what is none."""
     if value is None or isinstance(value, str):
         return value or ""
+    if depth > _DEEPEST:
+        return None
     if isinstance(value, list):
-        texts = [thought_text(part) for part in value]
+        texts = [thought_text(part, depth + 1) for part in value]
         # parts that are texts are pieces of one; anything else are steps
         between = "" if all(isinstance(part, dict) and part.get("type") == "text" for part in value) else "\n\n"
         return None if None in texts else between.join(filter(None, texts))
     if isinstance(value, dict):
-        found = [thought_text(value[key]) for key in _TEXTS if key in value]
+        found = [thought_text(value[key], depth + 1) for key in _TEXTS if key in value]
         return next((text for text in found if text and text.strip()), "" if found and None not in found else None)
     return None
 

@@ -518,6 +518,7 @@ def test_calls_that_are_none_are_refused(calls: object) -> None:
         [{"type": "hotel", "name": "Ritz"}],
         [{"type": "file", "name": "a.txt"}],
         {"parts": ["x"], "n": 3},
+        [[["x"]]],
     ],
 )
 def test_what_a_tool_gives_is_whole(content: Any) -> None:
@@ -661,7 +662,7 @@ def test_thoughts(turn: dict[str, Any]) -> None:
     assert found.notes == {}
 
 
-@pytest.mark.parametrize("thought", [4, {"tokens": 12}, [{"tokens": 12}]])
+@pytest.mark.parametrize("thought", [4, {"tokens": 12}, [{"tokens": 12}], json.loads("[" * 900 + "]" * 900)])
 def test_thoughts_that_are_none(thought: Any) -> None:
     said = refusal({"messages": [CHAT[0], {**CHAT[1], "thinking": thought}]})
     assert 'turn 2: "thinking" is ' in said
@@ -791,6 +792,12 @@ def test_of_several_answers_the_first_is_scored(name: str, answers: Any) -> None
 def test_columns_are_no_record() -> None:
     said = refusal({"instruction": ["a", "b"], "output": ["x", "y"]})
     assert "instruction and output are lists of 2 texts each, the columns of a table" in said
+
+
+def test_a_record_that_is_nested_too_deep() -> None:
+    deep = b"[" * 1000 + b"]" * 1000
+    with pytest.raises(InputError, match=r"pool.jsonl:1: it is nested too deep to be read"):
+        parse_records(b'{"prompt": "p", "response": "r", "context": [' + deep + b"]}", "pool.jsonl")
 
 
 def test_a_message_is_no_record() -> None:
