@@ -7,35 +7,44 @@ turns. The whole may be a dict of lists, or its JSON text.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
 
-from .fields import RecordError, as_list, kind, python_value, quoted
-from .parts import Content, Said, calls_of, content_of
-from .record import Message
+from .fields import RecordError, as_list, blank, kind, python_value, quoted
+from .parts import ARGUMENTS, Content, Said, calls_of, content_of
+from .record import Call, Message
 from .roles import CALL, ROLES, known_roles
+from .thoughts import THOUGHTS, thought_beside
+from .tools import TOOLS
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
 TEXT_KEYS = ("content", "value", "text", "message", "parts")
-THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+_TEXT_KEYS = {"tool": (*TEXT_KEYS, "result", "output", "response"), "assistant": (*TEXT_KEYS, "refusal")}
+CALLS = ("tool_calls", "function_call", "tool_call", "function_calls")
 MASKS = ("weight", "loss", "train", "trainable", "training", "loss_weight", "train_on_turn")
+_INVERTED = ("masked",)  # true where the others are false
+_OF_ALL = {*ROLE_KEYS, *MASKS, *_INVERTED}
 _UNDERSTOOD = {
-    *ROLE_KEYS,
-    *TEXT_KEYS,
-    *THOUGHTS,
-    *MASKS,
-    "tool_calls",
-    "function_call",
-    "name",
-    "tool_call_id",
-    "tools",
-    "refusal",
+    "system": _OF_ALL,
+    "user": _OF_ALL,
+    "assistant": {*_OF_ALL, *THOUGHTS, *CALLS, "name", "tool_call_id"},
+    "tool": {*_OF_ALL, "name", "tool_call_id"},
+    CALL: {*_OF_ALL, *CALLS, "name", "tool_call_id"},
 }
+# keys that say something about a turn, which is no part of what the turn says
+_ABOUT = re.compile(
+    r"id|uuid|index|model|status|source|usage|state|country|header|lang\w*|locale|meta\w*|time\w*|date|created\w*"
+    r"|updated\w*|tags?|labels?|scores?|rating|annotations|logprobs|categor\w+|emotion|type|to|recipient|channel"
+    r"|signature|\w+_(?:ids?|at|time|reason|fingerprint|hash|ip|model|name|type|scores?)",
+    re.IGNORECASE,
+)
 _EXCHANGES = (("input", "output"), ("prompt", "response"), ("question", "answer"), ("instruction", "output"))
-_BLANK: tuple[object, ...] = (None, "", [], {})
+_OPENING = re.compile(r"\s*\[\s*\{")
 _FALSE, _TRUE = ("false", "no", "0", "0.0"), ("true", "yes", "1", "1.0")
 
 
@@ -59,7 +68,17 @@ def is_turn(value: object) -> bool:
     if isinstance(inner := value.get("data"), dict) and _typed(value):
         value = {**inner, "type": value["type"]}
     role = any(isinstance(value.get(key), str) for key in ROLE_KEYS) or _typed(value)
-    return (role and any(key in value for key in (*TEXT_KEYS, "tool_calls", "function_call"))) or bool(_exchange(value))
+    return (role and any(key in value for key in (*TEXT_KEYS, *CALLS))) or bool(_exchange(value))
+
+
+def is_exchange(value: object) -> bool:
+    """Is it a question with its answer in one object, which could be a record of its own as well as two turns?"""
+    return isinstance(value, dict) and any(asked in value and answer in value for asked, answer in _EXCHANGES)
+
+
+def opens_list(text: str) -> bool:
+    """May a text be the JSON text of a list of turns?"""
+    return _OPENING.match(text) is not None
 
 
 def opens_chat(value: object) -> bool:
@@ -159,41 +178,120 @@ def _read_turn(
         turn = {**turn, **inner, "data": None, "type": turn["type"]}
     who = _name(turn)
     if who is None and (exchange := _exchange(turn, roles)):
-        for key, role in exchange:
-            content = content_of(turn[key], f"{where}, {quoted(key)}")
-            if content.text.strip() or role == "assistant":
-                _add(messages, role, content, turn if role == "assistant" else {}, where, scored, said)
-        _ignore(turn, {key for key, _ in exchange}, name, said)
+        _add_exchange(messages, turn, exchange, where, name, scored, said)
         return
     role = roles.get(who.strip().lower().strip("<|[]>:"), "") if isinstance(who, str) else ""
     if not role:
         what = f"the role {quoted(who)} is unknown" if isinstance(who, str) else "there is no role"
         raise _UnknownRoleError(f"{where}: {what}")
-    text = next((turn[key] for key in TEXT_KEYS if turn.get(key) is not None), None)
-    if role not in ("assistant", CALL) and any(turn.get(key) in (True, 1) for key in MASKS):
+    key = _text_key(turn, role)
+    text = turn.get(key)
+    more = (*(("type",) if _typed(turn) else ()), *(() if messages else TOOLS))
+    if role == CALL and blank(text) and (turn.get("name") or turn.get("function")):
+        text, more = (None if any(turn.get(key) for key in CALLS) else turn), (*more, "function", *ARGUMENTS)
+    unread = _unread(turn, _UNDERSTOOD[role], (key, *more))
+    if blank(text) and role in ("system", "user"):
+        _refuse_unread(turn, unread, where)
+    if role not in ("assistant", CALL) and _to_be_trained_on(turn):
         said.note(f"{name}: a turn of the {role} that is marked to be trained on is context all the same")
     if role == CALL:
         _add_call(messages, text, turn, where, scored, said)
     elif role == "tool":
-        content = content_of(text, where, any_value=True)
-        answers = content.answers or (Message("tool", content.text),)
-        for answer in answers:
-            messages.append(
-                answer._replace(
-                    name=str(turn.get("name") or answer.name), call_id=str(turn.get("tool_call_id") or answer.call_id)
-                )
-            )
+        _add_answers(messages, text, turn, where)
     else:
-        calls = calls_of(turn.get("tool_calls"), turn.get("function_call"), where) if role == "assistant" else ()
-        thought = next((turn[key] for key in THOUGHTS if isinstance(turn.get(key), str)), "")
-        if text is None and role == "assistant":
-            # it may be a call; where it says nothing at all it is not scored
-            text = turn["refusal"] if isinstance(turn.get("refusal"), str) else ""
-        content = content_of(text, where)
-        content = content._replace(calls=(*content.calls, *calls), reasoning=content.reasoning or thought)
+        content = content_of(text, where) if role != "assistant" else _content(text, turn, where, name, said)
         _add(messages, role, content, turn, where, scored, said)
-    understood = _UNDERSTOOD if role in ("tool", "assistant", CALL) else _UNDERSTOOD - {"name"}
-    _ignore(turn, understood | {"type"} if _typed(turn) else understood, name, said)
+    if blank(text) and not messages[-1].content.strip() and not messages[-1].calls:
+        _refuse_unread(turn, unread, where)
+    for other in unread:
+        said.ignore(f"{name}[].{other}")
+
+
+def _add_exchange(
+    messages: list[Message],
+    turn: Mapping[str, Any],
+    exchange: list[tuple[str, str]],
+    where: str,
+    name: str,
+    scored: bool,
+    said: Said,
+) -> None:
+    """What the user and the assistant say in one object; an answer that is null is none."""
+    for key, role in exchange:
+        if turn[key] is None:
+            said.note(f"{name}: a turn's {key} is null: what was asked stays without an answer")
+            continue
+        content = content_of(turn[key], f"{where}, {quoted(key)}")
+        if content.text.strip() or role == "assistant":
+            _add(messages, role, content, turn if role == "assistant" else {}, where, scored, said)
+    for other in _unread(turn, dict(exchange)):
+        said.ignore(f"{name}[].{other}")
+
+
+def _content(text: Any, turn: Mapping[str, Any], where: str, name: str, said: Said) -> Content:
+    """What an assistant's turn says, thinks and calls; one that says nothing may do the others."""
+    content = content_of("" if text is None else text, where)
+    words, calls = _calls(turn, where, said)
+    thought = thought_beside(turn, content.text, f"{where}: ", said)[1]
+    if content.reasoning and thought not in ("", content.reasoning):
+        said.note(f"{name}: the thought in a turn's content is read, the one beside it left", ambiguous=True)
+    return Content(
+        "\n".join(filter(None, (content.text, words))),
+        content.reasoning or thought,
+        (*content.calls, *calls),
+        content.answers,
+    )
+
+
+def _add_answers(messages: list[Message], text: Any, turn: Mapping[str, Any], where: str) -> None:
+    content = content_of(text, where, any_value=True)
+    for answer in content.answers or (Message("tool", content.text),):
+        name, call = turn.get("name") or answer.name, turn.get("tool_call_id") or answer.call_id
+        messages.append(answer._replace(name=str(name), call_id=str(call)))
+
+
+def _unread(turn: Mapping[str, Any], understood: Collection[str], more: tuple[str, ...] = ()) -> list[str]:
+    """The keys of a turn that have something and no part in the reading; the first of `more` is that of its text."""
+    keys = [key for key in turn if key not in understood and key not in more and not blank(turn[key])]
+    return [key for key in keys if key not in TEXT_KEYS or not more or turn[key] != turn.get(more[0])]
+
+
+def _text_key(turn: Mapping[str, Any], role: str) -> str:
+    """The key of what a turn says: the first that has something, or else that is not null."""
+    empty = ""
+    for key in _TEXT_KEYS.get(role, TEXT_KEYS):
+        if (value := turn.get(key)) is not None:
+            if not blank(value):
+                return key
+            empty = empty or key
+    return empty or TEXT_KEYS[0]
+
+
+def _refuse_unread(turn: Mapping[str, Any], unread: list[str], where: str) -> None:
+    """RecordError for a turn that says nothing where delift looks, but has something under a key that it does not
+    know: that may be what the turn says."""
+    for key in unread:
+        if isinstance(turn[key], str | list | dict) and not _ABOUT.fullmatch(key):
+            raise RecordError(f"{where}: it says nothing, and has {quoted(key)}, which delift does not know")
+
+
+def _calls(turn: Mapping[str, Any], where: str, said: Said) -> tuple[str, tuple[Call, ...]]:
+    """What an assistant's turn calls: in a language of its own, which stays text, and as names with arguments."""
+    words: list[str] = []
+    calls: list[Call] = []
+    for key in CALLS:
+        if not (value := turn.get(key)):
+            continue
+        if (
+            key in ("tool_call", "function_calls")
+            and isinstance(value, str)
+            and not isinstance(_value(value), list | dict)
+        ):
+            said.note("a call that is no JSON object with a name stays text")
+            words.append(value)
+        else:
+            calls += calls_of(value, f"{where}: {quoted(key)}")
+    return "\n".join(words), tuple(calls)
 
 
 def _exchange(turn: Mapping[str, Any], roles: Mapping[str, str] = ROLES) -> list[tuple[str, str]]:
@@ -225,39 +323,42 @@ def _add_call(
     messages: list[Message], value: Any, turn: Mapping[str, Any], where: str, scored: bool, said: Said
 ) -> None:
     """A turn that is a call joins the assistant's turn right before it; several in a row are parallel calls."""
-    if isinstance(value, str):
+    words, calls = _calls(turn, where, said)
+    if not blank(value):
         try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            value = _python_value(value)
-    try:
-        calls = calls_of(value if isinstance(value, list) else [value], None, where)
-    except RecordError:
-        # a call in a language of its own: the assistant's words, as they are
-        text = content_of(next(turn[key] for key in TEXT_KEYS if turn.get(key) is not None), where, any_value=True).text
-        said.note("a call that is no JSON object with a name stays text")
-        messages.append(Message("assistant", text, bool(text.strip()) and scored and _unmasked(turn, where, said)))
-        return
-    wanted = scored and _unmasked(turn, where, said)
-    if messages and messages[-1].role == "assistant" and messages[-1].scored == wanted:
+            calls += calls_of(_value(value) if isinstance(value, str) else value, where)
+        except RecordError:
+            # a call in a language of its own: the assistant's words, as they are
+            said.note("a call that is no JSON object with a name stays text")
+            words = "\n".join(filter(None, (content_of(value, where, any_value=True).text, words)))
+    wanted = scored and bool(words.strip() or calls) and _unmasked(turn, where, said)
+    if calls and not words and messages and messages[-1].role == "assistant" and messages[-1].scored == wanted:
         messages[-1] = messages[-1]._replace(calls=(*messages[-1].calls, *calls))
     else:
-        messages.append(Message("assistant", "", wanted, calls=calls))
+        messages.append(Message("assistant", words, wanted, calls=calls))
 
 
-def _python_value(text: str) -> Any:
+def _value(text: str) -> Any:
+    """The value of a JSON text or of a Python literal; None where it is neither."""
     try:
-        return python_value(text)
-    except ValueError:
-        return None
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        with contextlib.suppress(ValueError):
+            return python_value(text)
+    return None
 
 
 def _unmasked(turn: Mapping[str, Any], where: str, said: Said) -> bool:
     """Does no mask exclude the turn?"""
-    for key in MASKS:
-        if (value := turn.get(key)) is not None:
-            return mask_value(value, f"{where}: {quoted(key)}", said)
-    return True
+    given = [key for key in (*MASKS, *_INVERTED) if turn.get(key) is not None]
+    wanted = {key: mask_value(turn[key], f"{where}: {quoted(key)}", said) != (key in _INVERTED) for key in given}
+    if len({*wanted.values()}) > 1:
+        said.note(f"{', '.join(given)} of a turn contradict each other: it is not scored", ambiguous=True)
+    return all(wanted.values())
+
+
+def _to_be_trained_on(turn: Mapping[str, Any]) -> bool:
+    return any(turn.get(key) in (True, 1) for key in MASKS) or any(turn.get(key) is False for key in _INVERTED)
 
 
 def mask_value(value: object, where: str, said: Said) -> bool:
@@ -271,9 +372,3 @@ def mask_value(value: object, where: str, said: Said) -> bool:
     if isinstance(value, str) and value.strip().lower() in (*_FALSE, *_TRUE):
         return value.strip().lower() in _TRUE
     raise RecordError(f"{where} is {json.dumps(value)[:40]}, where a weight (0 or more) or a truth value is due")
-
-
-def _ignore(turn: Mapping[str, Any], understood: set[str], name: str, said: Said) -> None:
-    for key, value in turn.items():
-        if key not in understood and value not in _BLANK:
-            said.ignore(f"{name}[].{key}")

@@ -15,6 +15,7 @@ from .record import Record
 ABSENT = object()  # what a field is that is not there
 BYTES = "bytes in base64"  # the one key of the object that stands for bytes that are no text
 _BYTES = b'{"%s":' % BYTES.encode()
+BLANK: tuple[object, ...] = (None, "", [], {})
 
 
 class RecordError(Exception):
@@ -143,6 +144,11 @@ def not_json(raw: bytes, error: Exception, *, columns: bool = True) -> str:
 def first_present(fields: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """The first of these names whose field is there and not null."""
     return next((name for name in names if fields.get(name) is not None), None)
+
+
+def blank(value: object) -> bool:
+    """Does a value say nothing?"""
+    return value in BLANK or (isinstance(value, str) and value.isspace())
 
 
 def kind(value: object) -> str:

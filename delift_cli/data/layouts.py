@@ -3,8 +3,9 @@
 A chat goes first (`messages`, `conversations` and the other names in CHATS, each a list of turns or its JSON text);
 then a pair of a prompt and a response, the first of PROMPTS and of RESPONSES that the record has. `input`, `context`,
 `choices` and their like belong to the prompt and follow it after an empty line; `history` goes before it, `system` to
-the front. A record that is a list is a chat; one that has nothing but `text` is scored as a whole. Where the record
-could be read in another way too, the reading says so (`Read.said`).
+the front. A response beside a chat that ends with a question is its last turn. A record that is a list is a chat; one
+that has nothing but `text` is scored as a whole. Where the record could be read in another way too, the reading says so
+(`Read.said`).
 
 In a chat every assistant turn is scored that says something and that no mask excludes; in a pair that is the response
 (and, with history, the earlier answers). Turns behind the last scored one are left out: nothing in them can be scored.
@@ -12,47 +13,44 @@ In a chat every assistant turn is scored that says something and that no mask ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
 from typing import Any, NamedTuple
 
-from .chats import THOUGHTS, all_roles, is_chat, is_turn, read_chat, roles_found
+from .chats import is_chat, is_exchange, is_turn, opens_list, read_chat, roles_found
 from .fields import (
     ABSENT,
+    BLANK,
     RecordError,
     UnknownLayoutError,
     as_list,
+    blank,
     first_present,
-    kind,
     listing,
-    literal,
     lookup,
     quoted,
 )
 from .ids import ID_FIELDS
 from .names import (
-    ASKED,
+    ABOUT,
     CHATS,
-    EXTRAS,
+    CHOSEN,
     HISTORIES,
     LAYOUTS,
     LISTS_OF_MASKS,
-    MEDIA,
     PAIRS,
     PROMPTS,
     REJECTED,
     RESPONSES,
-    SYSTEMS,
+    UNWANTED,
     WORKINGS,
 )
 from .options import Reading
-from .parts import Said, content_of, extra_text, listed_calls
-from .questions import answer_of, choices_of
+from .parts import Said, is_texts
 from .record import Message
+from .row import Row
 from .scored import masked, up_to_last_scored
-from .tools import TOOLS, tools_of
 from .transcripts import transcript
 
-BLANK: tuple[object, ...] = (None, "", [], {})
 _IDS = frozenset(ID_FIELDS)
 
 
@@ -73,9 +71,16 @@ def interpret(fields: dict[str, Any] | list[Any], raw: bytes, reading: Reading) 
     Raises:
         RecordError: it cannot be used, or, with `reading.strict`, could be read in another way too.
     """
+    try:
+        return _interpret(fields, raw, reading)
+    except RecursionError:
+        raise RecordError("it is nested too deep to be read") from None
+
+
+def _interpret(fields: dict[str, Any] | list[Any], raw: bytes, reading: Reading) -> Read:
     if isinstance(fields, list) and not (fields and (is_turn(fields[0]) or isinstance(fields[0], str | list))):
         raise RecordError("a list where an object with fields, or a list of turns, is expected")
-    row = _Row(fields if isinstance(fields, dict) else {"turns": fields}, raw, reading)
+    row = _Layouts(fields if isinstance(fields, dict) else {"turns": fields}, raw, reading)
     layout, messages = ("list of turns", row.chat("turns")) if isinstance(fields, list) else row.recognise()
     row.refuse_media(messages)
     messages = row.add_system(messages)
@@ -89,17 +94,8 @@ def interpret(fields: dict[str, Any] | list[Any], raw: bytes, reading: Reading) 
     return Read(layout, turns, tools, dropped, row.said)
 
 
-class _Row:
-    """One record while it is read: which of its fields were used, and what there is to say."""
-
-    def __init__(self, fields: dict[str, Any], raw: bytes, reading: Reading) -> None:
-        self.fields, self.raw, self.reading = fields, raw, reading
-        self.roles = all_roles(reading.roles)
-        self.said = Said()
-        self.used: set[str] = set()
-        # the names of fields that have a value, by their lower case; as written goes first
-        self.names = {name.lower(): name for name, value in fields.items() if value is not None}
-        self.names |= {name: name for name, value in fields.items() if value is not None}
+class _Layouts(Row):
+    """One record while its layout is found."""
 
     # ------------------------------------------------------------------ which layout
 
@@ -109,27 +105,33 @@ class _Row:
         if named is not None:
             return named
         prompt, response = first_present(self.names, PROMPTS), first_present(self.names, RESPONSES)
-        for name in CHATS:
-            if (key := self.names.get(name)) and self._holds_chat(name, self.fields[key]):
-                if prompt and response:
-                    self.said.note(f"{key} is read, {prompt}/{response} left", ambiguous=True)
-                self._say_rejected(key)
-                return key, self.chat(key)
-        for name in ("chosen", "preferred_output"):
+        for name in CHOSEN:
             if (key := self.names.get(name)) and (chat := self._whole_chat(key)) is not None:
                 self._say_rejected(key)
+                self._say_other_chats(key, chat)
                 return key, chat
+        for name in CHATS:
+            if (key := self.names.get(name)) and self._holds_chat(name, self.fields[key]):
+                if name in CHATS[:2] or not is_texts(self._list(key)):
+                    return key, self._chat_and_response(key, prompt, response)
+                if pair := next((pair for pair in PAIRS if pair[0] == name and pair[1] in self.names), None):
+                    return self._pair(key, self.names[pair[1]])
+                if not (prompt and response) or self._repeats(self._list(key), prompt, response):
+                    return key, self._chat_and_response(key, prompt, response)
+                if name not in ABOUT:
+                    self.said.note(f"{prompt}/{response} is read, {key} left", ambiguous=True)
         if prompt and response:
             return self._pair(self.names[prompt], self.names[response])
         for name in (*HISTORIES, *CHATS):
             if (key := self.names.get(name)) and (name in CHATS[:2] or self._holds_chat(name, self.fields[key])):
-                return key, self.chat(key)
+                return key, self._chat_and_response(key, prompt, response)
         for asked, answer in PAIRS:
             if asked in self.names and answer in self.names:
                 return self._pair(self.names[asked], self.names[answer])
         if isinstance(self.fields.get("text"), str) and not prompt and not response:
+            self._refuse_message()
             self.said.note("text: all of it is scored, without a prompt")
-            return "text", [Message("assistant", self._text("text"), scored=True)]
+            return "text", [Message("assistant", self.text("text"), scored=True)]
         raise self._unknown()
 
     def _named(self) -> tuple[str, list[Message]] | None:
@@ -156,7 +158,7 @@ class _Row:
 
     def _without(self, missing: str) -> tuple[str, list[Message]]:
         """A record without a field that the user named is recognised, if it can be."""
-        plain = _Row(self.fields, self.raw, Reading(turns=self.reading.turns, roles=self.reading.roles))
+        plain = _Layouts(self.fields, self.raw, Reading(turns=self.reading.turns, roles=self.reading.roles))
         try:
             found = plain.recognise()
         except RecordError:
@@ -194,7 +196,7 @@ class _Row:
             self.said.note(f"{key}: a transcript of Human: and Assistant: is read as turns")
             value = turns
             self.fields = {**self.fields, key: turns}
-        if not is_chat(value) or (isinstance(value, str) and not value.lstrip().startswith(("[{", "[\n"))):
+        if not is_chat(value) or (isinstance(value, str) and not opens_list(value)):
             return None
         said, used = self.said, set(self.used)
         messages = self.chat(key)
@@ -203,10 +205,49 @@ class _Row:
         self.said, self.used = said, used
         return None
 
+    def _repeats(self, texts: list[str], prompt: str, response: str) -> bool:
+        """Is a list of texts the conversation of a pair, rather than what the pair is about?"""
+        return any(text in (self.fields[self.names[prompt]], self.fields[self.names[response]]) for text in texts)
+
+    def _list(self, key: str) -> Any:
+        """The value of a field that holds a chat, out of its JSON text where it is one."""
+        value = self.fields[key]
+        return as_list(value, key) if isinstance(value, str) else value
+
+    def _refuse_message(self) -> None:
+        """A text that has a role, or a parent among other messages, is one turn of a chat."""
+        role = self.names.get("role")
+        if role and str(self.fields[role]).lower() in self.roles:
+            raise RecordError(f"it is one message (a text with {quoted(role)}), no record: a chat is a list of turns")
+        if "parent_id" in self.fields and "message_id" in self.fields:
+            raise RecordError('it is one message (a text with "parent_id"), no record: a chat is a list of turns')
+
     def _say_rejected(self, key: str) -> None:
+        what = "is read" if key.lower() in (*CHATS, *HISTORIES) else "is the response"
         for name in REJECTED:
             if name in self.names:
-                self.said.note(f"{key} is the response, {self.names[name]} is not used")
+                self.said.note(f"{key} {what}, {self.names[name]} is not used")
+
+    def _say_unwanted(self) -> None:
+        for name in UNWANTED:
+            value = self.fields.get(name)
+            if value is False or (isinstance(value, str) and value.lower() == "false"):
+                self.said.note(
+                    f"{name} is false, which may mark an answer that is not wanted; it is scored", ambiguous=True
+                )
+
+    def _say_other_chats(self, chosen: str, messages: list[Message]) -> None:
+        """Chats beside the chosen one that do not say what it begins with."""
+        for name in CHATS:
+            key = self.names.get(name)
+            if key is None or not self._holds_chat(name, self.fields[key]):
+                continue
+            with contextlib.suppress(RecordError):
+                other = [message.content for message in read_chat(self.fields[key], key, self.roles, Said())]
+                if other == [message.content for message in messages[: len(other)]]:
+                    self.used.add(key)
+                    continue
+            self.said.note(f"{chosen} is read, {key} left", ambiguous=True)
 
     def _unknown(self) -> RecordError:
         given = {name.lower() for name in self.fields}
@@ -225,170 +266,93 @@ class _Row:
 
     def chat(self, key: str) -> list[Message]:
         """The turns in a field, each scored unless a mask excludes it."""
-        self.used.add(key)
-        messages = read_chat(self.fields[key], key, self.roles, self.said)
+        return self._with_assistant(key, self._turns(key))
+
+    def _with_assistant(self, key: str, messages: list[Message]) -> list[Message]:
         if not any(message.role == "assistant" for message in messages):
             found = roles_found(self.fields[key])
             raise RecordError(f"field {quoted(key)} has no assistant turn (roles found: {found})")
+        return messages
+
+    def _turns(self, key: str) -> list[Message]:
+        self.used.add(key)
+        messages = read_chat(self.fields[key], key, self.roles, self.said)
         for name in LISTS_OF_MASKS:
             if isinstance(mask := self.fields.get(name), list) and mask:
                 self.used.add(name)
                 messages = masked(messages, mask, name, self.said)
         return messages
 
-    def _pair(self, prompt: str, response: str) -> tuple[str, list[Message]]:
-        self._say_rejected(response)
-        others = (
-            [self.names[name] for name in RESPONSES if name in self.names] if not self.reading.response_field else []
-        )
-        for other in others:
-            if other not in (response, prompt) and self.fields[other] not in BLANK:
+    def _chat_and_response(self, key: str, prompt: str | None, response: str | None) -> list[Message]:
+        """The turns in a field; where they end without an answer, with the response that stands beside them."""
+        self._say_unwanted()
+        asked = self.names[prompt] if prompt else ""
+        answer = self.names[response] if response and not blank(self.fields[self.names[response]]) else ""
+        messages = self._turns(key)
+        if answer and messages and messages[-1].role != "assistant":
+            return self._answered(key, messages, asked, answer)
+        self._say_rejected(key)
+        if answer and asked:
+            self.said.note(f"{key} is read, {asked}/{answer} left", ambiguous=True)
+        elif answer and (response in CHOSEN or key.lower() in HISTORIES) and not self._says(answer, messages[-1:]):
+            self.said.note(f"{key} is read, {answer} left", ambiguous=True)
+        for other in (self.names.get(answered) for of, answered in PAIRS if of == key.lower()):
+            if other:
+                self.said.note(f"{key} is read, {other} left", ambiguous=True)
+        return self._with_assistant(key, messages)
+
+    def _answered(self, key: str, messages: list[Message], asked: str, answer: str) -> list[Message]:
+        """The messages of a field that end with a question, and the answer to it in another field."""
+        self._say_rejected(answer)
+        self._say_other_responses(asked, answer)
+        if asked and not self._says(asked, messages):
+            self.said.note(f"{key} is read, {asked} left", ambiguous=True)
+        self.said.note(f"{answer} is the answer to the last turn of {key}")
+        found = self.side(answer, "assistant")
+        whole = [message.content for message in found[: len(messages)]] == [message.content for message in messages]
+        return found if whole else [*messages, *found]
+
+    def _says(self, key: str, messages: list[Message]) -> bool:
+        """Does a field say what one of the messages says, or a part of it?"""
+        value = self.fields[key]
+        return isinstance(value, str) and any(value.strip() in message.content for message in messages)
+
+    def _say_other_responses(self, prompt: str, response: str) -> None:
+        if self.reading.response_field:
+            return
+        for name in RESPONSES:
+            other = self.names.get(name)
+            if other and other not in (response, prompt) and self.fields[other] not in BLANK:
                 self.said.note(f"{response} is scored, {other} left", ambiguous=True)
         for name in WORKINGS:
-            if (key := self.names.get(name)) and key not in (prompt, response) and not self.reading.response_field:
+            if (key := self.names.get(name)) and key not in (prompt, response):
                 self.said.note(f"{response} is scored, {key} left", ambiguous=True)
-        if self.fields.get("label") is False:
-            self.said.note("label is false, which may mark an answer that is not wanted; it is scored", ambiguous=True)
-        labels: list[str] = []
-        before = self._history()
-        asked = self._side(prompt, "user")
+
+    def _pair(self, prompt: str, response: str) -> tuple[str, list[Message]]:
+        self._say_rejected(response)
+        self._say_other_responses(prompt, response)
+        self._say_unwanted()
+        self._refuse_columns(prompt, response)
+        before = self.history()
+        asked = self.side(prompt, "user")
+        choices = None
         if asked[-1].role == "user":
-            asked[-1] = asked[-1]._replace(content=self._with_extras(asked[-1].content, prompt, response, labels))
-        answer = self._side(response, "assistant", labels)
+            text, choices = self.with_extras(asked[-1].content, prompt, response)
+            asked[-1] = asked[-1]._replace(content=text)
+        answer = self.side(response, "assistant", choices)
         return f"{prompt}/{response}", [*before, *asked, *answer]
 
-    def _history(self) -> list[Message]:
-        for name in HISTORIES:
-            if (key := self.names.get(name)) and self.fields[key] and is_chat(self.fields[key]):
-                self.used.add(key)
-                return read_chat(self.fields[key], key, self.roles, self.said)
-        return []
+    def _refuse_columns(self, prompt: str, response: str) -> None:
+        """Several prompts and as many responses are the columns of a table, not a record."""
+        asked, answer = lookup(self.fields, prompt), lookup(self.fields, response)
+        if is_texts(asked) and is_texts(answer) and len(asked) == len(answer) > 1:
+            raise RecordError(
+                f"{prompt} and {response} are lists of {len(asked)} texts each, the columns of a table: write a record "
+                "for each"
+            )
 
-    def _side(self, name: str, role: str, labels: list[str] | None = None) -> list[Message]:
-        """What field `name` says: a text as one turn of `role` ("user" or "assistant"), or a list of turns.
 
-        Of a prompt that is a list of turns none is scored.
-        """
-        self.used.add(name if name in self.fields else name.split(".")[0])
-        value = lookup(self.fields, name)
-        if isinstance(value, dict) and isinstance(value.get("messages"), list):
-            self.fields = {**self.fields, **{key: value[key] for key in TOOLS if key in value}}
-            value = value["messages"]
-        if isinstance(value, str) and value.lstrip().startswith("[{"):
-            try:
-                turns = as_list(value, name)
-            except RecordError:
-                turns = None
-            value = turns if isinstance(turns, list) and all(map(is_turn, turns)) else value
-        if is_turn(value):
-            value = [value]
-        if isinstance(value, list) and value and is_turn(value[0]):
-            messages = read_chat(value, name, self.roles, self.said, scored=role == "assistant")
-            if role == "assistant" and not any(message.role == "assistant" for message in messages):
-                raise RecordError(f"field {quoted(name)} has no assistant turn (roles found: {roles_found(value)})")
-            if role == "user" and not messages:
-                raise RecordError(f"field {quoted(name)} is empty")
-            return messages
-        if role == "user":
-            return [Message(role, self._text(name))]
-        choices = labels if labels else None
-        if (said := answer_of(value, choices, self.said, name)) is not None:
-            if not said.strip():
-                raise RecordError(f"field {quoted(name)} is empty")
-            return [Message(role, said, scored=True)]
-        if any(key in self.names for key in TOOLS) and (calls := listed_calls(value, f"field {quoted(name)}")):
-            self.said.note(f"{name} is a list of calls, and scored as such")
-            return [Message(role, "", scored=True, calls=calls)]
-        thought = next((key for key in THOUGHTS if isinstance(self.fields.get(key), str) and key != name), None)
-        reasoning = ""
-        if thought and self.fields[thought].strip():
-            self.used.add(thought)
-            reasoning = self.fields[thought]
-            self.said.note(f"{thought} is the thought before the response, and scored with it")
-        return [Message(role, self._text(name), scored=True, reasoning=reasoning)]
-
-    def _text(self, name: str) -> str:
-        value = lookup(self.fields, name)
-        self.used.add(name if name in self.fields else name.split(".")[0])
-        if isinstance(value, bool | int | float):
-            return literal(self.raw, name, value)
-        if isinstance(value, str) and value.strip():
-            return value
-        if value is ABSENT:
-            raise RecordError(f"no field {quoted(name)}: {listing(self.fields)}")
-        if isinstance(value, list | dict) and value:
-            return content_of(value, f"field {quoted(name)}").text
-        fault = "empty" if isinstance(value, str) else f"{kind(value)}, not text"
-        raise RecordError(f"field {quoted(name)} is {fault}")
-
-    def _with_extras(self, text: str, prompt: str, response: str, labels: list[str]) -> str:
-        """The prompt with what belongs to it, each after an empty line; `labels` takes those of choices."""
-        for name in () if self.reading.prompt_field else ASKED:
-            key = self.names.get(name)
-            if key is None or key in (prompt, response) or not isinstance(asked := self.fields[key], str):
-                continue
-            if asked.strip() in text:  # the prompt quotes it
-                self.used.add(key)
-            elif prompt.lower() == "instruction":
-                self.used.add(key)
-                self.said.note(f"{key} follows {prompt} in the prompt")
-                text = f"{text}\n\n{asked}"
-            else:
-                self.said.note(f"{prompt} is the prompt, {key} left", ambiguous=True)
-        for name in EXTRAS:
-            key = self.names.get(name)
-            if key is None or key in (prompt, response) or self.fields[key] in BLANK:
-                continue
-            extra = extra_text(self.fields[key], key, self.raw, self.said)
-            self.used.add(key)
-            if extra.strip():
-                text = f"{text}\n\n{extra}"
-        found = choices_of(self.fields, self.names)
-        if found is not None and not {*found.fields} & {prompt, response}:
-            self.used |= {*found.fields}
-            labels += found.labels
-            text = f"{text}\n\n{found.text}"
-        return text
-
-    # ------------------------------------------------------------------ what stands beside the layout
-
-    def refuse_media(self, messages: list[Message]) -> None:
-        for name in MEDIA:
-            value = self.fields.get(name)
-            tag = f"<{name.rstrip('s')}>"
-            shown = isinstance(value, str) and any(tag in message.content for message in messages)
-            if (isinstance(value, list | dict) and value) or shown:
-                raise RecordError(f"field {quoted(name)}: a text model cannot see it")
-
-    def add_system(self, messages: list[Message]) -> list[Message]:
-        """The messages with the system text that stands beside them, unless they begin with one."""
-        for name in SYSTEMS:
-            key = self.names.get(name)
-            if key is None or not isinstance(value := self.fields[key], str | list | dict) or not value:
-                continue
-            text = content_of(value, f"field {quoted(key)}").text
-            if not text.strip():
-                continue
-            if messages and messages[0].role == "system":
-                if messages[0].content != text:
-                    self.said.note(f"the chat's own system turn is read, {key} left", ambiguous=True)
-                break
-            self.used.add(key)
-            return [Message("system", text), *messages]
-        return messages
-
-    def tools(self) -> str:
-        """The JSON text of the tools, from the record or from a turn that brings them."""
-        for name in TOOLS:
-            if (key := self.names.get(name)) and (value := self.fields[key]) not in BLANK:
-                tools = tools_of(value, name)
-                if tools is None:
-                    self.said.note(f"{key} is no list of tools that can be read: it is left")
-                    continue
-                self.used.add(key)
-                return tools
-        chat: Any = next((self.fields[key] for key in self.used if isinstance(self.fields.get(key), list)), [])
-        first = chat[0] if chat else None
-        if isinstance(first, Mapping) and first.get("tools"):
-            return tools_of(first["tools"], "tools") or ""
-        return ""
+def holds_pairs(fields: Any, layout: str) -> bool:
+    """Is the chat of a record a list of questions with their answers, each of which could be a record?"""
+    turns = fields.get(layout) if isinstance(fields, dict) else None
+    return isinstance(turns, list) and bool(turns) and is_exchange(turns[0])

@@ -25,6 +25,12 @@ PAIRS = (
     *(("text", "code"), ("text", "summary"), ("text", "target"), ("content", "summary"), ("question", "sql")),
 )
 EXTRAS = ("input", "context", "contexts", "passage")
+# what a question is about, beside it under a name that has other uses too: it follows the prompt, which is said
+ABOUT = (
+    *("inputs", "article", "body", "passages", "paragraph", "story", "document", "documents"),
+    *("dialogue", "dialog", "dialogs", "conversation", "chat"),
+)
+TASKS = ("definition",)  # of a task, which goes before its case
 HISTORIES = ("history", "chat_history")
 SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction", "systeminstruction", "preamble")
 # how an answer was found, where trainers differ on what becomes of it
@@ -34,7 +40,9 @@ WORKINGS = (
 )
 MEDIA = ("images", "image", "audios", "audio", "videos", "video")
 LISTS_OF_MASKS = ("weights", "loss_mask", "train_mask", *MASKS)  # a mask for each turn
-REJECTED = ("rejected", "non_preferred_output")
+CHOSEN = ("chosen", "preferred_output")
+REJECTED = ("rejected", "non_preferred_output", "rejected_response", "rejected_messages")
+UNWANTED = ("label", "kto_tag")  # false where an answer is not wanted
 LAYOUTS = (
     *("prompt/response", "prompt/completion", "question/answer", "instruction/output", "query/response"),
     *("problem/solution", "input/output", "inputs/targets", "prompt/chosen", "messages", "conversations", "text"),

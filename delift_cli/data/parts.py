@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import orjson
 
-from .fields import RecordError, as_text, kind, literal, quoted
+from .fields import RecordError, as_text, blank, kind, literal, quoted
 from .record import Call, Message
+from .thoughts import thought_text
 
+ARGUMENTS = ("arguments", "parameters", "args", "input")
 _UNSEEN = ("image", "audio", "video", "file", "document", "inline_data", "inlinedata", "filedata")
-_ARGUMENTS = ("arguments", "parameters", "args", "input")
+_TEXTS = ("text", "input_text", "output_text", "refusal", "thinking", "reasoning")
+_SHOWN = ("source", "data", "mimeType")  # where a part has what it shows
+_CALLS = ("functionCall", "function_call", "toolUse")
+_ANSWERS = ("functionResponse", "function_response", "toolResult")
+_ABOUT = {"type", "text", "thought", "thoughtSignature", "thought_signature"}
+_ABOUT |= {"cache_control", "citations", "annotations"}
 
 
 class Content(NamedTuple):
@@ -47,8 +54,8 @@ class Said:
 
 
 def content_of(value: Any, where: str, *, any_value: bool = False) -> Content:
-    """A turn's content: a text, a number or truth value as its JSON text, or parts, whose texts are joined as chat
-    templates do; with `any_value` anything else as JSON.
+    """A turn's content: a text, a number or truth value as its JSON text, texts each after an empty line, or parts,
+    whose texts are joined as chat templates do; with `any_value` anything that is neither a text nor parts as JSON.
 
     Parts are those of OpenAI, Anthropic, Bedrock and Gemini: texts, thoughts, calls of tools and their answers.
 
@@ -62,10 +69,12 @@ def content_of(value: Any, where: str, *, any_value: bool = False) -> Content:
     if isinstance(value, dict) and not any_value:
         if isinstance(value.get("parts"), list):
             value = value["parts"]
-        elif not _is_part(value):
+        elif "text" not in value and not _is_part(value):
             raise RecordError(f"{where}: the content is {kind(value)}, not text")
         else:
             value = [value]
+    if not any_value and is_texts(value):
+        return Content("\n\n".join(value))
     if isinstance(value, list) and (not any_value or all(_is_part(part) for part in value)):
         texts: list[str] = []
         thoughts: list[str] = []
@@ -83,12 +92,22 @@ def content_of(value: Any, where: str, *, any_value: bool = False) -> Content:
     raise RecordError(f"{where}: the content is {kind(value)}, not text")
 
 
+def is_texts(value: Any) -> TypeGuard[list[str]]:
+    """Is it a list of texts?"""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+
+
 def extra_text(value: Any, key: str, raw: bytes, said: Said) -> str:
-    """What a field beside the prompt adds to it: a text, texts each after an empty line, a number as it stands in
-    `raw`, anything else as JSON text, which is said."""
+    """What a field beside the prompt adds to it: a text, texts each after an empty line, either of them in an object,
+    a number as it stands in `raw`, anything else as JSON text. What is no text is said."""
+    if isinstance(value, dict):
+        name = next((name for name in ("text", "passage_text") if isinstance(value.get(name), str | list)), "")
+        if name and (is_texts(value[name]) or isinstance(value[name], str)):
+            said.note(f"{key} is an object: its {name} is in the prompt")
+            value = value[name]
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+    if is_texts(value):
         return "\n\n".join(value)
     if isinstance(value, list | dict):
         said.note(f"{key} is no text: its JSON text is in the prompt")
@@ -96,17 +115,14 @@ def extra_text(value: Any, key: str, raw: bytes, said: Said) -> str:
     return literal(raw, key, value)
 
 
-def calls_of(tool_calls: Any, function_call: Any, where: str) -> tuple[Call, ...]:
-    """The calls in OpenAI's `tool_calls` or its older `function_call`, as lists, objects or their JSON text."""
-    if isinstance(tool_calls, str) and tool_calls.strip():
+def calls_of(value: Any, where: str) -> tuple[Call, ...]:
+    """The calls in a list of them, one alone, or the JSON text of either."""
+    if isinstance(value, str) and value.strip():
         try:
-            tool_calls = orjson.loads(tool_calls)
+            value = orjson.loads(value)
         except orjson.JSONDecodeError:
-            raise RecordError(f"{where}: tool_calls is a text that is not JSON") from None
-    if not isinstance(tool_calls, list):  # one, or what is none and is refused as one
-        tool_calls = [tool_calls] if tool_calls else []
-    calls = tool_calls + ([function_call] if function_call else [])
-    return tuple(_call(call, where) for call in calls)
+            raise RecordError(f"{where} is a text that is not JSON") from None
+    return tuple(_call(call, where) for call in (value if isinstance(value, list) else [value]))
 
 
 def listed_calls(value: Any, where: str) -> tuple[Call, ...]:
@@ -119,7 +135,7 @@ def listed_calls(value: Any, where: str) -> tuple[Call, ...]:
     value = [value] if isinstance(value, dict) else value
     if not isinstance(value, list) or not all(isinstance(call, dict) and "arguments" in call for call in value):
         return ()
-    return calls_of(value, None, where) if all(isinstance(call.get("name"), str) for call in value) else ()
+    return calls_of(value, where) if all(isinstance(call.get("name"), str) for call in value) else ()
 
 
 def _call(call: Any, where: str) -> Call:
@@ -133,16 +149,43 @@ def _call(call: Any, where: str) -> Call:
         inner = {**call, "name": inner}
     if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
         raise RecordError(f"{where}: a call of a tool has no name: {quoted(json.dumps(call))}")
-    given: Any = next((inner[key] for key in _ARGUMENTS if inner.get(key) is not None), {})
+    given: Any = next((inner[key] for key in ARGUMENTS if inner.get(key) is not None), {})
     arguments = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     return Call(inner["name"], arguments, str(call.get("id") or call.get("tool_call_id") or ""))
 
 
 def _is_part(value: Any) -> bool:
-    if isinstance(value, str):
+    """Is it a part of a content, rather than data of another kind?"""
+    if not isinstance(value, dict):
+        return False
+    if _acts(value) or isinstance(value.get("reasoningContent"), dict):
         return True
-    keys = ("text", "toolUse", "toolResult", "functionCall", "functionResponse", "reasoningContent", "json")
-    return isinstance(value, dict) and (isinstance(value.get("type"), str) or any(key in value for key in keys))
+    if isinstance(sort := value.get("type"), str):
+        seen = not _unseen(value)
+        return sort in _TEXTS if seen else not {sort, *_SHOWN}.isdisjoint(value)
+    return {*value} == {"json"} or _unseen(value) != "" or ("text" in value and not _beside_text(value))
+
+
+def _acts(part: Mapping[str, Any]) -> bool:
+    """Is a part a call of a tool, or what one answered?"""
+    called = any(isinstance(part.get(key), dict) for key in (*_CALLS, *_ANSWERS))
+    return called or part.get("type") in ("tool_use", "tool_result")
+
+
+def _beside_text(part: Mapping[str, Any]) -> list[str]:
+    """The keys beside a part's text that say something, so that the text is not all of it."""
+    return [key for key, value in part.items() if key not in _ABOUT and not blank(value)]
+
+
+def _unseen(part: Mapping[str, Any]) -> str:
+    """By its type or its key, what a part shows or plays."""
+    sort = part.get("type")
+    if isinstance(sort, str) and sort.lower().removeprefix("input_").startswith(_UNSEEN):
+        return sort
+    inner = (key for key, value in part.items() if isinstance(value, dict) and value)
+    shown = (key for key in inner if key.lower().startswith(_UNSEEN))
+    plain = (key for key in ("image", "image_url", "audio", "video") if isinstance(part.get(key), str) and part[key])
+    return next(shown, next(plain, "") if "text" in part else "")
 
 
 def _part(part: Any, where: str) -> Content:
@@ -151,32 +194,40 @@ def _part(part: Any, where: str) -> Content:
     if not isinstance(part, dict):
         raise RecordError(f"{where}: a part of the content is {kind(part)}, not text")
     sort = part.get("type")
-    for key in ("functionCall", "function_call", "toolUse"):
+    for key in _CALLS:
         if isinstance(call := part.get(key), dict):
             return Content("", calls=(_call({**call, "id": call.get("toolUseId") or call.get("id")}, where),))
-    for key in ("functionResponse", "function_response", "toolResult"):
+    for key in _ANSWERS:
         if isinstance(answer := part.get(key), dict):
-            return Content("", answers=(_answer(answer),))
+            return Content("", answers=(_answer(answer, where),))
     if sort == "tool_use":
         return Content("", calls=(_call(part, where),))
     if sort == "tool_result":
-        return Content("", answers=(_answer(part),))
-    if (thought := _thought(part)) is not None:
+        return Content("", answers=(_answer(part, where),))
+    inner = part.get("reasoningContent")
+    if sort in ("thinking", "reasoning") or part.get("thought") is True or isinstance(inner, dict):
+        if (thought := thought_text(inner or part)) is None:
+            raise RecordError(f"{where}: a part of the content is a thought that cannot be read")
         return Content("", reasoning=thought)
-    text = next((part[key] for key in ("text", "refusal") if isinstance(part.get(key), str)), None)
-    if text is None and isinstance(part.get("content"), str) and sort in (None, "text"):
-        text = part["content"]
-    unseen = sort if isinstance(sort, str) else next(iter(part), "")
-    if text is not None and not unseen.lower().startswith(_UNSEEN):
-        return Content(text)
-    what = next((name for name in ("image", "audio", "video") if name in f"{unseen} {_mime(part)}".lower()), None)
-    if what or unseen.lower().startswith(_UNSEEN):
-        what = what or "file"
+    known = sort if isinstance(sort, str) else next(iter(part), "")
+    if unseen := _unseen(part) or (known if known.lower().startswith(_UNSEEN) else ""):
+        what = next((name for name in ("image", "audio", "video") if name in f"{unseen} {_mime(part)}".lower()), "file")
         article = "an" if what[0] in "ai" else "a"
         raise RecordError(
             f"{where}: a part of the content is {article} {what} ({unseen}), which a text model cannot see"
         )
-    raise RecordError(f"{where}: a part of the content is not text ({quoted(unseen)})")
+    text = next((part[key] for key in ("text", "refusal") if isinstance(part.get(key), str)), None)
+    if text is None and isinstance(part.get("content"), str) and sort in (None, "text"):
+        text = part["content"]
+    if text is None and {*part} == {"json"}:
+        text = json.dumps(part["json"], ensure_ascii=False)
+    if text is None:
+        raise RecordError(f"{where}: a part of the content is not text ({quoted(known)})")
+    if sort is None and "text" in part:
+        for other in _beside_text(part):
+            if not isinstance(part[other], bool | int | float):  # a figure says something about the text
+                raise RecordError(f"{where}: a part of the content has {quoted(other)} beside its text")
+    return Content(text)
 
 
 def _mime(part: Mapping[str, Any]) -> str:
@@ -184,26 +235,12 @@ def _mime(part: Mapping[str, Any]) -> str:
     return str(inner.get("mimeType") or inner.get("mime_type") or "")
 
 
-def _thought(part: Mapping[str, Any]) -> str | None:
-    if part.get("type") in ("thinking", "reasoning"):
-        return str(part.get("thinking") or part.get("text") or part.get("reasoning") or "")
-    if part.get("thought") is True:
-        return str(part.get("text") or "")
-    if isinstance(part.get("reasoningContent"), dict):
-        inner = part["reasoningContent"].get("reasoningText")
-        return str(inner.get("text") or "") if isinstance(inner, dict) else str(inner or "")
-    return None
-
-
-def _answer(part: Mapping[str, Any]) -> Message:
+def _answer(part: Mapping[str, Any], where: str) -> Message:
     """What a tool answered, in Anthropic's, Bedrock's or Gemini's form."""
     given = part.get("content", part.get("response", part.get("output")))
-    if isinstance(given, list) and all(isinstance(item, dict) and ("text" in item or "json" in item) for item in given):
-        texts = [item["text"] if "text" in item else json.dumps(item["json"], ensure_ascii=False) for item in given]
-        text = "".join(map(str, texts))
-    elif isinstance(given, str):
-        text = given
-    else:
-        text = "" if given is None else json.dumps(given, ensure_ascii=False)
     call = next((part[key] for key in ("tool_use_id", "toolUseId", "id") if part.get(key)), "")
+    if isinstance(given, list) and any(isinstance(inner, dict) and _acts(inner) for inner in given):
+        text = json.dumps(given, ensure_ascii=False)
+    else:
+        text = content_of(given, where, any_value=True).text
     return Message("tool", text, name=str(part.get("name") or ""), call_id=str(call))

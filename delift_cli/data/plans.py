@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .chats import MASKS, THOUGHTS, all_roles
+from .chats import MASKS, all_roles, opens_list
+from .fields import BLANK
 from .ids import ID_FIELDS
-from .layouts import BLANK, Read
+from .layouts import Read
 from .names import (
+    ABOUT,
     CHATS,
     EXTRAS,
     HISTORIES,
@@ -25,11 +27,14 @@ from .names import (
     REJECTED,
     RESPONSES,
     SYSTEMS,
+    TASKS,
+    UNWANTED,
     WORKINGS,
 )
 from .options import Reading
 from .questions import CHOICES, is_option
 from .record import Message
+from .thoughts import THOUGHTS
 from .tools import TOOLS
 
 _MEANING = {
@@ -37,6 +42,8 @@ _MEANING = {
     *PROMPTS,
     *RESPONSES,
     *EXTRAS,
+    *ABOUT,
+    *TASKS,
     *HISTORIES,
     *SYSTEMS,
     *MEDIA,
@@ -46,7 +53,7 @@ _MEANING = {
     *REJECTED,
     *WORKINGS,
 }
-_MEANING |= {*LISTS_OF_MASKS, *MASKS, "label"}
+_MEANING |= {*LISTS_OF_MASKS, *MASKS, *UNWANTED}
 _PAIRS = frozenset(map("/".join, PAIRS))
 _MEANING_BESIDE_PAIRS = _MEANING | {name for pair in PAIRS for name in pair}
 _MOST = 1000  # plans that are kept
@@ -156,7 +163,7 @@ def _pair(prompt: str, response: str, extra: str | None, system: str | None) -> 
             return None
         if not asked or asked.isspace() or not answer or answer.isspace():
             return None
-        if asked.startswith("[{") or answer.startswith("[{"):
+        if opens_list(asked) or opens_list(answer):
             return None
         if extra is not None and (more := fields[extra]):
             if type(more) is not str:

@@ -7,18 +7,23 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
+from .fields import blank
 from .parts import Said
 
-CHOICES = ("choices", "options", "endings")
+CHOICES = ("choices", "options", "endings", "choice")
+SEVERAL = ("answers", "responses", "completions", "generations", "targets")  # names of fields with more than one
+_ANSWER_TEXTS = ("text", "value", "answer", "content")
 _OPTION = re.compile(r"(?:(?:option|choice)[_ ]?|op)?([a-h])", re.IGNORECASE)
 _LABELLED = re.compile(r"\(?[A-Za-z0-9][).:]")
 
 
 class Choices(NamedTuple):
-    """The choices of a question as lines of a prompt, their labels, and the fields that they are in."""
+    """The choices of a question as lines of a prompt, their labels, what they are in the record, and the fields that
+    they are in."""
 
     text: str
     labels: list[str]
+    given: list[Any]
     fields: list[str]
 
 
@@ -27,14 +32,16 @@ def choices_of(fields: Mapping[str, Any], names: Mapping[str, str]) -> Choices |
     {label, text}, or fields such as option_a, option_b. None where it offers none."""
     for name in CHOICES:
         if (key := names.get(name)) and (found := _listed(fields[key])):
-            texts, labels = found
+            given, labels = found
+            texts = [str(text) for text in given]
             if all(_LABELLED.match(text) for text in texts):
-                return Choices("\n".join(texts), labels, [key])
-            return Choices(_lines(labels, texts), labels, [key])
+                return Choices("\n".join(texts), labels, given, [key])
+            return Choices(_lines(labels, texts), labels, given, [key])
     keys = {match[1].upper(): name for name in fields if len(name) <= 9 and (match := _OPTION.fullmatch(name))}
     labels = list(ascii_uppercase[: len(keys)])
     if len(keys) >= 2 and sorted(keys) == labels and all(isinstance(fields[key], str) for key in keys.values()):
-        return Choices(_lines(labels, [fields[keys[label]] for label in labels]), labels, list(keys.values()))
+        texts = [fields[keys[label]] for label in labels]
+        return Choices(_lines(labels, texts), labels, texts, list(keys.values()))
     return None
 
 
@@ -47,8 +54,8 @@ def _lines(labels: list[str], texts: list[str]) -> str:
     return "\n".join(f"{label}. {text}" for label, text in zip(labels, texts, strict=True))
 
 
-def _listed(value: Any) -> tuple[list[str], list[str]] | None:
-    """Texts and labels."""
+def _listed(value: Any) -> tuple[list[Any], list[str]] | None:
+    """The choices as they are, and their labels."""
     labels: list[Any] | None = None
     if isinstance(value, dict):
         if isinstance(value.get("text"), list):
@@ -63,27 +70,62 @@ def _listed(value: Any) -> tuple[list[str], list[str]] | None:
     if not all(isinstance(text, str | int | float) for text in value):
         return None
     usable = isinstance(labels, list) and len(labels) == len(value) and all(isinstance(name, str) for name in labels)
-    return [str(text) for text in value], list(labels or ()) if usable else list(ascii_uppercase[: len(value)])
+    return value, list(labels or ()) if usable else list(ascii_uppercase[: len(value)])
 
 
-def answer_of(value: Any, labels: list[str] | None, said: Said, name: str) -> str | None:
-    """The text of an answer that is more than a text, or None where it is a plain one.
+def answer_of(value: Any, choices: Choices | None, said: Said, name: str) -> str | None:
+    """The text of an answer that is more than a text, or None where it is a plain one or a list of a content's parts.
 
     Of several answers the first is taken. Where the prompt lists choices, an answer that is a place among them,
     counted from 0, is their label; a label or a choice's text stays as it is.
     """
     if isinstance(value, dict):
-        for key in ("text", "value", "answer", "content"):
-            if isinstance(value.get(key), str | list):
-                return answer_of(value[key], labels, said, name) if isinstance(value[key], list) else value[key]
+        for key in _ANSWER_TEXTS:
+            if isinstance(text := value.get(key), str | list):
+                for other in value:
+                    if other != key and not blank(value[other]):
+                        said.ignore(f"{name}.{other}")
+                return answer_of(text, choices, said, name) if isinstance(text, list) else text
         return None
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        if len(dict.fromkeys(value)) > 1:
-            said.note(f"{name} has several answers: the first is scored", ambiguous=True)
-        return value[0] if value else ""
-    if labels and not isinstance(value, bool):
-        place = int(value) if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()) else -1
-        if str(value) not in labels and 0 <= place < len(labels):
-            said.note(f"{name} is a place among the choices, counted from 0: its label is scored", ambiguous=True)
-            return labels[place]
+    if isinstance(value, list):
+        return _first(value, said, name)
+    return _chosen(value, choices, said, name) if choices else None
+
+
+def _first(values: list[Any], said: Said, name: str) -> str | None:
+    """The first of several answers, each a text or an object that has one; None where it is another kind of list."""
+    parts = any(isinstance(item, dict) and isinstance(item.get("type"), str) for item in values)
+    if parts and name.lower() not in SEVERAL:
+        return None
+    texts = [_text(item) for item in values]
+    if any(text is None for text in texts):
+        return None
+    if len({*texts}) > 1:
+        said.note(f"{name} has several answers: the first is scored", ambiguous=True)
+    return texts[0] if texts else ""
+
+
+def _text(answer: Any) -> str | None:
+    found = [answer] if not isinstance(answer, dict) else [answer.get(key) for key in _ANSWER_TEXTS]
+    return next((text for text in found if isinstance(text, str)), None)
+
+
+def _chosen(value: Any, choices: Choices, said: Said, name: str) -> str | None:
+    """The label of the choice whose place an answer is; None where the answer stays as it is.
+
+    A number is a place, unless the choices are numbers too. A text that is a choice's own is that choice.
+    """
+    labels, given = choices.labels, choices.given
+    number = isinstance(value, int) and not isinstance(value, bool)
+    place = int(value) if number or (isinstance(value, str) and value.isdecimal()) else -1
+    if place < 0 or str(value) in labels:
+        return None
+    if value in given or (not number and value in map(str, given)):
+        if place < len(given) and str(given[place]) != str(value):
+            said.note(f"{name} is a choice's own text and could be a place among them: it stays", ambiguous=True)
+        return None
+    if place < len(labels):
+        said.note(f"{name} is a place among the choices, counted from 0: its label is scored", ambiguous=True)
+        return labels[place]
+    said.note(f"{name} is no label, text or place among the choices, counted from 0: it stays", ambiguous=True)
     return None

@@ -25,7 +25,7 @@ from .containers import ACCEPTED, LONGEST, Rows, no_fault, rows_of_file, rows_of
 from .fields import Fault, RecordError, UnknownLayoutError, holds_bytes, kind, not_json, quoted, with_bytes
 from .folders import files_of
 from .ids import ID_FIELDS, own_id, unique_ids
-from .layouts import Read, interpret
+from .layouts import Read, holds_pairs, interpret
 from .options import Reading
 from .packed import Numbers, Pieces, Records, Rejections, Texts, packed, packed_text
 from .plans import Plans, hash_of
@@ -176,13 +176,9 @@ class _Tally:
         if source.inner is not None:
             line, raw = next(iter(rows))
             rows = iter([(line, raw)])
-            try:
-                read_row(raw, self.reading)
-            except (UnknownLayoutError, orjson.JSONDecodeError):
+            if self._is_no_record(raw, name):
                 key, rows = source.inner()
                 source = Rows("array", rows, key=key)
-            except RecordError:
-                pass  # it will be said where the record is read
         with no_fault(name):
             self._read(rows, name, by_line=source.form == "jsonl" or source.form in DELIMITERS)
         count = len(self.raws) - before
@@ -191,6 +187,23 @@ class _Tally:
             self.said["notes"][f"the records are the list {source.key!r} of one JSON object"] += count
         self.form = self.form or source.form
         self.files.append((name, count))
+
+    def _is_no_record(self, raw: bytes, source: str) -> bool:
+        """Is the one object of a file no record, but the list in it the records?"""
+        try:
+            fields = loaded(raw)
+            layout = interpret(_checked(fields), raw, self.reading).layout
+        except (UnknownLayoutError, orjson.JSONDecodeError):
+            return True
+        except RecordError:
+            return False  # it will be said where the record is read
+        if not holds_pairs(fields, layout) or layout.lower() == "items":
+            return layout.lower() == "items"
+        note = f"{layout} is one chat, of pairs; --records {layout} makes each of them a record"
+        if self.reading.strict:
+            raise InputError(f"{source}: it can be read in two ways: {note}; leave out --strict to go on")
+        self.said["ambiguous"][note] += 1
+        return False
 
     def _read(self, rows: Iterable[tuple[int, bytes]], name: str, *, by_line: bool) -> None:
         quick, seen = self.plans.quick, self.seen

@@ -283,12 +283,75 @@ PR = ["user: p", "assistant*: r"]
         ({"prompt": "p", "canonical_solution": "r"}, "prompt/canonical_solution"),
         ({"input": [CHAT[0]], "ideal": "r"}, "input/ideal"),
         ({"prompt": "p", "question": "p", "answer": "r"}, "prompt/answer"),
+        ({"question": {"text": "p", "tokens": ["p"]}, "answers": [{"text": "r", "tokens": ["r"]}]}, "question/answers"),
+        ({"question": "p", "answers": [{"text": "r", "answer_start": 1}]}, "question/answers"),
+        ({"prompt": "p", "response": [{"type": "text", "text": "r"}]}, "prompt/response"),
+        ({"messages": [CHAT[0]], "response": "r"}, "messages"),
+        (
+            {"conversations": [{"from": "human", "value": "p"}], "chosen": {"from": "gpt", "value": "r"}},
+            "conversations",
+        ),
+        ({"prompt": "p", "messages": [CHAT[0]], "completion": "r"}, "messages"),
+        ({"conversation": [{"input": "p", "output": None}], "response": "r"}, "conversation"),
+        ({"chosen": CHAT, "rejected": [CHAT[0]], "conversation": [{"input": "p", "output": "r"}]}, "chosen"),
     ],
 )
 def test_more_layouts(fields: dict[str, Any], layout: str) -> None:
     found = parse(fields)
     assert shown(found.records[0]) == PR
     assert found.layouts == {layout: 1}
+
+
+OPEN = [*CHAT, {"role": "user", "content": "q"}]
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "more"),
+    [
+        ("completion", "s", {}),
+        ("answer", "s", {}),
+        ("response", [{"role": "assistant", "content": "s"}], {}),
+        ("chosen", {"from": "gpt", "value": "s"}, {"rejected": {"from": "gpt", "value": "x"}}),
+        ("chosen", [*OPEN, {"role": "assistant", "content": "s"}], {"rejected": OPEN}),
+    ],
+)
+def test_a_response_beside_an_open_chat_is_its_last_turn(key: str, answer: Any, more: dict[str, Any]) -> None:
+    found = parse({"messages": OPEN, key: answer, **more})
+    assert shown(found.records[0]) == [*PR, "user: q", "assistant*: s"]
+    assert found.dropped == {}
+    assert found.ambiguous == {}
+    rejected = {f"{key} is the response, rejected is not used": 1} if more else {}
+    whole = isinstance(answer, list) and len(answer) > 1
+    last = {} if whole else {f"{key} is the answer to the last turn of messages": 1}
+    assert found.notes == {**rejected, **last}
+    last_only = only({"messages": OPEN, key: answer, **more}, turns="last")
+    assert last_only == ["user: p", "assistant: r", "user: q", "assistant*: s"]
+
+
+def test_a_thought_beside_the_response_to_a_chat() -> None:
+    assert only({"messages": OPEN, "answer": "s", "reasoning": "t"})[-1] == "assistant*: (t) s"
+
+
+def test_what_is_left_beside_a_chat_is_said() -> None:
+    found = parse({"messages": OPEN, "completion": "s", "prompt": "other", "answer": "x"})
+    assert found.ambiguous == {"completion is scored, answer left": 1, "messages is read, prompt left": 1}
+    assert parse({"messages": CHAT, "chosen": "x", "rejected": "y"}).ambiguous == {"messages is read, chosen left": 1}
+    assert parse({"messages": CHAT, "chosen": "r", "rejected": "y"}).notes == {
+        "messages is read, rejected is not used": 1
+    }
+    assert parse({"history": [["p", "r"]], "response": "s"}).ambiguous == {"history is read, response left": 1}
+    assert parse({"dialogue": CHAT, "summary": "s"}).ambiguous == {"dialogue is read, summary left": 1}
+    assert parse({"messages": CHAT, "chosen": CHAT, "conversation": OPEN}).ambiguous == {
+        "chosen is read, conversation left": 1
+    }
+
+
+@pytest.mark.parametrize("name", ["label", "kto_tag"])
+@pytest.mark.parametrize("fields", [{"messages": CHAT}, {"prompt": "p", "completion": "r"}])
+def test_an_answer_that_is_not_wanted_is_said(name: str, fields: dict[str, Any]) -> None:
+    note = f"{name} is false, which may mark an answer that is not wanted; it is scored"
+    for value in (False, "False"):
+        assert parse({**fields, name: True}, {**fields, name: value}).ambiguous == {note: 1}
 
 
 @pytest.mark.parametrize("role", ["ai", "bot", "Chatbot", "MODEL", "gpt-4", "assistant"])
@@ -342,6 +405,22 @@ def test_masks(mask: str, off: Any, on: Any) -> None:
     assert parse({"messages": chat}).dropped == {"masked": 1}
 
 
+def test_masked_is_the_opposite_of_a_mask() -> None:
+    chat = [{**CHAT[0], "masked": True}, {**CHAT[1], "masked": True}, CHAT[0], {**CHAT[1], "masked": False}]
+    found = parse({"messages": chat})
+    assert shown(found.records[0]) == ["user: p", "assistant: r", "user: p", "assistant*: r"]
+    assert (found.dropped, found.notes, found.ignored) == ({"masked": 1}, {}, {})
+
+
+@pytest.mark.parametrize(
+    "masks", [{"weight": 1, "train": False}, {"train": True, "masked": True}, {"loss": 0, "train": 1}]
+)
+def test_any_mask_excludes_a_turn(masks: dict[str, Any]) -> None:
+    found = parse({"messages": [CHAT[0], {**CHAT[1], **masks}, *CHAT]})
+    assert shown(found.records[0])[:2] == ["user: p", "assistant: r"]
+    assert found.ambiguous == {f"{', '.join(masks)} of a turn contradict each other: it is not scored": 1}
+
+
 @pytest.mark.parametrize("mask", [[0, 1], [1, 0, 1, 1]])
 def test_masks_in_a_list(mask: list[int]) -> None:
     chat = [*CHAT, {"role": "user", "content": "q"}, {"role": "assistant", "content": "s"}]
@@ -377,6 +456,12 @@ F = {"name": "f", "arguments": {"x": 1}}
         {"role": "assistant", "content": [{"toolUse": {"toolUseId": "1", "name": "f", "input": {"x": 1}}}]},
         {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"x": 1}}}]},
         {"role": "Chatbot", "message": "", "tool_calls": [{"name": "f", "parameters": {"x": 1}}]},
+        {"role": "assistant", "content": "", "tool_call": F},
+        {"role": "assistant", "content": None, "function_calls": json.dumps([F])},
+        {"role": "function_call", "content": None, **F},
+        {"role": "function_call", "content": "", "name": "f", "arguments": '{"x": 1}'},
+        {"role": "tool_calls", "content": "", "tool_calls": [{"function": F}]},
+        {"role": "assistant", "content": "", "parts": [{"functionCall": {"name": "f", "args": {"x": 1}}}]},
     ],
 )
 def test_forms_of_a_call(turn: dict[str, Any]) -> None:
@@ -406,6 +491,10 @@ def test_parallel_calls() -> None:
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "5"}]},
         {"role": "user", "content": [{"toolResult": {"toolUseId": "1", "content": [{"json": 5}]}}]},
         {"role": "function", "parts": [{"functionResponse": {"name": "f", "response": 5}}]},
+        {"role": "function", "parts": [{"function_response": {"name": "f", "response": 5}}]},
+        {"role": "tool", "content": [{"text": "5"}]},
+        {"role": "tool", "name": "f", "result": 5},
+        {"role": "tool", "content": None, "output": "5"},
     ],
 )
 def test_forms_of_a_tools_answer(turn: dict[str, Any]) -> None:
@@ -417,7 +506,102 @@ def test_forms_of_a_tools_answer(turn: dict[str, Any]) -> None:
 @pytest.mark.parametrize("calls", [1, 1.5, True, "1", "true", [1], "[1]", [[F]], " ", {"a": 1}])
 def test_calls_that_are_none_are_refused(calls: object) -> None:
     said = refusal({"messages": [CHAT[0], {"role": "assistant", "content": None, "tool_calls": calls}]})
-    assert "turn 2: a call of a tool has no name" in said
+    assert 'turn 2: "tool_calls": a call of a tool has no name' in said
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        ["Paris", "London"],
+        [{"text": "Doc one", "title": "T1", "score": 0.9}, {"text": "Doc two"}],
+        [{"text": "Doc one", "score": 0.9}],
+        [{"type": "hotel", "name": "Ritz"}],
+        [{"type": "file", "name": "a.txt"}],
+        {"parts": ["x"], "n": 3},
+        [[["x"]]],
+    ],
+)
+def test_what_a_tool_gives_is_whole(content: Any) -> None:
+    """Data stay data: only a content's parts are joined."""
+    answers = [
+        {"role": "tool", "content": content},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": content}]},
+    ]
+    for answer in answers:
+        chat = [CHAT[0], {"role": "assistant", "tool_calls": [F]}, answer, CHAT[1]]
+        assert only({"messages": chat})[2] == f"tool: {json.dumps(content)}"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"text": "see this", "image": "a.png"},
+        {"text": "see this", "inlineData": {"mimeType": "image/png", "data": "x"}},
+        {"type": "tool_result", "content": [{"type": "image", "source": {"media_type": "image/png"}}]},
+        {"toolResult": {"content": [{"image": {"format": "png"}}]}},
+    ],
+)
+def test_an_image_beside_a_text_is_refused(part: dict[str, Any]) -> None:
+    assert "an image" in refusal({"messages": [{"role": "user", "content": [part]}, CHAT[1]]})
+
+
+def test_a_text_is_a_part_only_by_itself() -> None:
+    chat = [{"role": "user", "content": [{"text": "Doc one", "title": "T1"}]}, CHAT[1]]
+    assert 'turn 1: a part of the content has "title" beside its text' in refusal({"messages": chat})
+
+
+def test_calls_in_a_language_of_their_own_are_text() -> None:
+    found = parse(
+        {
+            "messages": [
+                {"role": "system", "content": "s", "functions": '[{"name": "f"}]'},
+                {**CHAT[0], "functions": None},
+                {"role": "assistant", "content": None, "function_calls": 'f(city="Brest")'},
+                {"role": "environment", "content": "5"},
+                {"role": "assistant", "content": "done", "function_calls": None},
+            ]
+        }
+    )
+    record = found.records[0]
+    assert shown(record) == ["system: s", "user: p", 'assistant*: f(city="Brest")', "tool: 5", "assistant*: done"]
+    assert json.loads(record.tools) == [{"type": "function", "function": {"name": "f"}}]
+    assert found.notes == {"a call that is no JSON object with a name stays text": 1}
+    assert found.ignored == {}
+
+
+@pytest.mark.parametrize(
+    ("turn", "key"),
+    [
+        ({"role": "assistant", "content": None, "utterance": "r"}, "utterance"),
+        ({"role": "assistant", "content": "", "actions": [{"f": 1}]}, "actions"),
+        ({"role": "tool", "content": None, "observation": {"a": 1}}, "observation"),
+        ({"role": "user", "content": " ", "query": "q"}, "query"),
+        ({"role": "system", "system_prompt": "s"}, "system_prompt"),
+        ({"role": "function_call", "content": None, "call": "f"}, "call"),
+    ],
+)
+def test_a_turn_that_says_something_under_an_unknown_key_is_refused(turn: dict[str, Any], key: str) -> None:
+    said = refusal({"messages": [*CHAT, turn, *CHAT]})
+    assert f'turn 3: it says nothing, and has "{key}", which delift does not know' in said
+
+
+def test_what_is_said_about_an_empty_turn_is_no_content() -> None:
+    about = {
+        "language": "English",
+        "toxic": False,
+        "turn_identifier": 3,
+        "timestamp": "2023-04-09 00:03",
+        "usage": {"n": 1},
+    }
+    found = parse({"conversation": [CHAT[0], {"role": "assistant", "content": "", **about}, *CHAT]})
+    assert found.dropped == {"empty": 1}
+    assert found.ignored == {"conversation": dict.fromkeys((f"conversation[].{name}" for name in about), 1)}
+
+
+def test_of_two_texts_in_a_turn_the_other_is_named() -> None:
+    found = parse({"messages": [{**CHAT[0], "parts": ["x"], "text": "p"}, CHAT[1]]})
+    assert shown(found.records[0]) == PR
+    assert found.ignored == {"messages": {"messages[].parts": 1}}
 
 
 def test_hermes_calls_are_text() -> None:
@@ -459,11 +643,68 @@ def test_tools_that_cannot_be_read_are_said() -> None:
         {"role": "assistant", "content": "r", "reasoning_content": "t"},
         {"role": "assistant", "content": [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "r"}]},
         {"role": "model", "parts": [{"text": "t", "thought": True}, {"text": "r"}]},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": [{"type": "text", "text": "t"}]}, "r"]},
+        {"role": "assistant", "content": [{"type": "thinking", "content": "t"}, {"type": "text", "text": "r"}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "reasoning", "summary": [{"text": "t"}]}, {"type": "text", "text": "r"}],
+        },
+        {"role": "assistant", "content": [{"reasoningContent": {"reasoningText": {"text": "t"}}}, {"text": "r"}]},
+        {"role": "assistant", "content": "r", "reasoning_content": [{"type": "text", "text": "t"}]},
+        {"role": "assistant", "content": "r", "thinking": {"content": "t"}},
+        {"role": "assistant", "content": "r", "reasoning_content": "", "reasoning": "t"},
+        {"role": "assistant", "content": "r", "reasoning_content": "t", "reasoning": "t"},
     ],
 )
 def test_thoughts(turn: dict[str, Any]) -> None:
-    assert only({"messages": [CHAT[0], turn]}) == ["user: p", "assistant*: (t) r"]
-    assert only({"prompt": "p", "response": "r", "reasoning": "t"}) == ["user: p", "assistant*: (t) r"]
+    found = parse({"messages": [CHAT[0], turn]})
+    assert shown(found.records[0]) == ["user: p", "assistant*: (t) r"]
+    assert found.notes == {}
+
+
+@pytest.mark.parametrize("thought", [4, {"tokens": 12}, [{"tokens": 12}], json.loads("[" * 900 + "]" * 900)])
+def test_thoughts_that_are_none(thought: Any) -> None:
+    said = refusal({"messages": [CHAT[0], {**CHAT[1], "thinking": thought}]})
+    assert 'turn 2: "thinking" is ' in said
+    assert "that holds no thought" in said
+    found = parse({"prompt": "p", "response": "r", "thinking": thought})
+    assert shown(found.records[0]) == PR
+    assert found.ignored == {"prompt/response": {"thinking": 1}}
+
+
+def test_a_mode_is_no_thought() -> None:
+    for mode in ("off", "on", "Low", "none", True):
+        note = {"reasoning is a mode and no thought: it is left": 1}
+        for fields in (
+            {"prompt": "p", "response": "r", "reasoning": mode},
+            {"messages": [CHAT[0], {**CHAT[1], "reasoning": mode}]},
+        ):
+            found = parse(fields)
+            assert (shown(found.records[0]), found.notes, found.ambiguous) == (PR, note, {})
+
+
+def test_a_thought_is_scored_once() -> None:
+    own = "<think>t</think>r"
+    note = "the response has its thought in it: reasoning is left"
+    found = parse({"prompt": "p", "response": own, "reasoning": "t"})
+    assert (shown(found.records[0]), found.notes, found.ambiguous) == (["user: p", f"assistant*: {own}"], {note: 1}, {})
+    assert parse({"prompt": "p", "response": own, "reasoning": "other"}).ambiguous == {note: 1}
+    found = parse({"messages": [CHAT[0], {**CHAT[1], "reasoning_content": "t", "reasoning": "u"}]})
+    assert shown(found.records[0]) == ["user: p", "assistant*: (t) r"]
+    assert found.ambiguous == {"reasoning_content is the thought, reasoning left": 1}
+
+
+def test_a_thought_in_the_parts_of_a_response() -> None:
+    parts = [{"type": "thinking", "thinking": "t"}, {"type": "text", "text": "r"}]
+    assert only({"prompt": "p", "response": parts}) == ["user: p", "assistant*: (t) r"]
+    assert '"response" is empty' in refusal({"prompt": "p", "response": [{"type": "text", "text": " "}]})
+
+
+def test_a_thought_beside_a_pair() -> None:
+    for thought, read in (("t", "t"), (["t", "u"], "t\n\nu")):
+        found = parse({"prompt": "p", "response": "r", "reasoning": thought})
+        assert shown(found.records[0]) == ["user: p", f"assistant*: ({read}) r"]
+        assert found.notes == {"reasoning is the thought before the response, and scored with it": 1}
 
 
 def test_extra_fields_belong_to_the_prompt_of_every_pair() -> None:
@@ -472,6 +713,99 @@ def test_extra_fields_belong_to_the_prompt_of_every_pair() -> None:
         for extra in ("context", "input", "passage"):
             assert only({prompt: "p", response: "r", extra: "more"}, **named) == ["user: p\n\nmore", "assistant*: r"]
     assert only({"question": "p", "answer": "r", "context": ["a", "b"]}) == ["user: p\n\na\n\nb", "assistant*: r"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "prompt"),
+    [
+        ({"question": "p", "article": "x"}, "p\n\nx"),
+        ({"Question": "p", "Body": "x"}, "p\n\nx"),
+        ({"query": "p", "passages": {"passage_text": ["x", "y"], "is_selected": [0, 1]}}, "p\n\nx\n\ny"),
+        ({"question": "p", "document": {"text": "x", "kind": "story"}}, "p\n\nx"),
+        ({"question": "p", "documents": [{"title": "a", "text": "x"}]}, 'p\n\n[{"title": "a", "text": "x"}]'),
+        ({"question": "p", "story": "x"}, "p\n\nx"),
+        ({"question": "p", "dialogue": ["x", "y"]}, "p\n\nx\n\ny"),
+        ({"instruction": "p", "inputs": "x"}, "p\n\nx"),
+        ({"instruction": "p", "history": "User: x"}, "User: x\n\np"),
+        ({"inputs": "p", "definition": "x"}, "x\n\np"),
+        ({"input": "p", "Definition": ["x"]}, "x\n\np"),
+    ],
+)
+def test_what_a_prompt_is_about_is_in_it_and_said(fields: dict[str, Any], prompt: str) -> None:
+    found = parse({**fields, "answer": "r"})
+    assert shown(found.records[0]) == [f"user: {prompt}", "assistant*: r"]
+    assert any(" in the prompt" in note for note in found.notes)
+    assert found.ambiguous == {}
+
+
+def test_what_a_prompt_quotes_is_in_it_once() -> None:
+    found = parse({"question": "x: p", "answer": "r", "article": "x"})
+    assert shown(found.records[0])[0] == "user: x: p"
+    assert (found.notes, found.ignored) == ({}, {})
+
+
+def test_a_list_of_texts_yields_to_a_pair() -> None:
+    found = parse({"question": "p", "data": ["1", "2"], "answer": "r"})
+    assert shown(found.records[0]) == PR
+    assert found.ambiguous == {"question/answer is read, data left": 1}
+    found = parse({"dialogue": ["p", "q"], "summary": "r"})
+    assert shown(found.records[0]) == ["user: p\n\nq", "assistant*: r"]
+    assert found.layouts == {"dialogue/summary": 1}
+    assert parse({"word": "w", "definition": "x", "prompt": "p", "response": "r"}).ambiguous == {
+        "prompt is the prompt, definition left": 1
+    }
+
+
+def test_a_field_that_repeats_the_pair_is_no_part_of_its_prompt() -> None:
+    found = parse({"prompt": "p", "response": "r", "dialogue": "Human: p\nAssistant: r"})
+    assert shown(found.records[0]) == PR
+    assert found.ambiguous == {"dialogue quotes prompt and is left": 1}
+    found = parse({"prompt": "p", "response": "r", "conversation": ["p", "r"]})
+    assert shown(found.records[0]) == PR
+    assert found.ambiguous == {"conversation is read, prompt/response left": 1}
+
+
+def test_lists_of_texts_are_joined_by_empty_lines() -> None:
+    for name in ("prompt", "context"):
+        found = parse({name: ["one", "two"], "response": "r"})
+        assert shown(found.records[0]) == ["user: one\n\ntwo", "assistant*: r"]
+        assert found.notes == {f"{name} is a list of texts: they are joined, an empty line between them": 1}
+    assert only({"messages": [{"role": "user", "content": ["one", "two"]}, CHAT[1]]})[0] == "user: one\n\ntwo"
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("answers", [{"text": "red", "answer_start": 12}, {"text": "is red", "answer_start": 9}]),
+        ("answers", ["red", "is red"]),
+        ("completions", [{"text": "red"}, {"text": "is red"}]),
+        ("responses", [{"type": "text", "content": "red"}, {"type": "text", "content": "is red"}]),
+        ("completions", [{"role": "assistant", "content": "red"}, {"role": "assistant", "content": "is red"}]),
+    ],
+)
+def test_of_several_answers_the_first_is_scored(name: str, answers: Any) -> None:
+    found = parse({"question": "p", name: answers})
+    assert shown(found.records[0]) == ["user: p", "assistant*: red"]
+    assert found.ambiguous == {f"{name} has several answers: the first is scored": 1}
+
+
+def test_columns_are_no_record() -> None:
+    said = refusal({"instruction": ["a", "b"], "output": ["x", "y"]})
+    assert "instruction and output are lists of 2 texts each, the columns of a table" in said
+
+
+def test_a_record_that_is_nested_too_deep() -> None:
+    deep = b"[" * 1000 + b"]" * 1000
+    with pytest.raises(InputError, match=r"pool.jsonl:1: it is nested too deep to be read"):
+        parse_records(b'{"prompt": "p", "response": "r", "context": [' + deep + b"]}", "pool.jsonl")
+
+
+def test_a_message_is_no_record() -> None:
+    said = refusal({"message_id": "a", "parent_id": None, "text": "Tell me a joke", "role": "prompter"})
+    assert 'it is one message (a text with "role"), no record' in said
+    said = refusal({"message_id": "b", "parent_id": "a", "text": "Knock knock"})
+    assert 'it is one message (a text with "parent_id"), no record' in said
+    assert only({"text": "x", "role": "Minister"}) == ["assistant*: x"]
 
 
 @pytest.mark.parametrize(
@@ -495,6 +829,24 @@ def test_choices(fields: dict[str, Any], scored: str) -> None:
 def test_a_place_among_the_choices_is_said() -> None:
     found = parse({"question": "p", "choices": ["one", "two"], "answer": 0})
     assert found.ambiguous == {"answer is a place among the choices, counted from 0: its label is scored": 1}
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "scored", "note"),
+    [
+        (["3", "2", "1"], "2", "2", "answer is a choice's own text and could be a place among them: it stays"),
+        (["3", "2", "1"], "3", "3", ""),
+        (["3", "2", "1"], 2, "C", "answer is a place among the choices, counted from 0: its label is scored"),
+        ([3, 2, 1], 2, "2", "answer is a choice's own text and could be a place among them: it stays"),
+        (["a", "b"], "1", "B", "answer is a place among the choices, counted from 0: its label is scored"),
+        (["a", "b"], 2, "2", "answer is no label, text or place among the choices, counted from 0: it stays"),
+        ({"1": "a", "2": "b"}, 2, "2", ""),
+    ],
+)
+def test_numbers_as_answers_to_choices(choices: Any, answer: Any, scored: str, note: str) -> None:
+    found = parse({"question": "p", "choices": choices, "answer": answer})
+    assert found.records[0].response == scored
+    assert found.ambiguous == ({note: 1} if note else {})
 
 
 def test_text_alone_is_scored_as_a_whole() -> None:
@@ -602,6 +954,31 @@ def test_a_file_that_is_one_chat(indent: int | None) -> None:
     assert [shown(record) for record in found.records] == [PR]
     found = parse_records(json.dumps([CHAT, CHAT], indent=indent).encode(), "chats.json")
     assert [shown(record) for record in found.records] == [PR, PR]
+
+
+def test_a_file_that_is_one_object() -> None:
+    pairs = [{"question": "p", "answer": "r"}, {"question": "q", "answer": "s"}]
+    found = parse_records(json.dumps({"version": "1", "items": pairs}).encode(), "pool.json")
+    assert [shown(record) for record in found.records] == [PR, ["user: q", "assistant*: s"]]
+    assert found.notes == {"the records are the list 'items' of one JSON object": 2}
+    chat = json.dumps({"conversations": pairs}).encode()
+    found = parse_records(chat, "pool.json")
+    assert [shown(record) for record in found.records] == [[*PR, "user: q", "assistant*: s"]]
+    note = "conversations is one chat, of pairs; --records conversations makes each of them a record"
+    assert found.ambiguous == {note: 1}
+    assert len(parse_records(chat, "pool.json", Reading(records="conversations")).records) == 2
+    with pytest.raises(InputError, match="can be read in two ways: conversations is one chat"):
+        parse_records(chat, "pool.json", Reading(strict=True))
+    assert [len(record.turns) for record in parse({"items": pairs}, {"items": pairs[:1]}).records] == [4, 2]
+
+
+def test_a_plan_reads_what_it_was_not_made_for_as_without_it() -> None:
+    chat = " " + json.dumps([CHAT[1]])
+    found = parse({"prompt": "p", "response": "r"}, {"prompt": "p", "response": chat})
+    assert [shown(record) for record in found.records] == [PR, PR]
+    assert found.duplicates == 1
+    with pytest.raises(InputError, match=r'pool.jsonl:2: field "response" has no assistant turn'):
+        parse({"prompt": "p", "response": "r"}, {"prompt": "p", "response": " " + json.dumps([CHAT[0]])})
 
 
 def test_lines_of_pairs_of_texts() -> None:
