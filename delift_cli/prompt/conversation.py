@@ -6,6 +6,7 @@ import bisect
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from ..data.record import Message
@@ -35,6 +36,13 @@ class Line(NamedTuple):
     ends: bool
     added: str
 
+    def behind(self, text: str) -> Line:
+        """The same with `text` of the template's in front of it."""
+        by = len(text)
+        spans = [span._replace(start=span.start + by, stop=span.stop + by) for span in self.spans]
+        scored = [(start + by, stop + by) for start, stop in self.scored]
+        return self._replace(text=text + self.text, spans=spans, scored=scored)
+
 
 class Printer:
     """Prints conversations through one template, adapted where it does not take them as they are."""
@@ -56,7 +64,8 @@ class Printer:
         traits = self.structure.traits
         signature = (tuple((t.role, bool(t.calls), bool(t.content.strip())) for t in turns), bool(tools), before, after)
         known = self._known.get(signature)
-        forms = list(_forms(turns, offered=bool(tools) and not traits.tools))
+        offered = bool(tools) and not traits.tools
+        forms = list(_forms(turns, offered=offered))
         refused: list[InputError] = []
         for form in ([known] if known else []) + [form for form in forms if form != known]:
             try:
@@ -66,7 +75,7 @@ class Printer:
             except InputError as error:
                 refused.append(error)
                 continue
-            problem = _missing(laid, turns, before, after)
+            problem = _missing(laid, turns, before, after, offered=offered)
             if problem is None:
                 self._known[signature] = form
                 return laid, form
@@ -170,37 +179,35 @@ class Printer:
         cut = len(_whole_tags(asked[: common_length(text[:first], asked)]))
         return (cut, asked[cut:]) if cut >= before else (first, "")
 
-    # ------------------------------------------------------------------ a system message and tools of one's own
+    # ------------------------------------------------------------------ behind another conversation
 
-    def opening(self, turns: Sequence[Message], laid: Laid, form: Form, behind: Laid, bos: str) -> Laid | None:
-        """`behind`, which has stand-ins and neither system message nor tools, with those that open `laid` put in.
+    def joint(self, text: str, bos: str) -> tuple[str, int]:
+        """What joins a conversation that is printed alone to an answer in front of it, and where it goes on from."""
+        between = self.structure.behind_answer(called=False)
+        space = between[: len(between) - len(between.lstrip())]
+        closing = self._closing or ("" if text.startswith(space) else space)
+        opens = bool(bos) and text.startswith(bos) and not between[len(self._closing) :].startswith(bos)
+        return closing, len(bos) if opens else 0
 
-        None where what opens `laid` cannot be told from the turns.
-        """
-        answered = max(span.stop for span in behind.spans if span.turn == len(STAND_INS) - 1)
-        next_start = min(span.start for span in behind.spans if span.start >= answered)
-        between = behind.text[answered:next_start]
-        closing = between[: common_length(between, self._closing)]
-        header = between[len(closing) :]
-        starts = [s.start for s in laid.spans if s.turn >= 0 and (form.fold or turns[s.turn].role != "system")]
-        first = min(starts, default=0)
-        if not laid.text[:first].endswith(header):
-            return None
-        opening = laid.text[: first - len(header)].removeprefix(bos)
-        skipped = first - len(header) - len(opening)
-        cut = answered + len(closing)
-        spans = [_moved(span, cut, len(opening)) for span in behind.spans]
-        inside = [s for s in laid.spans if skipped <= s.start and s.stop <= first - len(header)]
-        spans += [s._replace(start=s.start - skipped + cut, stop=s.stop - skipped + cut, turn=-1) for s in inside]
-        text = behind.text[:cut] + opening + behind.text[cut:]
-        generated = [(a + len(opening), b + len(opening)) if a >= cut else (a, b) for a, b in behind.generated]
-        return Laid(text, sorted(spans), generated)
-
-    @property
+    @cached_property
     def _closing(self) -> str:
-        """What the template prints behind the last answer of a conversation."""
-        text = self.lay(STAND_INS, "")[0]
-        return text.text[max(span.stop for span in text.spans) :]
+        """What the template prints behind an answer, whatever follows."""
+        between = self.structure.behind_answer(called=False)
+        same = common_length(between, self.structure.behind_last_answer)
+        within = (found.start for found in self._speller.find(between) if found.start < same < found.stop)
+        return self._mid_end or between[: next(within, same)]
+
+    @cached_property
+    def _mid_end(self) -> str:
+        """What ends an answer that something follows, where a token of its own ends the last one, as in harmony."""
+        between, last = self.structure.behind_answer(called=False), self.structure.behind_last_answer
+        mid, end = next(self._speller.find(between), None), next(self._speller.find(last), None)
+        if mid is None or end is None or between[: mid.start] != last[: end.start]:
+            return ""
+        is_end = self._speller.vocabulary.is_end
+        ended = between[: mid.stop]  # what ends a question too opens no turn
+        alike = self.structure.behind_question.startswith(ended)
+        return ended if alike and is_end(end.token) and not is_end(mid.token) else ""
 
 
 def _forms(turns: Sequence[Message], *, offered: bool) -> Iterator[Form]:
@@ -214,10 +221,17 @@ def _forms(turns: Sequence[Message], *, offered: bool) -> Iterator[Form]:
     yield from sorted((Form(*reversed(way)) for way in ways), key=sum)
 
 
-def _missing(laid: Laid, turns: Sequence[Message], before: int, after: int) -> str | None:
-    """What keeps the text of each turn from being there once, in the order of the turns, between the stand-ins."""
+def _missing(laid: Laid, turns: Sequence[Message], before: int, after: int, *, offered: bool) -> str | None:
+    """What keeps the text of each turn from being there once, in the order of the turns, between the stand-ins.
+
+    Where tools are `offered` in a system message, they are to be there too.
+    """
     low = max((s.stop for s in laid.spans if 0 <= s.turn < before), default=0)
     high = min((s.start for s in laid.spans if s.turn >= len(turns) - after), default=len(laid.text))
+    spoken = [s.stop for s in laid.spans if before <= s.turn < len(turns) - after and turns[s.turn].role != "system"]
+    high = min(high, max(spoken, default=high))  # a system message may stand in front of the last question alone
+    if offered and not any(s.part == "tools" and low <= s.start and s.stop <= high for s in laid.spans):
+        return "does not print the list of tools"
     said = [0] * len(turns)
     called = [False] * len(turns)
     reached = 0

@@ -117,6 +117,12 @@ class Structure:
         printed = self._try(turns)
         return printed is not None and "qz \n " not in printed
 
+    @cached_property
+    def lists_tools_last(self) -> bool:
+        """Does it print the list of tools with the last question alone?"""
+        turns = [_user(), _assistant(), _user("qzagain"), _assistant("qzend")]
+        return _NAME in (self._try(turns, tools=[_TOOL]) or "").partition(_SAID)[2] and self.traits.tools
+
     # ------------------------------------------------------------------ generation and the end of a turn
 
     @cached_property
@@ -139,6 +145,16 @@ class Structure:
             first, then = _SAID, "qzagain"
         printed = self._try(turns) or ""
         return printed.partition(first)[2].partition(then)[0] if then in printed else ""
+
+    @cached_property
+    def behind_question(self) -> str:
+        """What the template prints between a user's text and a plain answer."""
+        return (self._try([_user(), _assistant()]) or "").partition(_ASKED)[2].partition(_SAID)[0]
+
+    @cached_property
+    def behind_last_answer(self) -> str:
+        """What the template prints behind an answer that ends the conversation."""
+        return (self._try([_user(), _assistant()]) or "").partition(_SAID)[2]
 
     @cached_property
     def behind_last_call(self) -> str:

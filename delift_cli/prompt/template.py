@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
@@ -162,7 +161,8 @@ class ChatTemplate:
         self._check_size(record, most)
 
         def encode(turns: tuple[Message, ...]) -> Tokens:
-            laid, form = self._printer.lay([*turns, *STAND_INS], record.tools, after=len(STAND_INS))
+            after = self._after(record.tools)
+            laid, form = self._printer.lay([*turns, *after], record.tools, after=len(after))
             self._tell(record, turns, laid, form)
             return self._with_bos(self._encode(_between(laid, 0, _end(laid, len(turns)))).tokens)
 
@@ -175,9 +175,11 @@ class ChatTemplate:
         """
 
         def encode(turns: tuple[Message, ...]) -> Tokens:
-            behind = self._behind(turns, record.tools, own=system, after=STAND_INS)
-            stop = _end(behind.laid, len(behind.turns) - len(STAND_INS))
-            return self._encode(_between(behind.laid, behind.start, stop), behind_text=True).tokens
+            after = self._after(record.tools if system else "")
+            behind = self._behind(turns, record.tools, own=system, after=after)
+            stop = _end(behind.laid, len(behind.turns) - len(after))
+            line = _between(behind.laid, behind.start, stop).behind(behind.opening)
+            return self._encode(line, behind_text=True).tokens
 
         return shorten(record, self._own(record), encode, len, limit)
 
@@ -236,32 +238,27 @@ class ChatTemplate:
         """Context tokens of a target that follows an example: from the end of the example's response on."""
         behind = self._behind(turns, tools, own=own)
         line = self._printer.line(behind.turns, behind.laid, behind.tools, behind.form, behind.start)
+        line = line.behind(behind.opening)
         context, found, _ = self._encode(line, behind_text=True).parted()
         if not np.array_equal(found, response):
             self._note(record, "printed in other words behind another record, and scored as it is printed alone")
         return context
 
     def _behind(self, turns: tuple[Message, ...], tools: str, *, own: bool, after: tuple[Message, ...] = ()) -> _Behind:
-        """`turns` behind stand-ins, with their own system message and tools or without."""
+        """`turns` behind an answer, with their own system message and tools or without."""
         bare = turns[1:] if turns[0].role == "system" else turns
-        if not own or not tools:
-            return self._lay_behind(turns if own else bare, "", after)
-        there: _Behind | None = None
-        with contextlib.suppress(InputError):
-            there = self._lay_behind(turns, tools, after)
-        if there and any(span.part == "tools" and span.start >= there.start for span in there.laid.spans):
-            return there
-        behind = self._lay_behind(bare, "", after)
-        alone, form = self._printer.lay([*turns, *after], tools, after=len(after))
-        opened = self._printer.opening([*turns, *after], alone, form, behind.laid, self._bos_text)
-        if opened is None:
-            return there or behind
-        return behind._replace(laid=opened, tools=tools)
+        if own and tools:  # the template may print them in its head or in any turn: all of it is repeated
+            shown = (*turns, *after)
+            laid, form = self._printer.lay(shown, tools, after=len(after))
+            opening, start = self._printer.joint(laid.text, self._bos_text)
+            return _Behind(laid, shown, tools, form, start, opening)
+        shown = (*STAND_INS, *(turns if own else bare), *after)
+        laid, form = self._printer.lay(shown, "", before=len(STAND_INS), after=len(after))
+        return _Behind(laid, shown, "", form, _end(laid, len(STAND_INS)))
 
-    def _lay_behind(self, turns: tuple[Message, ...], tools: str, after: tuple[Message, ...]) -> _Behind:
-        shown = (*STAND_INS, *turns, *after)
-        laid, form = self._printer.lay(shown, tools, before=len(STAND_INS), after=len(after))
-        return _Behind(laid, shown, tools, form, _end(laid, len(STAND_INS)))
+    def _after(self, tools: str) -> tuple[Message, ...]:
+        """What stands behind an example when it is printed; nothing where that would take its tools away."""
+        return () if tools and self._structure.lists_tools_last else STAND_INS
 
     # ------------------------------------------------------------------ text to tokens
 
@@ -340,13 +337,14 @@ class ChatTemplate:
 
 
 class _Behind(NamedTuple):
-    """What is printed behind stand-ins: from `start` on."""
+    """What is printed behind an answer: `opening`, and what is laid out from `start` on."""
 
     laid: Laid
     turns: tuple[Message, ...]
     tools: str
     form: Form
     start: int
+    opening: str = ""
 
 
 def _end(laid: Laid, turns: int) -> int:

@@ -324,6 +324,34 @@ def test_tools_and_system_message_are_repeated_behind_another_record(make: Make)
         assert b"Tools:" in b"".join(map(chat.vocabulary.piece, example.tolist()))
 
 
+@pytest.mark.parametrize(
+    "name", ["with a system message", "calls again", "tools and no system message", "a call at the end"]
+)
+@pytest.mark.parametrize("trait", TRAITS)
+def test_no_tool_and_no_system_message_is_lost_behind_another_record(make: Make, trait: str, name: str) -> None:
+    chat, given = make(trait), CONVERSATIONS[name]
+    asked = chat.target(given)
+    wanted = [
+        *(["The tide at a place", "The wind at a place"] if given.tools else []),
+        *(t.content for t in given.turns),
+    ]
+    for tokens in (asked.after_system, chat.example(given), chat.further_example(given, system=True)):
+        text = b"".join(map(chat.vocabulary.piece, [*tokens.tolist(), *asked.response.tolist()])).decode()
+        assert all(one in text for one in wanted)
+        assert "<|<" not in text  # nothing of a tag that stands for the end alone
+
+
+def test_tools_that_open_a_conversation_open_it_again_behind_an_example(make: Make) -> None:
+    chat = make("tools in the first question")
+    given = record(KIND, user("Hello"), said("Good day."), tools=True)
+    asked = chat.target(given)
+    alone, behind = (
+        b"".join(map(chat.vocabulary.piece, tokens.tolist())).decode() for tokens in (asked.alone, asked.after_system)
+    )
+    assert alone.startswith("<|im_start|>system\nYou are kind.<|im_end|>\n<|im_start|>user\nTools:\n")
+    assert behind == "<|im_end|>\n" + alone
+
+
 @pytest.mark.parametrize("trait", [name for name in TRAITS if name != "no end"])
 def test_an_example_and_a_target_are_one_conversation(make: Make, trait: str) -> None:
     chat = make(trait, as_trained=True)

@@ -93,6 +93,19 @@ TRAITS = {
     + "{{ '\\n</tool_call>' }}"
     + "{% endfor %}{{ '<|im_end|>\\n' }}{% endif %}{% endfor %}"
     + _CUE,
+    "tools in the first question": "{% set turns = messages %}{{ '<|im_start|>system\\n' }}"
+    "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% set turns = messages[1:] %}{% endif %}"
+    "{{ '<|im_end|>\\n' }}{% for m in turns %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% if loop.first and tools %}{{ 'Tools:\\n' }}{% for tool in tools %}{{ tool | tojson + '\\n' }}{% endfor %}"
+    "{% endif %}{{ m.content + '<|im_end|>\\n' }}{% endfor %}" + _CUE,
+    "tools with the last question": "{% set asked = messages | selectattr('role', 'equalto', 'user') | list %}"
+    + _EACH
+    + "{% if m.role == 'user' %}{% if tools and m == asked[-1] %}{{ 'Tools:\\n' }}"
+    + "{% for tool in tools %}{{ tool | tojson + '\\n' }}{% endfor %}{% endif %}"
+    + "{{ '<|user|>' + m.content + '<|close|>' }}"
+    + "{% elif m.tool_calls %}{{ '<|observation|>[' }}{% for call in m.tool_calls %}{{ call.function | tojson }}"
+    + "{% endfor %}{{ ']<|im_end|>' }}{% elif m.role == 'assistant' %}{{ m.content + '<|im_end|>' }}"
+    + "{% else %}{{ '(' + m.role + ': ' + m.content + ')' }}{% endif %}{% endfor %}",
     "arguments as text": _EACH
     + "{% if m.tool_calls %}{{ '<|im_start|>assistant\\n' }}{% for call in m.tool_calls %}"
     + "{{ '[' + call.function.name + ' ' + call.function.arguments + ']' }}{% endfor %}{{ '<|im_end|>\\n' }}"
