@@ -239,6 +239,11 @@ def _pieces(text: str, way: str) -> list[tuple[int, int]]:
     return pieces
 
 
+def spoken_length(text: str) -> int:
+    """The characters of `text` without the tags of thoughts, and white space around them."""
+    return sum(stop - start for start, stop in _pieces(text, "split"))
+
+
 def _grown(printed: str, at: int, whole: str, place: int) -> tuple[int, int]:
     """How far what is printed around `at` is `whole` around `place`: characters to the left, to the right."""
     right = common_length(printed[at : at + len(whole) - place], whole[place:])

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..data.record import Message, Record
 from ..errors import InputError
 from .conversation import STAND_INS, Line, Printer
-from .fill import Laid
+from .fill import Laid, spoken_length
 from .jinja import TEMPLATE_DATE, Jinja, Printed, described
 from .messages import Form, Traits, adapted
 from .meter import Limit
@@ -95,8 +95,6 @@ class ChatTemplate:
             raise InputError(f"--template-arg {taken[0]}: what the records and the vocabulary give cannot be replaced")
         self._jinja = Jinja(self.source, self.name)
         self._speller = Speller(self.vocabulary, self.source)
-        self._structure = Structure(self._render)
-        self._printer = Printer(self.name, self._structure, self._render, self._speller, as_trained=self.as_trained)
         self._noted: dict[str, set[tuple[str, int]]] = {}
         self._no_tools: list[Any] | None = None
         try:
@@ -111,18 +109,21 @@ class ChatTemplate:
             if not self._is_usable():
                 self._refuse(complaint)
 
-    def _refuse(self, complaint: str) -> NoReturn:
-        raise InputError(
-            f"{self.name} cannot print two turns of user and assistant: {complaint}; "
-            "use --template plain or a Jinja2 file of your own"
-        )
-
     def _is_usable(self) -> bool:
+        """Does it print two turns? What was found out about it before is found out anew."""
+        self._structure = Structure(self._render)
+        self._printer = Printer(self.name, self._structure, self._render, self._speller, as_trained=self.as_trained)
         try:
             self._printer.lay([*STAND_INS, Message("user", "qzagain"), Message("assistant", "qzend")], "")
         except InputError:
             return False
         return True
+
+    def _refuse(self, complaint: str) -> NoReturn:
+        raise InputError(
+            f"{self.name} cannot print two turns of user and assistant: {complaint}; "
+            "use --template plain or a Jinja2 file of your own"
+        )
 
     # ------------------------------------------------------------------ what is said about it
 
@@ -332,7 +333,7 @@ class ChatTemplate:
         for size, turn in zip(whole, turns, strict=True):
             if turn.calls and turn.content.strip() and size == 0:
                 self._note(record, "text beside a call is not shown, for the template prints the call alone")
-            if "</think>" in turn.content and size < len(turn.content.strip()) - 40:
+            if "</think>" in turn.content and size < spoken_length(turn.content):
                 self._note(record, "thoughts within an answer are not shown, for the template drops them there")
 
 

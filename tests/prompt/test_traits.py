@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from trait_templates import CONVERSATIONS, KIND, TRAITS, answer, call, record, said, user
+from trait_templates import CONVERSATIONS, KIND, TRAITS, UNASKED, answer, call, record, said, user
 
 from delift_cli.data.record import Message, Record
 from delift_cli.errors import InputError
@@ -260,7 +260,7 @@ def test_an_answer_that_is_all_thought(make: Make) -> None:
 
 
 def test_what_a_template_drops_is_counted(make: Make) -> None:
-    chat = make("opens a thought")
+    chat = make("opens a thought", name="counts")  # one that no other test has asked
     for number in range(3):
         given = Record(
             str(number), (user("Why?"), said("<think>\nIt is so, I think, and it has been so.\n</think>Yes.")), b"", 1
@@ -268,6 +268,18 @@ def test_what_a_template_drops_is_counted(make: Make) -> None:
         chat.target(given)
         chat.target(given)
     assert any(note.startswith("thoughts within an answer") and note.endswith(": 3 records") for note in chat.notes())
+
+
+def test_a_thought_that_is_dropped_is_said_however_short(make: Make) -> None:
+    for trait, thought, dropped in (
+        ("opens a thought", "So.", True),
+        ("opens a thought", "\n\n", False),
+        ("plain turns", "So.", False),
+        ("thought of the last turn alone", "So.", False),
+    ):
+        chat = make(trait, name=f"{thought} {dropped}")
+        chat.target(record(user("Why?"), said(f"<think>{thought}</think>Yes.")))
+        assert any(note.startswith("thoughts within an answer") for note in chat.notes()) == dropped
 
 
 # ---------------------------------------------------------------------- adapted where the template demands it
@@ -398,6 +410,22 @@ def test_calls_where_a_template_prints_the_text_alone(tiny_model: Callable[..., 
         'Let me look.\n<tool_call>\n{"name": "tide", "arguments": {"place": "Cork"}}\n</tool_call><|im_end|>'
     )
     assert any("no form for calls" in note for note in chat.notes())
+
+
+def test_a_template_for_tools_alone_is_used_with_all_that_it_has(tiny_model: Callable[..., Path]) -> None:
+    with pytest.raises(TypeError):
+        jinja2.Template(UNASKED).render(messages=[], tools=None)
+    chat = ChatTemplate(UNASKED, ModelFile(tiny_model(chat_template=UNASKED)).vocabulary)
+    assert chat.traits.tools
+    assert chat.traits.calls
+    assert chat.traits.answers
+    given = CONVERSATIONS["calls again"]
+    assert scored(chat, given)[0] == (
+        '<tool_call>\n{"name": "tide", "arguments": {"place": "Brest"}}\n</tool_call><|im_end|>'
+    )
+    assert seen(chat, given).count("The tide at a place") == 1
+    assert "Tools:\n<|im_end|>" in seen(chat, CONVERSATIONS["a pair"])
+    assert not chat.notes()
 
 
 def test_a_record_of_which_nothing_is_printed_is_refused(make: Make) -> None:

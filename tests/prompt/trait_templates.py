@@ -149,6 +149,12 @@ MARKED = (
     )
 )
 
+# As Hermes' templates for tools: the list is read without asking whether there is one.
+UNASKED = (
+    "{{ '<|im_start|>system\\nTools:\\n' }}{% for tool in tools %}{{ tool.function | tojson + '\\n' }}{% endfor %}"
+    "{{ '<|im_end|>\\n' }}" + TRAITS["calls as json"].partition("{% endif %}")[2]
+)
+
 TOOLS = [
     {
         "type": "function",
