@@ -103,7 +103,7 @@ class Printer:
             first, stop = extent
             before = stops[at - 1] if (at := bisect.bisect_right(stops, first)) else 0
             behind = firsts[at] if (at := bisect.bisect_left(firsts, stop)) < len(firsts) else len(text)
-            begin = before + self._header(text[before:first])
+            begin = before + self._header(text[before:first], called=bool(turn.calls))
             marked = [span for span in laid.generated if span[0] < stop and span[1] > first]
             if marked:
                 begin, end = marked[0][0], marked[-1][1]
@@ -125,8 +125,9 @@ class Printer:
             if place == last and found is None:
                 closing = self.structure.behind_answer(called=bool(turn.calls))
                 found = self._speller.end_in(closing)
-                text = text[:stop] + closing[: found or 0]
                 ends = found is None
+                closed = text[stop:behind].rstrip() if ends and self._is_call(turn, form) else closing[: found or 0]
+                text = text[:stop] + closed
                 found = len(text)
             end = found if found is not None else stop + self._call_end(text[stop:behind]) if turn.calls else stop
             scored.append((begin, end))
@@ -145,18 +146,33 @@ class Printer:
         """How much of what stands behind a call the template prints there even where nothing follows."""
         return common_length(tail, self.structure.behind_last_call)
 
-    def _header(self, head: str) -> int:
+    def _is_call(self, turn: Message, form: Form) -> bool:
+        """Are its calls printed as the template prints calls?"""
+        return bool(turn.calls) and self.structure.traits.calls and not form.spell
+
+    def end(self, laid: Laid, turns: Sequence[Message], count: int) -> int:
+        """Where what the first `count` turns say ends, with what closes a call but without the turn's end."""
+        stop = max((span.stop for span in laid.spans if 0 <= span.turn < count), default=0)
+        if not turns[count - 1].calls:
+            return stop
+        tail = laid.text[stop : min((span.start for span in laid.spans if span.start >= stop), default=None)]
+        for found in self._speller.find(tail):
+            if self._speller.vocabulary.is_end(found.token):
+                return stop + found.start
+        return stop + len(tail[: self._call_end(tail)].removesuffix(self._closing))
+
+    def _header(self, head: str, *, called: bool) -> int:
         """Where generation starts in what stands between a turn and the text of an assistant's behind it."""
         prompt = self.structure.generation_prompt
-        if not prompt:
-            return len(head)
+        opening = self.structure.before_call if called else ""
+        untold = len(head.removesuffix(opening))
         for length in range(len(prompt), 0, -1):
             at = head.rfind(prompt[:length])
             if at >= 0:
                 kept = _whole_tags(prompt[:length])
                 told = 2 * len(kept) >= len(prompt) or any(True for _ in self._speller.find(kept))
-                return at + len(kept) if told else len(head)
-        return len(head)
+                return at + len(kept) if told else untold
+        return untold
 
     def _prompted(
         self, turns: Sequence[Message], tools: str, form: Form, text: str, before: int, first: int

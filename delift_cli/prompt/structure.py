@@ -157,12 +157,21 @@ class Structure:
         return (self._try([_user(), _assistant()]) or "").partition(_SAID)[2]
 
     @cached_property
+    def _last_call(self) -> str:
+        """A question and a call."""
+        arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
+        return self._try([_user(), _call(self.traits.silence, arguments)]) or ""
+
+    @cached_property
+    def before_call(self) -> str:
+        """What the template prints in front of a call, and not in front of a plain answer."""
+        head = self._last_call.partition(_ASKED)[2].partition(_NAME)[0]
+        return head[common_length(head, self.behind_question) :]
+
+    @cached_property
     def behind_last_call(self) -> str:
         """What the template prints behind a call that ends the conversation."""
-        arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
-        printed = self._try([_user(), _call(self.traits.silence, arguments)]) or ""
-        mark = _ARGUMENTS if self.traits.arguments == "text" else "qzvalue"
-        return printed.partition(mark)[2]
+        return self._last_call.partition(_ARGUMENTS if self.traits.arguments == "text" else "qzvalue")[2]
 
     @property
     def complaint(self) -> str:

@@ -165,7 +165,8 @@ class ChatTemplate:
             after = self._after(record.tools)
             laid, form = self._printer.lay([*turns, *after], record.tools, after=len(after))
             self._tell(record, turns, laid, form)
-            return self._with_bos(self._encode(_between(laid, 0, _end(laid, len(turns)))).tokens)
+            stop = self._printer.end(laid, turns, len(turns))
+            return self._with_bos(self._encode(_between(laid, 0, stop)).tokens)
 
         return shorten(record, self._own(record), encode, len, limit)
 
@@ -178,7 +179,7 @@ class ChatTemplate:
         def encode(turns: tuple[Message, ...]) -> Tokens:
             after = self._after(record.tools if system else "")
             behind = self._behind(turns, record.tools, own=system, after=after)
-            stop = _end(behind.laid, len(behind.turns) - len(after))
+            stop = self._printer.end(behind.laid, behind.turns, len(behind.turns) - len(after))
             line = _between(behind.laid, behind.start, stop).behind(behind.opening)
             return self._encode(line, behind_text=True).tokens
 
@@ -255,7 +256,7 @@ class ChatTemplate:
             return _Behind(laid, shown, tools, form, start, opening)
         shown = (*STAND_INS, *(turns if own else bare), *after)
         laid, form = self._printer.lay(shown, "", before=len(STAND_INS), after=len(after))
-        return _Behind(laid, shown, "", form, _end(laid, len(STAND_INS)))
+        return _Behind(laid, shown, "", form, self._printer.end(laid, shown, len(STAND_INS)))
 
     def _after(self, tools: str) -> tuple[Message, ...]:
         """What stands behind an example when it is printed; nothing where that would take its tools away."""
@@ -346,11 +347,6 @@ class _Behind(NamedTuple):
     form: Form
     start: int
     opening: str = ""
-
-
-def _end(laid: Laid, turns: int) -> int:
-    """Where the text of the first `turns` turns ends."""
-    return max((span.stop for span in laid.spans if 0 <= span.turn < turns), default=0)
 
 
 def _between(laid: Laid, start: int, stop: int) -> Line:

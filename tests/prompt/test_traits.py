@@ -18,7 +18,7 @@ from trait_templates import CONVERSATIONS, KIND, TRAITS, UNASKED, answer, call, 
 from delift_cli.data.record import Message, Record
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile
-from delift_cli.prompt.template import ChatTemplate
+from delift_cli.prompt.template import ChatTemplate, Tokens
 
 Make = Callable[..., ChatTemplate]
 CALLING = ("calls as json", "arguments as text", "arguments one by one")
@@ -348,18 +348,39 @@ def test_no_tool_and_no_system_message_is_lost_behind_another_record(make: Make,
         *(t.content for t in given.turns),
     ]
     for tokens in (asked.after_system, chat.example(given), chat.further_example(given, system=True)):
-        text = b"".join(map(chat.vocabulary.piece, [*tokens.tolist(), *asked.response.tolist()])).decode()
+        text = text_of(chat, np.concatenate([tokens, asked.response]))
         assert all(one in text for one in wanted)
         assert "<|<" not in text  # nothing of a tag that stands for the end alone
+
+
+def text_of(chat: ChatTemplate, tokens: Tokens) -> str:
+    return b"".join(map(chat.vocabulary.piece, tokens.tolist())).decode()
+
+
+@pytest.mark.parametrize(
+    ("trait", "called", "ends"),
+    [
+        ("calls without an end", '<|observation|>tide\n```json\n{"place": "Brest"}\n```<|close|>', False),
+        ("tools with the last question", '<|observation|>[{"name": "tide", "arguments": {"place": "Brest"}}]', True),
+        ("calls as json", '<tool_call>\n{"name": "tide", "arguments": {"place": "Brest"}}\n</tool_call>', True),
+        ("arguments as text", '[tide {"place": "Brest"}]', True),
+        ("arguments one by one", "<tool_call>tide\nplace=Brest</tool_call>", True),
+    ],
+)
+def test_a_call_is_scored_from_its_first_tag_and_closed(make: Make, trait: str, called: str, ends: bool) -> None:
+    chat, given = make(trait), CONVERSATIONS["a call at the end"]
+    assert scored(chat, given) == [called + "<|im_end|>"]  # which is the end of sequence too
+    for tokens in (chat.example(given), chat.further_example(given, system=False)):
+        assert text_of(chat, tokens).endswith(called)
+    followed = record(*given.turns, answer("4 m"), said("4 m."))
+    assert scored(chat, followed)[0] == called + "<|im_end|>" * ends
 
 
 def test_tools_that_open_a_conversation_open_it_again_behind_an_example(make: Make) -> None:
     chat = make("tools in the first question")
     given = record(KIND, user("Hello"), said("Good day."), tools=True)
     asked = chat.target(given)
-    alone, behind = (
-        b"".join(map(chat.vocabulary.piece, tokens.tolist())).decode() for tokens in (asked.alone, asked.after_system)
-    )
+    alone, behind = text_of(chat, asked.alone), text_of(chat, asked.after_system)
     assert alone.startswith("<|im_start|>system\nYou are kind.<|im_end|>\n<|im_start|>user\nTools:\n")
     assert behind == "<|im_end|>\n" + alone
 

@@ -106,6 +106,12 @@ TRAITS = {
     + "{% elif m.tool_calls %}{{ '<|observation|>[' }}{% for call in m.tool_calls %}{{ call.function | tojson }}"
     + "{% endfor %}{{ ']<|im_end|>' }}{% elif m.role == 'assistant' %}{{ m.content + '<|im_end|>' }}"
     + "{% else %}{{ '(' + m.role + ': ' + m.content + ')' }}{% endif %}{% endfor %}",
+    "calls without an end": _EACH
+    + "{% if m.role == 'user' %}{{ '<|User|>' + m.content }}{% elif m.role == 'tool' %}{{ '(' + m.content + ')' }}"
+    + "{% elif m.tool_calls %}{% for call in m.tool_calls %}{{ '<|Assistant|><|observation|>' + call.function.name }}"
+    + "{{ '\\n```json\\n' + call.function.arguments + '\\n```<|close|>' }}{% endfor %}"
+    + "{% elif m.role == 'assistant' %}{{ '<|Assistant|>' + m.content + '<|im_end|>' }}{% else %}{{ m.content }}"
+    + "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|Assistant|>' }}{% endif %}",
     "arguments as text": _EACH
     + "{% if m.tool_calls %}{{ '<|im_start|>assistant\\n' }}{% for call in m.tool_calls %}"
     + "{{ '[' + call.function.name + ' ' + call.function.arguments + ']' }}{% endfor %}{{ '<|im_end|>\\n' }}"
