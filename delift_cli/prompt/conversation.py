@@ -94,7 +94,8 @@ class Printer:
         scored: list[tuple[int, int]] = []
         ends = False
         extents = _extents(spans, len(turns))
-        firsts = sorted(span.start for span in spans)
+        firsts = sorted(span.start for span in spans if span.part != "name")
+        names = _names(spans)
         stops = sorted(span.stop for span in spans)
         for place, turn in enumerate(turns):
             extent = extents[place]
@@ -120,8 +121,8 @@ class Printer:
                     by = len(added) - (on - cut)
                     spans = [_moved(span, cut, by) for span in spans]
                     begin, stop = cut + len(added), stop + by
-                    behind = len(text)
-            found = self._speller.end_in(text, stop, behind)
+                    behind, names = len(text), _names(spans)
+            found = self._ended(text, stop, behind, names)
             if place == last and found is None:
                 closing = self.structure.behind_answer(called=bool(turn.calls))
                 found = self._speller.end_in(closing)
@@ -141,6 +142,17 @@ class Printer:
             ends,
             added,
         )
+
+    def _ended(self, text: str, start: int, stop: int, names: Sequence[tuple[int, int]]) -> int | None:
+        """Where the first end of a turn ends in text[start:stop], past the `names` of a record in it."""
+        if self._mid_end and text.startswith(self._mid_end, start):
+            return start + len(self._mid_end)
+        for low, high in names[bisect.bisect_left(names, (start, 0)) : bisect.bisect_left(names, (stop, 0))]:
+            found = self._speller.end_in(text, start, low)
+            if found is not None:
+                return found
+            start = high
+        return self._speller.end_in(text, start, stop)
 
     def _call_end(self, tail: str) -> int:
         """How much of what stands behind a call the template prints there even where nothing follows."""
@@ -234,7 +246,10 @@ def _forms(turns: Sequence[Message], *, offered: bool) -> Iterator[Form]:
     twice = calls or system or any(a == b for a, b in itertools.pairwise(turn.role for turn in turns))
     leading = bool(spoken) and spoken[0] != "user"
     ways = itertools.product(*((False, True) if way else (False,) for way in (calls, calls, leading, twice, system)))
-    yield from sorted((Form(*reversed(way)) for way in ways), key=sum)
+    forms = sorted((Form(*reversed(way)) for way in ways), key=sum)
+    yield from forms
+    if "tool" in spoken:
+        yield from (form._replace(retell=True) for form in forms if form.spell)
 
 
 def _missing(laid: Laid, turns: Sequence[Message], before: int, after: int, *, offered: bool) -> str | None:
@@ -270,6 +285,8 @@ def _missing(laid: Laid, turns: Sequence[Message], before: int, after: int, *, o
             return f"prints turn {place - before + 1} ({turn.role}) {how}"
         if turn.calls and not called[place]:
             return f"does not print the calls of turn {place - before + 1}"
+        if place in laid.lacking:
+            return f"does not print all of the calls of turn {place - before + 1}"
     return None
 
 
@@ -281,6 +298,10 @@ def _extents(spans: Sequence[Span], count: int) -> list[tuple[int, int] | None]:
             start, stop = (span.start, span.stop) if before is None else before
             extents[span.turn] = min(start, span.start), max(stop, span.stop)
     return extents
+
+
+def _names(spans: Sequence[Span]) -> list[tuple[int, int]]:
+    return sorted((span.start, span.stop) for span in spans if span.part == "name")
 
 
 def _moved(span: Span, cut: int, by: int) -> Span:

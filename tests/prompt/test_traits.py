@@ -449,6 +449,43 @@ def test_a_template_for_tools_alone_is_used_with_all_that_it_has(tiny_model: Cal
     assert not chat.notes()
 
 
+def test_what_a_tool_says_is_not_scored_and_each_answer_is_with_its_end(make: Make) -> None:
+    chat = make("one call a turn")
+    assert scored(chat, CONVERSATIONS["a call"]) == [
+        ' to=tide<|channel|>commentary<|message|>{"place": "Brest"}<|call|>',
+        "<|channel|>final<|message|>4.1 m.<|return|>",
+    ]
+    assert "<|call|><|start|>tide to=assistant<|message|>4.1 m<|end|>" in seen(chat, CONVERSATIONS["a call"])
+    assert scored(chat, CONVERSATIONS["several turns"]) == [
+        "<|channel|>final<|message|>She.<|end|>",
+        "<|channel|>final<|message|>Last week.<|return|>",
+    ]
+
+
+def test_no_call_vanishes_where_a_template_prints_the_first_alone(make: Make) -> None:
+    chat = make("one call a turn", name="first alone")
+    assert scored(chat, CONVERSATIONS["two calls"])[0] == (
+        '<|channel|>final<|message|><tool_call>\n{"name": "tide", "arguments": {"place": "Oslo"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "wind", "arguments": {"place": "Oslo"}}\n</tool_call><|end|>'
+    )
+    assert "<|start|>user<|message|><tool_response>\n0.3 m\n</tool_response><|end|>" in (
+        seen(chat, CONVERSATIONS["two calls"])
+    )
+    assert [note.partition(":")[0] for note in chat.notes()] == [
+        "the template has no form for calls there",
+        "the template has no turn for tools there",
+    ]
+
+
+def test_a_call_that_closes_with_its_name(tiny_model: Callable[..., Path]) -> None:
+    source = TRAITS["arguments one by one"].replace("'</tool_call>'", "'</' + call.function.name + '>'")
+    chat = ChatTemplate(source, ModelFile(tiny_model(chat_template=source)).vocabulary)
+    assert scored(chat, CONVERSATIONS["a call"]) == [
+        "<tool_call>tide\nplace=Brest</tide><|im_end|>",
+        "4.1 m.<|im_end|>",
+    ]
+
+
 def test_a_record_of_which_nothing_is_printed_is_refused(make: Make) -> None:
     with pytest.raises(InputError, match=r"prints nothing of what is scored"):
         make("plain turns").target(record(user("a"), said("")))

@@ -112,6 +112,17 @@ TRAITS = {
     + "{{ '\\n```json\\n' + call.function.arguments + '\\n```<|close|>' }}{% endfor %}"
     + "{% elif m.role == 'assistant' %}{{ '<|Assistant|>' + m.content + '<|im_end|>' }}{% else %}{{ m.content }}"
     + "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|Assistant|>' }}{% endif %}",
+    "one call a turn": "{% set last = namespace(name='') %}"
+    + _EACH
+    + "{% if m.tool_calls %}{% set last.name = m.tool_calls[0].function.name %}"
+    + "{{ '<|start|>assistant to=' + last.name + '<|channel|>commentary<|message|>' }}"
+    + "{{ m.tool_calls[0].function.arguments | tojson + '<|call|>' }}"
+    + "{% elif m.role == 'assistant' %}{{ '<|start|>assistant<|channel|>final<|message|>' + m.content }}"
+    + "{{ '<|return|>' if loop.last else '<|end|>' }}"
+    + "{% elif m.role == 'tool' %}{% if not last.name %}{{ raise_exception('no call') }}{% endif %}"
+    + "{{ '<|start|>' + last.name + ' to=assistant<|message|>' + m.content + '<|end|>' }}"
+    + "{% else %}{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}"
+    + "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}",
     "arguments as text": _EACH
     + "{% if m.tool_calls %}{{ '<|im_start|>assistant\\n' }}{% for call in m.tool_calls %}"
     + "{{ '[' + call.function.name + ' ' + call.function.arguments + ']' }}{% endfor %}{{ '<|im_end|>\\n' }}"
