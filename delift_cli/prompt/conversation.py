@@ -197,15 +197,26 @@ class Printer:
             or (form.merge and len(turns) > 1 and turns[-2].role == "assistant")
         ):
             return first, ""
-        try:
-            messages, listed = build(turns[:-1], tools, self.structure.traits, form, lambda text, turn, part: text)
-            asked = self._render(messages, listed, generate=True).text
-        except Exception:
-            return first, ""
-        if text.startswith(asked) and len(asked) <= first:
+        asked = self._asked(turns[:-1], tools, form)
+        if asked is None or (text.startswith(asked) and len(asked) <= first):
             return first, ""
         cut = len(_whole_tags(asked[: common_length(text[:first], asked)]))
         return (cut, asked[cut:]) if cut >= before else (first, "")
+
+    def _asked(self, turns: Sequence[Message], tools: str, form: Form) -> str | None:
+        """The conversation with the generation prompt; None where the template refuses that."""
+        try:
+            messages, listed = build(turns, tools, self.structure.traits, form, lambda text, turn, part: text)
+            return self._render(messages, listed, generate=True).text
+        except Exception:
+            return None
+
+    def closes_thought(self, turns: Sequence[Message], tools: str, form: Form) -> bool:
+        """Has the generation prompt in front of the last turn closed its block of thought?"""
+        closing = self.structure.behind_thought
+        if self._as_trained or not closing or not self.structure.generation_prompt:
+            return False
+        return (self._asked(turns[:-1], tools, form) or "").rstrip().endswith(closing)
 
     # ------------------------------------------------------------------ behind another conversation
 

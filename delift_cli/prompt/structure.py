@@ -147,6 +147,14 @@ class Structure:
         return printed.partition(first)[2].partition(then)[0] if then in printed else ""
 
     @cached_property
+    def behind_thought(self) -> str:
+        """What closes a thought in front of the last answer, without white space; empty where none is printed."""
+        key = self.traits.thought
+        inline = _assistant(f"<think>\n{_THOUGHT}\n</think>\n\n{_SAID}")
+        turn = {**_assistant(), key: _THOUGHT} if key in _THOUGHT_KEYS else inline
+        return (self._try([_user(), turn]) or "").partition(_THOUGHT)[2].partition(_SAID)[0].strip()
+
+    @cached_property
     def behind_question(self) -> str:
         """What the template prints between a user's text and a plain answer."""
         return (self._try([_user(), _assistant()]) or "").partition(_ASKED)[2].partition(_SAID)[0]

@@ -18,7 +18,7 @@ from .messages import Form, Traits, adapted
 from .meter import Limit
 from .shorten import shorten
 from .structure import Structure
-from .thoughts import split_thoughts
+from .thoughts import split_thoughts, without_thought
 from .tokens import Speller, Tokens, Vocabulary
 from .view import View, view
 
@@ -190,8 +190,7 @@ class ChatTemplate:
         self._check_size(record, most)
 
         def encode(turns: tuple[Message, ...]) -> Target:
-            laid, form = self._printer.lay(turns, record.tools)
-            self._tell(record, turns, laid, form)
+            turns, laid, form = self._lay(record, turns)
             line = self._alone(record, turns, laid, form)
             alone, response, scored = self._encode(line).parted()
             if not scored.any():
@@ -205,12 +204,22 @@ class ChatTemplate:
 
     def view(self, record: Record) -> View:
         """What the model sees of `record` alone, in pieces, decoded from its very tokens."""
-        turns = self._own(record)
-        laid, form = self._printer.lay(turns, record.tools)
-        self._tell(record, turns, laid, form)
+        turns, laid, form = self._lay(record, self._own(record))
         line = self._alone(record, turns, laid, form)
         encoded = self._encode(line)
         return view(self._with_bos(encoded.tokens), encoded.scored, line, self._speller)
+
+    def _lay(self, record: Record, turns: tuple[Message, ...]) -> tuple[tuple[Message, ...], Laid, Form]:
+        """A target as printed alone, and its turns: without a thought where the generation prompt has closed it."""
+        laid, form = self._printer.lay(turns, record.tools)
+        last, bare = turns[-1], without_thought(turns[-1])
+        if bare != last and self._printer.closes_thought(turns, record.tools, form):
+            turns = (*turns[:-1], bare)
+            laid, form = self._printer.lay(turns, record.tools)
+            if last.reasoning.strip() or spoken_length(last.content) > spoken_length(bare.content):
+                self._note(record, "the last thought is not shown, for the generation prompt has closed it")
+        self._tell(record, turns, laid, form)
+        return turns, laid, form
 
     def _alone(self, record: Record, turns: tuple[Message, ...], laid: Laid, form: Form) -> Line:
         line = self._printer.line(turns, laid, record.tools, form)

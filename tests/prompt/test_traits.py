@@ -253,6 +253,31 @@ def test_thoughts_within_an_answer_are_split_where_the_template_has_a_field(make
     assert any(note.startswith("thoughts are not shown") for note in chat.notes())
 
 
+def test_a_thought_that_the_generation_prompt_has_closed_is_left_out(
+    make: Make, tiny_model: Callable[..., Path]
+) -> None:
+    apart = record(user("Why?"), said("Because.", reasoning="It is so."))
+    inline = record(user("Why?"), said("<think>\nIt is so.\n</think>\n\nBecause."))
+    block = "<think>\n\n</think>\n\n"
+    always = TRAITS["thought in a field"].removesuffix("{% endif %}") + f"{{{{ {block!r} }}}}{{% endif %}}"
+    vocabulary = make("plain turns").vocabulary
+    switched = {"arguments": {"enable_thinking": False}}
+    for source, options in ((TRAITS["thought of the last turn alone"], switched), (always, {})):
+        for given in (apart, inline):
+            chat = ChatTemplate(source, vocabulary, **options)
+            assert scored(chat, given) == ["Because.<|im_end|>"]
+            assert seen(chat, given).endswith(f"<|im_start|>assistant\n{block}Because.<|im_end|>")
+            asked = chat.target(given)
+            assert text_of(chat, asked.after).endswith(f"<|im_start|>assistant\n{block}")
+            assert any(note.startswith("the last thought is not shown") for note in chat.notes())
+        chat = ChatTemplate(source, vocabulary, **options)
+        assert scored(chat, record(user("Why?"), said(f"{block}Because."))) == ["Because.<|im_end|>"]
+        assert not any("thought is not shown" in note for note in chat.notes())  # it says nothing
+        trained = ChatTemplate(source, vocabulary, as_trained=True, **options)
+        assert "It is so." in scored(trained, apart)[0]
+        assert not trained.notes()
+
+
 def test_an_answer_that_is_all_thought(make: Make) -> None:
     chat = make("opens a thought")
     given = record(user("Why?"), said("<think>so"), user("And?"), said("hm</think>"), user("Yes?"), said("Yes."))
