@@ -6,6 +6,7 @@ import bisect
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from ..data.record import Message
@@ -35,6 +36,13 @@ class Line(NamedTuple):
     ends: bool
     added: str
 
+    def behind(self, text: str) -> Line:
+        """The same with `text` of the template's in front of it."""
+        by = len(text)
+        spans = [span._replace(start=span.start + by, stop=span.stop + by) for span in self.spans]
+        scored = [(start + by, stop + by) for start, stop in self.scored]
+        return self._replace(text=text + self.text, spans=spans, scored=scored)
+
 
 class Printer:
     """Prints conversations through one template, adapted where it does not take them as they are."""
@@ -56,7 +64,8 @@ class Printer:
         traits = self.structure.traits
         signature = (tuple((t.role, bool(t.calls), bool(t.content.strip())) for t in turns), bool(tools), before, after)
         known = self._known.get(signature)
-        forms = list(_forms(turns, offered=bool(tools) and not traits.tools))
+        offered = bool(tools) and not traits.tools
+        forms = list(_forms(turns, offered=offered))
         refused: list[InputError] = []
         for form in ([known] if known else []) + [form for form in forms if form != known]:
             try:
@@ -66,7 +75,7 @@ class Printer:
             except InputError as error:
                 refused.append(error)
                 continue
-            problem = _missing(laid, turns, before, after)
+            problem = _missing(laid, turns, before, after, offered=offered)
             if problem is None:
                 self._known[signature] = form
                 return laid, form
@@ -85,7 +94,8 @@ class Printer:
         scored: list[tuple[int, int]] = []
         ends = False
         extents = _extents(spans, len(turns))
-        firsts = sorted(span.start for span in spans)
+        firsts = sorted(span.start for span in spans if span.part != "name")
+        names = _names(spans)
         stops = sorted(span.stop for span in spans)
         for place, turn in enumerate(turns):
             extent = extents[place]
@@ -94,7 +104,7 @@ class Printer:
             first, stop = extent
             before = stops[at - 1] if (at := bisect.bisect_right(stops, first)) else 0
             behind = firsts[at] if (at := bisect.bisect_left(firsts, stop)) < len(firsts) else len(text)
-            begin = before + self._header(text[before:first])
+            begin = before + self._header(text[before:first], called=bool(turn.calls))
             marked = [span for span in laid.generated if span[0] < stop and span[1] > first]
             if marked:
                 begin, end = marked[0][0], marked[-1][1]
@@ -111,13 +121,14 @@ class Printer:
                     by = len(added) - (on - cut)
                     spans = [_moved(span, cut, by) for span in spans]
                     begin, stop = cut + len(added), stop + by
-                    behind = len(text)
-            found = self._speller.end_in(text, stop, behind)
+                    behind, names = len(text), _names(spans)
+            found = self._ended(text, stop, behind, names)
             if place == last and found is None:
                 closing = self.structure.behind_answer(called=bool(turn.calls))
                 found = self._speller.end_in(closing)
-                text = text[:stop] + closing[: found or 0]
                 ends = found is None
+                closed = text[stop:behind].rstrip() if ends and self._is_call(turn, form) else closing[: found or 0]
+                text = text[:stop] + closed
                 found = len(text)
             end = found if found is not None else stop + self._call_end(text[stop:behind]) if turn.calls else stop
             scored.append((begin, end))
@@ -132,22 +143,48 @@ class Printer:
             added,
         )
 
+    def _ended(self, text: str, start: int, stop: int, names: Sequence[tuple[int, int]]) -> int | None:
+        """Where the first end of a turn ends in text[start:stop], past the `names` of a record in it."""
+        if self._mid_end and text.startswith(self._mid_end, start):
+            return start + len(self._mid_end)
+        for low, high in names[bisect.bisect_left(names, (start, 0)) : bisect.bisect_left(names, (stop, 0))]:
+            found = self._speller.end_in(text, start, low)
+            if found is not None:
+                return found
+            start = high
+        return self._speller.end_in(text, start, stop)
+
     def _call_end(self, tail: str) -> int:
         """How much of what stands behind a call the template prints there even where nothing follows."""
         return common_length(tail, self.structure.behind_last_call)
 
-    def _header(self, head: str) -> int:
+    def _is_call(self, turn: Message, form: Form) -> bool:
+        """Are its calls printed as the template prints calls?"""
+        return bool(turn.calls) and self.structure.traits.calls and not form.spell
+
+    def end(self, laid: Laid, turns: Sequence[Message], count: int) -> int:
+        """Where what the first `count` turns say ends, with what closes a call but without the turn's end."""
+        stop = max((span.stop for span in laid.spans if 0 <= span.turn < count), default=0)
+        if not turns[count - 1].calls:
+            return stop
+        tail = laid.text[stop : min((span.start for span in laid.spans if span.start >= stop), default=None)]
+        for found in self._speller.find(tail):
+            if self._speller.vocabulary.is_end(found.token):
+                return stop + found.start
+        return stop + len(tail[: self._call_end(tail)].removesuffix(self._closing))
+
+    def _header(self, head: str, *, called: bool) -> int:
         """Where generation starts in what stands between a turn and the text of an assistant's behind it."""
         prompt = self.structure.generation_prompt
-        if not prompt:
-            return len(head)
+        opening = self.structure.before_call if called else ""
+        untold = len(head.removesuffix(opening))
         for length in range(len(prompt), 0, -1):
             at = head.rfind(prompt[:length])
             if at >= 0:
                 kept = _whole_tags(prompt[:length])
                 told = 2 * len(kept) >= len(prompt) or any(True for _ in self._speller.find(kept))
-                return at + len(kept) if told else len(head)
-        return len(head)
+                return at + len(kept) if told else untold
+        return untold
 
     def _prompted(
         self, turns: Sequence[Message], tools: str, form: Form, text: str, before: int, first: int
@@ -160,47 +197,56 @@ class Printer:
             or (form.merge and len(turns) > 1 and turns[-2].role == "assistant")
         ):
             return first, ""
-        try:
-            messages, listed = build(turns[:-1], tools, self.structure.traits, form, lambda text, turn, part: text)
-            asked = self._render(messages, listed, generate=True).text
-        except Exception:
-            return first, ""
-        if text.startswith(asked) and len(asked) <= first:
+        asked = self._asked(turns[:-1], tools, form)
+        if asked is None or (text.startswith(asked) and len(asked) <= first):
             return first, ""
         cut = len(_whole_tags(asked[: common_length(text[:first], asked)]))
         return (cut, asked[cut:]) if cut >= before else (first, "")
 
-    # ------------------------------------------------------------------ a system message and tools of one's own
-
-    def opening(self, turns: Sequence[Message], laid: Laid, form: Form, behind: Laid, bos: str) -> Laid | None:
-        """`behind`, which has stand-ins and neither system message nor tools, with those that open `laid` put in.
-
-        None where what opens `laid` cannot be told from the turns.
-        """
-        answered = max(span.stop for span in behind.spans if span.turn == len(STAND_INS) - 1)
-        next_start = min(span.start for span in behind.spans if span.start >= answered)
-        between = behind.text[answered:next_start]
-        closing = between[: common_length(between, self._closing)]
-        header = between[len(closing) :]
-        starts = [s.start for s in laid.spans if s.turn >= 0 and (form.fold or turns[s.turn].role != "system")]
-        first = min(starts, default=0)
-        if not laid.text[:first].endswith(header):
+    def _asked(self, turns: Sequence[Message], tools: str, form: Form) -> str | None:
+        """The conversation with the generation prompt; None where the template refuses that."""
+        try:
+            messages, listed = build(turns, tools, self.structure.traits, form, lambda text, turn, part: text)
+            return self._render(messages, listed, generate=True).text
+        except Exception:
             return None
-        opening = laid.text[: first - len(header)].removeprefix(bos)
-        skipped = first - len(header) - len(opening)
-        cut = answered + len(closing)
-        spans = [_moved(span, cut, len(opening)) for span in behind.spans]
-        inside = [s for s in laid.spans if skipped <= s.start and s.stop <= first - len(header)]
-        spans += [s._replace(start=s.start - skipped + cut, stop=s.stop - skipped + cut, turn=-1) for s in inside]
-        text = behind.text[:cut] + opening + behind.text[cut:]
-        generated = [(a + len(opening), b + len(opening)) if a >= cut else (a, b) for a, b in behind.generated]
-        return Laid(text, sorted(spans), generated)
 
-    @property
+    def closes_thought(self, turns: Sequence[Message], tools: str, form: Form) -> bool:
+        """Has the generation prompt in front of the last turn closed its block of thought?"""
+        closing = self.structure.behind_thought
+        if self._as_trained or not closing or not self.structure.generation_prompt:
+            return False
+        return (self._asked(turns[:-1], tools, form) or "").rstrip().endswith(closing)
+
+    # ------------------------------------------------------------------ behind another conversation
+
+    def joint(self, text: str, bos: str) -> tuple[str, int]:
+        """What joins a conversation that is printed alone to an answer in front of it, and where it goes on from."""
+        between = self.structure.behind_answer(called=False)
+        space = between[: len(between) - len(between.lstrip())]
+        closing = self._closing or ("" if text.startswith(space) else space)
+        opens = bool(bos) and text.startswith(bos) and not between[len(self._closing) :].startswith(bos)
+        return closing, len(bos) if opens else 0
+
+    @cached_property
     def _closing(self) -> str:
-        """What the template prints behind the last answer of a conversation."""
-        text = self.lay(STAND_INS, "")[0]
-        return text.text[max(span.stop for span in text.spans) :]
+        """What the template prints behind an answer, whatever follows."""
+        between = self.structure.behind_answer(called=False)
+        same = common_length(between, self.structure.behind_last_answer)
+        within = (found.start for found in self._speller.find(between) if found.start < same < found.stop)
+        return self._mid_end or between[: next(within, same)]
+
+    @cached_property
+    def _mid_end(self) -> str:
+        """What ends an answer that something follows, where a token of its own ends the last one, as in harmony."""
+        between, last = self.structure.behind_answer(called=False), self.structure.behind_last_answer
+        mid, end = next(self._speller.find(between), None), next(self._speller.find(last), None)
+        if mid is None or end is None or between[: mid.start] != last[: end.start]:
+            return ""
+        is_end = self._speller.vocabulary.is_end
+        ended = between[: mid.stop]  # what ends a question too opens no turn
+        alike = self.structure.behind_question.startswith(ended)
+        return ended if alike and is_end(end.token) and not is_end(mid.token) else ""
 
 
 def _forms(turns: Sequence[Message], *, offered: bool) -> Iterator[Form]:
@@ -211,13 +257,23 @@ def _forms(turns: Sequence[Message], *, offered: bool) -> Iterator[Form]:
     twice = calls or system or any(a == b for a, b in itertools.pairwise(turn.role for turn in turns))
     leading = bool(spoken) and spoken[0] != "user"
     ways = itertools.product(*((False, True) if way else (False,) for way in (calls, calls, leading, twice, system)))
-    yield from sorted((Form(*reversed(way)) for way in ways), key=sum)
+    forms = sorted((Form(*reversed(way)) for way in ways), key=sum)
+    yield from forms
+    if "tool" in spoken:
+        yield from (form._replace(retell=True) for form in forms if form.spell)
 
 
-def _missing(laid: Laid, turns: Sequence[Message], before: int, after: int) -> str | None:
-    """What keeps the text of each turn from being there once, in the order of the turns, between the stand-ins."""
+def _missing(laid: Laid, turns: Sequence[Message], before: int, after: int, *, offered: bool) -> str | None:
+    """What keeps the text of each turn from being there once, in the order of the turns, between the stand-ins.
+
+    Where tools are `offered` in a system message, they are to be there too.
+    """
     low = max((s.stop for s in laid.spans if 0 <= s.turn < before), default=0)
     high = min((s.start for s in laid.spans if s.turn >= len(turns) - after), default=len(laid.text))
+    spoken = [s.stop for s in laid.spans if before <= s.turn < len(turns) - after and turns[s.turn].role != "system"]
+    high = min(high, max(spoken, default=high))  # a system message may stand in front of the last question alone
+    if offered and not any(s.part == "tools" and low <= s.start and s.stop <= high for s in laid.spans):
+        return "does not print the list of tools"
     said = [0] * len(turns)
     called = [False] * len(turns)
     reached = 0
@@ -240,6 +296,8 @@ def _missing(laid: Laid, turns: Sequence[Message], before: int, after: int) -> s
             return f"prints turn {place - before + 1} ({turn.role}) {how}"
         if turn.calls and not called[place]:
             return f"does not print the calls of turn {place - before + 1}"
+        if place in laid.lacking:
+            return f"does not print all of the calls of turn {place - before + 1}"
     return None
 
 
@@ -251,6 +309,10 @@ def _extents(spans: Sequence[Span], count: int) -> list[tuple[int, int] | None]:
             start, stop = (span.start, span.stop) if before is None else before
             extents[span.turn] = min(start, span.start), max(stop, span.stop)
     return extents
+
+
+def _names(spans: Sequence[Span]) -> list[tuple[int, int]]:
+    return sorted((span.start, span.stop) for span in spans if span.part == "name")
 
 
 def _moved(span: Span, cut: int, by: int) -> Span:

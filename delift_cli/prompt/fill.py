@@ -56,12 +56,14 @@ class Laid(NamedTuple):
         spans: the record's texts in it, in the order of the text.
         generated: what {% generation %} blocks of the template enclose, (start, stop).
         twice: the turns whose content is printed more than once.
+        lacking: the turns of whose calls a text is not printed.
     """
 
     text: str
     spans: list[Span]
     generated: list[tuple[int, int]]
     twice: frozenset[int] = frozenset()
+    lacking: frozenset[int] = frozenset()
 
 
 class UnboundedError(InputError):
@@ -83,7 +85,7 @@ def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render
     for ways in given:
         found = _marked(turns, tools, traits, form, render, ways, first, last, plain.text)
         if found is not None:
-            return Laid(plain.text, found[0], plain.generated, found[1])
+            return Laid(plain.text, found[0], plain.generated, *found[1:])
     # one text alone may be the odd one
     ways = dict(given[0])
     if (
@@ -108,7 +110,7 @@ def lay(turns: Sequence[Message], tools: str, traits: Traits, form: Form, render
     found = _marked(turns, tools, traits, form, render, ways, first, last, plain.text)
     if found is None:
         raise _rewritten(0)
-    return Laid(plain.text, found[0], plain.generated, found[1])
+    return Laid(plain.text, found[0], plain.generated, *found[1:])
 
 
 def _rewritten(place: int) -> InputError:
@@ -164,8 +166,8 @@ def _marked(
     first: str,
     last: str,
     plain: str,
-) -> tuple[list[Span], frozenset[int]] | None:
-    """The spans, by rendering with marks, and the turns printed twice; None where the marks change what is printed."""
+) -> tuple[list[Span], frozenset[int], frozenset[int]] | None:
+    """The spans, by rendering with marks, with `twice` and `lacking`; None where the marks change what is printed."""
     marks: list[tuple[int, Part, str, int, int]] = []  # turn, part, the whole text, where this piece of it lies
 
     def wrap(text: str, turn: int, part: Part) -> str:
@@ -201,6 +203,9 @@ def _marked(
             continue
         turn, kind, whole, start, stop = marks[int(part)]
         printed[int(part)] += 1
+        again = printed[int(part)] > (1 if ways[turn] in _ONE_MARK else 2)
+        if kind == "call" and again:
+            kind = "name"  # a tool's turn may begin with the name of what was called
         own = turn >= 0 and turns[turn].role == "assistant" and kind != "name"
         if ways[turn] in _ONE_MARK:
             left, right = _grown(plain, at, whole, start)
@@ -218,7 +223,8 @@ def _marked(
         for number, count in printed.items()
         if marks[number][1] == "content" and count > (1 if ways[marks[number][0]] in _ONE_MARK else 2)
     }
-    return _joined(plain, spans, sources), frozenset(twice)
+    lacking = {mark[0] for number, mark in enumerate(marks) if mark[1] == "call" and not printed[number]}
+    return _joined(plain, spans, sources), frozenset(twice), frozenset(lacking)
 
 
 def _pieces(text: str, way: str) -> list[tuple[int, int]]:
@@ -237,6 +243,11 @@ def _pieces(text: str, way: str) -> list[tuple[int, int]]:
         share = _ONE_MARK[way]
         pieces = [(start + int(share * (stop - start)),) * 2 for start, stop in pieces]
     return pieces
+
+
+def spoken_length(text: str) -> int:
+    """The characters of `text` without the tags of thoughts, and white space around them."""
+    return sum(stop - start for start, stop in _pieces(text, "split"))
 
 
 def _grown(printed: str, at: int, whole: str, place: int) -> tuple[int, int]:

@@ -52,7 +52,8 @@ class Form(NamedTuple):
         merge: turns of the same role in a row become one, with an empty line between them.
         lead: a user's turn that says nothing stands in front of an assistant's at the head.
         short_ids: calls are numbered anew with ids of nine letters and digits, and answers name what they answer.
-        spell: calls are written in the content, for the template prints one or the other.
+        spell: calls are written in the content, for the template prints one or the other, or not all of them.
+        retell: what tools answer stands in a user's turn, for the template takes it behind calls of its own alone.
     """
 
     fold: bool = False
@@ -60,6 +61,7 @@ class Form(NamedTuple):
     lead: bool = False
     short_ids: bool = False
     spell: bool = False
+    retell: bool = False
 
 
 def build(
@@ -69,6 +71,8 @@ def build(
     listed = json.loads(tools) if tools else None
     if form.spell:
         traits = traits._replace(calls=False)
+    if form.retell:
+        traits = traits._replace(answers=False)
     spoken = [_message(turn, place, traits, wrap) for place, turn in enumerate(turns)]
     if listed and not traits.tools:
         offer = wrap(OFFER + "\n".join(json.dumps(tool, ensure_ascii=False) for tool in listed), -1, "tools")
@@ -103,9 +107,13 @@ def adapted(tools: str, turns: Sequence[Message], form: Form, traits: Traits) ->
     if tools and not traits.tools:
         said.append("the template has no place for tools: they are listed as JSON in the system message")
     if any(turn.calls for turn in turns) and (form.spell or not traits.calls):
-        said.append("the template has no form for calls: they are written as JSON in <tool_call> tags")
-    if any(turn.role == "tool" for turn in turns) and not traits.answers:
-        said.append("the template has no turn for tools: their answers stand in <tool_response> tags in a user's turn")
+        there = " there" if traits.calls else ""
+        said.append(f"the template has no form for calls{there}: they are written as JSON in <tool_call> tags")
+    if any(turn.role == "tool" for turn in turns) and (form.retell or not traits.answers):
+        there = " there" if traits.answers else ""
+        said.append(
+            f"the template has no turn for tools{there}: their answers stand in <tool_response> tags in a user's turn"
+        )
     if form.fold:
         said.append("the template has no place for a system message there: it stands in front of the user's text")
     if form.merge:

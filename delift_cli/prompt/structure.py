@@ -117,6 +117,12 @@ class Structure:
         printed = self._try(turns)
         return printed is not None and "qz \n " not in printed
 
+    @cached_property
+    def lists_tools_last(self) -> bool:
+        """Does it print the list of tools with the last question alone?"""
+        turns = [_user(), _assistant(), _user("qzagain"), _assistant("qzend")]
+        return _NAME in (self._try(turns, tools=[_TOOL]) or "").partition(_SAID)[2] and self.traits.tools
+
     # ------------------------------------------------------------------ generation and the end of a turn
 
     @cached_property
@@ -141,12 +147,39 @@ class Structure:
         return printed.partition(first)[2].partition(then)[0] if then in printed else ""
 
     @cached_property
+    def behind_thought(self) -> str:
+        """What closes a thought in front of the last answer, without white space; empty where none is printed."""
+        key = self.traits.thought
+        inline = _assistant(f"<think>\n{_THOUGHT}\n</think>\n\n{_SAID}")
+        turn = {**_assistant(), key: _THOUGHT} if key in _THOUGHT_KEYS else inline
+        return (self._try([_user(), turn]) or "").partition(_THOUGHT)[2].partition(_SAID)[0].strip()
+
+    @cached_property
+    def behind_question(self) -> str:
+        """What the template prints between a user's text and a plain answer."""
+        return (self._try([_user(), _assistant()]) or "").partition(_ASKED)[2].partition(_SAID)[0]
+
+    @cached_property
+    def behind_last_answer(self) -> str:
+        """What the template prints behind an answer that ends the conversation."""
+        return (self._try([_user(), _assistant()]) or "").partition(_SAID)[2]
+
+    @cached_property
+    def _last_call(self) -> str:
+        """A question and a call."""
+        arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
+        return self._try([_user(), _call(self.traits.silence, arguments)]) or ""
+
+    @cached_property
+    def before_call(self) -> str:
+        """What the template prints in front of a call, and not in front of a plain answer."""
+        head = self._last_call.partition(_ASKED)[2].partition(_NAME)[0]
+        return head[common_length(head, self.behind_question) :]
+
+    @cached_property
     def behind_last_call(self) -> str:
         """What the template prints behind a call that ends the conversation."""
-        arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
-        printed = self._try([_user(), _call(self.traits.silence, arguments)]) or ""
-        mark = _ARGUMENTS if self.traits.arguments == "text" else "qzvalue"
-        return printed.partition(mark)[2]
+        return self._last_call.partition(_ARGUMENTS if self.traits.arguments == "text" else "qzvalue")[2]
 
     @property
     def complaint(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
@@ -13,13 +12,13 @@ import numpy.typing as npt
 from ..data.record import Message, Record
 from ..errors import InputError
 from .conversation import STAND_INS, Line, Printer
-from .fill import Laid
+from .fill import Laid, spoken_length
 from .jinja import TEMPLATE_DATE, Jinja, Printed, described
 from .messages import Form, Traits, adapted
 from .meter import Limit
 from .shorten import shorten
 from .structure import Structure
-from .thoughts import split_thoughts
+from .thoughts import split_thoughts, without_thought
 from .tokens import Speller, Tokens, Vocabulary
 from .view import View, view
 
@@ -96,8 +95,6 @@ class ChatTemplate:
             raise InputError(f"--template-arg {taken[0]}: what the records and the vocabulary give cannot be replaced")
         self._jinja = Jinja(self.source, self.name)
         self._speller = Speller(self.vocabulary, self.source)
-        self._structure = Structure(self._render)
-        self._printer = Printer(self.name, self._structure, self._render, self._speller, as_trained=self.as_trained)
         self._noted: dict[str, set[tuple[str, int]]] = {}
         self._no_tools: list[Any] | None = None
         try:
@@ -112,18 +109,21 @@ class ChatTemplate:
             if not self._is_usable():
                 self._refuse(complaint)
 
-    def _refuse(self, complaint: str) -> NoReturn:
-        raise InputError(
-            f"{self.name} cannot print two turns of user and assistant: {complaint}; "
-            "use --template plain or a Jinja2 file of your own"
-        )
-
     def _is_usable(self) -> bool:
+        """Does it print two turns? What was found out about it before is found out anew."""
+        self._structure = Structure(self._render)
+        self._printer = Printer(self.name, self._structure, self._render, self._speller, as_trained=self.as_trained)
         try:
             self._printer.lay([*STAND_INS, Message("user", "qzagain"), Message("assistant", "qzend")], "")
         except InputError:
             return False
         return True
+
+    def _refuse(self, complaint: str) -> NoReturn:
+        raise InputError(
+            f"{self.name} cannot print two turns of user and assistant: {complaint}; "
+            "use --template plain or a Jinja2 file of your own"
+        )
 
     # ------------------------------------------------------------------ what is said about it
 
@@ -162,9 +162,11 @@ class ChatTemplate:
         self._check_size(record, most)
 
         def encode(turns: tuple[Message, ...]) -> Tokens:
-            laid, form = self._printer.lay([*turns, *STAND_INS], record.tools, after=len(STAND_INS))
+            after = self._after(record.tools)
+            laid, form = self._printer.lay([*turns, *after], record.tools, after=len(after))
             self._tell(record, turns, laid, form)
-            return self._with_bos(self._encode(_between(laid, 0, _end(laid, len(turns)))).tokens)
+            stop = self._printer.end(laid, turns, len(turns))
+            return self._with_bos(self._encode(_between(laid, 0, stop)).tokens)
 
         return shorten(record, self._own(record), encode, len, limit)
 
@@ -175,9 +177,11 @@ class ChatTemplate:
         """
 
         def encode(turns: tuple[Message, ...]) -> Tokens:
-            behind = self._behind(turns, record.tools, own=system, after=STAND_INS)
-            stop = _end(behind.laid, len(behind.turns) - len(STAND_INS))
-            return self._encode(_between(behind.laid, behind.start, stop), behind_text=True).tokens
+            after = self._after(record.tools if system else "")
+            behind = self._behind(turns, record.tools, own=system, after=after)
+            stop = self._printer.end(behind.laid, behind.turns, len(behind.turns) - len(after))
+            line = _between(behind.laid, behind.start, stop).behind(behind.opening)
+            return self._encode(line, behind_text=True).tokens
 
         return shorten(record, self._own(record), encode, len, limit)
 
@@ -186,8 +190,7 @@ class ChatTemplate:
         self._check_size(record, most)
 
         def encode(turns: tuple[Message, ...]) -> Target:
-            laid, form = self._printer.lay(turns, record.tools)
-            self._tell(record, turns, laid, form)
+            turns, laid, form = self._lay(record, turns)
             line = self._alone(record, turns, laid, form)
             alone, response, scored = self._encode(line).parted()
             if not scored.any():
@@ -201,12 +204,22 @@ class ChatTemplate:
 
     def view(self, record: Record) -> View:
         """What the model sees of `record` alone, in pieces, decoded from its very tokens."""
-        turns = self._own(record)
-        laid, form = self._printer.lay(turns, record.tools)
-        self._tell(record, turns, laid, form)
+        turns, laid, form = self._lay(record, self._own(record))
         line = self._alone(record, turns, laid, form)
         encoded = self._encode(line)
         return view(self._with_bos(encoded.tokens), encoded.scored, line, self._speller)
+
+    def _lay(self, record: Record, turns: tuple[Message, ...]) -> tuple[tuple[Message, ...], Laid, Form]:
+        """A target as printed alone, and its turns: without a thought where the generation prompt has closed it."""
+        laid, form = self._printer.lay(turns, record.tools)
+        last, bare = turns[-1], without_thought(turns[-1])
+        if bare != last and self._printer.closes_thought(turns, record.tools, form):
+            turns = (*turns[:-1], bare)
+            laid, form = self._printer.lay(turns, record.tools)
+            if last.reasoning.strip() or spoken_length(last.content) > spoken_length(bare.content):
+                self._note(record, "the last thought is not shown, for the generation prompt has closed it")
+        self._tell(record, turns, laid, form)
+        return turns, laid, form
 
     def _alone(self, record: Record, turns: tuple[Message, ...], laid: Laid, form: Form) -> Line:
         line = self._printer.line(turns, laid, record.tools, form)
@@ -236,32 +249,27 @@ class ChatTemplate:
         """Context tokens of a target that follows an example: from the end of the example's response on."""
         behind = self._behind(turns, tools, own=own)
         line = self._printer.line(behind.turns, behind.laid, behind.tools, behind.form, behind.start)
+        line = line.behind(behind.opening)
         context, found, _ = self._encode(line, behind_text=True).parted()
         if not np.array_equal(found, response):
             self._note(record, "printed in other words behind another record, and scored as it is printed alone")
         return context
 
     def _behind(self, turns: tuple[Message, ...], tools: str, *, own: bool, after: tuple[Message, ...] = ()) -> _Behind:
-        """`turns` behind stand-ins, with their own system message and tools or without."""
+        """`turns` behind an answer, with their own system message and tools or without."""
         bare = turns[1:] if turns[0].role == "system" else turns
-        if not own or not tools:
-            return self._lay_behind(turns if own else bare, "", after)
-        there: _Behind | None = None
-        with contextlib.suppress(InputError):
-            there = self._lay_behind(turns, tools, after)
-        if there and any(span.part == "tools" and span.start >= there.start for span in there.laid.spans):
-            return there
-        behind = self._lay_behind(bare, "", after)
-        alone, form = self._printer.lay([*turns, *after], tools, after=len(after))
-        opened = self._printer.opening([*turns, *after], alone, form, behind.laid, self._bos_text)
-        if opened is None:
-            return there or behind
-        return behind._replace(laid=opened, tools=tools)
+        if own and tools:  # the template may print them in its head or in any turn: all of it is repeated
+            shown = (*turns, *after)
+            laid, form = self._printer.lay(shown, tools, after=len(after))
+            opening, start = self._printer.joint(laid.text, self._bos_text)
+            return _Behind(laid, shown, tools, form, start, opening)
+        shown = (*STAND_INS, *(turns if own else bare), *after)
+        laid, form = self._printer.lay(shown, "", before=len(STAND_INS), after=len(after))
+        return _Behind(laid, shown, "", form, self._printer.end(laid, shown, len(STAND_INS)))
 
-    def _lay_behind(self, turns: tuple[Message, ...], tools: str, after: tuple[Message, ...]) -> _Behind:
-        shown = (*STAND_INS, *turns, *after)
-        laid, form = self._printer.lay(shown, tools, before=len(STAND_INS), after=len(after))
-        return _Behind(laid, shown, tools, form, _end(laid, len(STAND_INS)))
+    def _after(self, tools: str) -> tuple[Message, ...]:
+        """What stands behind an example when it is printed; nothing where that would take its tools away."""
+        return () if tools and self._structure.lists_tools_last else STAND_INS
 
     # ------------------------------------------------------------------ text to tokens
 
@@ -335,23 +343,19 @@ class ChatTemplate:
         for size, turn in zip(whole, turns, strict=True):
             if turn.calls and turn.content.strip() and size == 0:
                 self._note(record, "text beside a call is not shown, for the template prints the call alone")
-            if "</think>" in turn.content and size < len(turn.content.strip()) - 40:
+            if "</think>" in turn.content and size < spoken_length(turn.content):
                 self._note(record, "thoughts within an answer are not shown, for the template drops them there")
 
 
 class _Behind(NamedTuple):
-    """What is printed behind stand-ins: from `start` on."""
+    """What is printed behind an answer: `opening`, and what is laid out from `start` on."""
 
     laid: Laid
     turns: tuple[Message, ...]
     tools: str
     form: Form
     start: int
-
-
-def _end(laid: Laid, turns: int) -> int:
-    """Where the text of the first `turns` turns ends."""
-    return max((span.stop for span in laid.spans if 0 <= span.turn < turns), default=0)
+    opening: str = ""
 
 
 def _between(laid: Laid, start: int, stop: int) -> Line:

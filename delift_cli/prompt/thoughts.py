@@ -25,3 +25,9 @@ def _split(turn: Message) -> Message:
     if not found:
         return turn
     return turn._replace(reasoning=found.group(1), content=turn.content[found.end() :])
+
+
+def without_thought(turn: Message) -> Message:
+    """The same without what was thought before it."""
+    found = _THOUGHT.match(turn.content)
+    return turn._replace(reasoning="", content=turn.content[found.end() :] if found else turn.content)

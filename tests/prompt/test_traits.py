@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from jinja2.ext import Extension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from trait_templates import CONVERSATIONS, KIND, TRAITS, answer, call, record, said, user
+from trait_templates import CONVERSATIONS, KIND, TRAITS, UNASKED, answer, call, record, said, user
 
 from delift_cli.data.record import Message, Record
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile
-from delift_cli.prompt.template import ChatTemplate
+from delift_cli.prompt.template import ChatTemplate, Tokens
 
 Make = Callable[..., ChatTemplate]
 CALLING = ("calls as json", "arguments as text", "arguments one by one")
@@ -253,6 +253,31 @@ def test_thoughts_within_an_answer_are_split_where_the_template_has_a_field(make
     assert any(note.startswith("thoughts are not shown") for note in chat.notes())
 
 
+def test_a_thought_that_the_generation_prompt_has_closed_is_left_out(
+    make: Make, tiny_model: Callable[..., Path]
+) -> None:
+    apart = record(user("Why?"), said("Because.", reasoning="It is so."))
+    inline = record(user("Why?"), said("<think>\nIt is so.\n</think>\n\nBecause."))
+    block = "<think>\n\n</think>\n\n"
+    always = TRAITS["thought in a field"].removesuffix("{% endif %}") + f"{{{{ {block!r} }}}}{{% endif %}}"
+    vocabulary = make("plain turns").vocabulary
+    switched = {"arguments": {"enable_thinking": False}}
+    for source, options in ((TRAITS["thought of the last turn alone"], switched), (always, {})):
+        for given in (apart, inline):
+            chat = ChatTemplate(source, vocabulary, **options)
+            assert scored(chat, given) == ["Because.<|im_end|>"]
+            assert seen(chat, given).endswith(f"<|im_start|>assistant\n{block}Because.<|im_end|>")
+            asked = chat.target(given)
+            assert text_of(chat, asked.after).endswith(f"<|im_start|>assistant\n{block}")
+            assert any(note.startswith("the last thought is not shown") for note in chat.notes())
+        chat = ChatTemplate(source, vocabulary, **options)
+        assert scored(chat, record(user("Why?"), said(f"{block}Because."))) == ["Because.<|im_end|>"]
+        assert not any("thought is not shown" in note for note in chat.notes())  # it says nothing
+        trained = ChatTemplate(source, vocabulary, as_trained=True, **options)
+        assert "It is so." in scored(trained, apart)[0]
+        assert not trained.notes()
+
+
 def test_an_answer_that_is_all_thought(make: Make) -> None:
     chat = make("opens a thought")
     given = record(user("Why?"), said("<think>so"), user("And?"), said("hm</think>"), user("Yes?"), said("Yes."))
@@ -260,7 +285,7 @@ def test_an_answer_that_is_all_thought(make: Make) -> None:
 
 
 def test_what_a_template_drops_is_counted(make: Make) -> None:
-    chat = make("opens a thought")
+    chat = make("opens a thought", name="counts")  # one that no other test has asked
     for number in range(3):
         given = Record(
             str(number), (user("Why?"), said("<think>\nIt is so, I think, and it has been so.\n</think>Yes.")), b"", 1
@@ -268,6 +293,18 @@ def test_what_a_template_drops_is_counted(make: Make) -> None:
         chat.target(given)
         chat.target(given)
     assert any(note.startswith("thoughts within an answer") and note.endswith(": 3 records") for note in chat.notes())
+
+
+def test_a_thought_that_is_dropped_is_said_however_short(make: Make) -> None:
+    for trait, thought, dropped in (
+        ("opens a thought", "So.", True),
+        ("opens a thought", "\n\n", False),
+        ("plain turns", "So.", False),
+        ("thought of the last turn alone", "So.", False),
+    ):
+        chat = make(trait, name=f"{thought} {dropped}")
+        chat.target(record(user("Why?"), said(f"<think>{thought}</think>Yes.")))
+        assert any(note.startswith("thoughts within an answer") for note in chat.notes()) == dropped
 
 
 # ---------------------------------------------------------------------- adapted where the template demands it
@@ -324,6 +361,55 @@ def test_tools_and_system_message_are_repeated_behind_another_record(make: Make)
         assert b"Tools:" in b"".join(map(chat.vocabulary.piece, example.tolist()))
 
 
+@pytest.mark.parametrize(
+    "name", ["with a system message", "calls again", "tools and no system message", "a call at the end"]
+)
+@pytest.mark.parametrize("trait", TRAITS)
+def test_no_tool_and_no_system_message_is_lost_behind_another_record(make: Make, trait: str, name: str) -> None:
+    chat, given = make(trait), CONVERSATIONS[name]
+    asked = chat.target(given)
+    wanted = [
+        *(["The tide at a place", "The wind at a place"] if given.tools else []),
+        *(t.content for t in given.turns),
+    ]
+    for tokens in (asked.after_system, chat.example(given), chat.further_example(given, system=True)):
+        text = text_of(chat, np.concatenate([tokens, asked.response]))
+        assert all(one in text for one in wanted)
+        assert "<|<" not in text  # nothing of a tag that stands for the end alone
+
+
+def text_of(chat: ChatTemplate, tokens: Tokens) -> str:
+    return b"".join(map(chat.vocabulary.piece, tokens.tolist())).decode()
+
+
+@pytest.mark.parametrize(
+    ("trait", "called", "ends"),
+    [
+        ("calls without an end", '<|observation|>tide\n```json\n{"place": "Brest"}\n```<|close|>', False),
+        ("tools with the last question", '<|observation|>[{"name": "tide", "arguments": {"place": "Brest"}}]', True),
+        ("calls as json", '<tool_call>\n{"name": "tide", "arguments": {"place": "Brest"}}\n</tool_call>', True),
+        ("arguments as text", '[tide {"place": "Brest"}]', True),
+        ("arguments one by one", "<tool_call>tide\nplace=Brest</tool_call>", True),
+    ],
+)
+def test_a_call_is_scored_from_its_first_tag_and_closed(make: Make, trait: str, called: str, ends: bool) -> None:
+    chat, given = make(trait), CONVERSATIONS["a call at the end"]
+    assert scored(chat, given) == [called + "<|im_end|>"]  # which is the end of sequence too
+    for tokens in (chat.example(given), chat.further_example(given, system=False)):
+        assert text_of(chat, tokens).endswith(called)
+    followed = record(*given.turns, answer("4 m"), said("4 m."))
+    assert scored(chat, followed)[0] == called + "<|im_end|>" * ends
+
+
+def test_tools_that_open_a_conversation_open_it_again_behind_an_example(make: Make) -> None:
+    chat = make("tools in the first question")
+    given = record(KIND, user("Hello"), said("Good day."), tools=True)
+    asked = chat.target(given)
+    alone, behind = text_of(chat, asked.alone), text_of(chat, asked.after_system)
+    assert alone.startswith("<|im_start|>system\nYou are kind.<|im_end|>\n<|im_start|>user\nTools:\n")
+    assert behind == "<|im_end|>\n" + alone
+
+
 @pytest.mark.parametrize("trait", [name for name in TRAITS if name != "no end"])
 def test_an_example_and_a_target_are_one_conversation(make: Make, trait: str) -> None:
     chat = make(trait, as_trained=True)
@@ -370,6 +456,59 @@ def test_calls_where_a_template_prints_the_text_alone(tiny_model: Callable[..., 
         'Let me look.\n<tool_call>\n{"name": "tide", "arguments": {"place": "Cork"}}\n</tool_call><|im_end|>'
     )
     assert any("no form for calls" in note for note in chat.notes())
+
+
+def test_a_template_for_tools_alone_is_used_with_all_that_it_has(tiny_model: Callable[..., Path]) -> None:
+    with pytest.raises(TypeError):
+        jinja2.Template(UNASKED).render(messages=[], tools=None)
+    chat = ChatTemplate(UNASKED, ModelFile(tiny_model(chat_template=UNASKED)).vocabulary)
+    assert chat.traits.tools
+    assert chat.traits.calls
+    assert chat.traits.answers
+    given = CONVERSATIONS["calls again"]
+    assert scored(chat, given)[0] == (
+        '<tool_call>\n{"name": "tide", "arguments": {"place": "Brest"}}\n</tool_call><|im_end|>'
+    )
+    assert seen(chat, given).count("The tide at a place") == 1
+    assert "Tools:\n<|im_end|>" in seen(chat, CONVERSATIONS["a pair"])
+    assert not chat.notes()
+
+
+def test_what_a_tool_says_is_not_scored_and_each_answer_is_with_its_end(make: Make) -> None:
+    chat = make("one call a turn")
+    assert scored(chat, CONVERSATIONS["a call"]) == [
+        ' to=tide<|channel|>commentary<|message|>{"place": "Brest"}<|call|>',
+        "<|channel|>final<|message|>4.1 m.<|return|>",
+    ]
+    assert "<|call|><|start|>tide to=assistant<|message|>4.1 m<|end|>" in seen(chat, CONVERSATIONS["a call"])
+    assert scored(chat, CONVERSATIONS["several turns"]) == [
+        "<|channel|>final<|message|>She.<|end|>",
+        "<|channel|>final<|message|>Last week.<|return|>",
+    ]
+
+
+def test_no_call_vanishes_where_a_template_prints_the_first_alone(make: Make) -> None:
+    chat = make("one call a turn", name="first alone")
+    assert scored(chat, CONVERSATIONS["two calls"])[0] == (
+        '<|channel|>final<|message|><tool_call>\n{"name": "tide", "arguments": {"place": "Oslo"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "wind", "arguments": {"place": "Oslo"}}\n</tool_call><|end|>'
+    )
+    assert "<|start|>user<|message|><tool_response>\n0.3 m\n</tool_response><|end|>" in (
+        seen(chat, CONVERSATIONS["two calls"])
+    )
+    assert [note.partition(":")[0] for note in chat.notes()] == [
+        "the template has no form for calls there",
+        "the template has no turn for tools there",
+    ]
+
+
+def test_a_call_that_closes_with_its_name(tiny_model: Callable[..., Path]) -> None:
+    source = TRAITS["arguments one by one"].replace("'</tool_call>'", "'</' + call.function.name + '>'")
+    chat = ChatTemplate(source, ModelFile(tiny_model(chat_template=source)).vocabulary)
+    assert scored(chat, CONVERSATIONS["a call"]) == [
+        "<tool_call>tide\nplace=Brest</tide><|im_end|>",
+        "4.1 m.<|im_end|>",
+    ]
 
 
 def test_a_record_of_which_nothing_is_printed_is_refused(make: Make) -> None:

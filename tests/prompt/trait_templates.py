@@ -93,6 +93,36 @@ TRAITS = {
     + "{{ '\\n</tool_call>' }}"
     + "{% endfor %}{{ '<|im_end|>\\n' }}{% endif %}{% endfor %}"
     + _CUE,
+    "tools in the first question": "{% set turns = messages %}{{ '<|im_start|>system\\n' }}"
+    "{% if messages[0].role == 'system' %}{{ messages[0].content }}{% set turns = messages[1:] %}{% endif %}"
+    "{{ '<|im_end|>\\n' }}{% for m in turns %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% if loop.first and tools %}{{ 'Tools:\\n' }}{% for tool in tools %}{{ tool | tojson + '\\n' }}{% endfor %}"
+    "{% endif %}{{ m.content + '<|im_end|>\\n' }}{% endfor %}" + _CUE,
+    "tools with the last question": "{% set asked = messages | selectattr('role', 'equalto', 'user') | list %}"
+    + _EACH
+    + "{% if m.role == 'user' %}{% if tools and m == asked[-1] %}{{ 'Tools:\\n' }}"
+    + "{% for tool in tools %}{{ tool | tojson + '\\n' }}{% endfor %}{% endif %}"
+    + "{{ '<|user|>' + m.content + '<|close|>' }}"
+    + "{% elif m.tool_calls %}{{ '<|observation|>[' }}{% for call in m.tool_calls %}{{ call.function | tojson }}"
+    + "{% endfor %}{{ ']<|im_end|>' }}{% elif m.role == 'assistant' %}{{ m.content + '<|im_end|>' }}"
+    + "{% else %}{{ '(' + m.role + ': ' + m.content + ')' }}{% endif %}{% endfor %}",
+    "calls without an end": _EACH
+    + "{% if m.role == 'user' %}{{ '<|User|>' + m.content }}{% elif m.role == 'tool' %}{{ '(' + m.content + ')' }}"
+    + "{% elif m.tool_calls %}{% for call in m.tool_calls %}{{ '<|Assistant|><|observation|>' + call.function.name }}"
+    + "{{ '\\n```json\\n' + call.function.arguments + '\\n```<|close|>' }}{% endfor %}"
+    + "{% elif m.role == 'assistant' %}{{ '<|Assistant|>' + m.content + '<|im_end|>' }}{% else %}{{ m.content }}"
+    + "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|Assistant|>' }}{% endif %}",
+    "one call a turn": "{% set last = namespace(name='') %}"
+    + _EACH
+    + "{% if m.tool_calls %}{% set last.name = m.tool_calls[0].function.name %}"
+    + "{{ '<|start|>assistant to=' + last.name + '<|channel|>commentary<|message|>' }}"
+    + "{{ m.tool_calls[0].function.arguments | tojson + '<|call|>' }}"
+    + "{% elif m.role == 'assistant' %}{{ '<|start|>assistant<|channel|>final<|message|>' + m.content }}"
+    + "{{ '<|return|>' if loop.last else '<|end|>' }}"
+    + "{% elif m.role == 'tool' %}{% if not last.name %}{{ raise_exception('no call') }}{% endif %}"
+    + "{{ '<|start|>' + last.name + ' to=assistant<|message|>' + m.content + '<|end|>' }}"
+    + "{% else %}{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}"
+    + "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}",
     "arguments as text": _EACH
     + "{% if m.tool_calls %}{{ '<|im_start|>assistant\\n' }}{% for call in m.tool_calls %}"
     + "{{ '[' + call.function.name + ' ' + call.function.arguments + ']' }}{% endfor %}{{ '<|im_end|>\\n' }}"
@@ -134,6 +164,12 @@ MARKED = (
         "{% endfor %}{{ '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
         "{% else %}{{ m.content + '<|im_end|>\\n' }}{% endif %}{% endif %}{% endfor %}",
     )
+)
+
+# As Hermes' templates for tools: the list is read without asking whether there is one.
+UNASKED = (
+    "{{ '<|im_start|>system\\nTools:\\n' }}{% for tool in tools %}{{ tool.function | tojson + '\\n' }}{% endfor %}"
+    "{{ '<|im_end|>\\n' }}" + TRAITS["calls as json"].partition("{% endif %}")[2]
 )
 
 TOOLS = [
