@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +26,6 @@ _QUANTIZATIONS = {
     for name, value in vars(llama_cpp).items()
     if name.startswith("LLAMA_FTYPE_") and isinstance(value, int)
 }
-
-_BITS_PER_WEIGHT = {"F32": 32.0, "F16": 16.0, "BF16": 16.0, "Q8_0": 8.5, "Q6_K": 6.6, "Q5_K_M": 5.7, "Q4_1": 5.0}
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -177,9 +176,9 @@ class ModelFile:
         return _QUANTIZATIONS.get(int(kind), kind) if kind else None
 
     def parameters(self) -> int:
-        """How many weights the model has, about: its file's size over what its type takes for one."""
-        bits = _BITS_PER_WEIGHT.get(self.quantization() or "", 4.5)
-        return int(sum(part.stat().st_size for part in self.parts) * 8 / bits)
+        """How many weights the model has, by the shapes of its tensors."""
+        headers = [self.header, *map(read_header, self.parts[1:])]
+        return sum(math.prod(shape) for header in headers for shape in header.tensors.values())
 
     def identity(self) -> dict[str, Any]:
         """What makes this model this model: SHA-256 of its bytes, architecture, quantization."""

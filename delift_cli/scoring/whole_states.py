@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from ..compiled import jit
 from ..model.llama import Model
 from ..prompt.template import Tokens
 from ..prompt.trie import Sequences
@@ -109,7 +109,7 @@ def _shared(first: Tokens, last: Tokens, limit: int) -> int:
     return int(different[0]) if len(different) else limit
 
 
-@numba.njit(cache=True)
+@jit()
 def _partition(lengths, states, batch, cost):  # type: ignore[no-untyped-def]
     """Where the group that begins at each place stops, for the least tokens + cost × groups; and those tokens."""
     count = len(lengths)

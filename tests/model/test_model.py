@@ -14,6 +14,7 @@ import gguf_models as g
 import llama_cpp
 import numpy as np
 import pytest
+from gguf import GGUFReader
 
 from delift_cli.errors import DeliftError, InputError, RunError
 from delift_cli.model import llama, places
@@ -102,6 +103,9 @@ def test_split_files(tmp_path: Path, tiny_model: TinyModel) -> None:
     assert file.identity()["bytes"] == len(bytes_of_all)
     with Model(file, Settings(threads=1, batch=32), cells=64) as split:
         given = logits(split, [1, 2, 3])
+    whole = ModelFile(g.write_model(tmp_path / "whole.gguf"))
+    assert file.parameters() == whole.parameters()
+    assert whole.parameters() == sum(tensor.n_elements for tensor in GGUFReader(whole.path).tensors)
     with Model(ModelFile(tiny_model()), Settings(threads=1, batch=32), cells=64) as one:
         assert np.array_equal(given, logits(one, [1, 2, 3]))
 
