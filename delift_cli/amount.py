@@ -71,7 +71,7 @@ class Quota(NamedTuple):
 
 
 def parse_share(text: str, option: str, *words: str) -> float:
-    """`1%` or `0.01` as a number from 0 to 1; `words`: what else the option takes, for who gave neither."""
+    """`1%` or `0.01` as a number from 0 to 1; `words`: what else the option takes, for the message."""
     try:
         value = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
     except ValueError:

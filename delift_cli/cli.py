@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def run() -> None:
-    """What `main` does, for who hears signals already."""
+    """What `main` does, for a caller that handles signals already."""
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

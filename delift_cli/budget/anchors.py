@@ -1,6 +1,6 @@
 """Anchors: a few hundred of the pool's own records that stand for all of it as targets, each for so many.
 
-The pool before its anchors is a rectangular block, fully measured, at a cost of records × anchors instead of records².
+The pool against its anchors is a rectangular block, fully measured, at a cost of records × anchors instead of records².
 Anchors are the records that stand for the others best: facility location over similarities of texts and embeddings,
 so that every task has its share of them. Each record then belongs to the anchor most similar to it, and an anchor's
 weight is how many belong to it.

@@ -61,7 +61,7 @@ class Graph:
 
 
 def graph(indices: NDArray[np.int32], similarities: NDArray[np.float32], degree: int = 10) -> Graph:
-    """Symmetric graph of the first `degree` neighbours in lists as `lexical.neighbours` returns (records x k)."""
+    """Symmetric graph of the first `degree` neighbours in lists as `ngrams.neighbours` returns (records x k)."""
     n = len(indices)
     indices, similarities = indices[:, :degree], similarities[:, :degree]
     row = np.repeat(np.arange(n, dtype=np.int64), indices.shape[1])

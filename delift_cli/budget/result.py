@@ -17,7 +17,7 @@ from ..scoring.job import Engine, Forecast, Inputs
 from ..scoring.pairs import Work
 from .partial_block import Partial, measured, measured_lines
 
-SOURCES = ("self", "neighbours", "random", "held out", "adaptive")  # by plan's codes
+SOURCES = ("self", "neighbours", "random", "held out", "adaptive")  # by the codes of `measured`
 STOPPED = {
     "time": "the time is up; --continue --budget +1h goes on from there",
     "settled": "the last rounds left the selection as it was; --continue --budget +5% goes on all the same",

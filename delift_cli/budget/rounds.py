@@ -12,7 +12,7 @@ import numpy as np
 
 from ..amount import Budget, parse_budget
 from ..cache.proxies import kept_proxy
-from ..cache.sparse import Asked, SparseCache, SparseWriter, StoredRound
+from ..cache.sparse import BYTES_PER_PAIR, Asked, SparseCache, SparseWriter, StoredRound
 from ..errors import InputError
 from ..prompt.trie import build_trie
 from ..scoring.embeddings import Embeddings
@@ -28,7 +28,6 @@ LATER = 0.6  # of the examples, those that have pairs in a later round
 COMPARED = 2  # the last rounds, which leave the selection as it was where it has settled
 MARGIN = 0.95  # of the time that is left; the rest is for rates that change and plans that take longer
 SAMPLED_EXAMPLES, SAMPLED_TARGETS = 8, 64
-BYTES_PER_PAIR = 13  # target, source and two float32
 
 
 class Cost(NamedTuple):

@@ -27,10 +27,10 @@ def record_columns(pool: Pool) -> RecordColumns:
         columns.insert(1, Column("group", pool.field, "text", [one_line(label, 60) for label in pool.labels]))
     columns += [
         Column.figures("tokens", "tokens", "count", cache.example_tokens, "of the whole record in the chat template"),
-        Column.figures("mean", "mean utility", "signed", reach.mean, "to the targets that it was shown before"),
+        Column.figures("mean", "mean utility", "signed", reach.mean, "to the targets that it was shown in front of"),
         Column.figures("harmful", "harms", "share", reach.harmful, "share of these whose answers it makes less likely"),
         Column.figures("gives", "helps most", "signed", reach.helped.utility[:, 0], "its largest utility"),
-        Column.figures("pairs", "pairs", "count", reach.pairs, "targets that it was shown before"),
+        Column.figures("pairs", "pairs", "count", reach.pairs, "targets that it was shown in front of"),
     ]
     ends = [Pairs("helps most", "records" if pool.square else "targets", reach.helped)]
     ends.append(Pairs("harms most", "records" if pool.square else "targets", reach.harmed))

@@ -28,7 +28,7 @@ class Ends:
 
 @dataclass(frozen=True)
 class Reach:
-    """What the measured pairs say of each record. A record before itself or a copy of itself does not count.
+    """What the measured pairs say of each record. A record paired with itself or a copy of itself does not count.
 
     Attributes:
         mean: float32 [examples], mean utility over measured targets; NaN where none is measured.

@@ -266,7 +266,7 @@ def open_cache(path: Path, description: dict[str, Any], inputs: Inputs) -> Cache
 
 
 def open_sparse_cache(path: Path, description: dict[str, Any], inputs: Inputs) -> SparseWriter:
-    """The same for some of the pairs; see `sparse_cache.open_sparse_for_scoring`."""
+    """The same for some of the pairs; see `cache.sparse.open_sparse_for_scoring`."""
     return open_sparse_for_scoring(path, description, inputs.examples, inputs.targets, **token_counts(inputs))
 
 

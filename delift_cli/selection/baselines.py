@@ -16,7 +16,7 @@ the same selector as every other one, so that quotas, lists and budgets hold.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,6 @@ from ..submodular.objectives import Objective
 
 Floats = npt.NDArray[np.float64]
 PerRecord = Literal["random", "length", "loss", "ifd"]
-PER_RECORD: tuple[str, ...] = get_args(PerRecord)
 
 
 def check_pool(cache: Stored, method: str) -> None:

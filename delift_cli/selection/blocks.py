@@ -287,7 +287,7 @@ def default_objective(
     each of them, with 10 % it was not. Where `MANY` are wanted, every target has three good helpers soon and the others
     come by what little they add to these: 300 of 1,000 records were worse by record than random ones then, and by
     `saturated`, which gives each target its share of all that helps it, they were not (all in samples/EVIDENCE.md).
-    Before anchors it is always `topm`: an anchor stands for several records, which its second and third best helpers
+    With anchors it is always `topm`: an anchor stands for several records, which its second and third best helpers
     serve best.
     """
     if target and existing:

@@ -1,7 +1,7 @@
 """Suspects that a choice sets aside: for good where that was asked for, otherwise until no other record is left.
 
 What comes last is what is doubtful by itself, as many as that is, see `Suspects.doubtful`: little where every answer is
-sound. Who asks for a share has reason to think that so many are wrong: these are the most suspect of all.
+sound. Whoever asks for a share has reason to think that so many are wrong: these are the most suspect of all.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ class _Known:
 
 
 class Crew:
-    """Lets workers in, in threads of its own; `events` tells what happens, `members` is for who reads them.
+    """Lets workers in, in threads of its own; `events` tells what happens, `members` is for its readers.
 
     A worker is let in when it runs the same delift, has the files (by SHA-256; else they are sent), and measures the
     check pairs as the client does. One that does not is refused by name.
@@ -124,7 +124,7 @@ class Crew:
         files: the model and its adapters, and where their files are here.
         make_job: from the SHA-256 of the pickled records; see `worker.Job`.
         cost: about how many tokens a unit takes.
-        say: is told who comes and goes.
+        say: told who comes and goes.
     """
 
     def __init__(
