@@ -10,8 +10,11 @@ import typer
 
 from ..errors import InputError
 from ..selection import output as files
+from ..selection import overwriting
 from ..selection.blocks import KernelOptions
 from ..selection.card import publish
+from ..selection.hygiene import benchmarks
+from ..selection.methods import opened_cache
 from ..selection.subset import select_records
 from ..submodular.curve import plot, render_curve
 from . import bars, console
@@ -86,12 +89,26 @@ def select(
         self_utility = "include"
         if objective is None and target is None and existing is None:
             objective = "fl"
+    if str(destination) == "-":
+        destination = None
+    caches = {
+        role: opened_cache(path)
+        for role, path in (("pool", cache), ("target", target), ("existing", existing))
+        if path is not None
+    }
+    on_stdout = as_json if destination is not None else push is None
+    overwriting.refuse_to_destroy(
+        {"-o": destination, "--curve": curve, "stdout": overwriting.STDOUT if on_stdout else None},
+        overwriting.files_read(caches.values(), always, never, model, *benchmarks(not_like or ())),
+        force=force,
+        insist=", or insist with --force",
+    )
     with console.bars(quiet=quiet) as progress:
         subset = select_records(
-            cache,
+            caches.get("pool"),
             k,
-            target=target,
-            existing=existing,
+            target=caches.get("target"),
+            existing=caches.get("existing"),
             method=method,
             objective=objective,
             options=KernelOptions(utility, kernel, self_utility, estimates, seed),
@@ -126,10 +143,6 @@ def select(
             progress=progress,
             say=console.sayer(quiet),
         )
-    if str(destination) == "-":
-        destination = None
-    if not force:
-        files.refuse_to_overwrite(destination, subset.sources)
     how: dict[str, Any] = {"input_order": order == "input", "with_scores": with_scores, "say": console.sayer(quiet)}
     if destination is not None or push is None:
         files.write(subset.render(destination=destination, ids_only=ids_only, **how), destination)

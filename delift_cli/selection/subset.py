@@ -23,7 +23,7 @@ from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
 from . import blocks, first_gains, output
 from .blocks import COUNTED, AnyBlock, Count, KernelOptions, PartialBlock, Records
-from .hygiene import Hygiene, Repeats, hygiene, repeats
+from .hygiene import Hygiene, Repeats, benchmarks, hygiene, repeats
 from .larger_than_memory import beyond_memory
 from .methods import (
     COVERING,
@@ -38,6 +38,7 @@ from .methods import (
     per_record,
     scored_blocks,
 )
+from .overwriting import files_read, refuse_to_destroy
 from .set_aside import SetAside, set_aside
 
 
@@ -48,6 +49,7 @@ class Subset(Facts):
     selection: their places in the pool, gains, and how it came about. goal: what they were chosen by. pool: what they
     were chosen from. whole: the value of the whole pool. amount: how much was asked for, `asked` in the user's words.
     doubted: suspects that were left out or put last. count: what of a target counts alike, see `blocks.objective_over`.
+    read: the files that it was made from.
     """
 
     selection: Selection
@@ -63,6 +65,7 @@ class Subset(Facts):
     clean: Hygiene = field(default_factory=Hygiene)
     doubted: SetAside = field(default_factory=SetAside)
     count: Count | None = None
+    read: Sequence[Path] = ()
 
     def __len__(self) -> int:
         return len(self.selection.indices)
@@ -120,15 +123,11 @@ class Subset(Facts):
         """Value and gain against the number of records; see `curve_rows`."""
         return curve_rows(self.selection, [record.id for record in self.pool.examples], self.whole)
 
-    @property
-    def sources(self) -> list[str]:
-        """The files that the pool's records came from."""
-        return str(self.pool.cache.manifest["examples"]["source"]).split(", ")
-
     def write(self, destination: str | Path, *, force: bool = False, **form: Any) -> None:
-        """`render` into a file, whole or not at all; over a file that the records came from only with `force`."""
-        if not force:
-            output.refuse_to_overwrite(Path(destination), self.sources)
+        """`render` into a file, whole or not at all; over a file that it was chosen from only with `force`."""
+        refuse_to_destroy(
+            {"the output": Path(destination)}, self.read, force=force, insist=", or insist with force=True"
+        )
         output.write(self.render(destination=destination, **form), Path(destination))
 
     def as_dict(self) -> dict[str, Any]:
@@ -378,5 +377,18 @@ def select_records(
     if kept_gains is not None:
         first_gains.keep_gains(kept_gains, selection.initial_gains)
     return Subset(
-        selection, goal, pool, value(goal), method, str(k), amount, options, seed, partial, clean, doubted, count
+        selection,
+        goal,
+        pool,
+        value(goal),
+        method,
+        str(k),
+        amount,
+        options,
+        seed,
+        partial,
+        clean,
+        doubted,
+        count,
+        read=files_read(caches.values(), always, never, model, *benchmarks(not_like)),
     )

@@ -117,4 +117,4 @@ def test_records_without_a_prompt_are_shown_by_their_text(tmp_path: Path) -> Non
     assert b"the sun is here" in told.out
     for verb in (("inspect", cache), ("show", cache, "t2"), ("inspect", cache, "--suspects", 2)):
         assert delift(*verb).code == 0
-    assert delift("inspect", cache, "--json").json["most_helpful"][0]["prompt"] == ""
+    assert delift("inspect", cache, "--json").json["most_useful"][0]["prompt"] == ""
