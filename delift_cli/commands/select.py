@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import typer
 
@@ -14,13 +15,15 @@ from ..selection import overwriting
 from ..selection.blocks import KernelOptions
 from ..selection.card import publish
 from ..selection.hygiene import benchmarks
-from ..selection.methods import opened_cache
+from ..selection.methods import COVERING, objective_for, opened_cache
 from ..selection.subset import select_records
 from ..submodular.curve import plot, render_curve
 from . import bars, console
 from . import select_options as given
 from .options import GpuLayers, ModelChoice, Quiet, Threads
-from .unused import refuse_unused
+from .unused import refuse_idle, refuse_unused, uses_of_select
+
+CURVES: dict[str, Literal["csv", "json"]] = {".csv": "csv", ".json": "json", "": "csv"}
 
 
 def select(
@@ -82,20 +85,23 @@ def select(
         delift select train.delift --target dev.delift -k 500
         delift select train.delift --existing old.delift -k 30%
     """
-    refuse_unused(context, method, objective)
+    if str(destination) == "-":
+        destination = None
     if paper:
         if (utility, kernel) != ("euclidean", "clip") or self_utility not in (None, "include"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
         self_utility = "include"
         if objective is None and target is None and existing is None:
             objective = "fl"
-    if str(destination) == "-":
-        destination = None
     caches = {
         role: opened_cache(path)
         for role, path in (("pool", cache), ("target", target), ("existing", existing))
         if path is not None
     }
+    if caches:
+        unsaid = objective_for(caches, k, method)[0] if method in COVERING else None
+        refuse_unused(context, method, objective or unsaid)
+    refuse_idle(context, uses_of_select(context.params))
     on_stdout = as_json if destination is not None else push is None
     overwriting.refuse_to_destroy(
         {"-o": destination, "--curve": curve, "stdout": overwriting.STDOUT if on_stdout else None},
@@ -103,6 +109,7 @@ def select(
         force=force,
         insist=", or insist with --force",
     )
+    curve_form = None if curve is None else _curve_form(curve)
     with console.bars(quiet=quiet) as progress:
         subset = select_records(
             caches.get("pool"),
@@ -148,11 +155,19 @@ def select(
         files.write(subset.render(destination=destination, ids_only=ids_only, **how), destination)
     if push is not None:
         console.sayer(quiet)(f"pushed to {publish(subset, push, shlex.join(['delift', *sys.argv[1:]]), **how)}")
-    if curve is not None:
-        files.write(render_curve(subset.curve(), "json" if curve.suffix == ".json" else "csv"), curve)
+    if curve_form is not None:
+        files.write(render_curve(subset.curve(), curve_form), curve)
     stream = sys.stderr if destination is None else sys.stdout
     drawn = [] if as_json or quiet else bars.selected(subset, console.stderr())
     console.show(subset, as_json=as_json, quiet=quiet, also=drawn, data=stream)
     if curve is not None and not (quiet or as_json):
         value = subset.selection.value
         console.plot(plot(subset.selection.curve.tolist()), f"value against k, up to {value:.4f} at {len(subset):,}")
+
+
+def _curve_form(curve: Path) -> Literal["csv", "json"]:
+    """What its name says; InputError where that is neither."""
+    form = CURVES.get(curve.suffix.lower())
+    if form is None:
+        raise InputError(f"--curve {curve}: a curve is written as .csv or .json")
+    return form

@@ -67,6 +67,8 @@ def _shares(
     field = fields.pop() if fields else "task"
     there = Counter(labels(records, field))
     wanted = {value: share for _, value, share in parsed}
+    if len(wanted) < len(parsed):
+        raise InputError("--share: a value has two shares; give one for each value")
     if (total := sum(wanted.values())) > 1 + 1e-9:
         raise InputError(f"the shares make {total:.0%} together")
     if keep:

@@ -11,6 +11,7 @@ from typing import Any
 from ..amount import Amount, parse_amount, parse_share
 from ..budget.partial_block import measured, measured_lines
 from ..cache.anchors import weights_of
+from ..data.folders import kind_of
 from ..data.limits import labels, named_indices, read_quotas
 from ..data.record import Record
 from ..data.writing import form_of
@@ -23,7 +24,7 @@ from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
 from . import blocks, first_gains, output
 from .blocks import COUNTED, AnyBlock, Count, KernelOptions, PartialBlock, Records
-from .hygiene import Hygiene, Repeats, benchmarks, hygiene, repeats
+from .hygiene import ANY, Hygiene, Repeats, benchmarks, hygiene, repeats
 from .larger_than_memory import beyond_memory
 from .methods import (
     COVERING,
@@ -39,7 +40,9 @@ from .methods import (
     scored_blocks,
 )
 from .overwriting import files_read, refuse_to_destroy
-from .set_aside import SetAside, set_aside
+from .set_aside import OFF, SetAside, set_aside
+
+LET_GO = {"distinct": "near-copies", "drop_suspects": "doubtful answers"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,7 +52,7 @@ class Subset(Facts):
     selection: their places in the pool, gains, and how it came about. goal: what they were chosen by. pool: what they
     were chosen from. whole: the value of the whole pool. amount: how much was asked for, `asked` in the user's words.
     doubted: suspects that were left out or put last. count: what of a target counts alike, see `blocks.objective_over`.
-    read: the files that it was made from.
+    read: the files that it was made from. let_go: defaults that the way to search for it knows nothing of.
     """
 
     selection: Selection
@@ -66,6 +69,7 @@ class Subset(Facts):
     doubted: SetAside = field(default_factory=SetAside)
     count: Count | None = None
     read: Sequence[Path] = ()
+    let_go: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.selection.indices)
@@ -106,7 +110,13 @@ class Subset(Facts):
         with_scores: bool = False,
         ids_only: bool = False,
     ) -> bytes:
-        """The records as they came in, in the container that the name of `destination` says; see `output.render`."""
+        """The records as they came in, in the container that the name of `destination` says; see `output.render`.
+
+        Raises:
+            InputError: the container is not for these, as one of records is not for ids.
+        """
+        if ids_only and destination is not None and kind_of(Path(destination).name):
+            raise InputError(f"{destination}: ids are lines of text, not a file of records; name it .txt, say")
         return output.render(
             self.pool.examples,
             self.selection,
@@ -156,6 +166,7 @@ class Subset(Facts):
             **self.doubted.as_dict(selection.indices.tolist()),
             **self.repeats.as_dict(),
             "greedy": selection.method,
+            "defaults_let_go": list(self.let_go),
             "seed": self.seed if self.method == "random" else selection.seed,
             "rule": selection.rule,
             "guarantee": selection.guarantee_note,
@@ -193,6 +204,9 @@ class Subset(Facts):
         if found["shared_answers"]:
             which = f"{found['shared_answers']:,} records of the pool give unlike prompts one long answer"
             rows.append(("shared", f"{which}: none covers another (--self exclude: they may)"))
+        if self.let_go:
+            which = " and ".join(LET_GO[option] for option in self.let_go)
+            rows.append(("greedy", f"{selection.method}: takes {which} as any others; exact greedy puts them last"))
         rows += self.clean.lines()
         rows += self.repeats.lines(self.pool.cache.path)
         if selection.stopped == "until":
@@ -331,8 +345,11 @@ def select_records(
     amount = parse_amount(str(k), len(records))
     limits = (list(at_least), list(at_most), records, amount)
     group_field, least, most = read_quotas(per, group, *limits, keep=keep_shares, shares=shares)
-    if distinct is None and greedy == "exact":  # the other ways rule no near-duplicates out
+    let_go = []
+    if distinct is None and greedy == "exact":
         distinct = unsaid.distinct
+    elif distinct is None and unsaid.distinct != ANY:  # the other ways rule no near-duplicates out
+        let_go.append("distinct")
     clean = hygiene(records, not_like=not_like, distinct=distinct, quality=quality)
     if quality is not None:
         goal = clean.with_quality(goal, len(records), amount, float(pool.cache.example_tokens.mean()))
@@ -342,6 +359,8 @@ def select_records(
         raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
     if greedy != "exact" and drop_suspects is None:  # the other ways let nothing come last
         drop_suspects = "off"
+        if unsaid.suspects != OFF and pool.cache.square:
+            let_go.append("drop_suspects")
     doubted = set_aside(caches.get("pool"), records, drop_suspects, unsaid.suspects, first, open_model, progress)
     if greedy == "exact" and (hint := beyond_memory(goal)):
         say(hint)
@@ -391,4 +410,5 @@ def select_records(
         doubted,
         count,
         read=files_read(caches.values(), always, never, model, *benchmarks(not_like)),
+        let_go=let_go,
     )
