@@ -118,9 +118,26 @@ def named_indices(path: Path | None, records: Sequence[Record]) -> list[int]:
     Raises:
         InputError: the file cannot be read, or a name means no record or several.
     """
-    if path is None:
-        return []
+    return [] if path is None else _named_indices(path, Names(records))
+
+
+def listed_indices(path: Path, records: Sequence[Record]) -> list[int] | None:
+    """As `named_indices`, of a file that begins with a record's name; None where it begins with something else.
+
+    Raises:
+        InputError: as `named_indices`, behind the first name.
+    """
     names = Names(records)
+    try:
+        with path.open("rb") as lines:
+            begun = (line.decode("utf-8-sig", "replace").strip() for line in lines)
+            first = next(filter(None, begun), "")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return _named_indices(path, names) if names.meant(first) else None
+
+
+def _named_indices(path: Path, names: Names) -> list[int]:
     found: dict[int, None] = {}
     try:
         with path.open(encoding="utf-8-sig") as lines:
