@@ -80,6 +80,7 @@ def evaluate(
     from ..model.llama import Settings
 
     refuse_idle(context, {"random": Use(pool is not None, "without --pool")})
+    notes = console.Notes(console.sayer(quiet))
     with console.bars(quiet=quiet) as progress:
         found = measure(
             held_out,
@@ -97,10 +98,10 @@ def evaluate(
             weights=weights,
             settings=Settings(gpu_layers, threads),
             progress=progress,
-            say=console.sayer(quiet),
+            say=notes,
         )
     if as_json:
-        console.write_json(found.as_dict())
+        console.write_json({**found.as_dict(), "notes": notes.lines})
     else:
         lines = [COLUMNS, *map(_cells, found.rows)]
         sys.stdout.buffer.write(b"".join("\t".join(line).encode() + b"\n" for line in lines))

@@ -110,7 +110,8 @@ def select(
         insist=", or insist with --force",
     )
     curve_form = None if curve is None else _curve_form(curve)
-    with console.bars(quiet=quiet) as progress:
+    notes = console.Notes(console.sayer(quiet or as_json))  # stderr may be where the JSON goes
+    with console.bars(quiet=quiet or as_json) as progress:
         subset = select_records(
             caches.get("pool"),
             k,
@@ -148,18 +149,18 @@ def select(
             gpu_layers=gpu_layers,
             threads=threads,
             progress=progress,
-            say=console.sayer(quiet),
+            say=notes,
         )
-    how: dict[str, Any] = {"input_order": order == "input", "with_scores": with_scores, "say": console.sayer(quiet)}
+    how: dict[str, Any] = {"input_order": order == "input", "with_scores": with_scores, "say": notes}
     if destination is not None or push is None:
         files.write(subset.render(destination=destination, ids_only=ids_only, **how), destination)
     if push is not None:
-        console.sayer(quiet)(f"pushed to {publish(subset, push, shlex.join(['delift', *sys.argv[1:]]), **how)}")
+        notes(f"pushed to {publish(subset, push, shlex.join(['delift', *sys.argv[1:]]), **how)}")
     if curve_form is not None:
         files.write(render_curve(subset.curve(), curve_form), curve)
     stream = sys.stderr if destination is None else sys.stdout
     drawn = [] if as_json or quiet else bars.selected(subset, console.stderr())
-    console.show(subset, as_json=as_json, quiet=quiet, also=drawn, data=stream)
+    console.show(subset, as_json=as_json, quiet=quiet, also=drawn, data=stream, notes=notes)
     if curve is not None and not (quiet or as_json):
         value = subset.selection.value
         console.plot(plot(subset.selection.curve.tolist()), f"value against k, up to {value:.4f} at {len(subset):,}")
