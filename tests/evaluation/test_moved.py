@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf_models as g
 import numpy as np
 import pytest
-from tiny_runs import delift, make_cache, model, pairs, score
+from tiny_runs import delift, make_cache, pairs, score
 
 from delift_cli.cache.sparse import open_cache
 from delift_cli.errors import InputError
