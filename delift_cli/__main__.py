@@ -7,6 +7,7 @@ import sys
 from typing import NoReturn
 
 from . import signals
+from .streams import keep_places
 
 
 def _not_installed(missing: list[str]) -> int:
@@ -25,6 +26,7 @@ def _not_installed(missing: list[str]) -> int:
 
 def main() -> None:
     """The entry point: signals are heard from here on, while the rest is imported too."""
+    keep_places()
     try:  # around the hearing, too: getting ready to hear takes its time
         with signals.ending_promptly(last=True):
             _run()

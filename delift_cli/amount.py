@@ -101,13 +101,19 @@ def quota_records(quota: Quota, k: int | None) -> int:
 
 
 def parse_counts(texts: list[str], option: str) -> dict[str, int]:
-    """`code=200` entries as a mapping from a field's value to a number of records."""
+    """`code=200` entries as a mapping from a field's value to a number of records.
+
+    Raises:
+        InputError: one of them is not that, or two are about one value.
+    """
     counts = {}
     for text in texts:
         value, equals, count = text.rpartition("=")
         _check_digits(count, f"{option} {text}")
         if not (value and equals and re.fullmatch(r"[0-9]+", count)):
             raise InputError(f"{option} {text}: give a value and a number, such as code=200")
+        if value in counts:
+            raise InputError(f"{option} {text}: {value!r} has a number already; give one for each value")
         counts[value] = int(count)
     return counts
 

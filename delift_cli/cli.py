@@ -11,6 +11,7 @@ import typer
 
 from . import signals
 from .errors import DeliftError
+from .streams import keep_places
 from .version import __version__
 from .visible import visible
 
@@ -75,6 +76,7 @@ _register()
 
 def main() -> None:
     """Entry point: one line for the user on failure, no traceback (DELIFT_DEBUG=1 shows it)."""
+    keep_places()
     with signals.ending_promptly():
         run()
 

@@ -21,7 +21,7 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("cache", "prompt"),
     ("data",),
     ("submodular", "model"),
-    ("amount", "progress", "display", "compiled", "signals"),
+    ("amount", "progress", "display", "compiled", "signals", "streams"),
     ("visible", "kept", "memory"),
     ("errors", "version"),
 )

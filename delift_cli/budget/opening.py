@@ -10,6 +10,7 @@ from typing import Any
 
 from ..amount import Budget, parse_budget
 from ..cache.dense import Cache
+from ..cache.manifest import cache_around
 from ..cache.sparse import SparseCache, layout_of, open_cache
 from ..data.options import Reading
 from ..data.reading import AS_IT_COMES
@@ -100,6 +101,8 @@ def open_run(
     if cluster is not None:
         where.check_cluster(cluster)
     path = Path(output) if output is not None else default_cache(source, targets, as_existing=examples is not None)
+    if (other := cache_around(path.parent)) is not None:
+        raise InputError(f"{path} lies in the cache {other}, whose files are delift's own; give another place with -o")
     wanted = None if budget is None else parse_budget(budget)
     layout = layout_of(path)
     sparse = _in_part(path, layout, wanted, go_on)

@@ -7,18 +7,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..data.record import copy_groups
 from .dense import Cache
 from .sparse import SparseCache
 
 
 class Utilities(NamedTuple):
-    """Over the scored pairs of a cache.
+    """Over the scored pairs of a cache. A record before itself or a copy of itself does not count.
 
     Attributes:
         mean: the mean utility (euclidean).
         harmful: the share of pairs with a negative one.
-        examples: float64 [example], each example's mean utility over its targets, itself left out where the pool
-            is scored against itself; NaN where nothing is scored.
+        examples: float64 [example], each example's mean utility over its targets; NaN where nothing is scored.
     """
 
     mean: float
@@ -29,14 +29,21 @@ class Utilities(NamedTuple):
 def utilities(cache: Cache | SparseCache) -> Utilities:
     """Mean utilities of everything that is scored, in one sweep."""
     total, harmful, pairs = 0.0, 0, 0
+    own, theirs = _copies(cache)
     means = np.full(cache.shape[0], np.nan)
     for example, targets, distance in cache.measured():
-        utility = cache.base_distance[targets].astype(np.float64) - distance
+        others = theirs[targets] != own[example]
+        utility = (cache.base_distance[targets].astype(np.float64) - distance)[others]
         total += float(utility.sum())
         harmful += int((utility < 0).sum())
         pairs += len(utility)
-        if cache.square:
-            utility = utility[targets != example]
         if len(utility):
             means[example] = utility.mean()
     return Utilities(total / max(1, pairs), harmful / max(1, pairs), means)
+
+
+def _copies(cache: Cache | SparseCache) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Labels of examples and targets, equal where one is the other or a copy of it."""
+    examples = cache.examples().records
+    groups = copy_groups(examples if cache.square else [*examples, *cache.targets().records])
+    return groups[: cache.shape[0]], groups[-cache.shape[1] :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -15,7 +16,7 @@ import orjson
 
 from ..data.record import RecordSet
 from ..errors import InputError
-from .files import Content, checksum, read_bytes, replace_file
+from .files import Content, checksum, read_bytes, read_file, replace_file
 
 FORMAT = "delift-cache"
 VERSION = 2  # since when everything has a checksum, and records may change anywhere
@@ -217,6 +218,18 @@ def _digest(manifest: dict[str, Any]) -> str:
     """SHA-256 of everything that a manifest says."""
     said = {name: value for name, value in manifest.items() if name != "checksum"}
     return hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def cache_around(path: Path) -> Path | None:
+    """The cache that `path` is or lies in, links followed; None where it lies in none."""
+    place = Path(os.path.realpath(path))
+    return next((folder for folder in (place, *place.parents) if _names_a_cache(folder / "manifest.json")), None)
+
+
+def _names_a_cache(file: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return FORMAT.encode() in read_file(file)  # also where it is damaged
+    return False
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

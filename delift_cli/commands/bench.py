@@ -37,6 +37,7 @@ def bench(
 
     if math.isnan(seconds):
         raise InputError("--seconds nan: give a number of seconds, such as 20")
+    notes = console.Notes(console.sayer(quiet))
     result = measure(
         data,
         model=model,
@@ -45,6 +46,6 @@ def bench(
         batch=batch,
         seconds=seconds,
         plain_pairs=PLAIN_PAIRS if plain else 0,
-        say=console.sayer(quiet),
+        say=notes,
     )
-    console.show(result, as_json=as_json, quiet=quiet, asked_for=True)
+    console.show(result, as_json=as_json, quiet=quiet, asked_for=True, notes=notes)

@@ -99,6 +99,18 @@ def sayer(quiet: bool) -> Say:
     return silent if quiet else say
 
 
+class Notes:
+    """Takes what there is to say on the way, says it, and keeps it for a result as JSON."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self.lines: list[str] = []
+
+    def __call__(self, text: str) -> None:
+        self.lines.append(text)
+        self._say(text)
+
+
 def write_json(found: dict[str, Any], stream: TextIO | None = None) -> None:
     """A result as JSON, on stdout unless data have it."""
     stream = stream or sys.stdout
@@ -114,15 +126,18 @@ def show(
     also: Lines | None = None,
     data: TextIO | None = None,
     asked_for: bool = False,
+    notes: Notes | None = None,
 ) -> None:
     """A result as JSON or as lines for people.
 
     Args:
         also: said after it; in JSON, more fields. data: where JSON goes; default stdout.
         asked_for: the lines are all that the verb is for, so that they go to stdout.
+        notes: what was said on the way, which JSON has too.
     """
     if as_json:
-        write_json({**result.as_dict(), **dict(also or [])}, data)
+        noted = {} if notes is None else {"notes": notes.lines}
+        write_json({**result.as_dict(), **dict(also or []), **noted}, data)
     elif not quiet:
         facts([*result.lines(), *(also or [])], console=stdout() if asked_for else None)
 

@@ -27,6 +27,7 @@ from .options import (
     Turns,
     WeightsChoice,
 )
+from .unused import Use, refuse_idle
 
 COLUMNS = (
     *("shown", "records", "logprob", "logprob_low", "logprob_high", "distance", "distance_low", "distance_high"),
@@ -35,6 +36,7 @@ COLUMNS = (
 
 
 def evaluate(
+    context: typer.Context,
     held_out: Annotated[str, typer.Argument(metavar="HELDOUT", help="Records to predict, in none of the subsets.")],
     subset: Annotated[list[str], typer.Argument(metavar="SUBSET...", help="Files of records, or caches.")],
     pool: Annotated[
@@ -77,6 +79,8 @@ def evaluate(
     from ..evaluation.evaluate import evaluate as measure
     from ..model.llama import Settings
 
+    refuse_idle(context, {"random": Use(pool is not None, "without --pool")})
+    notes = console.Notes(console.sayer(quiet))
     with console.bars(quiet=quiet) as progress:
         found = measure(
             held_out,
@@ -94,10 +98,10 @@ def evaluate(
             weights=weights,
             settings=Settings(gpu_layers, threads),
             progress=progress,
-            say=console.sayer(quiet),
+            say=notes,
         )
     if as_json:
-        console.write_json(found.as_dict())
+        console.write_json({**found.as_dict(), "notes": notes.lines})
     else:
         lines = [COLUMNS, *map(_cells, found.rows)]
         sys.stdout.buffer.write(b"".join("\t".join(line).encode() + b"\n" for line in lines))

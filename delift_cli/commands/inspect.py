@@ -20,12 +20,14 @@ from ..selection.set_aside import look_for_suspects
 from ..visible import one_line
 from . import bars, console, options
 from .options import AsJson, GpuLayers, ModelChoice, Quiet, Threads
+from .unused import Use, refuse_idle
 
 WIDTHS = (24, 12, 48, 32)  # of the columns under HEADINGS, at most
 NARROWEST, GAP = 8, 2  # characters that a text needs to be worth a column; between two columns
 
 
 def inspect(
+    context: typer.Context,
     cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A cache made by delift score.")],
     top: Annotated[int, options.output(metavar="N", min=0, help="How many of the most and least useful examples.")] = 5,
     suspects: Annotated[
@@ -44,6 +46,7 @@ def inspect(
         delift inspect train.delift
         delift inspect train.delift --suspects 20
     """
+    refuse_idle(context, dict.fromkeys(("model", "gpu_layers", "threads"), Use(suspects > 0, "without --suspects")))
     opened = open_cache(cache)
     found = contents(opened, top)
     listed = []

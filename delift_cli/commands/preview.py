@@ -34,6 +34,7 @@ from .options import (
     Turns,
 )
 from .score import RECORDS
+from .unused import Use, refuse_idle
 
 if TYPE_CHECKING:
     from ..prompt.view import View
@@ -44,6 +45,7 @@ SCORED = "bold green"
 
 
 def preview(
+    context: typer.Context,
     data: Annotated[list[str], typer.Argument(metavar="DATA...", help=f"{RECORDS}.")],
     record: Annotated[
         list[str] | None, options.records("--record", metavar="ID", help="Show this one, also as line:7. Repeatable.")
@@ -74,6 +76,7 @@ def preview(
         delift preview train.jsonl -m model.gguf --record line:7
         delift preview train.jsonl --json > read.json
     """
+    refuse_idle(context, {"first": Use(not record, "beside --record")})
     reading = options.reading(prompt_field, response_field, turns, role, records, strict, skip_invalid)
     found = read_records(data, reading)
     if first is None:

@@ -10,13 +10,17 @@ import typer
 from ..errors import InputError
 from ..report.run import report_page
 from ..selection.blocks import Estimates, KernelOptions, SelfUtility
+from ..selection.methods import opened_cache
 from ..selection.output import write
+from ..selection.overwriting import files_read, refuse_to_destroy
 from ..submodular.kernel import Utility
 from . import console, options
 from .options import Quiet
+from .unused import Use, refuse_idle
 
 
 def report(
+    context: typer.Context,
     cache: Annotated[
         list[Path], typer.Argument(metavar="CACHE...", help="A cache; two of the same records to compare them.")
     ],
@@ -50,10 +54,15 @@ def report(
     """
     if len(cache) > 2:
         raise InputError("delift report takes one cache, or two to compare")
+    refuse_idle(context, {"k": Use(not subset, "beside --subset")})
+    opened = [opened_cache(path) for path in cache]
+    aims = None if target is None else opened_cache(target)
+    read = files_read([*opened, *([] if aims is None else [aims])], *(subset or ()))
+    refuse_to_destroy({"-o": destination}, read)
     page = report_page(
-        *cache,
+        *opened,
         subset=subset or (),
-        target=target,
+        target=aims,
         k=k,
         group=group,
         options=KernelOptions(utility, "clip", self_utility, estimates, seed),

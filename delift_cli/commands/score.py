@@ -141,6 +141,7 @@ def score(
 
     log_to(sys.stderr if verbose else None)
     earlier = None if previous is None else open_cache(previous)
+    notes = console.Notes(console.sayer(quiet))
     asked: dict[str, Any] = dict(
         examples=examples,
         targets=targets,
@@ -163,18 +164,18 @@ def score(
         batch=batch,
         keep_log=not verbose,
         cluster=cluster,
-        say=console.sayer(quiet),
+        say=notes,
     )
     looks_first = proxy if proxy is not None and layout_of(Path(proxy)) is None else None  # a model, not its cache
     if looks_first and dry_run:
-        console.say("what the proxy takes to look at the pairs is not counted")
+        notes("what the proxy takes to look at the pairs is not counted")
         proxy = None
     elif looks_first:
         with console.bars(quiet=quiet) as progress:
             proxy = str(score_proxy(looks_first, data or None, progress=progress, **asked))
     run = open_run(data or None, proxy=proxy, only_forecast=dry_run, **asked)
     if dry_run:
-        console.show(run.forecast(), as_json=as_json, quiet=quiet)
+        console.show(run.forecast(), as_json=as_json, quiet=quiet, notes=notes)
         return
     with console.bars(quiet=quiet) as progress:
         scores = run.score(progress)
@@ -182,7 +183,7 @@ def score(
     if earlier is not None:
         change = moved(earlier, scores.cache)
         also = [*([("moved", change.as_dict())] if as_json else change.lines()), *also]
-    console.show(scores, as_json=as_json, quiet=quiet, also=also)
+    console.show(scores, as_json=as_json, quiet=quiet, also=also, notes=notes)
 
 
 def _next_command(cache: Path, targets: str | None, as_existing: bool) -> str:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import typer
 
 from ..errors import InputError
 from ..selection import output as files
+from ..selection import overwriting
 from ..selection.blocks import KernelOptions
 from ..selection.card import publish
+from ..selection.hygiene import benchmarks
+from ..selection.methods import COVERING, objective_for, opened_cache
 from ..selection.subset import select_records
 from ..submodular.curve import plot, render_curve
 from . import bars, console
 from . import select_options as given
 from .options import GpuLayers, ModelChoice, Quiet, Threads
-from .unused import refuse_unused
+from .unused import refuse_idle, refuse_unused, uses_of_select
+
+CURVES: dict[str, Literal["csv", "json"]] = {".csv": "csv", ".json": "json", "": "csv"}
 
 
 def select(
@@ -79,19 +85,38 @@ def select(
         delift select train.delift --target dev.delift -k 500
         delift select train.delift --existing old.delift -k 30%
     """
-    refuse_unused(context, method, objective)
+    if str(destination) == "-":
+        destination = None
     if paper:
         if (utility, kernel) != ("euclidean", "clip") or self_utility not in (None, "include"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
         self_utility = "include"
         if objective is None and target is None and existing is None:
             objective = "fl"
-    with console.bars(quiet=quiet) as progress:
+    caches = {
+        role: opened_cache(path)
+        for role, path in (("pool", cache), ("target", target), ("existing", existing))
+        if path is not None
+    }
+    if caches:
+        unsaid = objective_for(caches, k, method)[0] if method in COVERING else None
+        refuse_unused(context, method, objective or unsaid)
+    refuse_idle(context, uses_of_select(context.params))
+    on_stdout = as_json if destination is not None else push is None
+    overwriting.refuse_to_destroy(
+        {"-o": destination, "--curve": curve, "stdout": overwriting.STDOUT if on_stdout else None},
+        overwriting.files_read(caches.values(), always, never, model, *benchmarks(not_like or ())),
+        force=force,
+        insist=", or insist with --force",
+    )
+    curve_form = None if curve is None else _curve_form(curve)
+    notes = console.Notes(console.sayer(quiet or as_json))  # stderr may be where the JSON goes
+    with console.bars(quiet=quiet or as_json) as progress:
         subset = select_records(
-            cache,
+            caches.get("pool"),
             k,
-            target=target,
-            existing=existing,
+            target=caches.get("target"),
+            existing=caches.get("existing"),
             method=method,
             objective=objective,
             options=KernelOptions(utility, kernel, self_utility, estimates, seed),
@@ -124,22 +149,26 @@ def select(
             gpu_layers=gpu_layers,
             threads=threads,
             progress=progress,
-            say=console.sayer(quiet),
+            say=notes,
         )
-    if str(destination) == "-":
-        destination = None
-    if not force:
-        files.refuse_to_overwrite(destination, subset.sources)
-    how: dict[str, Any] = {"input_order": order == "input", "with_scores": with_scores, "say": console.sayer(quiet)}
+    how: dict[str, Any] = {"input_order": order == "input", "with_scores": with_scores, "say": notes}
     if destination is not None or push is None:
         files.write(subset.render(destination=destination, ids_only=ids_only, **how), destination)
     if push is not None:
-        console.sayer(quiet)(f"pushed to {publish(subset, push, shlex.join(['delift', *sys.argv[1:]]), **how)}")
-    if curve is not None:
-        files.write(render_curve(subset.curve(), "json" if curve.suffix == ".json" else "csv"), curve)
+        notes(f"pushed to {publish(subset, push, shlex.join(['delift', *sys.argv[1:]]), **how)}")
+    if curve_form is not None:
+        files.write(render_curve(subset.curve(), curve_form), curve)
     stream = sys.stderr if destination is None else sys.stdout
     drawn = [] if as_json or quiet else bars.selected(subset, console.stderr())
-    console.show(subset, as_json=as_json, quiet=quiet, also=drawn, data=stream)
+    console.show(subset, as_json=as_json, quiet=quiet, also=drawn, data=stream, notes=notes)
     if curve is not None and not (quiet or as_json):
         value = subset.selection.value
         console.plot(plot(subset.selection.curve.tolist()), f"value against k, up to {value:.4f} at {len(subset):,}")
+
+
+def _curve_form(curve: Path) -> Literal["csv", "json"]:
+    """What its name says; InputError where that is neither."""
+    form = CURVES.get(curve.suffix.lower())
+    if form is None:
+        raise InputError(f"--curve {curve}: a curve is written as .csv or .json")
+    return form

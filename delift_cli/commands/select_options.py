@@ -143,7 +143,7 @@ DestinationOption = Annotated[
     Path | None,
     options.output("--output", "-o", metavar="FILE", help="File, also .parquet or .csv; default stdout (-)."),
 ]
-ForceOption = Annotated[bool, options.output("--force", help="Write even over a file of the records.")]
+ForceOption = Annotated[bool, options.output("--force", help="Write even over a file that is read here.")]
 PushOption = Annotated[
     str | None,
     options.output(metavar="hf:OWNER/NAME", help="Put the subset on the hub, with a card of how it was made."),

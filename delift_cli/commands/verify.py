@@ -9,9 +9,11 @@ import typer
 
 from . import console, options
 from .options import AsJson, GpuLayers, ModelChoice, Quiet, Threads
+from .unused import Use, refuse_idle
 
 
 def verify(
+    context: typer.Context,
     cache: Annotated[Path, typer.Argument(metavar="CACHE", help="A cache made by delift score.")],
     repair: Annotated[
         bool, options.how_much("--repair", help="Compute what is damaged again, and nothing else.")
@@ -32,6 +34,7 @@ def verify(
     from ..model.llama import Settings
     from ..scoring.repair import verify as verified
 
+    refuse_idle(context, dict.fromkeys(("model", "gpu_layers", "threads"), Use(repair, "without --repair")))
     with console.bars(quiet=quiet) as progress:
         found = verified(cache, repair=repair, model=model, settings=Settings(gpu_layers, threads), progress=progress)
     console.show(found, as_json=as_json, quiet=quiet, asked_for=True)

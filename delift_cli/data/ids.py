@@ -119,15 +119,10 @@ class Names:
             InputError: no record is called so, or several are.
         """
         name = name.strip()
-        sort, colon, number = name.partition(":")
-        counted = number.isdecimal() and len(number) <= _MOST_DIGITS
-        if colon and sort in ("line", "record") and counted and name not in self._places:
-            return self._by_number(sort, int(number), name)
+        if (numbered := self._numbered(name)) is not None:
+            return self._by_number(*numbered, name)
         name = shortened(name)
-        places = list(self._repeated.get(name, ()))
-        known = self._places.get(name)
-        if known is not None and (not places or own_id(orjson.loads(self.records[known].raw)) == name):
-            places.insert(0, known)
+        places = self._called(name)
         if len(places) > 1:
             lines = [self.records[place].line for place in places]
             shown = ", ".join(map(str, lines[:8])) + (f" and {len(lines) - 8} more" if len(lines) > 8 else "")
@@ -140,6 +135,27 @@ class Names:
             like = f" (like it: {', '.join(near)})" if near else ""
             raise InputError(f"there is no record with the id {name}{like}; one is also found as line:7 or record:7")
         return places[0]
+
+    def meant(self, name: str) -> bool:
+        """Is this a record's name, or that of several, as far as it can be told from other text?"""
+        name = name.strip()
+        return self._numbered(name) is not None or bool(self._called(shortened(name)))
+
+    def _numbered(self, name: str) -> tuple[str, int] | None:
+        """What `line:7` and `record:7` count, and how far, unless it is an id."""
+        sort, colon, number = name.partition(":")
+        counted = number.isdecimal() and len(number) <= _MOST_DIGITS
+        if colon and sort in ("line", "record") and counted and name not in self._places:
+            return sort, int(number)
+        return None
+
+    def _called(self, name: str) -> list[int]:
+        """The places of the records with this id."""
+        places = list(self._repeated.get(name, ()))
+        known = self._places.get(name)
+        if known is not None and (not places or own_id(orjson.loads(self.records[known].raw)) == name):
+            places.insert(0, known)
+        return places
 
     def name(self, place: int) -> str:
         """What `find` finds this record by: its id, or its place where several bring the same one."""

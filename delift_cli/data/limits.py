@@ -67,6 +67,8 @@ def _shares(
     field = fields.pop() if fields else "task"
     there = Counter(labels(records, field))
     wanted = {value: share for _, value, share in parsed}
+    if len(wanted) < len(parsed):
+        raise InputError("--share: a value has two shares; give one for each value")
     if (total := sum(wanted.values())) > 1 + 1e-9:
         raise InputError(f"the shares make {total:.0%} together")
     if keep:
@@ -116,9 +118,26 @@ def named_indices(path: Path | None, records: Sequence[Record]) -> list[int]:
     Raises:
         InputError: the file cannot be read, or a name means no record or several.
     """
-    if path is None:
-        return []
+    return [] if path is None else _named_indices(path, Names(records))
+
+
+def listed_indices(path: Path, records: Sequence[Record]) -> list[int] | None:
+    """As `named_indices`, of a file that begins with a record's name; None where it begins with something else.
+
+    Raises:
+        InputError: as `named_indices`, behind the first name.
+    """
     names = Names(records)
+    try:
+        with path.open("rb") as lines:
+            begun = (line.decode("utf-8-sig", "replace").strip() for line in lines)
+            first = next(filter(None, begun), "")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return _named_indices(path, names) if names.meant(first) else None
+
+
+def _named_indices(path: Path, names: Names) -> list[int]:
     found: dict[int, None] = {}
     try:
         with path.open(encoding="utf-8-sig") as lines:

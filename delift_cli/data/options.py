@@ -59,9 +59,9 @@ def parse_roles(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """`NAME=ROLE` as the user writes it, such as "ai=assistant".
 
     Raises:
-        InputError: there is no "=", or the role is none that delift knows.
+        InputError: there is no "=", the role is none that delift knows, or a name has two.
     """
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in given:
         name, sign, role = (part.strip().lower() for part in text.rpartition("="))
         if not sign or not name or role not in ROLES:
@@ -69,5 +69,6 @@ def parse_roles(given: Iterable[str]) -> tuple[tuple[str, str], ...]:
                 f"--role {text}: give a name of the data and what it is, as in --role ai=assistant; "
                 "roles are system, user, assistant, tool and function_call"
             )
-        pairs[name] = ROLES[role]
+        if pairs.setdefault(name, ROLES[role]) != ROLES[role]:
+            raise InputError(f"--role {text}: {name} is said to be {pairs[name]} already")
     return tuple(pairs.items())

@@ -181,13 +181,15 @@ def parse_arguments(given: Sequence[str]) -> dict[str, Any]:
     """{"enable_thinking": False} of ["enable_thinking=false"]: values are JSON, or texts where they are not.
 
     Raises:
-        InputError: one of them is not NAME=VALUE.
+        InputError: one of them is not NAME=VALUE, or a name has two values.
     """
     parsed: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name.strip().isidentifier():
             raise InputError(f"--template-arg {text}: give NAME=VALUE, as in enable_thinking=false")
+        if name.strip() in parsed:
+            raise InputError(f"--template-arg {text}: {name.strip()} has a value already")
         try:
             parsed[name.strip()] = json.loads(value)
         except (ValueError, RecursionError):

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..amount import Amount
-from ..data.limits import named_indices
+from ..data.folders import kind_of
+from ..data.limits import listed_indices
 from ..data.near_duplicates import Near
 from ..data.options import Reading
 from ..data.reading import read_records
@@ -129,7 +130,7 @@ def read_places(
     """Where the records of a file stand in the pool, in the file's order, and how many of them the pool lacks.
 
     A record is found by what it says; among copies the one with its id goes first, then the first that is left. A file
-    that begins with a record's id is a list of ids, one a line.
+    that begins with a record's name is a list of names, one a line; see `ids.Names`.
 
     Args:
         fields: how the pool was read, as its manifest says it.
@@ -137,13 +138,17 @@ def read_places(
     Raises:
         InputError: the file cannot be read, or none of its records is in the pool.
     """
-    if _first_line(path) in {record.id for record in records}:
-        return np.array(named_indices(path, records), np.int64), 0
+    if (listed := listed_indices(path, records)) is not None:
+        return np.array(listed, np.int64), 0
     free: dict[object, list[int]] = defaultdict(list)
     for place, record in enumerate(records):
         free[record.turns].append(place)
     places, missing = [], 0
-    read = read_records(path, Reading.from_fields(fields))
+    try:
+        read = read_records(path, Reading.from_fields(fields))
+    except InputError as error:
+        neither = "" if kind_of(path.name) else "; nor is its first line the name of a record of the pool"
+        raise InputError(f"{error}{neither}") from None
     for record in read.records:
         left = free[record.turns]
         if not left:
@@ -155,14 +160,6 @@ def read_places(
     if not places:
         raise InputError(f"{path}: none of its records is in the pool; is it a subset of this cache?")
     return np.array(places, np.int64), missing
-
-
-def _first_line(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.readline().decode("utf-8", "replace").strip()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _choice(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -124,6 +124,13 @@ class Pool:
         """The value of the prefixes of a random order, as long as the longest curve."""
         longest = max(len(subset.curve) for subset in self.subsets)
         return choices.at_random(longest, self.valued, self.wanted.seed)
+
+    @cached_property
+    def reach_of_all(self) -> Reach:
+        """What all measured pairs say, but of a record and its copies: also those that share an answer."""
+        if self.options.self_utility != "exclude-answers" or not self.block.shared_answers:
+            return self.reach
+        return _reach(self.block, replace(self.options, self_utility="exclude"))
 
     @cached_property
     def suspects(self) -> Suspects | None:

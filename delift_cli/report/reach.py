@@ -50,6 +50,16 @@ class Reach:
     helpers: Ends
 
     @property
+    def mean_of_pairs(self) -> float:
+        """The mean utility over all pairs; NaN where none is measured."""
+        return float(np.nansum(self.mean * self.pairs) / self.pairs.sum()) if self.pairs.any() else float("nan")
+
+    @property
+    def harmful_share(self) -> float:
+        """The share of the pairs that are harmful."""
+        return float(np.nansum(self.harmful * self.pairs) / max(1, self.pairs.sum()))
+
+    @property
     def covered(self) -> Floats:
         """float32 [targets]: the most that any example helps; NaN where nothing is measured."""
         return np.where(self.helpers.other[:, 0] >= 0, self.helpers.utility[:, 0], np.nan).astype(np.float32)

@@ -67,8 +67,7 @@ def measured(pool: Pool) -> Section:
     manifest = pool.block.cache.manifest
     model = manifest["model"]
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in manifest["settings"].items())
-    mean = np.nanmean(pool.reach.mean) if np.isfinite(pool.reach.mean).any() else float("nan")
-    harm = float(np.nansum(pool.reach.harmful * pool.reach.pairs) / max(1, pool.reach.pairs.sum()))
+    mean, harm = pool.reach_of_all.mean_of_pairs, pool.reach_of_all.harmful_share
     facts += [
         ("model", f"{model['name']} {model.get('quantization') or ''}, SHA-256 {model['sha256'][:16]}…"),
         ("weights", str(manifest["weights"]["type"])),

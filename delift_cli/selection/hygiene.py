@@ -157,6 +157,11 @@ def repeats(chosen: Sequence[Record], *, distinct: bool) -> Repeats:
     return Repeats(alike, int((shared_answers(chosen) > 2).sum()))
 
 
+def benchmarks(not_like: Sequence[str]) -> list[str]:
+    """The sources that `not_like` names."""
+    return [parse_not_like(text)[0] for text in not_like]
+
+
 def hygiene(
     records: Sequence[Record],
     *,

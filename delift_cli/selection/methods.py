@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # llama.cpp takes a while to load, and only two methods need 
 Method = Literal["random", "length", "loss", "ifd", "embedding", "delift"]
 AnyCache: TypeAlias = str | Path | Cache | SparseCache
 COVERING = ("embedding", "delift")  # methods in which records cover one another
+MODELS_OWN = ("ifd", "embedding")  # methods that ask the model more than scoring did
 WHAT = {
     "random": "a random number for each record",
     "length": "tokens of the response, the longest first",

@@ -6,7 +6,7 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +66,6 @@ def render(
     if said:
         say(said)
     return data
-
-
-def refuse_to_overwrite(destination: Path | None, sources: Iterable[str]) -> None:
-    """InputError where the output would take the place of a file that the records came from."""
-    if destination is None or not destination.is_file():
-        return
-    for source in sources:
-        with contextlib.suppress(OSError):
-            if os.path.samefile(destination, source):
-                raise InputError(
-                    f"{destination} is where the records came from: it would be replaced by the subset; "
-                    "give another file with -o, or insist with --force"
-                )
 
 
 def _with_field(line: bytes, name: bytes, value: dict[str, Any]) -> bytes:

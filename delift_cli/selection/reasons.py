@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..amount import counted
 from ..data.ids import find_record
 from ..data.record import Record
 from ..display import Facts, Lines
@@ -12,6 +13,7 @@ from ..errors import InputError
 from ..submodular.explain import explain_chosen, explain_left_out, harmed
 from .blocks import KernelOptions, as_block
 from .methods import AnyCache, opened_cache
+from .shown import as_example
 from .subset import select_records
 
 
@@ -21,7 +23,6 @@ class Reasons(Facts):
 
     record: Record
     figures: dict[str, Any]
-    targets: int
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as data."""
@@ -58,8 +59,9 @@ class Reasons(Facts):
             for entry in found["made_redundant_by"]:
                 share = f"{entry['targets']:,} of its targets, {entry['share']:.0%} of its worth"
                 lines.append(("covered by", f"{entry['id']}: {share}"))
-        lines.append(("harms", f"{found['harms']['targets']:,} of {self.targets:,} targets"))
-        return lines + [("", f"{entry['id']} by {entry['utility']:+.4f}") for entry in found["harms"]["most"]]
+        harms = found["harms"]
+        lines.append(("harms", f"{harms['targets']:,} of the {counted(harms['measured'], 'target')} measured"))
+        return lines + [("", f"{entry['id']} by {entry['utility']:+.4f}") for entry in harms["most"]]
 
 
 def explain_record(
@@ -87,9 +89,11 @@ def explain_record(
     subset = select_records(opened, k, objective=objective, options=options)
     goal, pool, chosen = subset.goal, as_block(opened), subset.selection
     records = pool.examples
-    # harm is said of measured pairs alone
-    signed = pool.kernel(KernelOptions(subset.options.utility, "raw", estimates="off"))
+    # harm is said of measured pairs alone, and of other records than itself and its copies
+    own = pool.excluded(KernelOptions(self_utility="exclude"))
+    signed = pool.kernel(KernelOptions(subset.options.utility, "raw", estimates="off"), **own)
     harm = harmed(signed, place, top)
+    measured, _ = as_example(opened, place)
     indices = chosen.indices.tolist()
     figures: dict[str, Any] = {
         "id": records[place].id,
@@ -134,6 +138,7 @@ def explain_record(
     most = zip(harm.targets.tolist(), harm.utility.tolist(), strict=True)
     figures["harms"] = {
         "targets": harm.count,
+        "measured": int((own["target_group"][measured] != own["example_group"][place]).sum()),
         "most": [{"id": pool.targets[target].id, "utility": utility} for target, utility in most],
     }
-    return Reasons(records[place], figures, len(pool.targets))
+    return Reasons(records[place], figures)

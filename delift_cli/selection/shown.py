@@ -82,7 +82,7 @@ def show_record(cache: AnyCache, id: str, top: int = 5) -> Shown:
     harms: Entries = []
     helped_by: Entries = []
     if j is not None:
-        which, utility = _as_example(cache, j)
+        which, utility = as_example(cache, j)
         which, utility = _without_copies(which, utility, target_group, int(example_group[j]))
         figures |= {"tokens": int(cache.example_tokens[j]), "targets_measured": len(which)}
         if len(which):
@@ -117,7 +117,8 @@ Places = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-def _as_example(cache: Cache | SparseCache, j: int) -> tuple[Places, Floats]:
+def as_example(cache: Cache | SparseCache, j: int) -> tuple[Places, Floats]:
+    """The measured targets of an example, and its utilities for them."""
     if isinstance(cache, SparseCache):
         pairs = cache.pairs()
         own = pairs.example == j

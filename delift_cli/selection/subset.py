@@ -12,6 +12,7 @@ from typing import Any
 from ..amount import Amount, parse_amount, parse_share
 from ..budget.partial_block import measured, measured_lines
 from ..cache.anchors import weights_of
+from ..data.folders import kind_of
 from ..data.limits import labels, named_indices, read_quotas
 from ..data.record import Record
 from ..data.writing import form_of
@@ -24,7 +25,7 @@ from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
 from . import blocks, first_gains, output
 from .blocks import COUNTED, AnyBlock, Count, KernelOptions, PartialBlock, Records
-from .hygiene import Hygiene, Repeats, hygiene, repeats
+from .hygiene import ANY, Hygiene, Repeats, benchmarks, hygiene, repeats
 from .larger_than_memory import beyond_memory
 from .methods import (
     COVERING,
@@ -39,7 +40,10 @@ from .methods import (
     per_record,
     scored_blocks,
 )
-from .set_aside import SetAside, set_aside
+from .overwriting import files_read, refuse_to_destroy
+from .set_aside import OFF, SetAside, set_aside
+
+LET_GO = {"distinct": "near-copies", "drop_suspects": "doubtful answers"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,6 +54,7 @@ class Subset(Facts):
     were chosen from. whole: the value of the whole pool. amount: how much was asked for, `asked` in the user's words.
     doubted: suspects that were left out or put last. count: what of a target counts alike, see `blocks.objective_over`.
     missed: how many there are of values of which at least so many were asked for, (there, asked for).
+    read: the files that it was made from. let_go: defaults that the way to search for it knows nothing of.
     """
 
     selection: Selection
@@ -66,6 +71,8 @@ class Subset(Facts):
     doubted: SetAside = field(default_factory=SetAside)
     count: Count | None = None
     missed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    read: Sequence[Path] = ()
+    let_go: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.selection.indices)
@@ -106,7 +113,13 @@ class Subset(Facts):
         with_scores: bool = False,
         ids_only: bool = False,
     ) -> bytes:
-        """The records as they came in, in the container that the name of `destination` says; see `output.render`."""
+        """The records as they came in, in the container that the name of `destination` says; see `output.render`.
+
+        Raises:
+            InputError: the container is not for these, as one of records is not for ids.
+        """
+        if ids_only and destination is not None and kind_of(Path(destination).name):
+            raise InputError(f"{destination}: ids are lines of text, not a file of records; name it .txt, say")
         return output.render(
             self.pool.examples,
             self.selection,
@@ -124,15 +137,11 @@ class Subset(Facts):
         """Value and gain against the number of records; see `curve_rows`."""
         return curve_rows(self.selection, [record.id for record in self.pool.examples], self.whole)
 
-    @property
-    def sources(self) -> list[str]:
-        """The files that the pool's records came from."""
-        return str(self.pool.cache.manifest["examples"]["source"]).split(", ")
-
     def write(self, destination: str | Path, *, force: bool = False, **form: Any) -> None:
-        """`render` into a file, whole or not at all; over a file that the records came from only with `force`."""
-        if not force:
-            output.refuse_to_overwrite(Path(destination), self.sources)
+        """`render` into a file, whole or not at all; over a file that it was chosen from only with `force`."""
+        refuse_to_destroy(
+            {"the output": Path(destination)}, self.read, force=force, insist=", or insist with force=True"
+        )
         output.write(self.render(destination=destination, **form), Path(destination))
 
     def as_dict(self) -> dict[str, Any]:
@@ -162,6 +171,7 @@ class Subset(Facts):
             **self.doubted.as_dict(selection.indices.tolist()),
             **self.repeats.as_dict(),
             "greedy": selection.method,
+            "defaults_let_go": list(self.let_go),
             "seed": self.seed if self.method == "random" else selection.seed,
             "rule": selection.rule,
             "guarantee": selection.guarantee_note,
@@ -199,6 +209,9 @@ class Subset(Facts):
         if found["shared_answers"]:
             which = f"{found['shared_answers']:,} records of the pool give unlike prompts one long answer"
             rows.append(("shared", f"{which}: none covers another (--self exclude: they may)"))
+        if self.let_go:
+            which = " and ".join(LET_GO[option] for option in self.let_go)
+            rows.append(("greedy", f"{selection.method}: takes {which} as any others; exact greedy puts them last"))
         rows += self.clean.lines()
         rows += self.repeats.lines(self.pool.cache.path)
         if selection.stopped == "until":
@@ -341,8 +354,11 @@ def select_records(
     amount = parse_amount(str(k), len(records))
     limits = (list(at_least), list(at_most), records, amount)
     group_field, least, most = read_quotas(per, group, *limits, keep=keep_shares, shares=shares)
-    if distinct is None and greedy == "exact":  # the other ways rule no near-duplicates out
+    let_go = []
+    if distinct is None and greedy == "exact":
         distinct = unsaid.distinct
+    elif distinct is None and unsaid.distinct != ANY:  # the other ways rule no near-duplicates out
+        let_go.append("distinct")
     clean = hygiene(records, not_like=not_like, distinct=distinct, quality=quality)
     if quality is not None:
         goal = clean.with_quality(goal, len(records), amount, float(pool.cache.example_tokens.mean()))
@@ -352,6 +368,8 @@ def select_records(
         raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
     if greedy != "exact" and drop_suspects is None:  # the other ways let nothing come last
         drop_suspects = "off"
+        if unsaid.suspects != OFF and pool.cache.square:
+            let_go.append("drop_suspects")
     doubted = set_aside(caches.get("pool"), records, drop_suspects, unsaid.suspects, first, open_model, progress)
     if greedy == "exact" and (hint := beyond_memory(goal)):
         say(hint)
@@ -388,9 +406,23 @@ def select_records(
     if kept_gains is not None:
         first_gains.keep_gains(kept_gains, selection.initial_gains)
     missed = _missed(least, [] if group_of is None else [group_of[place] for place in selection.indices.tolist()])
-    reached = value(goal)
     return Subset(
-        selection, goal, pool, reached, method, str(k), amount, options, seed, partial, clean, doubted, count, missed
+        selection,
+        goal,
+        pool,
+        value(goal),
+        method,
+        str(k),
+        amount,
+        options,
+        seed,
+        partial,
+        clean,
+        doubted,
+        count,
+        missed=missed,
+        read=files_read(caches.values(), always, never, model, *benchmarks(not_like)),
+        let_go=let_go,
     )
 
 

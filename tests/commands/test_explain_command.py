@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import WORDS, delift, pairs, score
+from tiny_runs import WORDS, delift, pair, pairs, score
+
+from delift_cli.cache.sparse import open_cache
 
 SIZE = 14
 
@@ -78,9 +80,28 @@ def test_a_record_that_was_left_out(
     assert told["could_still_add"] == pytest.approx(worth([*chosen, record]) - worth(chosen), abs=1e-5)
     assert told["worth_alone"] == pytest.approx(worth([record]), abs=1e-5)
     assert {entry["id"] for entry in told["made_redundant_by"]} <= {f"r{place}" for place in chosen}
-    assert told["harms"]["targets"] == int((utility[record] < 0).sum())
+    assert told["harms"]["targets"] == int((np.delete(utility[record], record) < 0).sum())
+    assert told["harms"]["measured"] == SIZE - 1
     worst = told["harms"]["most"][0]
     assert worst["utility"] == pytest.approx(utility[record].min(), abs=1e-6)
+
+
+def test_harm_is_said_of_what_was_measured(tmp_path: Path) -> None:
+    """Neither of pairs that were not, nor of a record before itself or a copy of itself."""
+    data = pairs(*range(SIZE)) + json.dumps({**pair(2), "id": "a copy"}).encode() + b"\n"
+    (tmp_path / "pool.jsonl").write_bytes(data)
+    for name, budget in (("all", "100%"), ("part", "40%")):
+        assert score(tmp_path / "pool.jsonl", "-o", tmp_path / name, "--budget", budget, "-q").code == 0
+        cache = open_cache(tmp_path / name)
+        for example, targets, distance in cache.measured():
+            group = {2, SIZE} if example in (2, SIZE) else {example}
+            others = np.array([target not in group for target in targets.tolist()])
+            utility = (cache.base_distance[targets] - distance)[others]
+            told = delift("explain", tmp_path / name, f"record:{example + 1}", "-k", 4, "--json").json["harms"]
+            assert (told["targets"], told["measured"]) == (int((utility < 0).sum()), len(utility))
+    assert len(utility) < SIZE
+    line = f"harms  {told['targets']} of the {told['measured']} targets measured"
+    assert line in delift("explain", tmp_path / "part", "a copy", "-k", 4).out.decode()
 
 
 def test_told_in_words(cache: Path, chosen: list[int]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from delift_cli.data.ids import find_record, own_id, shortened
-from delift_cli.data.limits import named_indices
+from delift_cli.data.limits import listed_indices, named_indices
 from delift_cli.data.options import Reading
 from delift_cli.data.reading import parse_records, read_records
 from delift_cli.data.record import Record
@@ -127,6 +127,31 @@ def test_files_of_ids(tmp_path: Path) -> None:
     file.write_bytes(b"\xff")
     with pytest.raises(InputError, match="cannot read the ids in"):
         named_indices(file, records)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("line:3\na\n", [2, 0]),
+        ("record:2\nb#2\n4\n", [1, 2, 3]),
+        ("\ufeff\n  a  \n", [0]),
+        ('{"id": "a", "prompt": "p", "response": "r"}\n', None),
+        ("nobody\na\n", None),
+        ("", None),
+    ],
+)
+def test_a_file_that_begins_with_a_name_is_a_list_of_them(tmp_path: Path, text: str, places: list[int] | None) -> None:
+    file = tmp_path / "ids"
+    file.write_text(text, encoding="utf-8")
+    assert listed_indices(file, parse("a", "b", "b", None)) == places
+
+
+def test_a_list_that_begins_with_a_name_of_several_is_one_too(tmp_path: Path) -> None:
+    file = tmp_path / "ids"
+    for text, match in (("b\na\n", "ids:1: 2 records have the id b"), ("record:9\n", "ids:1: there is no record:9")):
+        file.write_text(text)
+        with pytest.raises(InputError, match=match):
+            listed_indices(file, parse("a", "b", "b", None))
 
 
 def test_a_record_is_a_value() -> None:

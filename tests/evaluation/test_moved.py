@@ -7,7 +7,7 @@ from pathlib import Path
 import gguf_models as g
 import numpy as np
 import pytest
-from tiny_runs import delift, make_cache, model, pairs, score
+from tiny_runs import delift, make_cache, pairs, score
 
 from delift_cli.cache.sparse import open_cache
 from delift_cli.errors import InputError
@@ -53,4 +53,4 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert result.json["moved"]["changed"] > 0.1
     assert "rank correlation" in score(pool, "-o", now, "--lora", adapter, "--previous", before).err
     assert "no such cache" in score(pool, "-o", now, "--previous", tmp_path / "none.delift").refusal()
-    assert delift("select", now, "-k", 2, "-m", model()).code == 0
+    assert delift("select", now, "-k", 2).code == 0

@@ -10,11 +10,14 @@ import tiny_runs
 from report_runs import plain_pool, sparse_cache
 
 from delift_cli.cache.dense import Cache
+from delift_cli.cache.figures import utilities as inspected
 from delift_cli.cache.sparse import open_cache
 from delift_cli.data.ngrams import grams
 from delift_cli.data.record import copy_groups
 from delift_cli.errors import InputError
 from delift_cli.report import choices, findings, placement, reach
+from delift_cli.report.pool import Pool, Wanted
+from delift_cli.selection.blocks import Block, KernelOptions, PartialBlock
 from delift_cli.submodular.kernel import dense_kernel
 from delift_cli.submodular.objectives import make_objective
 
@@ -53,6 +56,33 @@ def test_reach(tmp_path: Path, utility: str, chunk: int, monkeypatch: pytest.Mon
     check_ends(found.helped, value)
     check_ends(found.helpers, value.T)
     check_ends(reach.Ends(found.harmed.other, -found.harmed.utility), -value)
+
+
+@pytest.mark.parametrize("kind", ["all pairs", "some pairs", "by a target set"])
+def test_inspect_and_a_report_say_the_same_of_utilities(tmp_path: Path, kind: str) -> None:
+    """A record before itself or a copy does not count, whoever else shares an answer, and every other pair alike."""
+    shared = [{**tiny_runs.pair(number), "response": "I am sorry, I cannot help you with that."} for number in (70, 71)]
+    data = plain_pool(SIZE - 3) + tiny_runs.jsonl([{**tiny_runs.pair(4), "id": "a copy"}, *shared])
+    if kind == "some pairs":
+        block = PartialBlock(open_cache(sparse_cache(tmp_path / "c", data, per_example=7)))  # type: ignore[arg-type]
+    else:
+        targets = None if kind == "all pairs" else tiny_runs.pairs(4, 60, 61)  # one is a record of the pool
+        block = Block(Cache(tiny_runs.make_cache(tmp_path / "c", data, targets)))  # type: ignore[assignment]
+    records = [*block.examples, *([] if block.cache.square else block.targets)]
+    key = copy_groups(records).astype(np.int64)
+    example_key, target_key = key[:SIZE], key[-block.cache.shape[1] :]
+    value = np.full(block.cache.shape, np.nan)
+    for example, own, distance in block.cache.measured():
+        value[example, own] = block.cache.base_distance[own].astype(float) - distance
+    value[example_key[:, None] == target_key[None]] = np.nan
+    found = inspected(block.cache)
+    assert found.mean == pytest.approx(np.nanmean(value))
+    assert found.harmful == pytest.approx((value < 0).sum() / np.isfinite(value).sum())
+    np.testing.assert_allclose(found.examples, np.nanmean(value, 1))
+    options = KernelOptions(self_utility="exclude-answers", estimates="off")
+    reported = Pool(block, None, Wanted(options=options)).reach_of_all
+    assert reported.mean_of_pairs == pytest.approx(found.mean, abs=1e-6)
+    assert reported.harmful_share == pytest.approx(found.harmful)
 
 
 def test_reach_of_some_pairs(tmp_path: Path) -> None:

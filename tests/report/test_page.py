@@ -208,7 +208,28 @@ def test_subsets_from_files(tmp_path: Path) -> None:
     (tmp_path / "other.jsonl").write_bytes(tiny_runs.jsonl([tiny_runs.pair(99)]))
     refused = delift("report", cache, "--subset", tmp_path / "other.jsonl", "-o", tmp_path / "no.html")
     assert "none of its records is in the pool" in refused.refusal()
+    (tmp_path / "typo.txt").write_text("nobody\nr1\n")
+    refused = delift("report", cache, "--subset", tmp_path / "typo.txt", "-o", tmp_path / "no.html")
+    assert "nor is its first line the name of a record of the pool" in refused.refusal()
     assert not (tmp_path / "no.html").exists()
+
+
+def test_lists_that_select_writes_are_read(tmp_path: Path) -> None:
+    """Also where the first one has no id of its own, or one that another has too."""
+    records = [tiny_runs.pair(number) for number in range(8)]
+    for number in (0, 1, 2, 3):
+        records[number]["id"] = "same"
+    for number in (4, 5):
+        del records[number]["id"]
+    cache = tiny_runs.make_cache(tmp_path / "pool.delift", tiny_runs.jsonl(records))
+    ids = delift("select", cache, "-k", "100%", "--order", "input", "--ids-only", "-q").out.decode().split()
+    assert ids[0] == "record:1"
+    for number, listed in enumerate((ids[::2], ids[::-1], ids[4:], ["line:7", "r7"])):
+        (tmp_path / "ids.txt").write_text("\n".join(listed))
+        page = tmp_path / f"{number}.html"
+        assert delift("report", cache, "--subset", tmp_path / "ids.txt", "-o", page, "-q").code == 0
+        want = [6, 7] if listed[0] == "line:7" else [ids.index(name) for name in listed]
+        assert Page(page).table("selected-0")["rows"] == want
 
 
 def test_a_block_that_is_partly_measured_says_how_sure_it_is(tmp_path: Path) -> None:

@@ -40,9 +40,14 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.chdir(before)
 
 
+def needs(*arguments: object) -> tuple[object, ...]:
+    """The model, where a method asks it."""
+    return ("-m", model(), "--threads", "1") if {"ifd", "embedding"} & {*arguments} else ()
+
+
 def run(*arguments: object) -> list[dict[str, Any]]:
     """id, rank, gain and coverage of each record that a selection takes."""
-    result = delift("select", *arguments, "--with-scores", "-m", model(), "--threads", "1")
+    result = delift("select", *arguments, "--with-scores", *needs(*arguments))
     assert result.code == 0, result.err
     return [json.loads(line)["delift"] for line in result.out.splitlines()]
 
@@ -162,7 +167,7 @@ def test_token_budgets_are_spent_in_order_of_score(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_said(method: str, tmp_path: Path) -> None:
-    arguments = ("select", "pool", "--method", method, "-k", "5", "-m", model())
+    arguments = ("select", "pool", "--method", method, "-k", "5", *needs(method))
     for cache in ("pool", "part"):
         result = delift("select", cache, *arguments[2:])
         assert result.code == 0, result.err
@@ -211,6 +216,7 @@ def test_the_model_runs_once() -> None:
         (("pool", "--method", "random", "--self", "include"), "--self is of no use to --method random"),
         (("pool", "--method", "length", "--greedy", "stochastic"), "--greedy is of no use to --method length"),
         (("pool", "--method", "length", "--eta", "2"), "--eta is of no use to --method length"),
+        (("pool", "--method", "length", "-m", "smollm2"), "--model is of no use without --method ifd or embedding"),
         (("dev", "--method", "length"), "dev is not a pool scored against itself"),
         (("--method", "random"), "give a cache to select from"),
         (("--method", "embedding"), "give a cache to select from"),

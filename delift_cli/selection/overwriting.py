@@ -1,0 +1,78 @@
+"""What an output may not take the place of: what is read to make it, what is inside a cache, another output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+
+from ..cache.manifest import cache_around
+from ..cache.stored import Stored
+from ..data.folders import kind_of
+from ..errors import InputError
+
+STDOUT = Path("/dev/stdout")  # as an output: the file that the shell sends it to, if it is one
+
+
+def refuse_to_destroy(
+    outputs: Mapping[str, Path | None], read: Iterable[Path], *, force: bool = False, insist: str = ""
+) -> None:
+    """InputError where an output would destroy something.
+
+    Args:
+        outputs: by the option that names them. read: files, or folders of them, that they are made from.
+        force: an output may take the place of what is read. insist: how the user says so.
+    """
+    given = {name: path for name, path in outputs.items() if path is not None}
+    for name, path in given.items():
+        if path == Path("-"):
+            raise InputError(f"{name} -: give a file, stdout is not for it")
+        if (cache := cache_around(path)) is not None:
+            where = "is a cache" if Path(os.path.realpath(path)) == cache else f"lies in the cache {cache}"
+            raise InputError(f"{name} {path} {where}, whose files are delift's own; give another place")
+    for (name, path), (other, beside) in combinations(given.items(), 2):
+        if _same(path, beside):
+            raise InputError(f"{other} and {name} are one file, {path}: each would take the other's place")
+    if force:
+        return
+    sources = list(read)
+    for name, path in given.items():
+        if path.is_file() and any(_holds(source, path) for source in sources):
+            raise InputError(
+                f"{name} {path} is where the records came from, or is read for this: it would be replaced; "
+                f"give another file{insist}"
+            )
+
+
+def files_read(caches: Iterable[Stored], *others: str | Path | None) -> list[Path]:
+    """What a verb reads: the files that the records of caches came from, and others by their names.
+
+    A cache has the names as scoring was given them: they are looked for from this folder and from those above it.
+    """
+    return [*(file for cache in caches for file in _sources(cache)), *(Path(name) for name in others if name)]
+
+
+def _sources(cache: Stored) -> Iterator[Path]:
+    sides = ("examples",) if cache.square else ("examples", "targets")
+    named = [str(cache.manifest[side]["source"]) for side in sides]
+    for name in {*named, *(part for several in named for part in several.split(", "))}:
+        for folder in (Path(), *Path(os.path.realpath(cache.path)).parents):
+            yield folder / name
+
+
+def _holds(source: Path, path: Path) -> bool:
+    """Is the source this file, or a folder with this file of records in it?"""
+    with contextlib.suppress(OSError, ValueError):
+        if source.is_dir():
+            return kind_of(path.name) != "" and os.path.samefile(source, os.path.dirname(os.path.realpath(path)))
+        return os.path.samefile(source, path)
+    return False
+
+
+def _same(a: Path, b: Path) -> bool:
+    """Do both name one file, there or to be? What is no file, /dev/null say, takes any number of outputs."""
+    with contextlib.suppress(OSError):
+        return os.path.samefile(a, b) and a.is_file()
+    return os.path.realpath(a) == os.path.realpath(b)
