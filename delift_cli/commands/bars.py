@@ -76,3 +76,17 @@ def binned(values: npt.NDArray[np.float64], width: int) -> npt.NDArray[np.float6
     """Means of at most `width` runs of values."""
     parts: Sequence[npt.NDArray[np.float64]] = np.array_split(values, min(width, len(values)))
     return np.array([part.mean() for part in parts])
+
+
+def plot(values: npt.ArrayLike, *, width: int = 64, height: int = 8) -> list[str]:
+    """`values` (nondecreasing, from 0) as lines of block characters, the highest first."""
+    heights = np.asarray(values, np.float64)
+    if not heights.size:
+        return []
+    at = np.linspace(0, heights.size - 1, min(width, heights.size)).round().astype(int)
+    top = max(float(heights[-1]), 1e-300)
+    levels = np.round(heights[at] / top * height * 8).astype(int)
+    blocks = f" {HEIGHTS}"
+    return [
+        "".join(blocks[int(np.clip(level - row * 8, 0, 8))] for level in levels) for row in range(height - 1, -1, -1)
+    ]

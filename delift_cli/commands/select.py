@@ -14,10 +14,10 @@ from ..selection import output as files
 from ..selection import overwriting
 from ..selection.blocks import KernelOptions
 from ..selection.card import publish
+from ..selection.curve import render_curve
 from ..selection.hygiene import benchmarks
 from ..selection.methods import COVERING, objective_for, opened_cache
 from ..selection.subset import select_records
-from ..submodular.curve import plot, render_curve
 from . import bars, console
 from . import select_options as given
 from .options import GpuLayers, ModelChoice, Quiet, Threads
@@ -163,7 +163,9 @@ def select(
     console.show(subset, as_json=as_json, quiet=quiet, also=drawn, data=stream, notes=notes)
     if curve is not None and not (quiet or as_json):
         value = subset.selection.value
-        console.plot(plot(subset.selection.curve.tolist()), f"value against k, up to {value:.4f} at {len(subset):,}")
+        console.plot(
+            bars.plot(subset.selection.curve.tolist()), f"value against k, up to {value:.4f} at {len(subset):,}"
+        )
 
 
 def _curve_form(curve: Path) -> Literal["csv", "json"]:

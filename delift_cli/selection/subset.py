@@ -19,12 +19,12 @@ from ..data.writing import form_of
 from ..display import Facts, Lines
 from ..errors import InputError
 from ..progress import Progress, Say, silent
-from ..submodular.curve import curve_rows
 from ..submodular.objectives import Objective, value
 from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
 from . import blocks, first_gains, output
 from .blocks import COUNTED, AnyBlock, Count, KernelOptions, PartialBlock, Records
+from .curve import curve_rows
 from .hygiene import ANY, Hygiene, Repeats, benchmarks, hygiene, repeats
 from .larger_than_memory import beyond_memory
 from .methods import (

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from tiny_runs import delift, pairs, score
 
+from delift_cli.commands.bars import plot
 from delift_cli.selection import first_gains
-from delift_cli.submodular.curve import curve_rows, plot, render_curve
+from delift_cli.selection.curve import curve_rows, render_curve
 from delift_cli.submodular.select import select
 
 
