@@ -16,6 +16,7 @@ from ..cache.proxies import keep_proxy
 from ..cache.sparse import SparseCache, SparseWriter, open_cache
 from ..cache.stored import Writing
 from ..data import large_pools
+from ..data.record import RecordSet
 from ..errors import InputError
 from ..model.gguf import ModelFile
 from ..model.log import log_file
@@ -65,6 +66,11 @@ class Run:
     say: Say = silent
     sample_of: tuple[int, int] | None = None
     proxy: Factors | None = None
+
+    @property
+    def records(self) -> tuple[RecordSet, RecordSet | None]:
+        """The examples and targets that are to be scored; no targets where the pool is scored against itself."""
+        return self.inputs.examples, self.inputs.targets
 
     def forecast(self) -> Expected:
         """What this run is expected to take, from counted tokens and a few timed batches."""

@@ -169,10 +169,15 @@ def _describe_records(records: RecordSet) -> dict[str, Any]:
         "source": os.fsencode(records.source).decode("utf-8", "replace"),  # file names may be any bytes
         "form": records.form,
         "count": len(records.records),
-        "sha256": hashlib.sha256(lines(records)).hexdigest(),
+        "sha256": records_hash(records),
         "ids": hashlib.sha256(ids(records)).hexdigest(),
         "layouts": records.layouts,
     }
+
+
+def records_hash(records: RecordSet) -> str:
+    """SHA-256 of the records as a cache keeps them."""
+    return hashlib.sha256(lines(records)).hexdigest()
 
 
 def record_files(examples: RecordSet, targets: RecordSet | None) -> dict[str, bytes]:
