@@ -38,7 +38,7 @@ class Content(NamedTuple):
     """What a new file is to hold: so many bytes, in these chunks."""
 
     size: int
-    chunks: Iterable[bytes]
+    chunks: Iterable[bytes | memoryview]
 
     @classmethod
     def of(cls, data: bytes) -> Content:
