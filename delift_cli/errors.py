@@ -15,6 +15,10 @@ class InputError(DeliftError):
     exit_code = 2
 
 
+class DamagedError(InputError):
+    """What was written down is not what is there any more."""
+
+
 class RunError(DeliftError):
     """A failure at run time: the machine, the disk or the model (exit code 1)."""
 

@@ -228,7 +228,13 @@ def score_proxy(proxy: str, data: Source | None = None, *, progress: Progress = 
         model, budget = proxy, "100%"
     source, targets = data if data is not None else options["examples"], options.get("targets")
     output = options.get("output") or default_cache(source, targets, as_existing=options.get("examples") is not None)
-    own = {"model": model, "budget": budget, "output": Path(output).with_suffix(".proxy.delift")}
+    cache = Path(output).with_suffix(".proxy.delift")
+    if layout_of(cache) == Cache.layout and not parse_budget(budget).all:
+        raise InputError(
+            f"--proxy {proxy}: {cache} has all of the proxy's pairs, or is to: give --proxy {model} without "
+            f":{budget}, or remove {cache}"
+        )
+    own = {"model": model, "budget": budget, "output": cache}
     shared = {name: value for name, value in options.items() if name not in _OF_THE_RUN}
     return score(data, progress=progress, **shared, **own).cache.path
 

@@ -21,8 +21,8 @@ from ..submodular.kernel import Utility
 from . import plan
 from .candidates import best_unscored
 from .estimate import Estimate, Factors
-from .measured import HELD_OUT, Scored, coverage, expected_change
-from .proposals import Proposals, propose
+from .measured import HELD_OUT, RANDOM, Scored, coverage, expected_change
+from .proposals import NEAR_ALONE, Proposals, propose
 from .trust import Quality, SubsetValue, quality, subset_value
 
 Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
@@ -251,6 +251,7 @@ def measured(partial: Partial) -> dict[str, Any]:
             for part, coverage in zip(cache.rounds, course.coverages, strict=True)
         ],
         "held_out": asdict(partial.quality),
+        "neighbours_alone": not any(np.isin(part.source, (RANDOM, HELD_OUT)).any() for part in cache.rounds),
         "proxy": None
         if partial.quality_without_proxy is None
         else {**cache.manifest["proxy"], "held_out_without": asdict(partial.quality_without_proxy)},
@@ -269,7 +270,7 @@ def measured_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             + counted(len(found["rounds"]), "round")
             + (f"; {left:,} more were planned" if left else ""),
         ),
-        ("estimates", held_out.words),
+        ("estimates", held_out.words + (f": {NEAR_ALONE}" if found["neighbours_alone"] else "")),
     ]
     if (proxy := found["proxy"]) is not None:
         without = Quality(**proxy["held_out_without"])

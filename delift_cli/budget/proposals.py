@@ -36,6 +36,17 @@ def shares(pairs: float, targets: int, examples: int) -> tuple[float, float]:
     return NEIGHBOURS_OF_FEW + many * (NEIGHBOURS_OF_MANY - NEIGHBOURS_OF_FEW), random
 
 
+def near_alone(pairs: float, targets: int, examples: int) -> bool:
+    """Do so many pairs all go to the nearest examples, so that none are held out to judge estimates by?"""
+    return shares(pairs, targets, examples)[1] == 0
+
+
+NEAR_ALONE = (
+    f"up to {FEW_PAIRS:.0f} pairs for each record, but {FEW_OF_ALL:.0%} of all at most, "
+    "go to its nearest neighbours alone"
+)
+
+
 @dataclass(frozen=True)
 class Proposals:
     """What is known of a block of n examples x m targets before anything is scored.

@@ -16,6 +16,7 @@ from ..display import Facts
 from ..scoring.job import Engine, Forecast, Inputs
 from ..scoring.pairs import Work
 from .partial_block import Partial, measured, measured_lines
+from .proposals import NEAR_ALONE
 
 SOURCES = ("self", "neighbours", "random", "held out", "adaptive")  # by the codes of `measured`
 STOPPED = {
@@ -28,13 +29,15 @@ STOPPED = {
 class Expected(Facts):
     """What a run is expected to take.
 
-    run: of the pairs that it scores; whole: of all pairs; rounds: at most, of a run within a budget, else None.
+    run: of the pairs that it scores; whole: of all pairs; rounds: at most, of a run within a budget, else None;
+    neighbours_alone: are these pairs so few that none are held out?
     """
 
     run: Forecast
     whole: Forecast
     rounds: int | None
     engine: Engine
+    neighbours_alone: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as data."""
@@ -42,6 +45,7 @@ class Expected(Facts):
         if self.rounds is not None:
             share = self.run.pairs / self.whole.pairs
             result |= {"pairs_all": self.whole.pairs, "share": share, "rounds": self.rounds}
+            result["neighbours_alone"] = self.neighbours_alone
         return result
 
     def lines(self) -> list[tuple[str, str]]:
@@ -51,8 +55,10 @@ class Expected(Facts):
             rounds = counted(self.rounds, "round")
             planned = f" of {self.whole.pairs:,} ({run.pairs / self.whole.pairs:.2%}), in at most {rounds}"
         how = f"weights {self.engine.weights}, batch {self.engine.settings.batch}"
+        judged = f"none of these pairs are held out to say how good they are: {NEAR_ALONE}"
         return [
             ("pairs", f"{run.pairs:,}{planned}"),
+            *([("estimates", judged)] if self.neighbours_alone else []),
             ("tokens", _saved(run.tokens, run.plain_tokens, "to evaluate")),
             ("time", f"{duration(run.seconds)} at {run.tokens_per_second:,.0f} tokens/s ({how})"),
             ("disk", f"{run.disk_bytes / 1e6:,.1f} MB"),

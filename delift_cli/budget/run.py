@@ -16,6 +16,7 @@ from ..cache.proxies import keep_proxy
 from ..cache.sparse import SparseCache, SparseWriter, open_cache
 from ..cache.stored import Writing
 from ..data import large_pools
+from ..data.record import RecordSet
 from ..errors import InputError
 from ..model.gguf import ModelFile
 from ..model.log import log_file
@@ -31,6 +32,7 @@ from ..scoring.without_prompt import logprob_without_prompt
 from . import plan, rounds
 from .clock import stops
 from .estimate import Factors
+from .proposals import near_alone
 from .result import Expected, Scores
 from .sample import scaled
 
@@ -66,6 +68,11 @@ class Run:
     sample_of: tuple[int, int] | None = None
     proxy: Factors | None = None
 
+    @property
+    def records(self) -> tuple[RecordSet, RecordSet | None]:
+        """The examples and targets that are to be scored; no targets where the pool is scored against itself."""
+        return self.inputs.examples, self.inputs.targets
+
     def forecast(self) -> Expected:
         """What this run is expected to take, from counted tokens and a few timed batches."""
         whole = job.forecast(self.engine, self.inputs)
@@ -76,7 +83,11 @@ class Run:
         begun = SparseCache(self.path) if self.layout else None
         lay_out = lay_out_of(self.engine.settings)
         run, count = rounds.forecast(whole, self.inputs, self.budget, begun, lay_out, self.sample_of)
-        return Expected(run, whole, count, self.engine)
+        shape = self.sample_of or self.inputs.shape
+        served, found = shape if self.pool_before_targets else shape[::-1]
+        own = shape[0] if self.inputs.targets is None else 0
+        alone = begun is None and near_alone(run.pairs - own, served, found)
+        return Expected(run, whole, count, self.engine, alone)
 
     def score(self, progress: Progress = silent) -> Scores:
         """Score what the cache lacks, or what the budget is enough for.

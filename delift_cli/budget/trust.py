@@ -36,6 +36,8 @@ class Quality:
     @property
     def words(self) -> str:
         """The same for people."""
+        if not self.pairs:
+            return "no pair is held out at random, so how good they are cannot be said"
         if not self.enough:
             return f"too few pairs are held out at random ({self.pairs:,}) to say how good they are"
         figures = f"R² {self.r2:.2f}, rank correlation {self.spearman:.2f}"

@@ -55,8 +55,7 @@ class Cache(Stored):
 
     layout = DENSE
 
-    def _open(self) -> None:
-        super()._open()
+    def _open_scored(self) -> None:
         n, m = self.shape
         self.rows = settled(self._array("rows", (n,), ROW))
         self.distance = self._array("distance", (n, m), np.float32)
@@ -83,6 +82,13 @@ class Cache(Stored):
         if self._known is None or done in (0, m):
             return np.arange(done)
         return np.flatnonzero(np.unpackbits(self._known[example], count=m))
+
+    def scored_targets(self) -> npt.NDArray[np.bool_]:
+        """bool [target]: is it scored behind any example?"""
+        done, m = self.rows["done"], self.shape[1]
+        if self._known is None or done.max(initial=0) == m:
+            return np.arange(m) < done.max(initial=0)
+        return np.unpackbits(np.bitwise_or.reduce(self._known[done > 0], axis=0), count=m).astype(bool)
 
     def missing(self, example: int) -> npt.NDArray[np.int64]:
         """int64, ascending: the targets that an example's row lacks."""
@@ -176,8 +182,7 @@ class CacheWriter(Cache, Writing):
         self.rows[example] = counted[0]
 
     def forget_row(self, example: int) -> None:
-        """Let a row count as not scored."""
-        self._files["rows"].write(example, np.zeros(1, ROW))
+        """Let a row count as not scored for this writer: on disk it is what it was until it is written again."""
         self.rows[example] = 0, 0
 
 

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, RunError
+from ..errors import DamagedError, InputError, RunError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
@@ -38,7 +38,7 @@ class Content(NamedTuple):
     """What a new file is to hold: so many bytes, in these chunks."""
 
     size: int
-    chunks: Iterable[bytes]
+    chunks: Iterable[bytes | memoryview]
 
     @classmethod
     def of(cls, data: bytes) -> Content:
@@ -95,7 +95,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return read_file(path)
     except OSError as error:
-        raise InputError(f"{path.parent} is damaged: {path.name}: {error.strerror}") from None
+        raise DamagedError(f"{path.parent} is damaged: {path.name}: {error.strerror}") from None
 
 
 def write_all(file: int, data: bytes | memoryview, offset: int) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import orjson
 
 from ..data.record import RecordSet
-from ..errors import InputError
+from ..errors import DamagedError, InputError
 from .files import Content, checksum, read_bytes, read_file, replace_file
 
 FORMAT = "delift-cache"
@@ -170,10 +170,15 @@ def _describe_records(records: RecordSet) -> dict[str, Any]:
         "source": os.fsencode(records.source).decode("utf-8", "replace"),  # file names may be any bytes
         "form": records.form,
         "count": len(records.records),
-        "sha256": hashlib.sha256(lines(records)).hexdigest(),
+        "sha256": records_hash(records),
         "ids": hashlib.sha256(ids(records)).hexdigest(),
         "layouts": records.layouts,
     }
+
+
+def records_hash(records: RecordSet) -> str:
+    """SHA-256 of the records as a cache keeps them."""
+    return hashlib.sha256(lines(records)).hexdigest()
 
 
 def record_files(examples: RecordSet, targets: RecordSet | None) -> dict[str, bytes]:
@@ -239,12 +244,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise InputError(f"{path}: no such cache; make it with: delift score … -o {path}")
     file = path / "manifest.json"
+    if not os.path.lexists(file) and os.path.lexists(path / "examples.ids.json"):
+        raise DamagedError(f"{path} is damaged: manifest.json is missing; score into a new directory")
     if not os.path.lexists(file):
         raise InputError(f"{path} is not a delift cache (it has no manifest.json); nothing was touched")
     try:
         manifest = orjson.loads(read_bytes(file))
     except orjson.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged: manifest.json: {error}") from None
+        raise DamagedError(f"{path} is damaged: manifest.json: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{path} is not a delift cache (manifest.json is something else's)")
     version = manifest.get("version")
@@ -257,15 +264,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
     wrong = next((name for name, right in wanted.items() if not right(field(manifest, name))), None)
     wrong = wrong or next((name for name in _THERE if not _has(manifest, name)), None)
     if wrong:
-        raise InputError(f"{path} is damaged: manifest.json has no proper {wrong}")
+        raise DamagedError(f"{path} is damaged: manifest.json has no proper {wrong}")
     if version == 1:  # caches from before there were two layouts do not name theirs
         manifest = {"layout": DENSE, "files": HERE, **manifest}
         if not (_name(manifest["layout"]) and manifest["files"] == HERE and _checksums(manifest.get("checksums", {}))):
-            raise InputError(f"{path} is damaged: manifest.json says what no cache of format 1 does")
+            raise DamagedError(f"{path} is damaged: manifest.json says what no cache of format 1 does")
     elif manifest["checksum"] != _digest(manifest):
-        raise InputError(f"{path} is damaged: manifest.json does not match its checksum; score into a new directory")
+        raise DamagedError(f"{path} is damaged: manifest.json does not match its checksum; score into a new directory")
     if manifest["targets"]["same_as_examples"] and manifest["targets"]["sha256"] != manifest["examples"]["sha256"]:
-        raise InputError(f"{path} is damaged: manifest.json gives a pool two hashes")
+        raise DamagedError(f"{path} is damaged: manifest.json gives a pool two hashes")
     return manifest
 
 

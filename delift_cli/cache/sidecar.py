@@ -71,8 +71,9 @@ def read_kept(
 
 
 def keep(file: Path, array: npt.NDArray[Any]) -> None:
-    """Keep it; a cache that cannot be written to is no reason to fail."""
-    draft, data = file.with_name(f".{file.stem}.{os.getpid()}.draft"), array.tobytes()
+    """Keep it; a cache that cannot be written to is no reason to fail. It may be large: no copy of it is made."""
+    draft = file.with_name(f".{file.stem}.{os.getpid()}.draft")
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     with suppress(OSError):
         with suppress(FileExistsError):
             os.mkdir(file.parent)
@@ -81,7 +82,7 @@ def keep(file: Path, array: npt.NDArray[Any]) -> None:
         with suppress(FileNotFoundError):
             os.unlink(draft)
         try:
-            create_file(draft, Content.of(_checksum(data) + data))
+            create_file(draft, Content(4 + len(data), [_checksum(data), data]))
             os.replace(draft, file)
         finally:
             with suppress(FileNotFoundError):
@@ -124,8 +125,8 @@ def kept_arrays(cache: Path) -> list[Path]:
 
 def intact(kept: bytes) -> bool:
     """Does the content of a kept file match its checksum?"""
-    return len(kept) > 4 and kept[:4] == _checksum(kept[4:])
+    return len(kept) > 4 and kept[:4] == _checksum(memoryview(kept)[4:])
 
 
-def _checksum(data: bytes) -> bytes:
+def _checksum(data: bytes | memoryview) -> bytes:
     return zlib.crc32(data).to_bytes(4, "little")

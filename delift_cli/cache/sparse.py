@@ -65,8 +65,7 @@ class SparseCache(Stored):
 
     layout = "sparse"
 
-    def _open(self) -> None:
-        super()._open()
+    def _open_scored(self) -> None:
         names = [name for name in os.listdir(self.folder) if name.startswith("round-")]
         numbers = sorted(int(name[6:]) for name in names if name[6:].isdecimal() and len(name) < 16)
         for place, number in enumerate(numbers, start=1):
@@ -115,6 +114,12 @@ class SparseCache(Stored):
             integers, numbers = np.empty(0, np.int32), np.empty(0, np.float32)
             return Pairs(integers, integers, numbers, numbers, np.empty(0, np.uint8))
         return Pairs(*map(np.concatenate, zip(*rounds, strict=True)))
+
+    def scored_targets(self) -> npt.NDArray[np.bool_]:
+        """bool [target]: is it scored behind any example?"""
+        found = np.zeros(self.shape[1], bool)
+        found[self.pairs().target] = True
+        return found
 
     def measured(self) -> Iterator[tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
         """Of each example its scored targets and their distances."""
@@ -247,11 +252,6 @@ class SparseWriter(SparseCache, Writing):
                 rows.sync()
                 self._synced = time.monotonic()
         part.rows[example] = row[0]
-
-    def forget_pairs(self, part: StoredRound, example: int) -> None:
-        """Let an example's pairs of one round count as not scored."""
-        self._files_of(part)["rows"].write(example, np.zeros(1, ROW))
-        part.rows[example] = 0, 0
 
     def sync(self) -> None:
         super().sync()

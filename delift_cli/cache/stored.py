@@ -64,6 +64,7 @@ class Stored:
         self.folder = self.path / self.manifest["files"]
         if self.manifest["files"] != HERE and not is_folder(self.folder):
             raise InputError(f"{self.path} is damaged: {self.folder.name} is missing")
+        self._open_scored()  # before what was written before it, so that a writer never seems to have lost that
         n, m = self.shape
         self._texts = {
             f"{role}.{kind}": self._map(f"{role}.{kind}")
@@ -79,6 +80,14 @@ class Stored:
         self.base_distance[unknown] = self.base_logprob[unknown] = np.nan
         self.example_tokens = np.array(self._array("example_tokens", (n,), np.int32))
         self.response_tokens = np.array(self._array("response_tokens", (m,), np.int32))
+
+    def _open_scored(self) -> None:
+        """Open what counts as scored."""
+        raise NotImplementedError
+
+    def scored_targets(self) -> npt.NDArray[np.bool_]:
+        """bool [target]: is it scored behind any example?"""
+        raise NotImplementedError
 
     @property
     def version(self) -> int:
@@ -124,13 +133,18 @@ class Stored:
         return found + [name for name in BASES if self.damaged_bases(name).any()]
 
     def damaged_bases(self, name: str) -> npt.NDArray[np.bool_]:
-        """bool [target]: is a measurement (`base_distance` or `base_logprob`) not what was written?"""
+        """bool [target]: is a measurement (`base_distance` or `base_logprob`) not what was written?
+
+        All are measured before the first pair is, so that a scored target without one has lost it.
+        """
         values: npt.NDArray[np.float32] = getattr(self, name)
         if self._base_crc is None:
             crc = self.manifest.get("checksums", {}).get(name)
             return np.full(len(values), crc is not None and checksum([values]) != crc)
         written = self._base_crc[name.removeprefix("base_")]
-        return ~np.isnan(values) & (fingerprints(values) != written) | (written != 0) & np.isnan(values)
+        unknown = np.isnan(values)
+        wrong = np.where(unknown, written != 0, fingerprints(values) != written)
+        return wrong | unknown & self.scored_targets() if unknown.any() else wrong
 
     def record_bytes(self, role: str) -> bytes:
         """What the cache keeps of the `examples` or `targets`, one a line."""

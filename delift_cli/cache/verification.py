@@ -1,7 +1,8 @@
 """Every byte of a cache against its checksum: all that is damaged by name, and what can be mended is made so.
 
-To mend is to forget: what does not match its checksum counts as not scored from then on, so that it can be computed
-again. What cannot be computed (the records, the manifest) is named and left alone.
+What does not match its checksum stays as it is, and is named so, until what was computed again takes its place: who is
+killed meanwhile leaves a cache that says that it is damaged. What cannot be computed (the records, the manifest) is
+named and left alone.
 """
 
 from __future__ import annotations
@@ -18,19 +19,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from ..amount import parse_budget
+from ..errors import DamagedError, InputError
 from .dense import ROW, Cache, CacheWriter
 from .files import Content, disk, header, is_folder, open_array, read_bytes, read_file, replace_file, take_lock
 from .growing import tidy
-from .manifest import BASE_CRC, BASES, DENSE, TOKENS, VERSION, read_manifest
+from .manifest import BASE_CRC, BASES, DENSE, TOKENS, VERSION, read_manifest, write_manifest
 from .sidecar import intact, kept_arrays
-from .sparse import SparseCache, SparseWriter
+from .sparse import SparseCache, SparseWriter, open_cache
 from .stored import Stored
 from .stored_round import StoredRound
 
 _FLOAT = np.dtype(np.float32)
 COUNTS = {"rows": ("distance", "logprob"), "base_crc": BASES}  # what says that these are measured
 _ROUND = re.compile(r"round-[1-9]\d{0,8}")
+_IS_REMOVED, _ROUND_IS_REMOVED = "it is removed", "the round is removed: which pairs it had cannot be told"
+_MOVES_UP = "the later ones take its place"
+_MISMATCH = "it does not match its checksum"
 
 
 class Damage(NamedTuple):
@@ -40,15 +45,26 @@ class Damage(NamedTuple):
     what: str
     repair: str | None
 
+    @property
+    def needs_model(self) -> bool:
+        """Is something to be computed for it?"""
+        return self.repair not in (_IS_REMOVED, _ROUND_IS_REMOVED, _MOVES_UP)
+
+
+class Subject(NamedTuple):
+    """A cache that is to be repaired, before anything of it but the manifest can be opened."""
+
+    path: Path
+    manifest: dict[str, Any]
+
 
 @dataclass
-class Forgotten:
-    """What counts as not scored any more.
+class Lost:
+    """What is to be computed again.
 
     Attributes:
         rows: examples of a cache of all pairs. pairs: (round from 0, example) of one of some pairs.
-        targets: whose measurements without an example are gone. tokens: names of arrays of token counts to be made
-            again.
+        targets: whose measurements without an example are gone. tokens: names of arrays of token counts.
     """
 
     rows: list[int] = field(default_factory=list)
@@ -84,25 +100,32 @@ _COUNTS = Damage("rows.npy", "it counts what there is not", "the rows are scored
 
 
 def examine(path: Path) -> list[Damage]:
-    """All that is wrong with the cache at `path`.
+    """All that is wrong with the cache at `path`; of one without a manifest nothing else can be told.
 
     Raises:
-        InputError: there is no cache, or its manifest is damaged, so that nothing else can be told.
+        InputError: there is no cache.
     """
-    manifest = read_manifest(path)
+    try:
+        manifest = read_manifest(path)
+    except DamagedError as error:
+        what = str(error).split("manifest.json", 1)[-1].split("; score")[0]
+        return [Damage("manifest.json", what.lstrip(": "), None)]
     folder = path / manifest["files"]
+    if not is_folder(folder):
+        return [Damage(folder.name, "it is missing", None)]
     found = [*_records(folder, manifest)]
+    unread = any(damage.what != _MISMATCH for damage in found)
     broken = [*_arrays(folder, _expected(manifest))]
     if manifest["layout"] != DENSE:
         for place, (name, there) in enumerate(_round_names(folder), start=1):
             if name != f"round-{place}":
-                broken.append(Damage(f"round-{place}", "it is missing", "the later ones take its place"))
+                broken.append(Damage(f"round-{place}", "it is missing", _MOVES_UP))
                 break
             broken += _round(there, manifest)
     elif not broken and _unsound(folder, manifest).any():
         broken.append(_COUNTS)
     found += broken
-    if not broken:
+    if not broken and not unread:
         cache = SparseCache(path) if manifest["layout"] != DENSE else Cache(path)
         found += _shared(cache)
         found += _rows(cache) if isinstance(cache, Cache) else _pairs(cache)
@@ -112,26 +135,44 @@ def examine(path: Path) -> list[Damage]:
         except OSError:
             good = False
         if not good:
-            found.append(Damage(f"{kept.parent.name}/{kept.name}", "it does not match its checksum", "it is removed"))
+            found.append(Damage(f"{kept.parent.name}/{kept.name}", _MISMATCH, _IS_REMOVED))
     return found
 
 
-@contextmanager
-def repaired(path: Path) -> Iterator[tuple[CacheWriter | SparseWriter, Forgotten]]:
-    """The cache opened for scoring, with what is damaged made to count as not scored; and what that is.
+def unfinished(path: Path) -> str | None:
+    """What a sound cache has not scored yet; None where it has all that was asked for."""
+    cache = open_cache(path)
+    if cache.complete:
+        return None
+    if isinstance(cache, SparseCache):
+        return f"{cache.pairs_done:,} of {cache.planned:,} planned pairs are scored"
+    return f"{int((cache.rows['done'] == cache.shape[1]).sum()):,} of {cache.shape[0]:,} rows are scored"
+
+
+def repairable(path: Path, damages: Sequence[Damage]) -> Subject:
+    """The cache at `path` with these damages.
 
     Raises:
-        InputError: something is damaged that cannot be computed again.
-        RunError: another process writes to the cache, or the disk is full.
+        InputError: something of it cannot be computed again.
     """
-    lost = [damage for damage in examine(path) if damage.repair is None]
+    lost = [f"{damage.file}: {damage.what}" for damage in damages if damage.repair is None]
     if lost:
         raise InputError(
-            f"{path}: {'; '.join(f'{damage.file}: {damage.what}' for damage in lost)}: that cannot be computed again; "
-            "score the records into a new directory"
+            f"{path}: {'; '.join(lost)}: that cannot be computed again; score the records into a new directory"
         )
-    if read_manifest(path)["version"] != VERSION:
+    manifest = read_manifest(path)
+    if manifest["version"] != VERSION:
         raise InputError(f"{path} is of an older format, which the next delift score makes anew; run it first")
+    return Subject(path, manifest)
+
+
+@contextmanager
+def repaired(path: Path) -> Iterator[tuple[CacheWriter | SparseWriter, Lost]]:
+    """A `repairable` cache opened for scoring, all of its files made such that they can be; and what is to be scored.
+
+    Raises:
+        RunError: another process writes to the cache, or the disk is full.
+    """
     lock = take_lock(path)
     try:
         with disk(path):
@@ -148,7 +189,10 @@ def repaired(path: Path) -> Iterator[tuple[CacheWriter | SparseWriter, Forgotten
         lock.close()
         raise
     with writer:
-        yield writer, _forget(writer)
+        lost = _lost(writer)
+        yield writer, lost
+        if isinstance(writer, CacheWriter) and "known" in writer.damaged_shared():
+            _drop_known(writer)
 
 
 def write_tokens(cache: Stored, name: str, counts: Sequence[int]) -> None:
@@ -194,7 +238,7 @@ def _records(folder: Path, manifest: dict[str, Any]) -> Iterator[Damage]:
                 yield Damage(name, str(error.strerror), None)
                 continue
             if key in manifest[role] and hashlib.sha256(data).hexdigest() != manifest[role][key]:
-                yield Damage(name, "it does not match its checksum", None)
+                yield Damage(name, _MISMATCH, None)
 
 
 def _round_names(folder: Path) -> list[tuple[str, Path]]:
@@ -215,11 +259,11 @@ def _round(folder: Path, manifest: dict[str, Any]) -> list[Damage]:
             return results or [_COUNTS._replace(file=f"{folder.name}/rows.npy")]
         damaged, what = ["plan"], str(error).split("damaged: ", 1)[-1].split("; see delift")[0]
     if damaged:
-        return [Damage(folder.name, what, "the round is removed: which pairs it had cannot be told")]
+        return [Damage(folder.name, what, _ROUND_IS_REMOVED)]
     try:
         _ = part.ended
     except InputError:
-        return [Damage(f"{folder.name}/ended", "it does not hold what was written", "it is removed")]
+        return [Damage(f"{folder.name}/ended", "it does not hold what was written", _IS_REMOVED)]
     return []
 
 
@@ -247,12 +291,12 @@ def _shared(cache: Stored) -> Iterator[Damage]:
     for name in cache.damaged_shared():
         if name in BASES:
             targets = np.flatnonzero(cache.damaged_bases(name))
-            what = f"{len(targets):,} targets do not match their checksums, the first is {targets[0]}"
+            what = f"{len(targets):,} targets do not match their checksums or have none, the first is {targets[0]}"
             yield Damage(f"{name}.npy", what, "they are measured again")
         elif name in TOKENS:
-            yield Damage(f"{name}.npy", "it does not match its checksum", "tokens are counted again")
+            yield Damage(f"{name}.npy", _MISMATCH, "tokens are counted again")
         else:
-            yield Damage(f"{name}.npy", "it does not match its checksum", "rows that are not complete are scored again")
+            yield Damage(f"{name}.npy", _MISMATCH, "rows that are not complete are scored again")
 
 
 def _rows(cache: Cache) -> Iterator[Damage]:
@@ -262,14 +306,18 @@ def _rows(cache: Cache) -> Iterator[Damage]:
         yield Damage("distance.npy, logprob.npy", what, "they are scored again")
 
 
+def _whole(cache: SparseCache, part: StoredRound) -> bool:
+    """Is a round to have all of its pairs? Not while it may still be gone on with, nor where its time was up."""
+    return part is not cache.rounds[-1] or (part.ended and parse_budget(part.asked.budget).seconds is None)
+
+
 def _pairs(cache: SparseCache) -> Iterator[Damage]:
-    last = len(cache.rounds)
-    for number, part in enumerate(cache.rounds, start=1):
+    for part in cache.rounds:
         examples = part.damaged_examples()
         if examples:
             what = f"the pairs of {len(examples):,} examples do not match their checksums, the first is {examples[0]}"
             yield Damage(part.path.name, what, "they are scored again")
-        elif number < last and len(part.todo):
+        elif _whole(cache, part) and len(part.todo):
             yield Damage(
                 part.path.name, f"{len(part) - part.pairs_done:,} of its pairs are lost", "they are scored again"
             )
@@ -286,9 +334,7 @@ def _mend_files(path: Path, manifest: dict[str, Any]) -> None:
     """Make every file one that can be opened. What it holds is checked after that."""
     folder = path / manifest["files"]
     arrays = _expected(manifest)
-    for name in _salvage(folder, arrays):
-        if name in COUNTS:
-            _count_anew(folder, arrays, name)
+    _salvage(folder, arrays)
     if manifest["layout"] == DENSE:
         _mark(folder, manifest)
     else:
@@ -317,28 +363,48 @@ def _mend_files(path: Path, manifest: dict[str, Any]) -> None:
     tidy(path, manifest)
 
 
-def _salvage(folder: Path, arrays: dict[str, _Array]) -> list[str]:
-    """Make arrays that can be opened of what is left of those that cannot; their names."""
-    names = [Path(damage.file).stem for damage in _arrays(folder, arrays)]
-    for name in names:
+def _salvage(folder: Path, arrays: dict[str, _Array]) -> None:
+    """Make arrays that can be opened of what is left of those that cannot.
+
+    Counts come first, while it still shows which of the arrays that they count are damaged too.
+    """
+    broken = {Path(damage.file).stem for damage in _arrays(folder, arrays)}
+    for name in sorted(broken, key=lambda name: name not in COUNTS):
         try:
             left = read_bytes(folder / f"{name}.npy")
         except InputError:
             left = b""
-        replace_file(folder / f"{name}.npy", Content.of(arrays[name].salvaged(left)))
-    return names
+        whole = arrays[name].salvaged(left)
+        if name in COUNTS:
+            others = {other: arrays[other] for other in COUNTS[name] if other not in broken}
+            whole = _counted_anew(whole, arrays[name], _most(folder, arrays, name), folder, others)
+        replace_file(folder / f"{name}.npy", Content.of(whole))
 
 
-def _count_anew(folder: Path, arrays: dict[str, _Array], name: str) -> None:
-    """Where a count was lost and what it counted is there, let it count with a checksum that does not match: it is
-    forgotten and measured again."""
-    counts = np.array(open_array(folder / f"{name}.npy", arrays[name].shape, arrays[name].dtype))
-    counted = [open_array(folder / f"{other}.npy", arrays[other].shape, _FLOAT) for other in COUNTS[name]]
-    there = np.all([np.isfinite(values).reshape(len(counts), -1).all(axis=1) for values in counted], axis=0)
-    most = counted[0].shape[-1] if name == "rows" else 1
-    first, second = arrays[name].dtype.names or ()
-    counts[there & ((counts[first] < most) | (counts[second] == 0))] = most, 1
-    replace_file(folder / f"{name}.npy", Content.of_array(counts))
+def _most(folder: Path, arrays: dict[str, _Array], name: str) -> npt.NDArray[np.int64]:
+    """int64: what each of the counts called `name` comes to when all is there."""
+    if _ROUND.fullmatch(folder.name):
+        return np.diff(open_array(folder / "indptr.npy", (arrays[name].shape[0] + 1,), np.int64))
+    each = arrays["distance"].shape[-1] if name == "rows" else 1
+    return np.full(arrays[name].shape, each, np.int64)
+
+
+def _counted_anew(
+    whole: bytes, array: _Array, most: npt.NDArray[np.int64], folder: Path, others: dict[str, _Array]
+) -> bytes:
+    """A file of counts in which all that is there, by the arrays that can be opened (`others`), counts with a checksum
+    that does not match, unless it has one: so it is measured again."""
+    head = len(header(array.shape, array.dtype))
+    counts = np.frombuffer(whole, array.dtype, offset=head).copy()
+    some = np.flatnonzero(most)
+    starts, there = (np.cumsum(most) - most)[some], most > 0
+    for name, other in others.items():
+        values = open_array(folder / f"{name}.npy", other.shape, _FLOAT).reshape(-1)
+        there[some] &= np.logical_and.reduceat(np.isfinite(values), starts)
+    first, second = array.dtype.names or ()
+    again = there & ((counts[first] < most) | (counts[second] == 0))
+    counts[first][again], counts[second][again] = most[again], 1
+    return whole[:head] + counts.tobytes()
 
 
 def _mark(folder: Path, manifest: dict[str, Any]) -> None:
@@ -350,26 +416,27 @@ def _mark(folder: Path, manifest: dict[str, Any]) -> None:
         replace_file(folder / "rows.npy", Content.of_array(rows))
 
 
-def _forget(writer: CacheWriter | SparseWriter) -> Forgotten:
-    """Let what does not match its checksum count as not scored."""
-    gone = Forgotten(tokens=[name for name in writer.damaged_shared() if name in TOKENS])
-    bad = writer.damaged_bases(BASES[0]) | writer.damaged_bases(BASES[1])
-    gone.targets = np.flatnonzero(bad).tolist()
-    for target in gone.targets:
-        nothing = np.array([np.nan], np.float32)
-        writer.write_base(target, nothing, nothing)
+def _lost(writer: CacheWriter | SparseWriter) -> Lost:
+    """What does not match its checksum."""
+    lost = Lost(tokens=[name for name in writer.damaged_shared() if name in TOKENS])
+    lost.targets = np.flatnonzero(writer.damaged_bases(BASES[0]) | writer.damaged_bases(BASES[1])).tolist()
     if isinstance(writer, CacheWriter):
+        rows = {*writer.damaged_rows()}
         if "known" in writer.damaged_shared():
-            gone.rows = [row for row, done in enumerate(writer.rows["done"].tolist()) if 0 < done < writer.shape[1]]
-        gone.rows = sorted({*gone.rows, *writer.damaged_rows()})
-        for row in gone.rows:
-            writer.forget_row(row)
+            rows |= {row for row, done in enumerate(writer.rows["done"].tolist()) if 0 < done < writer.shape[1]}
+        lost.rows = sorted(rows)
     else:
         for number, part in enumerate(writer.rounds):
-            damaged = part.damaged_examples()
-            for example in damaged:
-                writer.forget_pairs(part, example)
-            whole = part is not writer.rounds[-1] or part.ended  # else its other pairs were not scored yet
-            again = part.todo.tolist() if whole else damaged
-            gone.pairs += [(number, example) for example in again]
-    return gone
+            again = {*part.damaged_examples(), *(part.todo.tolist() if _whole(writer, part) else ())}
+            lost.pairs += [(number, example) for example in sorted(again)]
+    return lost
+
+
+def _drop_known(writer: CacheWriter) -> None:
+    """A cache whose rows are complete or empty need not say which targets the others have."""
+    if not np.isin(writer.rows["done"], (0, writer.shape[1])).all():
+        return
+    del writer.manifest["checksums"]["known"]
+    with disk(writer.path):
+        write_manifest(writer.path, writer.manifest)
+        os.unlink(writer.folder / "known.npy")

@@ -135,7 +135,8 @@ def score(
     """
     from ..budget.opening import open_run, score_proxy
     from ..cache.sparse import layout_of, open_cache
-    from ..evaluation.moved import moved
+    from ..errors import InputError
+    from ..evaluation.moved import check_comparable, moved
     from ..model.llama import Settings
     from ..model.log import log_to
 
@@ -171,9 +172,13 @@ def score(
         notes("what the proxy takes to look at the pairs is not counted")
         proxy = None
     elif looks_first:
+        if earlier is not None:
+            check_comparable(earlier, *open_run(data or None, **asked).records)
         with console.bars(quiet=quiet) as progress:
             proxy = str(score_proxy(looks_first, data or None, progress=progress, **asked))
     run = open_run(data or None, proxy=proxy, only_forecast=dry_run, **asked)
+    if earlier is not None and run.sample_of is None:
+        check_comparable(earlier, *run.records)
     if dry_run:
         console.show(run.forecast(), as_json=as_json, quiet=quiet, notes=notes)
         return
@@ -181,8 +186,11 @@ def score(
         scores = run.score(progress)
     also: list[tuple[str, Any]] = [("next", _next_command(run.path, targets, examples is not None))]
     if earlier is not None:
-        change = moved(earlier, scores.cache)
-        also = [*([("moved", change.as_dict())] if as_json else change.lines()), *also]
+        try:
+            change = moved(earlier, scores.cache)
+            also = [*([("moved", change.as_dict())] if as_json else change.lines()), *also]
+        except InputError as error:  # what was scored is told all the same
+            also = [("moved", None) if as_json else ("moved on", f"not known: {error}"), *also]
     console.show(scores, as_json=as_json, quiet=quiet, also=also, notes=notes)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..cache.dense import Cache
+from ..cache.manifest import records_hash
 from ..cache.sparse import SparseCache
-from ..cache.stored import Stored
+from ..data.record import RecordSet
 from ..errors import InputError
 
 CHANGED = 0.01  # |difference of utilities| that counts: what converted weights may differ by
@@ -59,7 +60,19 @@ class Moved:
         ]
 
 
-def moved(before: Stored, now: Stored) -> Moved:
+def check_comparable(before: Cache | SparseCache, examples: RecordSet, targets: RecordSet | None) -> None:
+    """Before these records are scored: can what comes of it be compared with a cache?
+
+    Raises:
+        InputError: its records are others, or it is damaged.
+    """
+    for role, records in (("examples", examples), ("targets", targets or examples)):
+        if before.manifest[role]["sha256"] != records_hash(records):
+            raise InputError(f"{before.path} does not have the {role} that are to be scored; --previous needs them")
+    before.check_rows()
+
+
+def moved(before: Cache | SparseCache, now: Cache | SparseCache) -> Moved:
     """Compare two caches of the same records, each with all or some of the pairs.
 
     Raises:
@@ -68,14 +81,12 @@ def moved(before: Stored, now: Stored) -> Moved:
     for role in ("examples", "targets"):
         if before.manifest[role]["sha256"] != now.manifest[role]["sha256"]:
             raise InputError(f"{before.path} and {now.path} do not have the same {role}; --previous needs them")
-    first, second = _utilities(before), _utilities(now)
-    both = np.isfinite(first) & np.isfinite(second)
-    if not both.any():
+    old, new = _utilities_in_common(before, now)
+    if not len(old):
         raise InputError(f"{before.path} and {now.path} have no measured pair in common")
-    old, new = first[both], second[both]
     change = np.abs(new - old)
     return Moved(
-        int(both.sum()),
+        len(old),
         float((change > CHANGED).mean()),
         float(change.mean()),
         spearman(old, new),
@@ -84,16 +95,16 @@ def moved(before: Stored, now: Stored) -> Moved:
     )
 
 
-def _utilities(cache: Stored) -> npt.NDArray[np.float64]:
-    """float64 [examples, targets], the utilities as distances; NaN where a pair is not measured."""
-    base = np.asarray(cache.base_distance, np.float64)
-    if isinstance(cache, Cache):
-        return base - np.asarray(cache.distance, np.float64)
-    assert isinstance(cache, SparseCache)
-    found = np.full(cache.shape, np.nan)
-    measured = cache.pairs()
-    found[measured.example, measured.target] = base[measured.target] - measured.distance
-    return found
+def _utilities_in_common(
+    before: Cache | SparseCache, now: Cache | SparseCache
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Of the pairs that both caches measured the utilities in either, read an example at a time."""
+    old, new = [np.empty(0)], [np.empty(0)]
+    for (_, ours, distance), (_, theirs, distance_now) in zip(before.measured(), now.measured(), strict=True):
+        both, first, second = np.intersect1d(ours, theirs, return_indices=True)
+        old.append(before.base_distance[both].astype(np.float64) - distance[first])
+        new.append(now.base_distance[both].astype(np.float64) - distance_now[second])
+    return np.concatenate(old), np.concatenate(new)
 
 
 def spearman(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:

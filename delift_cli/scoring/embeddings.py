@@ -27,6 +27,7 @@ Embeddings: TypeAlias = npt.NDArray[np.float32]  # [pooling, records, width], ro
 LAST, MEAN = range(2)  # poolings; the better one to propose pairs with comes first
 PART = 256  # texts embedded together; fixed, so that a resumed run agrees
 KEEP_SECONDS = 30.0  # what an interruption may cost
+KEEP_SHARE = 20  # and so many times as long as keeping took, for all of them are written each time
 
 
 def embeddings_of(
@@ -73,15 +74,17 @@ def _embed_records(
     limit = None if truncate is None else truncate // 2  # what `run.prepare` leaves an example
     new = replace(records, records=[records.records[place] for place in missing.tolist()])
     texts = encode_examples(new, template, limit=limit).prefixes
-    kept_at = time.monotonic()
+    kept_at, took = time.monotonic(), 0.0
     for start, part in _in_parts(engine, texts, lambda done: report(count - len(missing) + done)):
         if found is None:
             found = np.full((2, count, part.shape[2]), np.nan, np.float32)
         stop = start + part.shape[1]
         found[:, missing[start:stop]] = part
-        if stop == len(missing) or time.monotonic() - kept_at > KEEP_SECONDS:
+        now = time.monotonic()
+        if stop == len(missing) or now - kept_at > max(KEEP_SECONDS, KEEP_SHARE * took):
             keep(file, found)
             kept_at = time.monotonic()
+            took = kept_at - now
     assert found is not None
     return found
 

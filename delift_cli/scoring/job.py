@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -137,6 +137,15 @@ class Engine:
     settings: Settings
 
 
+class Measured(Protocol):
+    """A cache, or what is known of one: `Stored`, `verification.Subject`."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def manifest(self) -> dict[str, Any]: ...
+
+
 OpenModel = Callable[[Stored], tuple[Engine, ChatTemplate]]  # such as `engine_as_measured` with its last arguments
 
 
@@ -190,7 +199,7 @@ def _way(begun: dict[str, Any] | None, file: ModelFile) -> int | None:
     return states if states is None or 0 < states < MAX_SEQUENCES else first_way(file)
 
 
-def engine_as_measured(cache: Stored, model: str | None, settings: Settings) -> tuple[Engine, ChatTemplate]:
+def engine_as_measured(cache: Measured, model: str | None, settings: Settings) -> tuple[Engine, ChatTemplate]:
     """The model that a cache was measured with, run as it was then, and the template of its records.
 
     Args:

@@ -10,26 +10,31 @@ import numpy as np
 
 from ..cache.dense import CacheWriter
 from ..cache.sparse import SparseWriter
-from ..cache.verification import Damage, Forgotten, examine, repaired, write_tokens
+from ..cache.verification import Damage, Lost, examine, repairable, repaired, unfinished, write_tokens
 from ..display import Facts, Lines
 from ..errors import InputError
 from ..model.llama import Settings
 from ..progress import Progress, Step, silent
+from ..prompt.template import ChatTemplate
 from . import job
 from .measures import Measures
-from .pairs import BASE_CHUNK, Scoring, Unit
+from .pairs import BASE_CHUNK, Scoring, Unit, write_base
 
 ANY_LENGTH = 2**31 - 1  # what was scored fitted the context
 
 
 @dataclass(frozen=True, repr=False)
 class Verified(Facts):
-    """What `verify` found: everything that is damaged, and, with a repair, how many pairs were scored again for it."""
+    """What `verify` found: everything that is damaged, and, with a repair, how many pairs were scored again for it.
+
+    unfinished: what a sound cache has not scored yet, if anything: that is no damage.
+    """
 
     cache: Path
     damages: list[Damage]
     repaired: bool = False
     pairs_scored: int = 0
+    unfinished: str | None = None
 
     @property
     def sound(self) -> bool:
@@ -40,21 +45,24 @@ class Verified(Facts):
         return {
             "cache": str(self.cache),
             "sound": self.sound,
+            "complete": self.sound and self.unfinished is None,
             "damages": [damage._asdict() for damage in self.damages],
             "repaired": self.repaired,
             "pairs_scored": self.pairs_scored,
         }
 
     def lines(self) -> Lines:
+        then = "the same delift score command goes on"
+        left = [("unfinished", f"{self.unfinished}; {then}")] if self.unfinished else []
         if not self.damages:
-            return [("cache", f"{self.cache}: every byte is as it was written")]
+            return [("cache", f"{self.cache}: every byte is as it was written"), *left]
         rows = [("cache", f"{self.cache}: {len(self.damages):,} damaged")]
         for damage in self.damages:
             then = damage.repair or "that cannot be computed again: score the records into a new directory"
             rows.append((damage.file, f"{damage.what}; {then}" if not self.repaired else damage.what))
         if self.repaired:
             rows.append(("repaired", f"{self.pairs_scored:,} pairs were scored again"))
-        return rows
+        return rows + left
 
 
 def verify(
@@ -72,26 +80,34 @@ def verify(
         model: the GGUF file, needed where pairs must be scored again; see `model.locate`.
 
     Raises:
-        InputError: no cache, a damaged manifest, or, with `repair`, damage that cannot be computed again.
+        InputError: no cache, or, with `repair`, damage that cannot be computed again, or another model; then nothing
+            was changed.
         RunError: another process writes to it, or the disk is full.
     """
     path = Path(cache)
     damages = examine(path)
-    if not repair or not damages:
+    if not damages:
+        return Verified(path, damages, unfinished=unfinished(path))
+    if not repair:
         return Verified(path, damages)
-    with repaired(path) as (writer, gone):
-        pairs = _score_again(writer, gone, model, settings or Settings(), progress) if gone.needs_model else 0
+    subject, how, pairs = repairable(path, damages), settings or Settings(), 0
+    ready = None
+    if any(damage.needs_model for damage in damages):  # before anything is touched
+        ready = job.engine_as_measured(subject, model, how)
+    with repaired(path) as (writer, lost):
+        if lost.needs_model:
+            pairs = _score_again(writer, lost, ready or job.engine_as_measured(subject, model, how), progress)
     left = examine(path)
     if left:
         raise InputError(f"{path} is damaged even after the repair: {left[0].file}: {left[0].what}")
-    return Verified(path, damages, repaired=True, pairs_scored=pairs)
+    return Verified(path, damages, repaired=True, pairs_scored=pairs, unfinished=unfinished(path))
 
 
 def _score_again(
-    writer: CacheWriter | SparseWriter, gone: Forgotten, model: str | None, settings: Settings, progress: Progress
+    writer: CacheWriter | SparseWriter, lost: Lost, ready: tuple[job.Engine, ChatTemplate], progress: Progress
 ) -> int:
-    """Score what was forgotten, with the records, model and settings of the cache; how many pairs it was."""
-    engine, template = job.engine_as_measured(writer, model, settings)
+    """Score what is lost, with the records, model and settings of the cache; how many pairs it was."""
+    engine, template = ready
     cut = writer.manifest["settings"]["truncate"]
     inputs = job.prepare(
         writer.examples(),
@@ -104,37 +120,40 @@ def _score_again(
     )
     counts = job.token_counts(inputs)
     for name in ("example_tokens", "response_tokens"):
-        if name in gone.tokens:
+        if name in lost.tokens:
             write_tokens(writer, name, counts[name])
         elif not np.array_equal(getattr(writer, name), counts[name]):
             raise InputError(f"{writer.path} was made of these records by another delift: score them again")
-    if not (gone.rows or gone.pairs or gone.targets):
+    if not (lost.rows or lost.pairs or lost.targets):
         return 0
     targets = inputs.target_tokens
-    total, done = len(gone.rows) + len(gone.pairs), 0
+    total, done = len(lost.rows) + len(lost.pairs), 0
     with job.at_work(engine, inputs, targets) as models:
         scoring = Scoring(models, inputs.encoded_examples, targets)
-        for start in sorted({target // BASE_CHUNK * BASE_CHUNK for target in gone.targets}):
-            nothing = np.full(min(BASE_CHUNK, targets.count - start), np.nan, np.float32)
-            writer.write_base(start, nothing, nothing)  # together, as they were measured, for the same bytes
-        for _ in scoring.base(writer):
-            pass
-        for number in sorted({number for number, _ in gone.pairs}):
+        for start in sorted({target // BASE_CHUNK * BASE_CHUNK for target in lost.targets}):
+            together = targets.all[start : start + BASE_CHUNK]  # as they were measured, for the same bytes
+            write_base(writer, together, scoring.without_example(together))
+        for number in sorted({number for number, _ in lost.pairs}):
             assert isinstance(writer, SparseWriter)
             part = writer.rounds[number]
-            examples = [example for at, example in gone.pairs if at == number]
+            examples = [example for at, example in lost.pairs if at == number]
             units = [Unit(example, part.targets[part.pairs_of(example)].astype(np.int64)) for example in examples]
 
             def write_pairs(unit: Unit, measured: Measures, part: Any = part) -> None:
                 writer.write_pairs(part, unit.example, *measured)
 
-            for _ in scoring.units(units, write_pairs):
+            for unit in units:
+                if not len(unit.targets):  # it has no pairs, and its count says otherwise
+                    write_pairs(unit, Measures(*np.empty((2, 0), np.float32)))
+            for _ in scoring.units([unit for unit in units if len(unit.targets)], write_pairs):
                 done += 1
                 progress(Step("scoring again", done, total))
-        if gone.rows:
+        if lost.rows:
             assert isinstance(writer, CacheWriter)
             dense = writer
-            units = [Unit(example, dense.missing(example)) for example in gone.rows]
+            for row in lost.rows:
+                dense.forget_row(row)
+            units = [Unit(row, dense.missing(row)) for row in lost.rows]
             for _ in scoring.units(units, lambda unit, measured: dense.write_row(unit.example, *measured)):
                 done += 1
                 progress(Step("scoring again", done, total))

@@ -131,6 +131,7 @@ class Block(Records):
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         if not cache.complete:
+            cache.check_shared()  # what is lost is not what is still to come
             done = int((cache.rows["done"] == cache.shape[1]).sum())
             raise InputError(
                 f"{cache.path} is not complete: {done} of {cache.shape[0]} rows are scored; "
@@ -161,6 +162,7 @@ class PartialBlock(Records):
     def __init__(self, cache: SparseCache) -> None:
         self.cache: SparseCache = cache
         if not (cache.base_complete and cache.pairs_done):
+            cache.check_shared()
             lacks = "does not know what its new records are without an example" if cache.pairs_done else "holds no pair"
             raise InputError(
                 f"{cache.path} {lacks} yet; run the same delift score command again, it goes on from there"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import QUICK, WORDS, delift, jsonl, model, score, start, tree
+from tiny_runs import QUICK, WORDS, delift, jsonl, model, pair, score, start, tree
 
 from delift_cli.amount import Budget, parse_budget
 from delift_cli.budget import measured, partial_block, plan, rounds
@@ -165,6 +165,25 @@ def test_pairs_are_planned_for_the_pool(folder: Path, tmp_path: Path) -> None:
     assert not any(part.asked.for_examples for part in SparseCache(path).rounds)
     for stage in (("--target", folder / "dev"), ("--existing", path)):
         assert len(delift("select", folder / "part", *stage, "-k", "5").out.splitlines()) == 5
+
+
+def test_so_few_pairs_that_none_are_held_out(tmp_path: Path) -> None:
+    """Of 30 records 3 pairs each go to neighbours alone; with a few more some are random."""
+    pool, path = tmp_path / "pool.jsonl", tmp_path / "c"
+    pool.write_bytes(jsonl([pair(number) for number in range(30)]))
+    alone = "up to 10 pairs for each record, but 10% of all at most, go to its nearest neighbours alone"
+    for budget, said in (("120", True), ("300", False)):
+        dry = score(pool, "-o", path, "--budget", budget, "--dry-run", "--json")
+        assert dry.json["neighbours_alone"] == said
+        assert (alone in score(pool, "-o", path, "--budget", budget, "--dry-run").err) == said
+    run = score(pool, "-o", path, "--budget", "120")
+    assert f"no pair is held out at random, so how good they are cannot be said: {alone}" in run.err
+    found = score(pool, "-o", path, "--budget", "120", "--json").json
+    assert found["neighbours_alone"]
+    assert [found["sources"][name] for name in ("self", "neighbours", "random", "held out")] == [30, 90, 0, 0]
+    more = score(pool, "-o", path, "--continue", "--budget", "300", "--json").json
+    assert not more["neighbours_alone"]
+    assert more["sources"]["held out"] > 0
 
 
 def test_dry_run_of_an_interrupted_run(folder: Path, tmp_path: Path) -> None:

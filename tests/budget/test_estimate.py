@@ -159,6 +159,7 @@ def test_quality():
     few = quality(truth[:19], truth[:19])
     assert few.words == "too few pairs are held out at random (19) to say how good they are"
     assert not few.trusted
+    assert quality(truth[:0], truth[:0]).words == "no pair is held out at random, so how good they are cannot be said"
     assert perfect.words.startswith("R² 1.00, rank correlation 1.00 on ")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gguf_models import write_model
 from numpy.typing import NDArray
-from tiny_runs import WORDS, delift, jsonl, score
+from tiny_runs import WORDS, delift, jsonl, score, tree
 
 from delift_cli.budget import plan
 from delift_cli.budget.measured import HELD_OUT, Scored, nothing_scored
@@ -189,6 +189,26 @@ def test_a_model_as_proxy_is_scored_first(folder: Path) -> None:
     assert dry.code == 0
     assert "not counted" in dry.err
     assert not (folder / "dry.proxy.delift").exists()
+
+
+def test_a_share_of_a_proxy_that_has_all_pairs(folder: Path) -> None:
+    """What is to be done is said in the words of --proxy, and nothing is scored; a larger share goes on."""
+    pool, cache, other = folder / "pool.jsonl", folder / "second.delift", folder / "other.gguf"
+    arguments = (pool, "-o", cache, "--budget", "40%", "-q")
+    beside = folder / "second.proxy.delift"
+    assert score(*arguments, "--proxy", other).code == 0
+    before = tree(beside)
+    refusal = score(*arguments, "--proxy", f"{other}:50%").refusal()
+    assert f"give --proxy {other} without :50%, or remove {beside}" in refusal
+    assert "run without --budget" not in refusal
+    assert tree(beside) == before
+    shutil.rmtree(beside)
+    shutil.rmtree(cache)
+    assert score(*arguments, "--proxy", f"{other}:50%").code == 0
+    shutil.rmtree(cache)
+    assert score(*arguments, "--proxy", f"{other}:60%").code == 0
+    shutil.rmtree(cache)
+    assert score(*arguments, "--proxy", other).code == 0
 
 
 def array_bytes_sparse(path: Path) -> dict[str, bytes]:

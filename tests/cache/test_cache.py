@@ -118,8 +118,11 @@ def test_new_cache_says_what_is_not_scored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["base_distance", "base_logprob", "base_crc"])
 def test_half_a_base_is_not_complete(tmp_path: Path, name: str) -> None:
-    """Whatever of a target's measurements is lost, both count as missing, and are measured again."""
-    path = make_cache(tmp_path / "c", POOL, DEV)
+    """Whatever of a target's measurements is lacking, both count as missing, and are measured again; but a target
+    that is scored behind an example has lost them."""
+    path = tmp_path / "c"
+    with open_cache(path, POOL, DEV) as cache:
+        fill(cache, [])
     whole = array_bytes(path)
     lost = np.load(path / f"{name}.npy", mmap_mode="r+")
     lost[1] = 0 if name == "base_crc" else np.nan
@@ -130,7 +133,11 @@ def test_half_a_base_is_not_complete(tmp_path: Path, name: str) -> None:
         assert np.isnan(cache.base_logprob[1])
     with cache:
         cache.write_base(0, *said(-1, np.arange(3)))
-    assert array_bytes(path) == whole
+        assert array_bytes(path) == whole
+        fill(cache)
+    np.load(path / "base_crc.npy", mmap_mode="r+")[1] = 0
+    with pytest.raises(InputError, match=r"damaged: base_distance\.npy does not match"), open_cache(path, POOL, DEV):
+        pass
 
 
 def test_ids_and_lines_survive(tmp_path: Path) -> None:
@@ -772,7 +779,7 @@ DAMAGE = {
     "empty manifest": (_write("manifest.json", b""), r"damaged: manifest\.json"),
     "manifest of something else": (_write("manifest.json", b'{"name": "app"}'), "not a delift cache"),
     "manifest is a list": (_write("manifest.json", b"[]"), "not a delift cache"),
-    "no manifest": (lambda path: (path / "manifest.json").unlink(), "not a delift cache"),
+    "no manifest": (lambda path: (path / "manifest.json").unlink(), r"damaged: manifest\.json is missing"),
     "newer version": (_manifest(version=3), r"cache format 3, this delift reads 1 and 2"),
     "version is true": (_manifest(version=True), r"cache format true, this delift reads 1 and 2"),
     "another name in the manifest": (_manifest(model={"name": "x", "sha256": "0" * 64}), r"match its checksum"),

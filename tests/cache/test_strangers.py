@@ -24,7 +24,7 @@ from delift_cli.cache.dense import Cache
 from delift_cli.cache.files import header, may_append, network_file_system, open_array
 from delift_cli.cache.sparse import Asked, SparseCache, open_sparse_for_scoring
 from delift_cli.cache.stored_round import plan_digest
-from delift_cli.cache.verification import examine, repaired
+from delift_cli.cache.verification import examine, repairable, repaired
 from delift_cli.errors import DeliftError, InputError, RunError
 from delift_cli.selection import first_gains
 from delift_cli.selection.first_gains import gains_file
@@ -92,8 +92,10 @@ def read_and_write(path: Path, kind: str) -> None:
         sidecar.keep(file, opened.base_distance)
     with in_one_line():
         examine(path)
-    with in_one_line(), repaired(path):
-        pass
+    with in_one_line():
+        repairable(path, examine(path))
+        with repaired(path):
+            pass
     for data in (POOL, pairs(0, 1, 7, 2, 3, 4)):
         with in_one_line(), (open_cache if kind == "dense" else open_sparse)(path, data) as cache:
             if may_append(path / "llama.cpp.log"):
@@ -355,8 +357,10 @@ def test_fields_of_a_plan_that_are_wrong_or_lacking(tmp_path: Path) -> None:
 def test_what_is_kept_is_named_by_the_state_that_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pairs are scored between reading a cache and keeping what came of it: that is of the earlier state."""
     path = make_sparse(tmp_path / "c")
+    rows = np.load(path / "round-2" / "rows.npy", mmap_mode="r+")
+    rows[3] = 0  # not scored yet
+    rows.flush()
     with open_sparse(path) as writer:
-        writer.forget_pairs(writer.rounds[1], 3)
         reader = SparseCache(path)
         name, pairs_read = gains_file(reader, [reader], objective="fl"), reader.pairs()
         some = np.array([0.75, 0.5], np.float32)

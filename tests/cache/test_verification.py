@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -10,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bit_flips import flips, kept, silently_used, used
-from tiny_runs import delift, model, pairs, score, tree
+from dying import failing_from
+from gguf_models import write_model
+from tiny_runs import delift, fill, make_cache, model, open_cache, pairs, said, score, tree
 
+from delift_cli.cache.dense import Cache, CacheWriter
 from delift_cli.cache.sparse import SparseCache
+from delift_cli.cache.verification import examine, repaired
 
 N = 8
 
@@ -45,6 +50,36 @@ def gone(file: str) -> Callable[[Path], None]:
     return lambda path: os.unlink(path / file)
 
 
+def both(*damages: Callable[[Path], None]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        for each in damages:
+            each(path)
+
+    return damage
+
+
+def zeroed(file: str, start: int = 128) -> Callable[[Path], None]:
+    """What the disk never got, as it looks after a power cut."""
+
+    def damage(path: Path) -> None:
+        data = (path / file).read_bytes()
+        (path / file).write_bytes(data[:start] + bytes(len(data[start:])))
+
+    return damage
+
+
+def last_round(path: Path) -> Path:
+    return path / f"round-{len(SparseCache(path).rounds)}"
+
+
+def counted_nothing(path: Path) -> None:
+    """An example without pairs in a round counts with a checksum."""
+    part = next(part for part in SparseCache(path).rounds if (np.diff(part.indptr) == 0).any())
+    rows = np.load(part.path / "rows.npy", mmap_mode="r+")
+    rows["crc"][np.flatnonzero(np.diff(part.indptr) == 0)[0]] = 5
+    rows.flush()
+
+
 def kept_flipped(path: Path) -> None:
     (file,) = (path / "gains").glob("*.bin")
     flip(f"gains/{file.name}", 9)(path)
@@ -64,11 +99,23 @@ DAMAGE = {
     "a row's checksum": ("whole", flip("rows.npy", 128 + 5), "distance.npy, logprob.npy", N),
     "a base": ("whole", flip("base_distance.npy", 130), "base_distance.npy", 0),
     "a base's checksum": ("whole", flip("base_crc.npy", -1), "base_logprob.npy", 0),
+    "a lost base": ("whole", zeroed("base_crc.npy", -8), "base_distance.npy", 0),
+    "lost bases": ("whole", both(zeroed("base_crc.npy"), gone("base_distance.npy")), "base_distance.npy", 0),
+    "a lost base of rounds": ("part", zeroed("base_crc.npy", -8), "base_distance.npy", 0),
+    "a row and a base": (
+        "whole",
+        both(flip("distance.npy", -1), flip("base_distance.npy", -1)),
+        "base_distance.npy",
+        N,
+    ),
+    "a matrix and what counts it": ("whole", both(gone("logprob.npy"), gone("rows.npy")), "rows.npy", N * N),
     "no tokens": ("whole", gone("example_tokens.npy"), "example_tokens.npy", 0),
     "a token count": ("whole", flip("response_tokens.npy", 128), "response_tokens.npy", 0),
     "kept gains": ("whole", kept_flipped, "gains/", 0),
     "a result of a round": ("part", flip("round-1/distance.npy", 130), "round-1", -1),
     "no results": ("part", gone("round-1/logprob.npy"), "round-1/logprob.npy", -1),
+    "counts of the last round": ("part", lambda path: zeroed(f"{last_round(path).name}/rows.npy")(path), "round-", -1),
+    "a count of no pairs": ("part", counted_nothing, "round-", 0),
     "the mark of an end": ("part", flip("round-1/ended", 3), "round-1/ended", 0),
 }
 
@@ -171,3 +218,117 @@ def test_lost_counts_of_the_last_round_are_scored_again(tmp_path: Path, how: str
     assert delift("verify", cache).code == 0
     changed = {name for name, content in tree(cache).items() if whole.get(name) != content}
     assert changed <= {"lock", "llama.cpp.log"}
+
+
+REPAIRS = {
+    "a row and a base": ("whole", both(flip("distance.npy", -1), flip("base_distance.npy", -1))),
+    "files that cannot be opened": ("whole", both(cut("logprob.npy", 140), gone("rows.npy"), gone("base_crc.npy"))),
+    "some pairs": ("part", both(flip("round-1/distance.npy", 130), flip("base_logprob.npy", -1))),
+}
+
+
+@pytest.mark.parametrize("name", REPAIRS)
+def test_a_refused_repair_changes_nothing(folder: Path, tmp_path: Path, name: str) -> None:
+    kind, damage = REPAIRS[name]
+    path = shutil.copytree(folder / kind, tmp_path / "c")
+    damage(path)
+    damaged, found = tree(path), delift("verify", path, "--json")
+    other = tmp_path / "other.gguf"
+    write_model(other, seed=1)
+    assert "another model" in delift("verify", path, "--repair", "-m", other).refusal()
+    assert "nowhere.gguf" in delift("verify", path, "--repair", "-m", tmp_path / "nowhere.gguf").refusal()
+    assert tree(path) == damaged
+    assert delift("verify", path, "--json") == found
+    assert found.code == 1
+
+
+@pytest.mark.parametrize("name", REPAIRS)
+def test_a_repair_that_fails_on_the_way_leaves_what_is_damaged_named(folder: Path, tmp_path: Path, name: str) -> None:
+    """From any step on nothing reaches the disk, as after a kill; a repair that comes to its end mends every byte."""
+    kind, damage = REPAIRS[name]
+    whole, failed = without_lock(folder / kind), 0
+    repair = ("--repair", "-m", model(), "--threads", "1", "-q")
+    for step in range(0, 200, 3):
+        path = shutil.copytree(folder / kind, tmp_path / f"{step}")
+        damage(path)
+        with failing_from(step, errno.ENOSPC):
+            code = delift("verify", path, *repair).code
+        if code:
+            failed += 1
+            assert delift("verify", path).code == (0 if without_lock(path) == whole else 1), step
+            assert delift("verify", path, *repair).code == 0
+        assert without_lock(path) == whole, step
+        if not code:
+            break
+    assert code == 0
+    assert failed > 3
+
+
+def without_lock(path: Path) -> dict[str, bytes]:
+    return {name: data for name, data in tree(path).items() if name not in ("lock", "llama.cpp.log")}
+
+
+def test_what_is_not_scored_yet_is_said_and_is_no_damage(folder: Path, tmp_path: Path) -> None:
+    whole = delift("verify", folder / "whole", "--json").json
+    assert (whole["sound"], whole["complete"]) == (True, True)
+    for kind, words in (("whole", f"0 of {N} rows are scored"), ("part", "planned pairs are scored")):
+        path = shutil.copytree(folder / kind, tmp_path / kind)
+        if kind == "part":
+            (last_round(path) / "ended").unlink()
+        zeroed("rows.npy" if kind == "whole" else f"{last_round(path).name}/rows.npy")(path)
+        found = delift("verify", path)
+        assert found.code == 0
+        assert f"{words}; the same delift score command goes on" in found.out.decode()
+        found = delift("verify", path, "--repair", "--json")
+        assert (found.json["sound"], found.json["complete"], found.json["pairs_scored"]) == (True, False, 0)
+
+
+def test_scored_targets_without_a_base_are_not_used(folder: Path, tmp_path: Path) -> None:
+    for kind in ("whole", "part"):
+        path = shutil.copytree(folder / kind, tmp_path / kind)
+        zeroed("base_crc.npy", -8)(path)
+        for verb in (("inspect", path), ("select", path, "-k", "2")):
+            assert "base_distance.npy does not match its checksum; see delift verify" in delift(*verb).refusal()
+        assert "see delift verify" in score(folder / "pool.jsonl", "-o", path).refusal()
+
+
+@pytest.mark.parametrize("kind", ["whole", "part"])
+@pytest.mark.parametrize("file", ["examples.jsonl", "examples.ids.json", "manifest.json"])
+def test_a_lost_or_changed_file_that_cannot_be_made_again_is_named(
+    folder: Path, tmp_path: Path, kind: str, file: str
+) -> None:
+    for how in (gone(file), flip(file, -12), lambda path: (path / file).write_bytes(b"")):
+        path = shutil.copytree(folder / kind, tmp_path / "c")
+        flip("baselines/" + next((path / "baselines").glob("*.bin")).name, 9)(path)  # named beside it, where it can be
+        how(path)
+        damaged, found = tree(path), delift("verify", path, "--json")
+        assert found.code == 1
+        assert found.json["damages"][0]["file"] == file
+        assert found.json["damages"][0]["repair"] is None
+        assert "see delift verify" not in str(found.json)
+        assert len(found.json["damages"]) == 1 + (file != "manifest.json")
+        assert "score the records into a new directory" in delift("verify", path).out.decode()
+        assert "score the records into a new directory" in delift("verify", path, "--repair").refusal()
+        assert tree(path) == damaged
+        shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("damage", [flip("known.npy", -1), gone("known.npy"), cut("known.npy", 129)])
+def test_which_targets_a_row_has_is_lost(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """Rows that are not complete are scored again, and until all of them are it stays named."""
+    path, edited = make_cache(tmp_path / "c", pairs(*range(6))), pairs(0, 1, 7, 2, 3, 4, 5)
+    with open_cache(path, edited) as cache:
+        cache.write_base(0, *said(-1, np.arange(7)))
+        fill(cache, [0, 2])
+    damage(path)
+    for done in (0, 3, 5):
+        assert examine(path)[0].file == "known.npy"
+        with repaired(path) as (writer, lost):
+            assert isinstance(writer, CacheWriter)
+            assert (lost.rows, lost.targets) == ([5, 6] if done == 5 else [1, 3, 4, 5, 6], [])
+            for row in lost.rows[:done]:
+                writer.forget_row(row)
+                writer.write_row(row, *said(row, writer.missing(row)))
+    assert examine(path) == []
+    assert Cache(path).complete
+    assert not (path / "known.npy").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pytest
 from tiny_runs import delift, jsonl, model, pair, score
 
+from delift_cli.cache import sidecar
 from delift_cli.cache.sparse import open_cache
 from delift_cli.data.reading import read_records
 from delift_cli.errors import InputError
@@ -20,6 +22,7 @@ from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import FLASH_ATTENTION, KV_TYPES, Model, Settings
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.template import ChatTemplate
+from delift_cli.scoring import embeddings
 from delift_cli.scoring.embeddings import LAST, MEAN, embed
 from delift_cli.scoring.job import Engine, engine_as_measured
 from delift_cli.selection.blocks import KernelOptions, kernels, objective_over
@@ -226,6 +229,43 @@ def test_kept_embeddings_need_no_model(caches: Caches) -> None:
         caches.blocks("pool", model_allowed=False)
     caches.blocks("pool")
     caches.blocks("pool", model_allowed=False)
+
+
+def test_keeping_takes_a_twentieth_of_the_time_at_most(caches: Caches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text in 10 s; keeping them takes 2 s the first time."""
+    clock, durations, kept_at = [0.0], iter((2.0, 0.0, 0.0)), []
+
+    def parts(_engine: Any, texts: Any, _report: Any) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        for start in range(len(texts)):
+            clock[0] += 10.0
+            yield start, np.full((2, 1, 3), start, np.float32)
+
+    def keep(_file: Path, array: npt.NDArray[np.float32]) -> None:
+        kept_at.append((clock[0], int(np.isfinite(array[0, :, 0]).sum())))
+        clock[0] += next(durations)
+
+    monkeypatch.setattr(embeddings, "_in_parts", parts)
+    monkeypatch.setattr(embeddings, "keep", keep)
+    monkeypatch.setattr(embeddings, "read_kept", lambda *_, **__: None)
+    monkeypatch.setattr(embeddings.time, "monotonic", lambda: clock[0])
+    cache = open_cache(caches.folder / "pool")
+    found, _ = embeddings.embeddings_of(cache, lambda: caches.open(cache), lambda done: None)
+    assert found[0, :, 0].tolist() == list(range(9))
+    assert kept_at == [(40.0, 4), (92.0, 9)]  # 40 s are not over by 82; the end, whenever it comes
+
+
+def test_a_large_array_is_kept_and_read_with_one_copy(tmp_path: Path) -> None:
+    array = np.arange(2_000_000, dtype=np.float32).reshape(2, -1, 10)
+    tracemalloc.start()
+    sidecar.keep(tmp_path / "baselines" / "a.bin", array)
+    kept, _ = tracemalloc.get_traced_memory()[1], tracemalloc.reset_peak()
+    read = sidecar.read_kept(tmp_path / "baselines" / "a.bin", (2, 100_000, -1), np.float32)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert read is not None
+    np.testing.assert_array_equal(read, array)
+    assert kept < 0.1 * array.nbytes
+    assert peak < 2.5 * array.nbytes  # the file and the array, and whether it is finite
 
 
 def test_another_model_is_refused(caches: Caches, tiny_model: Callable[..., Path], tmp_path: Path) -> None:
