@@ -43,7 +43,7 @@ def test_a_table_whose_source_has_gone_is_a_note(tmp_path: Path, monkeypatch: py
     assert json.loads(delift("select", "pool", "-k", 2, "--json").err)["notes"] == []
     Path("pool.parquet").rename("elsewhere.parquet")
     (note,) = json.loads(delift("select", "pool", "-k", 2, "--json").err)["notes"]
-    assert "pool.parquet is no longer what was read" in note
+    assert "pool.parquet is not what was read" in note
 
 
 MODEL = ("-m", model(), "--threads", "1", "--weights", "as-is")
