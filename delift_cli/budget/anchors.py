@@ -105,7 +105,7 @@ def parse_anchors(text: str, records: Sequence[Record]) -> tuple[int, list[int]]
 def anchored(
     inputs: Inputs, asked: str, embed: Callable[[], NDArray[np.float32]], kept: Stored | None
 ) -> tuple[Inputs, dict[str, Any]]:
-    """The pool before its anchors in place of the pool before itself, and what its cache says of them.
+    """The pool against its anchors in place of the pool against itself, and what its cache says of them.
 
     Args:
         inputs: a pool against itself.

@@ -108,7 +108,7 @@ def open_run(
     sparse = _in_part(path, layout, wanted, go_on)
     if anchors is not None and (targets is not None or sparse):
         raise InputError(
-            "--anchors measures all of a pool before some of it: leave out --examples, --targets, --budget"
+            "--anchors measures all of a pool against some of it: leave out --examples, --targets, --budget"
         )
     begun = None if anchors is None or layout is None else open_cache(path)
     if begun is not None and begun.square:

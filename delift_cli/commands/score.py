@@ -85,7 +85,7 @@ def score(
         str | None,
         options.how_much(
             metavar="AMOUNT",
-            help="The pool before a few of its own records that stand for all: 200, 5%, or ids in a file.",
+            help="The pool against a few of its own records that stand for all: 200, 5%, or ids in a file.",
         ),
     ] = None,
     proxy: Annotated[
