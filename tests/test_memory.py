@@ -30,7 +30,12 @@ def test_a_limit_of_the_group_counts(
     limit.parent.mkdir(parents=True)
     limit.write_text("3000000\n")
     assert memory.free_memory() == pytest.approx(found, rel=1e-3)
+    limited = found == 3_000_000
+    assert (memory.all_memory() == 3_000_000) == limited
+    name = "anon" if limit.name == "memory.max" else "total_rss"
+    (limit.parent / "memory.stat").write_text(f"cache 900000\n{name} 1000000\nfile 500000\n")
+    assert memory.free_memory() == pytest.approx(found - 1_000_000 * limited, rel=1e-3)  # files are given up for it
 
 
 def test_this_machine() -> None:
-    assert memory.free_memory() > 1 << 20
+    assert memory.all_memory() > memory.free_memory() > 1 << 20

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import DeliftError
 from ..kept import locked, read_book, remember
+from ..memory import all_memory
 from ..model import processor
 from ..model.converted import BITS, converted, kept_copy, remove
 from ..model.gguf import ModelFile
@@ -32,7 +33,7 @@ GPU_BATCHES = (1024, 2048)  # tried on a GPU alone: no processor gains from more
 TOLERANCE = 0.01  # mean |difference of distances| from the original file, on the timed pairs
 WORTH = 1.15  # expected gain for which a copy is made at all
 MARGIN = 1.03  # a setting must be this much faster to replace the one before
-MEMORY_SHARE = 0.6  # of the machine's memory that a converted model may take
+MEMORY_SHARE = 0.6  # of the memory for this process that a converted model may take
 SECONDS = 30.0  # for everything, and
 SHARE = 0.01  # of what the run takes as it is, if that is more,
 MOST_SECONDS = 120.0  # up to this
@@ -180,7 +181,7 @@ class _Search:
 
     def _worth_trying(self) -> list[tuple[str, float]]:
         """Candidates that the table expects to gain enough and that fit the memory, the best first."""
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = all_memory()
         found = []
         for name, gain in ranked(processor.features(), self._file.quantization(), CANDIDATES):
             if self._file.parameters() * BITS[name] / 8 > MEMORY_SHARE * memory:
