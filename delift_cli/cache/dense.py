@@ -266,6 +266,9 @@ class _Changed:
         """The new files; `arrays` are those of a cache with nothing scored."""
         present, found = self._present, self._found
         same = found.extends(present.shape) and (len(found.examples), len(found.targets)) == present.shape
+        same = same and not present.manifest.get(
+            "pending"
+        )  # while format 1 waits for a larger file its bytes are others
         made = {
             "rows": self.rows,
             **({} if self.known is None else {"known": self.known}),
@@ -273,14 +276,8 @@ class _Changed:
         }
         contents: dict[str, Content | Path] = {f"{name}.npy": Content.of_array(array) for name, array in made.items()}
         for name in _MATRICES:
-            contents[f"{name}.npy"] = (
-                present.folder / f"{name}.npy" if same and self._plain(name) else self._matrix(name)
-            )
+            contents[f"{name}.npy"] = present.folder / f"{name}.npy" if same else self._matrix(name)
         return contents
-
-    def _plain(self, name: str) -> bool:
-        """Are the old file's bytes those of the new one? Not while format 1 waits for a larger file."""
-        return not self._present.manifest.get("pending")
 
     def _targets(self, example: int) -> npt.NDArray[np.int64]:
         """New places of the targets that a new row has."""

@@ -118,7 +118,9 @@ def worth(pool: Pool) -> Section:
     def share(values: Sequence[float | None]) -> list[float | None]:
         return [None if value is None or whole <= 0 else value / whole for value in values]
 
-    at, fewer, more = ([subset.value_at(size(subset)) for subset in rows] for size in (len, _fewer, _more))
+    at = [subset.value_at(len(subset)) for subset in rows]
+    fewer = [subset.value_at(subset.fewer) for subset in rows]
+    more = [subset.value_at(subset.more) for subset in rows]
     chance = [float(pool.random_curve[len(subset) - 1]) for subset in rows]
     columns = [
         Column("name", "subset", "text", [subset.name for subset in rows]),
@@ -288,14 +290,6 @@ def _line(name: str, curve: np.ndarray, sizes: Sequence[int]) -> Line:
     at = np.unique([*at, *sizes])
     marks = [(size, float(curve[size - 1]), f"{size:,}") for size in sizes]
     return Line(name, at.tolist(), [float(f"{value:.6g}") for value in curve[at - 1]], marks)
-
-
-def _fewer(subset: Choice) -> int:
-    return subset.fewer
-
-
-def _more(subset: Choice) -> int:
-    return subset.more
 
 
 def _quality(block: PartialBlock, options: KernelOptions) -> str:

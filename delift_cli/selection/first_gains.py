@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from ..cache.dense import Cache
-from ..cache.sidecar import GAINS, keep, read_kept
+from ..cache.sidecar import GAINS
 from ..cache.sparse import SparseCache
 from ..version import sources_digest
 
@@ -26,13 +24,3 @@ def gains_file(home: Cache | SparseCache, caches: Sequence[Cache | SparseCache],
         for content in (cache.state, cache.base_distance.tobytes(), cache.base_logprob.tobytes()):
             digest.update(content)
     return home.path / GAINS / f"{digest.hexdigest()[:24]}.bin"
-
-
-def read_gains(file: Path, n: int) -> npt.NDArray[np.float64] | None:
-    """float64 [n], or None where they are not kept or do not match their checksum."""
-    return read_kept(file, (n,), np.float64)
-
-
-def keep_gains(file: Path, gains: npt.NDArray[np.float64]) -> None:
-    """Keep them; a cache that cannot be written to is no reason to fail."""
-    keep(file, gains.astype(np.float64))

@@ -9,9 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..amount import Amount, parse_amount, parse_share
 from ..budget.partial_block import measured, measured_lines
 from ..cache.anchors import weights_of
+from ..cache.sidecar import keep, read_kept
 from ..data.folders import kind_of
 from ..data.limits import labels, named_indices, read_quotas
 from ..data.record import Record
@@ -22,9 +25,10 @@ from ..progress import Progress, Say, silent
 from ..submodular.objectives import Objective, value
 from ..submodular.select import Method as Greedy
 from ..submodular.select import Selection, select
-from . import blocks, first_gains, output
+from . import blocks, output
 from .blocks import COUNTED, AnyBlock, Count, KernelOptions, PartialBlock, Records
 from .curve import curve_rows
+from .first_gains import gains_file
 from .hygiene import ANY, Hygiene, Repeats, benchmarks, hygiene, repeats
 from .larger_than_memory import beyond_memory
 from .methods import (
@@ -338,7 +342,7 @@ def select_records(
             depth=depth,
             count=count,
         )
-        kept_gains = first_gains.gains_file(
+        kept_gains = gains_file(
             pool.cache,
             list(caches.values()),
             objective=name,
@@ -397,14 +401,14 @@ def select_records(
         epsilon=epsilon,
         parts=parts,
         seed=seed,
-        initial_gains=None if kept_gains is None else first_gains.read_gains(kept_gains, len(records)),
+        initial_gains=None if kept_gains is None else read_kept(kept_gains, (len(records),), np.float64),
         per_token=method in COVERING,
     )
     if not len(selection.indices) and selection.stopped == "exhausted":
         smallest = f"; the smallest has {pool.cache.example_tokens.min():,} tokens" if amount.tokens else ""
         raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
     if kept_gains is not None:
-        first_gains.keep_gains(kept_gains, selection.initial_gains)
+        keep(kept_gains, selection.initial_gains)
     missed = _missed(least, [] if group_of is None else [group_of[place] for place in selection.indices.tolist()])
     return Subset(
         selection,

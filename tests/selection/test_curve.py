@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tiny_runs import delift, pairs, score
 
+from delift_cli.cache.sidecar import keep, read_kept
 from delift_cli.commands.bars import plot
-from delift_cli.selection import first_gains
 from delift_cli.selection.curve import curve_rows, render_curve
 from delift_cli.submodular.select import select
 
@@ -67,12 +67,12 @@ def test_kept_gains_change_nothing_but_the_work(cache: Path) -> None:
 
 def test_gains_that_do_not_fit_are_not_read(tmp_path: Path) -> None:
     file = tmp_path / "gains" / "x.bin"
-    assert first_gains.read_gains(file, 3) is None
-    first_gains.keep_gains(file, np.arange(3.0))
-    kept = first_gains.read_gains(file, 3)
+    assert read_kept(file, (3,), np.float64) is None
+    keep(file, np.arange(3.0))
+    kept = read_kept(file, (3,), np.float64)
     assert kept is not None
     assert kept.tolist() == [0, 1, 2]
-    assert first_gains.read_gains(file, 4) is None
+    assert read_kept(file, (4,), np.float64) is None
     file.write_bytes(b"not an array")
-    assert first_gains.read_gains(file, 3) is None
-    first_gains.keep_gains(tmp_path / "no" / "such" / "place" / "x.bin", np.arange(3.0))  # silently not kept
+    assert read_kept(file, (3,), np.float64) is None
+    keep(tmp_path / "no" / "such" / "place" / "x.bin", np.arange(3.0))  # silently not kept
