@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -114,7 +115,11 @@ class Notes:
 def write_json(found: dict[str, Any], stream: TextIO | None = None) -> None:
     """A result as JSON, on stdout unless data have it."""
     stream = stream or sys.stdout
-    stream.buffer.write(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
+    try:
+        text = orjson.dumps(found, option=orjson.OPT_INDENT_2)
+    except TypeError:  # a file's name may be any bytes; what is no text of them is written as half a character
+        text = json.dumps(found, indent=2).encode()
+    stream.buffer.write(text + b"\n")
     stream.buffer.flush()
 
 

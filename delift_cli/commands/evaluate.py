@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..evaluation.intervals import Outcome
+from ..visible import visible
 from . import console, options
 from .options import (
     AsTrained,
@@ -116,4 +117,4 @@ def evaluate(
 
 def _cells(row: Outcome) -> list[str]:
     numbers = [*row.logprob, *row.distance, row.perplexity, *(row.better or (None, None, None))]
-    return [row.shown, str(row.records), *("" if number is None else f"{number:.6g}" for number in numbers)]
+    return [visible(row.shown), str(row.records), *("" if number is None else f"{number:.6g}" for number in numbers)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..visible import visible
 from . import console, options
 from .options import (
     AsJson,
@@ -198,12 +200,21 @@ def _next_command(cache: Path, targets: str | None, as_existing: bool) -> str:
     """How to select with what was scored."""
     from ..budget.sources import named_after
 
-    name = shlex.quote(str(cache))
+    name = _in_a_shell(cache)
     if targets is None:
         sources = name
     elif as_existing:
-        pool = "POOL.delift" if targets == "-" else shlex.quote(str(named_after(targets)))
+        pool = "POOL.delift" if targets == "-" else _in_a_shell(named_after(targets))
         sources = f"{pool} --existing {name}"
     else:
         sources = f"--target {name}"
     return f"delift select {sources} -k 30% > subset.jsonl"
+
+
+def _in_a_shell(path: Path) -> str:
+    """A path as a command takes it, whatever its name."""
+    name = f"./{path}" if str(path).startswith("-") else str(path)
+    if name == visible(name):
+        return shlex.quote(name)
+    spelt = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(name))
+    return f"$'{''.join(spelt)}'"

@@ -184,9 +184,10 @@ class ModelFile:
         """What makes this model this model: SHA-256 of its bytes, architecture, quantization."""
         sha256, size = self._digest or digest_of(self.path)
         self._digest = sha256, size
+        named = Path(os.fsencode(self.path).decode("utf-8", "replace"))  # file names may be any bytes
         return {
-            "file": self.path.name,
-            "name": self.metadata("general.name") or self.path.stem,
+            "file": named.name,
+            "name": self.metadata("general.name") or named.stem,
             "sha256": sha256,
             "bytes": size,
             "architecture": self.architecture,

@@ -7,10 +7,9 @@ the process.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-
-import orjson
 
 from ..errors import InputError
 from ..kept import read_book, remember
@@ -86,7 +85,7 @@ def _name(states: int | None) -> str:
 
 def _key(file: ModelFile, sha256: str, settings: Settings, allowed: Sequence[int | None]) -> str:
     named = {**asdict(settings), "threads": None, "file": file.path.name, "ways": list(allowed), "rule": RULE}
-    return f"{sha256}|{machine()}|{orjson.dumps(named, option=orjson.OPT_SORT_KEYS).decode()}"
+    return f"{sha256}|{machine()}|{json.dumps(named, sort_keys=True)}"
 
 
 def _remembered(key: str) -> list[Finding] | None:
