@@ -38,6 +38,23 @@ def test_records_from_python_give_what_the_file_gives(scored: Path, tmp_path: Pa
         delift_cli.score(records, **options())
 
 
+def test_records_of_a_generator(tmp_path: Path) -> None:
+    scores = delift_cli.score((pair(number) for number in range(4)), output=tmp_path / "c", **options())
+    assert scores.work.pairs == 16
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_files_and_records_in_one_list(scored: Path, tmp_path: Path, turned: bool) -> None:
+    mixed: list[object] = [pair(1), scored / "train.jsonl"]
+    with pytest.raises(delift_cli.InputError, match="files or records, not both"):
+        delift_cli.score(mixed[::-1] if turned else mixed, output=tmp_path / "c", **options())  # type: ignore[arg-type]
+
+
+def test_one_record_is_no_source(tmp_path: Path) -> None:
+    with pytest.raises(delift_cli.InputError, match="a list of records, not one dict"):
+        delift_cli.score(pair(1), output=tmp_path / "c", **options())
+
+
 def test_a_budget_and_a_forecast(scored: Path, tmp_path: Path) -> None:
     train, stages = scored / "train.jsonl", set()
     expected = delift_cli.forecast(train, output=tmp_path / "c", budget="60%", **options())

@@ -30,7 +30,7 @@ from .proxy import described_proxy, read_proxy
 from .result import Expected, Scores
 from .run import Run
 from .sample import FORECAST_FROM, sampled
-from .sources import Source, default_cache, files_of, read_source
+from .sources import Source, default_cache, files_of, listed, read_source
 
 # what a proxy is not run with
 _OF_THE_RUN = {
@@ -70,7 +70,8 @@ def open_run(
     """Read the records, open the model for its vocabulary, tokenize, and choose how to run it.
 
     Args:
-        data: the pool, scored against itself, or against `targets`. examples: shown in place of the pool.
+        data: the pool, scored against itself, or against `targets`: a file, several, or records themselves, as any
+            iterable of dicts. examples: shown in place of the pool.
         output: the cache's directory; default NAME.delift, after the set that makes it different from the pool's own.
         template: a name or a file, see `load_template`; template_arguments: NAME=VALUE for it; as_trained: score a
             last turn as the template prints a conversation, not behind what its generation prompt adds.
@@ -94,8 +95,9 @@ def open_run(
         raise InputError("give the pool, as in: delift score train.jsonl; or --examples and --targets")
     if examples is not None and targets is None:
         raise InputError("--examples needs --targets, the records that the examples are to help with")
-    source = data if data is not None else examples
-    assert source is not None
+    given = data if data is not None else examples
+    assert given is not None
+    source, targets = listed(given), None if targets is None else listed(targets)
     if "-" in files_of(source) and targets is not None and "-" in files_of(targets):
         raise InputError("examples and targets cannot both come from stdin")
     if cluster is not None:
@@ -226,6 +228,8 @@ def score_proxy(proxy: str, data: Source | None = None, *, progress: Progress = 
     model, colon, budget = proxy.rpartition(":")
     if not colon or not budget[:1].isdigit() or not budget.endswith("%"):
         model, budget = proxy, "100%"
+    options |= {name: listed(options[name]) for name in ("examples", "targets") if options.get(name) is not None}
+    data = None if data is None else listed(data)
     source, targets = data if data is not None else options["examples"], options.get("targets")
     output = options.get("output") or default_cache(source, targets, as_existing=options.get("examples") is not None)
     cache = Path(output).with_suffix(".proxy.delift")

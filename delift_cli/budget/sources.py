@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,19 +15,35 @@ from ..data.record import RecordSet
 from ..errors import InputError
 
 # a file or several, - for stdin, or the records themselves
-Source: TypeAlias = str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]]
+Source: TypeAlias = str | Path | Iterable[str | Path] | Iterable[Mapping[str, Any]]
+
+
+def listed(source: Source) -> list[Any]:
+    """The files of a source, or its records, as a list that can be gone through again.
+
+    Raises:
+        InputError: it has both, or is neither.
+    """
+    if isinstance(source, str | Path):
+        return [source]
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+        raise InputError(f"give a file, several, or a list of records, not one {type(source).__name__}")
+    given = list(source)
+    if len({isinstance(one, str | Path) for one in given}) > 1:
+        raise InputError("give files or records, not both in one list")
+    return given
 
 
 def read_source(source: Source, reading: Reading) -> RecordSet:
     """The records of files, or those that are given themselves.
 
     Raises:
-        InputError: as `read_records`.
+        InputError: as `read_records` and `listed`.
     """
-    if files := files_of(source):
+    given = listed(source)
+    if files := files_of(given):
         return read_records(files, reading)
-    rows = [] if isinstance(source, str | Path) else source
-    return parse_lines(b"".join(orjson.dumps(record) + b"\n" for record in rows), "<records>", reading)
+    return parse_lines(b"".join(orjson.dumps(record) + b"\n" for record in given), "<records>", reading)
 
 
 def default_cache(source: Source, targets: Source | None, *, as_existing: bool) -> Path:
@@ -40,8 +56,7 @@ def default_cache(source: Source, targets: Source | None, *, as_existing: bool) 
 
 def files_of(source: Source) -> list[str]:
     """The names in a source of files; none where it is the records themselves."""
-    sources = [source] if isinstance(source, str | Path) else source
-    return [str(name) for name in sources if isinstance(name, str | Path)]
+    return [str(name) for name in listed(source) if isinstance(name, str | Path)]
 
 
 def named_after(source: str) -> Path:
