@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_runs import model, pair, pairs
 
 import delift_cli
+from delift_cli.budget.sources import read_source
+from delift_cli.data.options import Reading
 from delift_cli.model.llama import Settings
 from delift_cli.progress import Step
 
@@ -48,6 +53,32 @@ def test_files_and_records_in_one_list(scored: Path, tmp_path: Path, turned: boo
     mixed: list[object] = [pair(1), scored / "train.jsonl"]
     with pytest.raises(delift_cli.InputError, match="files or records, not both"):
         delift_cli.score(mixed[::-1] if turned else mixed, output=tmp_path / "c", **options())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"score": float("nan")}, "record 2: score is not a finite number"),
+        ({"meta": {"parts": [1.0, float("inf")]}}, "record 2: meta.parts is not a finite number"),
+        ({"score": np.float32("nan")}, "record 2: score is not a finite number"),
+        ({"scores": np.array([1.0, np.nan])}, "record 2: scores is not a finite number"),
+        ({"meta": MappingProxyType({"score": float("nan")})}, "record 2: meta.score is not a finite number"),
+        ({"count": 2**70}, "record 2: it cannot be written as JSON: Integer exceeds 64-bit range"),
+        ({7: "x"}, "record 2: it cannot be written as JSON: Dict key must be str"),
+        ({"note": "\ud800"}, "record 2: it cannot be written as JSON: str is not valid UTF-8"),
+        ({"note": {1}}, "record 2: it cannot be written as JSON: .*set"),
+    ],
+)
+def test_records_that_are_no_json(extra: dict[Any, object], message: str) -> None:
+    with pytest.raises(delift_cli.InputError, match=f"^<records>: {message}"):
+        read_source([pair(1), {**pair(2), **extra}], Reading())
+
+
+def test_values_of_numpy_and_other_mappings() -> None:
+    extra = {"score": np.float32(0.5), "count": np.int64(3), "row": np.arange(2), "none": None, "word": "null"}
+    found = read_source([MappingProxyType({**pair(1), **extra})], Reading()).records
+    told = json.loads(found[0].raw)
+    assert told == {**pair(1), "score": 0.5, "count": 3, "row": [0, 1], "none": None, "word": "null"}
 
 
 def test_one_record_is_no_source(tmp_path: Path) -> None:

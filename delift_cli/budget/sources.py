@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import orjson
 
 from ..data.folders import ENDINGS
@@ -43,7 +44,45 @@ def read_source(source: Source, reading: Reading) -> RecordSet:
     given = listed(source)
     if files := files_of(given):
         return read_records(files, reading)
-    return parse_lines(b"".join(orjson.dumps(record) + b"\n" for record in given), "<records>", reading)
+    lines = (_as_json(record, f"<records>: record {number}") for number, record in enumerate(given, 1))
+    return parse_lines(b"\n".join(lines), "<records>", reading)
+
+
+def _as_json(record: Any, named: str) -> bytes:
+    """A record as a line of a file.
+
+    Raises:
+        InputError: it is not JSON; where it stands, which field, if that can be told, and why.
+    """
+    try:
+        line = orjson.dumps(record, _as_dict, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS)
+    except orjson.JSONEncodeError as error:
+        raise InputError(f"{named}: it cannot be written as JSON: {error}") from None
+    if b"null" in line and (field := _not_finite(record)) is not None:
+        raise InputError(f"{named}: {field} is not a finite number; give None or leave it out")
+    return line
+
+
+def _as_dict(value: Any) -> dict[Any, Any]:
+    """What json takes in place of a mapping that is no dict."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is no value of JSON")
+
+
+def _not_finite(value: Any, name: str = "it") -> str | None:
+    """Where in a value that could be written a number stands that JSON would turn into null."""
+    if isinstance(value, float | np.floating):
+        return None if np.isfinite(value) else name
+    if isinstance(value, np.ndarray):
+        return name if value.dtype.kind == "f" and not np.isfinite(value).all() else None
+    if isinstance(value, Mapping):
+        inside = [(one, key if name == "it" else f"{name}.{key}") for key, one in value.items()]
+    elif isinstance(value, list | tuple):
+        inside = [(one, name) for one in value]
+    else:
+        return None
+    return next((found for one, called in inside if (found := _not_finite(one, called)) is not None), None)
 
 
 def default_cache(source: Source, targets: Source | None, *, as_existing: bool) -> Path:
