@@ -153,3 +153,40 @@ def test_what_is_public() -> None:
         assert getattr(delift_cli, name).__doc__
     with pytest.raises(AttributeError, match="nothing_such"):
         delift_cli.nothing_such  # noqa: B018
+
+
+def test_evaluate_takes_files_paths_and_records(scored: Path, tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_bytes(pairs(20, 21))
+    (tmp_path / "sub.jsonl").write_bytes(pairs(2, 3, 4))
+    test, sub = tmp_path / "test.jsonl", tmp_path / "sub.jsonl"
+    records = [pair(number) for number in (2, 3, 4)]
+    by_paths = delift_cli.evaluate(test, [sub], pool=scored / "train.jsonl", random=2, **options())
+    assert str(sub) in repr(by_paths)
+    assert json.loads(json.dumps(by_paths.as_dict()))["rows"][-1]["shown"] == str(sub)
+    alone = delift_cli.evaluate(str(test), str(sub), **options())
+    in_memory = delift_cli.evaluate([pair(20), pair(21)], records, **options())
+    both = delift_cli.evaluate(test, [[sub, sub], iter(records)], **options())
+    assert [row.shown for row in in_memory.rows] == ["nothing", "subset 1"]
+    assert "subset 2" in repr(both)
+    wanted = by_paths.rows[-1].logprob.mean
+    for found in (alone.rows[1], in_memory.rows[1], both.rows[2]):
+        assert found.logprob.mean == pytest.approx(wanted, abs=1e-4)
+        assert found.records == 3
+
+
+@pytest.mark.parametrize(
+    ("subsets", "numbers", "message"),
+    [
+        ([], {}, "at least one subset"),
+        (["sub.jsonl"], {"shots": 0}, "shots 0: give at least one example"),
+        (["sub.jsonl"], {"random": 1, "pool": "train.jsonl"}, "random 1: give at least two"),
+        (["sub.jsonl"], {"random": 0, "pool": "train.jsonl"}, "random 0: give at least two"),
+        (["sub.jsonl"], {"seed": -1}, "seed -1: give a number from 0 on"),
+        ([pair(1), "sub.jsonl"], {}, "files or records, not both"),
+        (["sub.jsonl", pair(1)], {}, "a list of records, not one dict"),
+        ([3], {}, "not one int"),
+    ],
+)
+def test_evaluate_refuses_at_once(subsets: list[Any], numbers: dict[str, Any], message: str) -> None:
+    with pytest.raises(delift_cli.InputError, match=message):
+        delift_cli.evaluate("none.jsonl", subsets, **numbers, **options())
