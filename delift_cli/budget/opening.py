@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..amount import Budget, parse_budget
+from ..amount import Budget, as_written, parse_budget
 from ..cache.dense import Cache
 from ..cache.manifest import cache_around
 from ..cache.sparse import SparseCache, layout_of, open_cache
@@ -50,9 +50,9 @@ def open_run(
     template_arguments: Sequence[str] = (),
     as_trained: bool = False,
     reading: Reading = AS_IT_COMES,
-    budget: str | None = None,
+    budget: str | float | None = None,
     go_on: bool = False,
-    anchors: str | None = None,
+    anchors: str | float | Path | None = None,
     proxy: str | Path | None = None,
     seed: int = 0,
     max_response_tokens: int | None = None,
@@ -76,7 +76,7 @@ def open_run(
         template: a name or a file, see `load_template`; template_arguments: NAME=VALUE for it; as_trained: score a
             last turn as the template prints a conversation, not behind what its generation prompt adds.
         reading: what fields and turns mean, where the data alone do not say it.
-        budget: some pairs only, such as 5%, 2M or 8h; go_on: on top of what is there.
+        budget: some pairs only, such as 5% (or 0.05), 2M or 8h; go_on: on top of what is there.
         anchors: the pool against so many of its own records that stand for all (200, 5%, or a file of ids).
         proxy: a cache of the same records that a smaller model has scored, to plan and estimate by; see `budget.proxy`.
         context: longest pair in tokens; default the model's. truncate: cut prompts so that everything fits.
@@ -105,7 +105,9 @@ def open_run(
     path = Path(output) if output is not None else default_cache(source, targets, as_existing=examples is not None)
     if (other := cache_around(path.parent)) is not None:
         raise InputError(f"{path} lies in the cache {other}, whose files are delift's own; give another place with -o")
-    wanted = None if budget is None else parse_budget(budget)
+    wanted = None if budget is None else parse_budget(as_written(budget, "--budget"))
+    if anchors is not None:
+        anchors = str(anchors) if isinstance(anchors, Path) else as_written(anchors, "--anchors")
     layout = layout_of(path)
     sparse = _in_part(path, layout, wanted, go_on)
     if anchors is not None and (targets is not None or sparse):
