@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from numbers import Integral, Real
 from typing import NamedTuple
 
 from .errors import InputError
@@ -142,6 +143,21 @@ class Budget(NamedTuple):
         """Pairs in all, those already scored included, of a block of so many; not for a time."""
         wanted = round(self.share * block) if self.share is not None else self.pairs or 0
         return min(block, wanted + scored * self.more)
+
+
+def as_written(amount: str | float, option: str) -> str:
+    """An amount from Python as it is written: a whole number as it is, a fraction (0.05) as a share (5%).
+
+    Raises:
+        InputError: it is neither of these nor text.
+    """
+    if isinstance(amount, str):
+        return amount
+    if isinstance(amount, Integral) and not isinstance(amount, bool):
+        return str(amount)
+    if isinstance(amount, Real) and not isinstance(amount, Integral) and 0 < amount <= 1:
+        return f"{100 * float(amount):.10f}".rstrip("0").rstrip(".") + "%"
+    raise InputError(f"{option} {amount}: give text (5%), a whole number, or a fraction from 0 to 1 for a share")
 
 
 def parse_budget(text: str) -> Budget:

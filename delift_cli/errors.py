@@ -1,6 +1,8 @@
-"""The two ways in which a run can end badly, each with the exit code that the shell sees."""
+"""The ways in which a run can end badly, each with the exit code that the shell sees."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class DeliftError(Exception):
@@ -23,3 +25,9 @@ class RunError(DeliftError):
     """A failure at run time: the machine, the disk or the model (exit code 1)."""
 
     exit_code = 1
+
+
+def check_choice(name: str, given: object, choices: Sequence[str]) -> None:
+    """InputError unless what was given is one of these words."""
+    if given not in choices:
+        raise InputError(f"unknown {name} {given!r}: choose {', '.join(choices[:-1])} or {choices[-1]}")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
 from tiny_runs import model, pair, pairs
 
 import delift_cli
+from delift_cli.budget.sources import read_source
+from delift_cli.data.options import Reading
 from delift_cli.model.llama import Settings
 from delift_cli.progress import Step
 
@@ -36,6 +41,49 @@ def test_records_from_python_give_what_the_file_gives(scored: Path, tmp_path: Pa
     assert delift_cli.score(records, output=tmp_path / "c", **options()).work.pairs == 0
     with pytest.raises(delift_cli.InputError, match="need a name for the cache"):
         delift_cli.score(records, **options())
+
+
+def test_records_of_a_generator(tmp_path: Path) -> None:
+    scores = delift_cli.score((pair(number) for number in range(4)), output=tmp_path / "c", **options())
+    assert scores.work.pairs == 16
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_files_and_records_in_one_list(scored: Path, tmp_path: Path, turned: bool) -> None:
+    mixed: list[object] = [pair(1), scored / "train.jsonl"]
+    with pytest.raises(delift_cli.InputError, match="files or records, not both"):
+        delift_cli.score(mixed[::-1] if turned else mixed, output=tmp_path / "c", **options())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"score": float("nan")}, "record 2: score is not a finite number"),
+        ({"meta": {"parts": [1.0, float("inf")]}}, "record 2: meta.parts is not a finite number"),
+        ({"score": np.float32("nan")}, "record 2: score is not a finite number"),
+        ({"scores": np.array([1.0, np.nan])}, "record 2: scores is not a finite number"),
+        ({"meta": MappingProxyType({"score": float("nan")})}, "record 2: meta.score is not a finite number"),
+        ({"count": 2**70}, "record 2: it cannot be written as JSON: Integer exceeds 64-bit range"),
+        ({7: "x"}, "record 2: it cannot be written as JSON: Dict key must be str"),
+        ({"note": "\ud800"}, "record 2: it cannot be written as JSON: str is not valid UTF-8"),
+        ({"note": {1}}, "record 2: it cannot be written as JSON: .*set"),
+    ],
+)
+def test_records_that_are_no_json(extra: dict[Any, object], message: str) -> None:
+    with pytest.raises(delift_cli.InputError, match=f"^<records>: {message}"):
+        read_source([pair(1), {**pair(2), **extra}], Reading())
+
+
+def test_values_of_numpy_and_other_mappings() -> None:
+    extra = {"score": np.float32(0.5), "count": np.int64(3), "row": np.arange(2), "none": None, "word": "null"}
+    found = read_source([MappingProxyType({**pair(1), **extra})], Reading()).records
+    told = json.loads(found[0].raw)
+    assert told == {**pair(1), "score": 0.5, "count": 3, "row": [0, 1], "none": None, "word": "null"}
+
+
+def test_one_record_is_no_source(tmp_path: Path) -> None:
+    with pytest.raises(delift_cli.InputError, match="a list of records, not one dict"):
+        delift_cli.score(pair(1), output=tmp_path / "c", **options())
 
 
 def test_a_budget_and_a_forecast(scored: Path, tmp_path: Path) -> None:
@@ -105,3 +153,74 @@ def test_what_is_public() -> None:
         assert getattr(delift_cli, name).__doc__
     with pytest.raises(AttributeError, match="nothing_such"):
         delift_cli.nothing_such  # noqa: B018
+
+
+def test_evaluate_takes_files_paths_and_records(scored: Path, tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_bytes(pairs(20, 21))
+    (tmp_path / "sub.jsonl").write_bytes(pairs(2, 3, 4))
+    test, sub = tmp_path / "test.jsonl", tmp_path / "sub.jsonl"
+    records = [pair(number) for number in (2, 3, 4)]
+    by_paths = delift_cli.evaluate(test, [sub], pool=scored / "train.jsonl", random=2, **options())
+    assert str(sub) in repr(by_paths)
+    assert json.loads(json.dumps(by_paths.as_dict()))["rows"][-1]["shown"] == str(sub)
+    alone = delift_cli.evaluate(str(test), str(sub), **options())
+    in_memory = delift_cli.evaluate([pair(20), pair(21)], records, **options())
+    both = delift_cli.evaluate(test, [[sub, sub], iter(records)], **options())
+    assert [row.shown for row in in_memory.rows] == ["nothing", "subset 1"]
+    assert "subset 2" in repr(both)
+    wanted = by_paths.rows[-1].logprob.mean
+    for found in (alone.rows[1], in_memory.rows[1], both.rows[2]):
+        assert found.logprob.mean == pytest.approx(wanted, abs=2e-3)  # other batches
+        assert found.records == 3
+
+
+@pytest.mark.parametrize(
+    ("subsets", "numbers", "message"),
+    [
+        ([], {}, "at least one subset"),
+        (["sub.jsonl"], {"shots": 0}, "shots 0: give at least one example"),
+        (["sub.jsonl"], {"random": 1, "pool": "train.jsonl"}, "random 1: give at least two"),
+        (["sub.jsonl"], {"random": 0, "pool": "train.jsonl"}, "random 0: give at least two"),
+        (["sub.jsonl"], {"seed": -1}, "seed -1: give a number from 0 on"),
+        ([pair(1), "sub.jsonl"], {}, "files or records, not both"),
+        (["sub.jsonl", pair(1)], {}, "a list of records, not one dict"),
+        ([3], {}, "not one int"),
+    ],
+)
+def test_evaluate_refuses_at_once(subsets: list[Any], numbers: dict[str, Any], message: str) -> None:
+    with pytest.raises(delift_cli.InputError, match=message):
+        delift_cli.evaluate("none.jsonl", subsets, **numbers, **options())
+
+
+def test_amounts_as_numbers(scored: Path, tmp_path: Path) -> None:
+    train = scored / "train.jsonl"
+    for budget, written in ((40, "40"), (np.int64(40), "40"), (0.6, "60%"), (1.0, "100%")):
+        found = delift_cli.forecast(train, output=tmp_path / "c", budget=budget, **options())
+        assert (
+            found.run.pairs == delift_cli.forecast(train, output=tmp_path / "c", budget=written, **options()).run.pairs
+        )
+    assert delift_cli.score(train, output=tmp_path / "a", anchors=3, **options()).work.pairs == 24
+    for wrong in (1.5, -0.5, True, float("nan"), [5]):
+        for option in ("budget", "anchors"):
+            with pytest.raises(delift_cli.InputError, match=f"--{option} .*: give text"):
+                delift_cli.forecast(train, output=tmp_path / "d", **{option: wrong}, **options())
+
+
+def test_unknown_choices(scored: Path, tmp_path: Path) -> None:
+    for wrong in ({"method": "zz"}, {"greedy": "zz"}, {"count": "zz"}):
+        with pytest.raises(delift_cli.InputError, match=f"unknown {next(iter(wrong))} 'zz': choose .* or "):
+            delift_cli.select_records(scored / "c", 2, **wrong)  # type: ignore[arg-type]
+    for name in ("utility", "transform", "self_utility", "estimates"):
+        with pytest.raises(delift_cli.InputError, match=f"unknown {name} 'zz': choose "):
+            delift_cli.KernelOptions(**{name: "zz"})  # type: ignore[arg-type]
+    with pytest.raises(delift_cli.InputError, match="unknown weights 'foo': choose auto, as-is, "):
+        delift_cli.score(scored / "train.jsonl", output=tmp_path / "c", **{**options(), "weights": "foo"})
+
+
+def test_ids_that_are_numbers(tmp_path: Path) -> None:
+    records = [{**pair(number), "id": number} for number in range(4)]
+    delift_cli.score(records, output=tmp_path / "c", **options())
+    assert delift_cli.explain_record(tmp_path / "c", 3, 2).as_dict()["id"] == "3"
+    assert delift_cli.show_record(tmp_path / "c", 3).as_dict()["id"] == "3"
+    with pytest.raises(delift_cli.InputError, match="no record with the id 9"):
+        delift_cli.show_record(tmp_path / "c", 9)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..amount import Budget, parse_budget
+from ..amount import Budget, as_written, parse_budget
 from ..cache.dense import Cache
 from ..cache.manifest import cache_around
 from ..cache.sparse import SparseCache, layout_of, open_cache
@@ -30,7 +30,7 @@ from .proxy import described_proxy, read_proxy
 from .result import Expected, Scores
 from .run import Run
 from .sample import FORECAST_FROM, sampled
-from .sources import Source, default_cache, files_of, read_source
+from .sources import Source, default_cache, files_of, listed, read_source
 
 # what a proxy is not run with
 _OF_THE_RUN = {
@@ -50,9 +50,9 @@ def open_run(
     template_arguments: Sequence[str] = (),
     as_trained: bool = False,
     reading: Reading = AS_IT_COMES,
-    budget: str | None = None,
+    budget: str | float | None = None,
     go_on: bool = False,
-    anchors: str | None = None,
+    anchors: str | float | Path | None = None,
     proxy: str | Path | None = None,
     seed: int = 0,
     max_response_tokens: int | None = None,
@@ -70,12 +70,13 @@ def open_run(
     """Read the records, open the model for its vocabulary, tokenize, and choose how to run it.
 
     Args:
-        data: the pool, scored against itself, or against `targets`. examples: shown in place of the pool.
+        data: the pool, scored against itself, or against `targets`: a file, several, or records themselves, as any
+            iterable of dicts. examples: shown in place of the pool.
         output: the cache's directory; default NAME.delift, after the set that makes it different from the pool's own.
         template: a name or a file, see `load_template`; template_arguments: NAME=VALUE for it; as_trained: score a
             last turn as the template prints a conversation, not behind what its generation prompt adds.
         reading: what fields and turns mean, where the data alone do not say it.
-        budget: some pairs only, such as 5%, 2M or 8h; go_on: on top of what is there.
+        budget: some pairs only, such as 5% (or 0.05), 2M or 8h; go_on: on top of what is there.
         anchors: the pool against so many of its own records that stand for all (200, 5%, or a file of ids).
         proxy: a cache of the same records that a smaller model has scored, to plan and estimate by; see `budget.proxy`.
         context: longest pair in tokens; default the model's. truncate: cut prompts so that everything fits.
@@ -94,8 +95,9 @@ def open_run(
         raise InputError("give the pool, as in: delift score train.jsonl; or --examples and --targets")
     if examples is not None and targets is None:
         raise InputError("--examples needs --targets, the records that the examples are to help with")
-    source = data if data is not None else examples
-    assert source is not None
+    given = data if data is not None else examples
+    assert given is not None
+    source, targets = listed(given), None if targets is None else listed(targets)
     if "-" in files_of(source) and targets is not None and "-" in files_of(targets):
         raise InputError("examples and targets cannot both come from stdin")
     if cluster is not None:
@@ -103,7 +105,9 @@ def open_run(
     path = Path(output) if output is not None else default_cache(source, targets, as_existing=examples is not None)
     if (other := cache_around(path.parent)) is not None:
         raise InputError(f"{path} lies in the cache {other}, whose files are delift's own; give another place with -o")
-    wanted = None if budget is None else parse_budget(budget)
+    wanted = None if budget is None else parse_budget(as_written(budget, "--budget"))
+    if anchors is not None:
+        anchors = str(anchors) if isinstance(anchors, Path) else as_written(anchors, "--anchors")
     layout = layout_of(path)
     sparse = _in_part(path, layout, wanted, go_on)
     if anchors is not None and (targets is not None or sparse):
@@ -226,6 +230,8 @@ def score_proxy(proxy: str, data: Source | None = None, *, progress: Progress = 
     model, colon, budget = proxy.rpartition(":")
     if not colon or not budget[:1].isdigit() or not budget.endswith("%"):
         model, budget = proxy, "100%"
+    options |= {name: listed(options[name]) for name in ("examples", "targets") if options.get(name) is not None}
+    data = None if data is None else listed(data)
     source, targets = data if data is not None else options["examples"], options.get("targets")
     output = options.get("output") or default_cache(source, targets, as_existing=options.get("examples") is not None)
     cache = Path(output).with_suffix(".proxy.delift")

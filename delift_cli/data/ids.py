@@ -176,6 +176,6 @@ class Names:
         return places[0]
 
 
-def find_record(records: Sequence[Record], name: str) -> int:
-    """The place of the record that `name` means; see `Names.find`."""
-    return Names(records).find(name)
+def find_record(records: Sequence[Record], name: str | int) -> int:
+    """The place of the record that `name` means; see `Names.find`. A number is an id that is one, or a line."""
+    return Names(records).find(str(name))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..amount import counted
+from ..budget.sources import Source, files_of, listed
 from ..data.options import Reading
 from ..data.reading import AS_IT_COMES
 from ..display import Facts, Lines
+from ..errors import InputError
 from ..model.apart import open_checked
 from ..model.llama import Settings
 from ..model.places import locate
@@ -66,10 +69,10 @@ class Evaluation(Facts):
 
 
 def evaluate(
-    held_out: str,
-    subsets: Sequence[str],
+    held_out: Source,
+    subsets: Source | Iterable[Source],
     *,
-    pool: str | None = None,
+    pool: Source | None = None,
     shots: int = 1,
     random: int = 5,
     seed: int = 0,
@@ -87,21 +90,26 @@ def evaluate(
     """Show each held-out record each subset's best matches, and measure what the model then says of its response.
 
     Args:
-        held_out: records in none of the subsets. subsets: files of records, or caches.
+        held_out: records in none of the subsets: a file, several, or records themselves.
+        subsets: each one such a source or a cache; a file alone, or records alone, are one subset.
         pool: what random subsets are drawn from, `random` of them of each size; None: no comparison with them.
         shots: examples in front of each held-out record.
 
     Raises:
-        InputError: records that cannot be read or do not fit the model's context, or a pool that is too small.
+        InputError: records that cannot be read or do not fit the model's context, a pool that is too small, no subset,
+            no shot, or fewer than two random subsets.
     """
-    sources = (held_out, *subsets, *([] if pool is None else [pool]))
+    given = _each(subsets)
+    _check(given, pool, shots, random, seed)
+    names = [", ".join(files_of(source)) or f"subset {number}" for number, source in enumerate(given, 1)]
+    sources = (held_out, *given, *([] if pool is None else [pool]))
     targets, *sets = (read_set(source, reading) for source in sources)
     for each in (targets, *sets):
         if each.rejected:
             first, left_out = each.rejected[0], counted(len(each.rejected), "record")
             say(f"{each.source}: {left_out} left out, first: line {first.line}: {first.reason}")
     joined = join(sets)
-    members = joined.members[: len(subsets)]
+    members = joined.members[: len(names)]
     sizes = list(dict.fromkeys(map(len, members))) if pool is not None else []
     drawn = {size: random_subsets(joined.members[-1], size, random, seed) for size in sizes}
     file = open_checked(locate(model))
@@ -125,7 +133,7 @@ def evaluate(
     test.embed_prompts(engine, counting(progress, "prompts", len(targets.records) + len(joined.records.records)))
     shown = np.array(
         [
-            *(test.nearest(each, shots, name) for name, each in zip(subsets, members, strict=True)),
+            *(test.nearest(each, shots, name) for name, each in zip(names, members, strict=True)),
             *(test.nearest(each, shots, "a random subset") for size in sizes for each in drawn[size]),
         ]
     )
@@ -133,11 +141,33 @@ def evaluate(
     measured = test.measure(engine, file.context, shown, report)
     rows = outcomes(
         measured[0],
-        list(zip(subsets, map(len, members), measured[1:], strict=False)),
-        {size: measured[1 + len(subsets) + at * random :][:random] for at, size in enumerate(sizes)},
+        list(zip(names, map(len, members), measured[1:], strict=False)),
+        {size: measured[1 + len(names) + at * random :][:random] for at, size in enumerate(sizes)},
         seed,
     )
     return Evaluation(rows, len(targets.records), shots, random if sizes else 0, seed, sha256)
+
+
+def _each(subsets: Source | Iterable[Source]) -> list[list[Any]]:
+    """The subsets, each as a list of its files or of its records."""
+    if isinstance(subsets, str | Path):
+        return [listed(subsets)]
+    given: list[Any] = list(subsets)
+    if given and isinstance(given[0], Mapping):
+        return [listed(given)]
+    return [listed(one) for one in given]
+
+
+def _check(subsets: list[list[Any]], pool: Source | None, shots: int, random: int, seed: int) -> None:
+    """InputError where the numbers asked for measure nothing; before anything is read."""
+    if not subsets:
+        raise InputError("give at least one subset to evaluate")
+    if shots < 1:
+        raise InputError(f"shots {shots}: give at least one example in front of each held-out record")
+    if pool is not None and random < 2:
+        raise InputError(f"random {random}: give at least two random subsets to compare each one with")
+    if seed < 0:
+        raise InputError(f"seed {seed}: give a number from 0 on")
 
 
 def _fields(row: Outcome) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..budget.sources import Source, files_of, listed, read_source
 from ..cache.sparse import open_cache
 from ..data.options import Reading
-from ..data.reading import read_records
 from ..data.record import Conversation, Record, RecordSet, copy_groups
 from ..errors import InputError
 from ..prompt.encoding import EncodedTargets, encode_rows_of_examples, encode_targets
@@ -25,11 +25,12 @@ from .intervals import Ints, Measured, best_matches
 Report = Callable[[int], None]
 
 
-def read_set(source: str, reading: Reading) -> RecordSet:
-    """The records of a file, or the examples of a cache."""
-    if (Path(source) / "manifest.json").exists():
-        return open_cache(Path(source)).examples()
-    return read_records(source, reading)
+def read_set(source: Source, reading: Reading) -> RecordSet:
+    """The records of a source, or the examples of a cache."""
+    given = listed(source)
+    if len(given) == 1 and (files := files_of(given)) and (Path(files[0]) / "manifest.json").exists():
+        return open_cache(Path(files[0])).examples()
+    return read_source(given, reading)
 
 
 class Joined(NamedTuple):

@@ -18,10 +18,10 @@ from ..cache.manifest import read_manifest
 from ..cache.sparse import SparseWriter, open_sparse_for_scoring
 from ..cache.stored import Stored
 from ..data.record import RecordSet
-from ..errors import InputError, RunError
+from ..errors import InputError, RunError, check_choice
 from ..model.adapter import described, found_again
 from ..model.apart import open_checked
-from ..model.converted import converted
+from ..model.converted import BITS, converted
 from ..model.gguf import ModelFile
 from ..model.llama import MAX_SEQUENCES, Model, Settings, open_models
 from ..model.places import locate
@@ -169,6 +169,7 @@ def choose_engine(
     Raises:
         InputError: this model does not give pairs that are evaluated together the numbers that each gets alone.
     """
+    check_choice("weights", weights, ("auto", "as-is", *BITS))
     deviation, pairs = None, (inputs.encoded_examples, inputs.target_tokens)
     begun = read_manifest(cache) if cache is not None and (cache / "manifest.json").exists() else None
     if begun is not None and begun["model"]["sha256"] != sha256:

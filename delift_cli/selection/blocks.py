@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from ..cache.stored import Stored
 from ..data import large_pools
 from ..data.record import Record, copy_groups
 from ..data.shared_answers import answer_groups
-from ..errors import InputError
+from ..errors import InputError, check_choice
 from ..submodular.kernel import Kernel, Transform, Utility, factored_kernel, utility_kernel, utility_range
 from ..submodular.objectives import SUMS, Objective, make_objective
 
@@ -56,6 +56,13 @@ class KernelOptions:
     self_utility: SelfUtility | None = None
     estimates: Estimates = "auto"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("utility", self.utility, get_args(Utility))
+        check_choice("transform", self.transform, get_args(Transform))
+        check_choice("estimates", self.estimates, get_args(Estimates))
+        if self.self_utility is not None:
+            check_choice("self_utility", self.self_utility, get_args(SelfUtility))
 
     def with_default(self, self_utility: SelfUtility) -> KernelOptions:
         """The same with what a record covers of itself where that was left open."""

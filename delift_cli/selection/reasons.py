@@ -66,7 +66,7 @@ class Reasons(Facts):
 
 def explain_record(
     cache: AnyCache,
-    record: str,
+    record: str | int,
     k: str | int = "30%",
     *,
     objective: str | None = None,

@@ -64,7 +64,7 @@ class Shown(Facts):
         return rows
 
 
-def show_record(cache: AnyCache, id: str, top: int = 5) -> Shown:
+def show_record(cache: AnyCache, id: str | int, top: int = 5) -> Shown:
     """The record with this id or by another name (see `ids.Names`), an example or else a target, with `top` pairs of
     each kind.
 
@@ -74,7 +74,7 @@ def show_record(cache: AnyCache, id: str, top: int = 5) -> Shown:
     cache = opened_cache(cache)
     examples = cache.examples().records
     targets = examples if cache.square else cache.targets().records
-    j, i = _places(cache, examples, targets, id)
+    j, i = _places(cache, examples, targets, str(id))
     groups = copy_groups(examples if cache.square else [*examples, *targets])
     example_group, target_group = groups[: len(examples)], groups if cache.square else groups[len(examples) :]
     figures: dict[str, float | int] = {}

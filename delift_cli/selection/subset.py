@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from ..data.limits import labels, named_indices, read_quotas
 from ..data.record import Record
 from ..data.writing import form_of
 from ..display import Facts, Lines
-from ..errors import InputError
+from ..errors import InputError, check_choice
 from ..progress import Progress, Say, silent
 from ..submodular.objectives import Objective, value
 from ..submodular.select import Method as Greedy
@@ -315,6 +315,10 @@ def select_records(
     Raises:
         InputError: caches that do not fit each other or the objective, or limits that nothing satisfies.
     """
+    check_choice("method", method, get_args(Method))
+    check_choice("greedy", greedy, get_args(Greedy))
+    if count is not None:
+        check_choice("count", count, get_args(Count))
     options = options or KernelOptions(seed=seed)
     given = {"pool": cache, "target": target, "existing": existing}
     caches = {role: opened_cache(one) for role, one in given.items() if one is not None}
