@@ -10,12 +10,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..errors import InputError, RunError
+from ..progress import Say, silent
 
 ASK_SECONDS = 20.0  # for the names of a data set's files
 LISTED_AT_ONCE = 50_000  # names; of more the hub leaves some out, unless they are asked for in pages
 _NAME = re.compile(
     r"hf:(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+/)?(?P<split>[\w.-]+))?"
 )
+_PART = re.compile(r"(?P<head>.*)-(?P<number>\d+)-of-(?P<count>\d{1,5})(?:-[0-9a-f]+)?(?P<end>\..*)")
 _SPLIT = re.compile(r"[-_.\d]+(?:of[-_.\d]+)?(?:-[0-9a-f]+)?$")
 
 
@@ -37,19 +39,22 @@ def parse(source: str) -> Dataset:
     return Dataset(match["repo"], match["revision"], config and config[:-1], match["split"])
 
 
-def dataset_files(source: str) -> list[Path]:
+def dataset_files(source: str, say: Say = silent) -> list[Path]:
     """The files of one split of a data set, downloaded where they are not in the cache.
 
     Without a split, "train" is taken if there is one, or the only one. A split's files are those whose name, or whose
     folder's, begins with it.
 
+    Args:
+        say: takes a line where the hub could not be asked and the files are those of its cache.
+
     Raises:
         InputError: huggingface_hub is not installed, there is no such data set or split, it has no file that can be
-            read, several configurations have the split, or the hub does not answer.
+            read, several configurations have the split, or the hub does not answer and its cache lacks files.
     """
     asked = parse(source)
     hub = library(source)
-    names = _names(hub, asked, source)
+    names, unanswered = _names(hub, asked, source)
     from .folders import is_data, kind_of
 
     data = [name for name in names if is_data(PurePosixPath(name).name)]
@@ -81,6 +86,12 @@ def dataset_files(source: str) -> list[Path]:
             f"{source}: several configurations have the split: {', '.join(sorted(folders))}; say which, as in "
             f"hf:{asked.repo}:{PurePosixPath(min(folders)).name}/{split or 'train'}"
         )
+    if unanswered:
+        if lacking := _lacking(chosen):
+            raise InputError(
+                f"{source}: the hub cannot be asked ({unanswered}) and its cache lacks {_listed(lacking)} of the split"
+            )
+        say(f"the hub cannot be asked ({unanswered}): the files are those that its cache has, {_listed(chosen)}")
     return [_download(hub, asked, name, source) for name in chosen]
 
 
@@ -122,8 +133,22 @@ def library(source: str) -> Any:
     return huggingface_hub
 
 
-def _names(hub: Any, asked: Dataset, source: str) -> list[str]:
-    """The names of the files of a data set; offline those that the cache has."""
+def _lacking(names: list[str]) -> list[str]:
+    """The parts that are not among files of which each says that it is one of so many."""
+    parts: dict[tuple[str, str, str], set[int]] = {}
+    for name in names:
+        if match := _PART.fullmatch(name):
+            parts.setdefault((match["head"], match["count"], match["end"]), set()).add(int(match["number"]))
+    lacking = []
+    for (head, count, end), there in parts.items():
+        first = int(0 not in there and int(count) in there)  # some count from 1
+        numbers = set(range(first, first + int(count))) - there
+        lacking += [f"{head}-{number:0{len(count)}}-of-{count}{end}" for number in sorted(numbers)]
+    return lacking
+
+
+def _names(hub: Any, asked: Dataset, source: str) -> tuple[list[str], str]:
+    """The names of the files of a data set; those that the cache has, and why, where the hub does not answer."""
     from huggingface_hub import constants
 
     if not constants.HF_HUB_OFFLINE:
@@ -132,8 +157,8 @@ def _names(hub: Any, asked: Dataset, source: str) -> list[str]:
             about = hub.HfApi().dataset_info(asked.repo, revision=asked.revision, timeout=ASK_SECONDS)
             names = [file.rfilename for file in about.siblings or []]
             if len(names) < LISTED_AT_ONCE:
-                return names
-            return list(hub.HfApi().list_repo_files(asked.repo, repo_type="dataset", revision=asked.revision))
+                return names, ""
+            return list(hub.HfApi().list_repo_files(asked.repo, repo_type="dataset", revision=asked.revision)), ""
         except Exception as error:
             refused = _refusal(hub, error, asked, source)
             if refused is not None:
@@ -147,7 +172,7 @@ def _names(hub: Any, asked: Dataset, source: str) -> list[str]:
         )
     except Exception:
         raise InputError(f"{source}: the hub cannot be asked ({cause}) and the data set is not in its cache") from None
-    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()), cause
 
 
 def _download(hub: Any, asked: Dataset, name: str, source: str) -> Path:

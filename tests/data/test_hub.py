@@ -111,6 +111,26 @@ def test_nobody_answers(server: Hub, tmp_path: Path) -> None:
     assert "the hub cannot be asked" in err
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_half_a_data_set_in_the_cache(server: Hub, tmp_path: Path, first: int) -> None:
+    """A download that broke off is no data set, and what is read without asking is said."""
+    names = [f"data/train-{first + at:05}-of-00003-{at}abc.jsonl" for at in range(3)]
+    server.datasets["us/parts"] = {name: pairs(at) for at, name in enumerate(names)} | {"data/test.jsonl": pairs(9)}
+    home = tmp_path / "home"
+    run(server, home, "preview", "hf:us/parts")
+    run(server, home, "preview", "hf:us/parts:test")
+    code, out, err = run(server, home, "preview", "hf:us/parts", "--json", HF_HUB_OFFLINE="1")
+    assert (code, ids(out)) == (0, ["r0", "r1", "r2"]), err
+    code, out, err = run(server, home, "preview", "hf:us/parts", HF_HUB_OFFLINE="1")
+    assert b"the hub cannot be asked (HF_HUB_OFFLINE is set): the files are those that its cache has, data/train" in out
+    next(home.rglob("train-*-1abc.jsonl")).unlink()
+    code, out, err = run(server, home, "preview", "hf:us/parts", "--json", HF_HUB_OFFLINE="1")
+    assert (code, out, err.count("\n")) == (2, b"", 1), err
+    assert f"its cache lacks data/train-{first + 1:05}-of-00003.jsonl of the split" in err
+    code, out, err = run(server, home, "preview", "hf:us/parts:test", "--json", HF_HUB_OFFLINE="1")
+    assert (code, ids(out)) == (0, ["r9"]), err
+
+
 def test_more_files_than_the_hub_lists_at_once(server: Hub, tmp_path: Path) -> None:
     code, out, err = run(server, tmp_path, "preview", "hf:us/many", "--json")
     assert (code, ids(out)) == (0, ["r4"]), err
