@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -95,11 +96,23 @@ def dataset_files(source: str, say: Say = silent) -> list[Path]:
     return [_download(hub, asked, name, source) for name in chosen]
 
 
-def push(files: dict[str, bytes], destination: str, message: str) -> str:
+def same_repo(one: str, other: str) -> bool:
+    """May two names mean one data set? Without an owner a name may be anybody's."""
+    one, other = one.casefold(), other.casefold()
+    if "/" in one and "/" in other:
+        return one == other
+    return one.rpartition("/")[2] == other.rpartition("/")[2]
+
+
+def push(files: dict[str, bytes], destination: str, message: str, own: bytes | None = None) -> str:
     """Put files into a data set of the hub, which is made if there is none; its address.
 
+    Args:
+        own: what the README.md of a data set has in it whose files may be replaced; None: any may.
+
     Raises:
-        InputError: the name is none, or huggingface_hub is not installed. RunError: the hub refuses or does not answer.
+        InputError: the name is none, huggingface_hub is not installed, or files would be replaced that are another's.
+        RunError: the hub refuses or does not answer.
     """
     asked = parse(destination)
     hub = library(destination)
@@ -107,13 +120,34 @@ def push(files: dict[str, bytes], destination: str, message: str) -> str:
         raise InputError(f"--push {destination}: give hf:owner/name, without a split or revision")
     api = hub.HfApi()
     try:
+        if own is not None and (replaced := _not_own(hub, asked, files, own)):
+            raise InputError(
+                f"--push {destination}: {_listed(replaced)} there would be replaced, not all of it put there by "
+                "delift; push elsewhere, or insist with --force"
+            )
         api.create_repo(asked.repo, repo_type="dataset", exist_ok=True)
         operations = [hub.CommitOperationAdd(name, content) for name, content in files.items()]
         commit = api.create_commit(asked.repo, operations, commit_message=message, repo_type="dataset")
+    except InputError:
+        raise
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise RunError(f"{destination}: the hub did not take the subset (is HF_TOKEN set?): {cause}") from None
     return str(commit.commit_url)
+
+
+def _not_own(hub: Any, asked: Dataset, files: Iterable[str], own: bytes) -> list[str]:
+    """Those of the names that a data set has already, unless `own` is in its README.md."""
+    try:
+        about = hub.HfApi().dataset_info(asked.repo, timeout=ASK_SECONDS)
+    except hub.errors.RepositoryNotFoundError:
+        return []
+    there = {file.rfilename for file in about.siblings or []}
+    if "README.md" in there:
+        readme = hub.hf_hub_download(asked.repo, "README.md", repo_type="dataset", revision=about.sha)
+        if own in Path(readme).read_bytes():
+            return []
+    return sorted(there.intersection(files))
 
 
 def split_of(name: str) -> str:

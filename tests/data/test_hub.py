@@ -16,6 +16,7 @@ from tiny_runs import environment, jsonl, make_cache, pair, pairs, start
 sys.path.insert(0, str(Path(__file__).parent))
 from hub_server import Hub, hub
 
+from delift_cli.cache.manifest import write_manifest
 from delift_cli.data.hub import parse, split_of
 from delift_cli.errors import InputError
 
@@ -183,3 +184,32 @@ def test_push(server: Hub, tmp_path: Path) -> None:
     # and back again, as a data set like any other
     _, out, _ = run(server, tmp_path, "preview", "hf:us/subset", "--json")
     assert len(ids(out)) == 3
+    # what delift put there it replaces
+    code, _, err = run(server, tmp_path, *push, HF_TOKEN="hf_x")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("there", ["README.md", "data/train.jsonl"])
+def test_push_replaces_nothing_of_others(server: Hub, tmp_path: Path, there: str) -> None:
+    cache = make_cache(tmp_path / "c", jsonl([pair(number) for number in range(6)]))
+    server.datasets["us/theirs"] = {there: b"a long text", "other.txt": b""}
+    push = ("select", cache, "-k", "3", "--push", "hf:us/theirs")
+    code, _, err = run(server, tmp_path, *push, HF_TOKEN="hf_x")
+    assert (code, err.splitlines()[-1].count(f"--push hf:us/theirs: {there} there would be replaced")) == (2, 1), err
+    assert server.datasets["us/theirs"] == {there: b"a long text", "other.txt": b""}
+    code, _, err = run(server, tmp_path, *push, "--force", HF_TOKEN="hf_x")
+    assert code == 0, err
+    assert server.datasets["us/theirs"][there] != b"a long text"
+
+
+def test_push_where_the_records_came_from(server: Hub, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "c", jsonl([pair(number) for number in range(6)]))
+    manifest = json.loads((cache / "manifest.json").read_bytes())
+    manifest["examples"]["source"] = "more.jsonl, hf:us/Pairs@main:train"
+    write_manifest(cache, manifest)
+    before = dict(server.datasets["us/pairs"])
+    for name in ("hf:us/pairs", "hf:pairs"):
+        code, _, err = run(server, tmp_path, "select", cache, "-k", "3", "--push", name, HF_TOKEN="hf_x")
+        assert (code, err.count("\n")) == (2, 1), err
+        assert f"--push {name} is where the records came from (hf:us/Pairs@main:train); push elsewhere, or" in err
+        assert server.datasets["us/pairs"] == before
