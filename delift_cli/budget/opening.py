@@ -129,7 +129,7 @@ def open_run(
             say(
                 f"figures from {FORECAST_FROM:,} records at most of {sample_of[0]:,} examples, {sample_of[1]:,} targets"
             )
-    file = open_checked(locate(model))
+    file = open_checked(locate(model, say))
     settings = replace(settings or Settings(), adapters=read_adapters(adapters, file))
     context = context or file.context
     if context > file.context:

@@ -109,6 +109,8 @@ def select(
         force=force,
         insist=", or insist with --force",
     )
+    if push is not None and not force:
+        overwriting.refuse_to_push(push, caches.values(), ", or insist with --force")
     curve_form = None if curve is None else _curve_form(curve)
     notes = console.Notes(console.sayer(quiet or as_json))  # stderr may be where the JSON goes
     with console.bars(quiet=quiet or as_json) as progress:
@@ -155,7 +157,8 @@ def select(
     if destination is not None or push is None:
         files.write(subset.render(destination=destination, ids_only=ids_only, **how), destination)
     if push is not None:
-        notes(f"pushed to {publish(subset, push, shlex.join(['delift', *sys.argv[1:]]), **how)}")
+        address = publish(subset, push, shlex.join(["delift", *sys.argv[1:]]), force=force, **how)
+        notes(f"pushed to {address}")
     if curve_form is not None:
         files.write(render_curve(subset.curve(), curve_form), curve)
     stream = sys.stderr if destination is None else sys.stdout

@@ -143,7 +143,9 @@ DestinationOption = Annotated[
     Path | None,
     options.output("--output", "-o", metavar="FILE", help="File, also .parquet or .csv; default stdout (-)."),
 ]
-ForceOption = Annotated[bool, options.output("--force", help="Write even over a file that is read here.")]
+ForceOption = Annotated[
+    bool, options.output("--force", help="Write even over what is read here or, with --push, what others put there.")
+]
 PushOption = Annotated[
     str | None,
     options.output(metavar="hf:OWNER/NAME", help="Put the subset on the hub, with a card of how it was made."),

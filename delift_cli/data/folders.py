@@ -8,6 +8,7 @@ from pathlib import Path
 import orjson
 
 from ..errors import InputError
+from ..progress import Say, silent
 from . import hub
 
 ENDINGS = (".jsonl", ".json", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
@@ -16,14 +17,17 @@ _SPLIT = re.compile(r"(?<![a-z])(?:train|test|validation|valid|val|dev|eval)(?![
 _NOT_DATA = {"dataset_info.json", "state.json", "dataset_dict.json", "dataset_infos.json", "config.json"}
 
 
-def files_of(source: str) -> list[tuple[Path, str]]:
+def files_of(source: str, say: Say = silent) -> list[tuple[Path, str]]:
     """The files of a source, in the order of their names, each with what messages call it.
+
+    Args:
+        say: as of `hub.dataset_files`.
 
     Raises:
         InputError: a folder holds no records, several splits, or something else; see also `hub.dataset_files`.
     """
     if source.startswith("hf:"):
-        return [(path, f"{source}/{path.name}") for path in hub.dataset_files(source)]
+        return [(path, f"{source}/{path.name}") for path in hub.dataset_files(source, say)]
     path = Path(source)
     if not path.is_dir():
         return [(path, source)]

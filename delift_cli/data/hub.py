@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..errors import InputError, RunError
+from ..progress import Say, silent
 
 ASK_SECONDS = 20.0  # for the names of a data set's files
 LISTED_AT_ONCE = 50_000  # names; of more the hub leaves some out, unless they are asked for in pages
 _NAME = re.compile(
     r"hf:(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+/)?(?P<split>[\w.-]+))?"
 )
+_PART = re.compile(r"(?P<head>.*)-(?P<number>\d+)-of-(?P<count>\d{1,5})(?:-[0-9a-f]+)?(?P<end>\..*)")
 _SPLIT = re.compile(r"[-_.\d]+(?:of[-_.\d]+)?(?:-[0-9a-f]+)?$")
 
 
@@ -37,19 +40,22 @@ def parse(source: str) -> Dataset:
     return Dataset(match["repo"], match["revision"], config and config[:-1], match["split"])
 
 
-def dataset_files(source: str) -> list[Path]:
+def dataset_files(source: str, say: Say = silent) -> list[Path]:
     """The files of one split of a data set, downloaded where they are not in the cache.
 
     Without a split, "train" is taken if there is one, or the only one. A split's files are those whose name, or whose
     folder's, begins with it.
 
+    Args:
+        say: takes a line where the hub could not be asked and the files are those of its cache.
+
     Raises:
         InputError: huggingface_hub is not installed, there is no such data set or split, it has no file that can be
-            read, several configurations have the split, or the hub does not answer.
+            read, several configurations have the split, or the hub does not answer and its cache lacks files.
     """
     asked = parse(source)
     hub = library(source)
-    names = _names(hub, asked, source)
+    names, unanswered = _names(hub, asked, source)
     from .folders import is_data, kind_of
 
     data = [name for name in names if is_data(PurePosixPath(name).name)]
@@ -81,14 +87,32 @@ def dataset_files(source: str) -> list[Path]:
             f"{source}: several configurations have the split: {', '.join(sorted(folders))}; say which, as in "
             f"hf:{asked.repo}:{PurePosixPath(min(folders)).name}/{split or 'train'}"
         )
+    if unanswered:
+        if lacking := _lacking(chosen):
+            raise InputError(
+                f"{source}: the hub cannot be asked ({unanswered}) and its cache lacks {_listed(lacking)} of the split"
+            )
+        say(f"the hub cannot be asked ({unanswered}): the files are those that its cache has, {_listed(chosen)}")
     return [_download(hub, asked, name, source) for name in chosen]
 
 
-def push(files: dict[str, bytes], destination: str, message: str) -> str:
+def same_repo(one: str, other: str) -> bool:
+    """May two names mean one data set? Without an owner a name may be anybody's."""
+    one, other = one.casefold(), other.casefold()
+    if "/" in one and "/" in other:
+        return one == other
+    return one.rpartition("/")[2] == other.rpartition("/")[2]
+
+
+def push(files: dict[str, bytes], destination: str, message: str, own: bytes | None = None) -> str:
     """Put files into a data set of the hub, which is made if there is none; its address.
 
+    Args:
+        own: what the README.md of a data set has in it whose files may be replaced; None: any may.
+
     Raises:
-        InputError: the name is none, or huggingface_hub is not installed. RunError: the hub refuses or does not answer.
+        InputError: the name is none, huggingface_hub is not installed, or files would be replaced that are another's.
+        RunError: the hub refuses or does not answer.
     """
     asked = parse(destination)
     hub = library(destination)
@@ -96,13 +120,34 @@ def push(files: dict[str, bytes], destination: str, message: str) -> str:
         raise InputError(f"--push {destination}: give hf:owner/name, without a split or revision")
     api = hub.HfApi()
     try:
+        if own is not None and (replaced := _not_own(hub, asked, files, own)):
+            raise InputError(
+                f"--push {destination}: {_listed(replaced)} there would be replaced, not all of it put there by "
+                "delift; push elsewhere, or insist with --force"
+            )
         api.create_repo(asked.repo, repo_type="dataset", exist_ok=True)
         operations = [hub.CommitOperationAdd(name, content) for name, content in files.items()]
         commit = api.create_commit(asked.repo, operations, commit_message=message, repo_type="dataset")
+    except InputError:
+        raise
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
         raise RunError(f"{destination}: the hub did not take the subset (is HF_TOKEN set?): {cause}") from None
     return str(commit.commit_url)
+
+
+def _not_own(hub: Any, asked: Dataset, files: Iterable[str], own: bytes) -> list[str]:
+    """Those of the names that a data set has already, unless `own` is in its README.md."""
+    try:
+        about = hub.HfApi().dataset_info(asked.repo, timeout=ASK_SECONDS)
+    except hub.errors.RepositoryNotFoundError:
+        return []
+    there = {file.rfilename for file in about.siblings or []}
+    if "README.md" in there:
+        readme = hub.hf_hub_download(asked.repo, "README.md", repo_type="dataset", revision=about.sha)
+        if own in Path(readme).read_bytes():
+            return []
+    return sorted(there.intersection(files))
 
 
 def split_of(name: str) -> str:
@@ -122,8 +167,22 @@ def library(source: str) -> Any:
     return huggingface_hub
 
 
-def _names(hub: Any, asked: Dataset, source: str) -> list[str]:
-    """The names of the files of a data set; offline those that the cache has."""
+def _lacking(names: list[str]) -> list[str]:
+    """The parts that are not among files of which each says that it is one of so many."""
+    parts: dict[tuple[str, str, str], set[int]] = {}
+    for name in names:
+        if match := _PART.fullmatch(name):
+            parts.setdefault((match["head"], match["count"], match["end"]), set()).add(int(match["number"]))
+    lacking = []
+    for (head, count, end), there in parts.items():
+        first = int(0 not in there and int(count) in there)  # some count from 1
+        numbers = set(range(first, first + int(count))) - there
+        lacking += [f"{head}-{number:0{len(count)}}-of-{count}{end}" for number in sorted(numbers)]
+    return lacking
+
+
+def _names(hub: Any, asked: Dataset, source: str) -> tuple[list[str], str]:
+    """The names of the files of a data set; those that the cache has, and why, where the hub does not answer."""
     from huggingface_hub import constants
 
     if not constants.HF_HUB_OFFLINE:
@@ -132,8 +191,8 @@ def _names(hub: Any, asked: Dataset, source: str) -> list[str]:
             about = hub.HfApi().dataset_info(asked.repo, revision=asked.revision, timeout=ASK_SECONDS)
             names = [file.rfilename for file in about.siblings or []]
             if len(names) < LISTED_AT_ONCE:
-                return names
-            return list(hub.HfApi().list_repo_files(asked.repo, repo_type="dataset", revision=asked.revision))
+                return names, ""
+            return list(hub.HfApi().list_repo_files(asked.repo, repo_type="dataset", revision=asked.revision)), ""
         except Exception as error:
             refused = _refusal(hub, error, asked, source)
             if refused is not None:
@@ -147,7 +206,7 @@ def _names(hub: Any, asked: Dataset, source: str) -> list[str]:
         )
     except Exception:
         raise InputError(f"{source}: the hub cannot be asked ({cause}) and the data set is not in its cache") from None
-    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()), cause
 
 
 def _download(hub: Any, asked: Dataset, name: str, source: str) -> Path:

@@ -62,8 +62,11 @@ def _read(sources: Sequence[str | Path], reading: Reading) -> RecordSet:
                 rows = rows_of_stream(sys.stdin.buffer, "<stdin>", reading.records, "<stdin>", UNKNOWN)
             tally.take(rows, "<stdin>")
         else:
-            for path, called in files_of(name):
+            notes: list[str] = []
+            before = len(tally.raws)
+            for path, called in files_of(name, notes.append):
                 tally.take(rows_of_file(path, called, reading.records), called)
+            tally.said["notes"].update(dict.fromkeys(notes, len(tally.raws) - before))
     return tally.result(", ".join("<stdin>" if name == "-" else name for name in map(str, sources)))
 
 

@@ -112,7 +112,7 @@ def evaluate(
     members = joined.members[: len(names)]
     sizes = list(dict.fromkeys(map(len, members))) if pool is not None else []
     drawn = {size: random_subsets(joined.members[-1], size, random, seed) for size in sizes}
-    file = open_checked(locate(model))
+    file = open_checked(locate(model, say))
     sha256 = file.identity()["sha256"]
     arguments = parse_arguments(template_arguments)
     chat = chat_template(file, template, arguments=arguments, as_trained=as_trained, say=say)

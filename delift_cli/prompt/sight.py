@@ -87,7 +87,7 @@ def sight_of(
         InputError: there is no such model or template, or it cannot be used.
     """
     arguments = parse_arguments(template_arguments)
-    file = open_checked(locate(model))
+    file = open_checked(locate(model, say))
     chat = chat_template(file, template, arguments=arguments, as_trained=as_trained, say=say)
     return Sight(chat, file.context, file.path.name)
 

@@ -80,7 +80,7 @@ def measure(
 ) -> Benchmark:
     """Raw rate, our rate and its parts, the plain loop's rate, and what all pairs of `data` would take."""
     records = read_records(data)
-    file = open_checked(locate(model))
+    file = open_checked(locate(model, say))
     inputs = prepare(
         records,
         None,

@@ -10,16 +10,21 @@ from .subset import Subset
 _ENDINGS = {"array": "json", "csv;": "csv", "csv|": "csv"}
 
 
-def publish(subset: Subset, destination: str, command: str, **form: Any) -> str:
+_OWN = "chosen with [DELIFT](https://arxiv.org/abs/2411.04425)"  # a card with this is one of these
+
+
+def publish(subset: Subset, destination: str, command: str, *, force: bool = False, **form: Any) -> str:
     """Put a subset on the hub as `destination` ("hf:owner/name"); the address of what was put there.
 
     Args:
-        command: how it was made, as a shell takes it. form: see `Subset.render`.
+        command: how it was made, as a shell takes it. force: replace what another put there. form: see
+            `Subset.render`.
     """
     name = f"data/train.{_ENDINGS.get(subset.form(), subset.form())}"
     files = {name: subset.render(**form), "README.md": card(subset, destination, name, command).encode()}
     found = subset.as_dict()
-    return hub.push(files, destination, f"{found['selected']:,} of {found['pool']:,} records, chosen by delift")
+    message = f"{found['selected']:,} of {found['pool']:,} records, chosen by delift"
+    return hub.push(files, destination, message, None if force else _OWN.encode())
 
 
 def card(subset: Subset, destination: str, file: str, command: str) -> str:
@@ -56,7 +61,7 @@ tags:
 
 # {title}
 
-A subset of instruction data, chosen with [DELIFT](https://arxiv.org/abs/2411.04425) by how much each record, shown in
+A subset of instruction data, {_OWN} by how much each record, shown in
 context, helps a model with the others. The records are as they came in; the licence is that of their source.
 
 | | |

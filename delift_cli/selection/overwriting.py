@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..cache.manifest import cache_around
 from ..cache.stored import Stored
+from ..data import hub
 from ..data.folders import kind_of
 from ..errors import InputError
 
@@ -46,6 +47,15 @@ def refuse_to_destroy(
             )
 
 
+def refuse_to_push(destination: str, caches: Iterable[Stored], insist: str) -> None:
+    """InputError where a data set of the hub is one that the records of caches came from."""
+    repo = hub.parse(destination).repo
+    names = {name for cache in caches for name in _source_names(cache) if name.startswith("hf:") and ", " not in name}
+    for name in sorted(names):
+        if hub.same_repo(repo, hub.parse(name).repo):
+            raise InputError(f"--push {destination} is where the records came from ({name}); push elsewhere{insist}")
+
+
 def files_read(caches: Iterable[Stored], *others: str | Path | None) -> list[Path]:
     """What a verb reads: the files that the records of caches came from, and others by their names.
 
@@ -54,10 +64,15 @@ def files_read(caches: Iterable[Stored], *others: str | Path | None) -> list[Pat
     return [*(file for cache in caches for file in _sources(cache)), *(Path(name) for name in others if name)]
 
 
-def _sources(cache: Stored) -> Iterator[Path]:
+def _source_names(cache: Stored) -> set[str]:
+    """The sources of a cache's records, as scoring was given them; several also as they are joined."""
     sides = ("examples",) if cache.square else ("examples", "targets")
     named = [str(cache.manifest[side]["source"]) for side in sides]
-    for name in {*named, *(part for several in named for part in several.split(", "))}:
+    return {*named, *(part for several in named for part in several.split(", "))}
+
+
+def _sources(cache: Stored) -> Iterator[Path]:
+    for name in _source_names(cache):
         for folder in (Path(), *Path(os.path.realpath(cache.path)).parents):
             yield folder / name
 

@@ -16,6 +16,7 @@ from tiny_runs import environment, jsonl, make_cache, pair, pairs, start
 sys.path.insert(0, str(Path(__file__).parent))
 from hub_server import Hub, hub
 
+from delift_cli.cache.manifest import write_manifest
 from delift_cli.data.hub import parse, split_of
 from delift_cli.errors import InputError
 
@@ -111,6 +112,26 @@ def test_nobody_answers(server: Hub, tmp_path: Path) -> None:
     assert "the hub cannot be asked" in err
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_half_a_data_set_in_the_cache(server: Hub, tmp_path: Path, first: int) -> None:
+    """A download that broke off is no data set, and what is read without asking is said."""
+    names = [f"data/train-{first + at:05}-of-00003-{at}abc.jsonl" for at in range(3)]
+    server.datasets["us/parts"] = {name: pairs(at) for at, name in enumerate(names)} | {"data/test.jsonl": pairs(9)}
+    home = tmp_path / "home"
+    run(server, home, "preview", "hf:us/parts")
+    run(server, home, "preview", "hf:us/parts:test")
+    code, out, err = run(server, home, "preview", "hf:us/parts", "--json", HF_HUB_OFFLINE="1")
+    assert (code, ids(out)) == (0, ["r0", "r1", "r2"]), err
+    code, out, err = run(server, home, "preview", "hf:us/parts", HF_HUB_OFFLINE="1")
+    assert b"the hub cannot be asked (HF_HUB_OFFLINE is set): the files are those that its cache has, data/train" in out
+    next(home.rglob("train-*-1abc.jsonl")).unlink()
+    code, out, err = run(server, home, "preview", "hf:us/parts", "--json", HF_HUB_OFFLINE="1")
+    assert (code, out, err.count("\n")) == (2, b"", 1), err
+    assert f"its cache lacks data/train-{first + 1:05}-of-00003.jsonl of the split" in err
+    code, out, err = run(server, home, "preview", "hf:us/parts:test", "--json", HF_HUB_OFFLINE="1")
+    assert (code, ids(out)) == (0, ["r9"]), err
+
+
 def test_more_files_than_the_hub_lists_at_once(server: Hub, tmp_path: Path) -> None:
     code, out, err = run(server, tmp_path, "preview", "hf:us/many", "--json")
     assert (code, ids(out)) == (0, ["r4"]), err
@@ -163,3 +184,32 @@ def test_push(server: Hub, tmp_path: Path) -> None:
     # and back again, as a data set like any other
     _, out, _ = run(server, tmp_path, "preview", "hf:us/subset", "--json")
     assert len(ids(out)) == 3
+    # what delift put there it replaces
+    code, _, err = run(server, tmp_path, *push, HF_TOKEN="hf_x")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("there", ["README.md", "data/train.jsonl"])
+def test_push_replaces_nothing_of_others(server: Hub, tmp_path: Path, there: str) -> None:
+    cache = make_cache(tmp_path / "c", jsonl([pair(number) for number in range(6)]))
+    server.datasets["us/theirs"] = {there: b"a long text", "other.txt": b""}
+    push = ("select", cache, "-k", "3", "--push", "hf:us/theirs")
+    code, _, err = run(server, tmp_path, *push, HF_TOKEN="hf_x")
+    assert (code, err.splitlines()[-1].count(f"--push hf:us/theirs: {there} there would be replaced")) == (2, 1), err
+    assert server.datasets["us/theirs"] == {there: b"a long text", "other.txt": b""}
+    code, _, err = run(server, tmp_path, *push, "--force", HF_TOKEN="hf_x")
+    assert code == 0, err
+    assert server.datasets["us/theirs"][there] != b"a long text"
+
+
+def test_push_where_the_records_came_from(server: Hub, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path / "c", jsonl([pair(number) for number in range(6)]))
+    manifest = json.loads((cache / "manifest.json").read_bytes())
+    manifest["examples"]["source"] = "more.jsonl, hf:us/Pairs@main:train"
+    write_manifest(cache, manifest)
+    before = dict(server.datasets["us/pairs"])
+    for name in ("hf:us/pairs", "hf:pairs"):
+        code, _, err = run(server, tmp_path, "select", cache, "-k", "3", "--push", name, HF_TOKEN="hf_x")
+        assert (code, err.count("\n")) == (2, 1), err
+        assert f"--push {name} is where the records came from (hf:us/Pairs@main:train); push elsewhere, or" in err
+        assert server.datasets["us/pairs"] == before

@@ -240,7 +240,7 @@ from delift_cli.errors import InputError
 from delift_cli.model.places import locate
 for choice in sys.argv[1:]:
     try:
-        print(locate(choice))
+        print(locate(choice, lambda line: print("said:", line)))
     except InputError as error:
         print("refused:", error)
 """
@@ -290,3 +290,27 @@ def test_a_model_of_the_hub_is_downloaded_once_and_found_offline(home: Path, tin
     assert "HF_HUB_OFFLINE is set" in offline[1]
     (unreachable,) = ask("hf:maker/tiny-GGUF:F16", home=home, HF_ENDPOINT=hub_here.endpoint)
     assert "the hub cannot be asked" in unreachable
+
+
+def test_which_model_is_meant_whatever_was_downloaded(home: Path, tiny_model: TinyModel) -> None:
+    pytest.importorskip("huggingface_hub")
+    data = tiny_model().read_bytes()
+    repositories = {
+        "maker/usual": {"t-Q4_K_M.gguf": data, "t-F32.gguf": data},
+        "maker/open": {"t-Q8_0.gguf": data, "t-F32.gguf": data},
+    }
+    with serve(Hub(repositories)) as hub_here:
+        choices = ("hf:maker/usual:F32", "hf:maker/open:F32", "hf:maker/usual", "hf:maker/open")
+        _, _, usual, unclear = ask(*choices, home=home, HF_ENDPOINT=hub_here.endpoint)
+        assert usual.endswith("/t-Q4_K_M.gguf")
+        assert "which one? It has t-F32.gguf, t-Q8_0.gguf" in unclear
+        before = len(hub_here.asked)
+        assert ask("hf:maker/usual", home=home, HF_ENDPOINT=hub_here.endpoint) == [usual]
+        assert len(hub_here.asked) == before
+    for variables in ({"HF_HUB_OFFLINE": "1"}, {}):
+        said, only = ask("hf:maker/open", home=home, HF_ENDPOINT=hub_here.endpoint, **variables)
+        assert "cannot be asked which one is meant: t-F32.gguf is taken, the only one in its cache" in said
+        assert only.endswith("/t-F32.gguf")
+    put(Path(only).with_name("t-Q8_0.gguf"), tiny_model())
+    (unclear,) = ask("hf:maker/open", home=home, HF_ENDPOINT=hub_here.endpoint, HF_HUB_OFFLINE="1")
+    assert "which one? The hub cannot be asked, its cache has t-F32.gguf, t-Q8_0.gguf" in unclear

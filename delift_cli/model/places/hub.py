@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ...errors import InputError
+from ...progress import Say, silent
 from .on_disk import hub_folder, is_model_name, models_in
 
 DEFAULT_QUANTIZATION = "Q4_K_M"  # llama.cpp's own default where a repository has several
@@ -43,19 +44,42 @@ def parse(choice: str) -> Asked | None:
     return None
 
 
-def find(asked: Asked, choice: str) -> Path:
+class _UnansweredError(InputError):
+    """The hub cannot be asked."""
+
+
+def find(asked: Asked, choice: str, say: Say = silent) -> Path:
     """The (first) file of a model of the hub, out of its cache if it is there.
+
+    What is meant where no quantization or file is given does not depend on what the cache has, unless the hub cannot be
+    asked.
+
+    Args:
+        say: takes a line where it could not be asked, and the only model in its cache is taken.
 
     Raises:
         InputError: there is no such model or file, several fit, the hub does not answer, or huggingface_hub lacks.
     """
     cached = _cached(asked)
-    if cached is not None:
-        return cached
+    certain = [name for name in cached if _fits(name, asked.which or DEFAULT_QUANTIZATION)]
+    if len(certain) == 1:
+        return cached[certain[0]]
+    try:
+        return _found_on_hub(asked, choice)
+    except _UnansweredError:
+        if asked.which is not None or not cached:
+            raise
+    name = choose(list(cached), asked, choice, "The hub cannot be asked, its cache")
+    say(f"model {choice}: the hub cannot be asked which one is meant: {name} is taken, the only one in its cache")
+    return cached[name]
+
+
+def _found_on_hub(asked: Asked, choice: str) -> Path:
+    """The model, downloaded where it is not in the cache."""
     try:
         import huggingface_hub
     except ImportError:
-        raise InputError(
+        raise _UnansweredError(
             f'model {choice} is not in the hub\'s cache; to download it: pip install "delift-cli[hub]"'
         ) from None
     try:
@@ -69,7 +93,7 @@ def find(asked: Asked, choice: str) -> Path:
     return paths[0]
 
 
-def choose(names: list[str], asked: Asked, choice: str) -> str:
+def choose(names: list[str], asked: Asked, choice: str, holder: str = "It") -> str:
     """The one of a repository's models that is asked for.
 
     Raises:
@@ -84,7 +108,7 @@ def choose(names: list[str], asked: Asked, choice: str) -> str:
         return fitting[0]
     listed = ", ".join(sorted(names)[:12]) + (", …" if len(names) > 12 else "")
     problem = "which one?" if fitting else f"there is no {asked.which}"
-    raise InputError(f"model {choice}: {problem} It has {listed}; give hf:{asked.repo}:FILE or its quantization")
+    raise InputError(f"model {choice}: {problem} {holder} has {listed}; give hf:{asked.repo}:FILE or its quantization")
 
 
 def parts_of(name: str, names: list[str]) -> list[str]:
@@ -103,10 +127,11 @@ def _fits(name: str, which: str) -> bool:
     return re.search(rf"(^|[-_.]){wanted}(-\d{{5}}-of-\d{{5}})?\.gguf$", file) is not None
 
 
-def _cached(asked: Asked) -> Path | None:
+def _cached(asked: Asked) -> dict[str, Path]:
+    """The models of a repository that are in the hub's cache, whole, by name."""
     kept = hub_folder()
     if kept is None:
-        return None
+        return {}
     folder = kept / f"models--{asked.repo.replace('/', '--')}"
     revision = asked.revision or "main"
     try:
@@ -114,18 +139,15 @@ def _cached(asked: Asked) -> Path | None:
     except OSError:
         commit = revision
     snapshot = folder / "snapshots" / commit
-    by_name = {str(path.relative_to(snapshot)): path for path in models_in(snapshot, deep=True)}
-    fitting = [name for name in by_name if _fits(name, asked.which or "")]
-    if asked.which is None and len(fitting) > 1:
-        fitting = [name for name in fitting if _fits(name, DEFAULT_QUANTIZATION)]
-    if len(fitting) != 1:
-        return None
-    path = by_name[fitting[0]]
+    return {str(path.relative_to(snapshot)): path for path in models_in(snapshot, deep=True) if _is_whole(path)}
+
+
+def _is_whole(path: Path) -> bool:
+    """Are all files there of the model of which this is the first?"""
     split = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", path.name)
-    whole = split is None or all(
+    return split is None or all(
         path.with_name(f"{split[1]}-{at:05}-of-{split[2]}.gguf").exists() for at in range(1, int(split[2]) + 1)
     )
-    return path if whole else None
 
 
 def _download(library: Any, asked: Asked, name: str, choice: str) -> Path:
@@ -139,6 +161,7 @@ def _refusal(error: Exception, asked: Asked, choice: str) -> InputError:
     from huggingface_hub import errors
 
     cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    kind = InputError
     if isinstance(error, errors.GatedRepoError):
         said = "access has to be granted first: ask for it on the model's page, then set HF_TOKEN or hf auth login"
     elif isinstance(error, errors.RevisionNotFoundError):
@@ -146,7 +169,7 @@ def _refusal(error: Exception, asked: Asked, choice: str) -> InputError:
     elif isinstance(error, errors.RepositoryNotFoundError):
         said = "the hub has no such model, or it is private (set HF_TOKEN, or hf auth login)"
     elif isinstance(error, errors.OfflineModeIsEnabled):
-        said = "it is not in the hub's cache, and HF_HUB_OFFLINE is set"
+        kind, said = _UnansweredError, "it is not in the hub's cache, and HF_HUB_OFFLINE is set"
     else:
-        said = f"it is not in the hub's cache, and the hub cannot be asked: {cause}"
-    return InputError(f"model {choice}: {said}")
+        kind, said = _UnansweredError, f"it is not in the hub's cache, and the hub cannot be asked: {cause}"
+    return kind(f"model {choice}: {said}")

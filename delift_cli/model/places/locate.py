@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...kept import expanded
+from ...progress import Say, silent
 from ..header import check_magic
 from . import hub, ollama
 from .on_disk import Found, found_on_disk, models_in, only_model
@@ -23,11 +24,14 @@ HOW_TO_GET_A_MODEL = (
 )
 
 
-def locate(choice: str | None) -> Path:
+def locate(choice: str | None, say: Say = silent) -> Path:
     """The GGUF file that `-m` means; without it $DELIFT_MODEL, else smollm2.
 
     A path; a folder with one model; `hf:owner/repo[:quantization]` or `hf.co/owner/repo`; a name that Ollama, LM Studio
     or llama.cpp's cache has here (`qwen2.5:7b`); or `smollm2`. A file that exists comes before any name.
+
+    Args:
+        say: as of `hub.find`.
 
     Raises:
         InputError: there is no such model, or none at all, with what is near and how to get one.
@@ -42,7 +46,7 @@ def locate(choice: str | None) -> Path:
         return check_magic(path)
     asked = hub.parse(str(choice))
     if asked is not None:
-        return hub.find(asked, str(choice))
+        return hub.find(asked, str(choice), say)
     found = ollama.find(str(choice)) or _by_name(str(choice))
     if found is None:
         raise InputError(f"model {choice}: {_nearest(path)}")
