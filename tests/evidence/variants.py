@@ -191,7 +191,7 @@ UNSUSPECTED = (
     ),
     LAST_UNLIKE,
     replace(LAST_UNLIKE, seeds=10, pools=("redundant",)),
-    replace(THINNED, name="topm-both-thinned-last", arguments=(*BEST_UNLIKE.arguments, *LAST)),
+    replace(THINNED, name="topm-both-thinned-last", arguments=(*BEST_UNLIKE.arguments, *LAST), seeds=24),
 )
 # At 10 % targets are covered by one record each.
 FEW = (
