@@ -365,7 +365,7 @@ def test_rows_say_what_the_results_say() -> None:
 
 def default_of(results: list[dict[str, Any]]) -> list[str]:
     """The lines of the table of the default."""
-    (table,) = report._default(results, report.tables(results), None)
+    table, _ = report._default(results, report.tables(results), None)
     return table.splitlines()[4:]
 
 
@@ -378,6 +378,7 @@ def test_the_default_has_a_line_for_each_pool() -> None:
     told = default_of(results)
     assert [line.split(" | ")[:3] for line in told] == [[f"| {pool} 30%", "1", "2"] for pool in names]
     assert all("**-0.525 (" in line and "| 51% |" in line for line in told)
+    assert all(line.endswith("| 1 / 1 | 0 / 0 |") for line in told)
     # of p3 what is chosen several times counts
     once = {**results[3], "method": "topm-both-unlike-last", "name": "another"}
     assert default_of([*results, once]) == told
@@ -518,7 +519,7 @@ def test_shares_of_the_way_are_what_the_table_has(tmp_path: Path) -> None:
     found = report.tables(results)
     (rows,) = found.values()
     row = next(row for row in rows if row.method == default)
-    table, picture = report._default(results, found, tmp_path / "plot.svg")
+    table, _, picture = report._default(results, found, tmp_path / "plot.svg")
     assert f"| {row.by_record.closed:.0%} |" in table
     assert "plot.svg" in picture
     (drawn,) = report._on_the_way(next(iter(found)), default, report._cells(results, next(iter(found))))

@@ -247,15 +247,20 @@ def _default(results: Sequence[Line], found: dict[Place, list[Row]], plot: Path 
         of = {row.method: row for row in found[place]}
         row = next((of[name] for name in variants.DEFAULT if name in of), None)
         if row is not None:
-            shown = (cell for measure in (row.by_record, row.by_token) for cell in _shown(measure)[1:])
+            shown = [cell for measure in (row.by_record, row.by_token) for cell in _shown(measure)[1:]]
+            shown += _ahead(_cells(results, place), row.method)
             lines.append(f"| {place.subset} | {row.runs} | {of['random'].runs} | {' | '.join(shown)} |")
             panels += _on_the_way(place, row.method, _cells(results, place))
     if lines:
         head = (
-            "| | runs | random draws | by record | gap closed | by token | gap closed |",
-            "|---|---|---|---|---|---|---|",
+            "| | runs | random draws | by record | gap closed | by token | gap closed | runs ahead | random ahead |",
+            "|---|---|---|---|---|---|---|---|---|",
         )
         yield "## The default, against random subsets\n\n" + "\n".join((*head, *lines))
+        yield (
+            "*Runs ahead*: how many runs are better than random subsets on average, by record / by token; *random\n"
+            "ahead*: how many random subsets are better than these runs on average."
+        )
         if plot is not None:
             draw(panels, plot)
             yield (
@@ -263,6 +268,14 @@ def _default(results: Sequence[Line], found: dict[Place, list[Row]], plot: Path 
                 "Each random subset a dot, the default with its interval: 0 % is the mean of the random ones, 100 %\n"
                 "training on the whole pool. Green: the interval is above 0."
             )
+
+
+def _ahead(cells: dict[str, Cell], method: str) -> list[str]:
+    """How many runs of a method are ahead of the mean of random subsets, and how many of these of its mean."""
+    ways = [{name: cells[name].by_record().of_runs() for name in (method, "random")}]
+    ways.append({name: cells[name].of_runs() for name in (method, "random")})
+    both = ((method, "random"), ("random", method))
+    return [" / ".join(str(int((way[one] < way[other].mean()).sum())) for way in ways) for one, other in both]
 
 
 def _on_the_way(place: Place, method: str, cells: dict[str, Cell]) -> Iterator[Compared]:
