@@ -64,7 +64,7 @@ def read_kept(
         row = math.prod(length for length in shape if length >= 0) * np.dtype(dtype).itemsize
         size = len(kept) - 4
         fits = size == row if -1 not in shape else size > 0 and size % row == 0
-        if fits and intact(kept):
+        if fits and _intact(kept):
             array = np.frombuffer(kept, dtype, offset=4).reshape(shape).copy()
             return array if np.isfinite(array).all() or not (whole or np.isinf(array).any()) else None
     return None
@@ -123,7 +123,19 @@ def kept_arrays(cache: Path) -> list[Path]:
     return sorted(file for folder in folders for file in folder.glob("*.bin"))
 
 
-def intact(kept: bytes) -> bool:
+def damaged_kept(cache: Path) -> list[Path]:
+    """Those that do not match their checksums, or cannot be read."""
+    return [file for file in kept_arrays(cache) if not _sound(file)]
+
+
+def _sound(file: Path) -> bool:
+    try:
+        return _intact(read_file(file))
+    except OSError:
+        return False
+
+
+def _intact(kept: bytes) -> bool:
     """Does the content of a kept file match its checksum?"""
     return len(kept) > 4 and kept[:4] == _checksum(memoryview(kept)[4:])
 

@@ -138,7 +138,7 @@ class Engine:
 
 
 class Measured(Protocol):
-    """A cache, or what is known of one: `Stored`, `verification.Subject`."""
+    """A cache, or what is known of one: `Stored`, `repair.Subject`."""
 
     @property
     def path(self) -> Path: ...

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..cache.dense import CacheWriter
+from ..cache.repair import Lost, repairable, repaired, write_tokens
 from ..cache.sparse import SparseWriter
-from ..cache.verification import Damage, Lost, examine, repairable, repaired, unfinished, write_tokens
+from ..cache.verification import Damage, examine, unfinished
 from ..display import Facts, Lines
 from ..errors import InputError
 from ..model.llama import Settings

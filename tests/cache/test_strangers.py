@@ -22,9 +22,10 @@ from delift_cli.cache import manifest as manifests
 from delift_cli.cache import sidecar, sparse
 from delift_cli.cache.dense import Cache
 from delift_cli.cache.files import header, may_append, network_file_system, open_array
+from delift_cli.cache.repair import repairable, repaired
 from delift_cli.cache.sparse import Asked, SparseCache, open_sparse_for_scoring
 from delift_cli.cache.stored_round import plan_digest
-from delift_cli.cache.verification import examine, repairable, repaired
+from delift_cli.cache.verification import examine
 from delift_cli.errors import DeliftError, InputError, RunError
 from delift_cli.selection import first_gains
 from delift_cli.selection.first_gains import gains_file

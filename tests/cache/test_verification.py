@@ -16,8 +16,9 @@ from gguf_models import write_model
 from tiny_runs import delift, fill, make_cache, model, open_cache, pairs, said, score, tree
 
 from delift_cli.cache.dense import Cache, CacheWriter
+from delift_cli.cache.repair import repaired
 from delift_cli.cache.sparse import SparseCache
-from delift_cli.cache.verification import examine, repaired
+from delift_cli.cache.verification import examine
 
 N = 8
 
