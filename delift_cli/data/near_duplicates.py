@@ -23,16 +23,22 @@ class Near(NamedTuple):
 
     indptr: npt.NDArray[np.int64]  # [n + 1]
     indices: npt.NDArray[np.int32]
-    cut: int = 0  # records that have more, of which the nearest are here
 
 
-def near_duplicates(records: Sequence[Record], similarity: float) -> Near:
+class Found(NamedTuple):
+    """What a search found, and how many records have more near-duplicates, of which the nearest were taken."""
+
+    near: Near
+    cut: int
+
+
+def near_duplicates(records: Sequence[Record], similarity: float) -> Found:
     """Pairs of records at least this similar: half the cosine of their prompts' n-grams and half their responses'."""
     rows, columns, cut = _alike(_vectors(records), similarity)
-    return _compressed(rows, columns, len(records), cut)
+    return Found(_compressed(rows, columns, len(records)), cut)
 
 
-def near_copies(records: Sequence[Record]) -> Near:
+def near_copies(records: Sequence[Record]) -> Found:
     """Pairs of records with one answer, up to case and white space, to nearly the same prompt (`COPIES`).
 
     Other questions about one long passage are nearly the same prompts, too, but have other answers. Only records whose
@@ -44,7 +50,7 @@ def near_copies(records: Sequence[Record]) -> Near:
     shared = np.flatnonzero(np.bincount(label)[label] > 1)
     places = shared[np.argsort(label[shared], kind="stable")]
     if not len(places):
-        return _compressed(label[:0], label[:0], len(records), 0)
+        return Found(_compressed(label[:0], label[:0], len(records)), 0)
     vectors = _vectors(records).take(places)  # how rare a gram is, the whole pool says
     ends = np.flatnonzero(np.diff(label[places], append=-1)) + 1  # of the records of one answer
     rows, columns = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -59,12 +65,12 @@ def near_copies(records: Sequence[Record]) -> Near:
         rows.append(row[same])
         columns.append(near[same])
         start = end
-    return _compressed(np.concatenate(rows), np.concatenate(columns), len(records), cut)
+    return Found(_compressed(np.concatenate(rows), np.concatenate(columns), len(records)), cut)
 
 
 def joined(near: Near) -> npt.NDArray[np.int64]:
     """int64 [records]: the lowest record that each is near to, directly or through others; itself where to none."""
-    indptr, indices, _ = near
+    indptr, indices = near
     owner = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     lowest, before = np.arange(len(indptr) - 1), None
     while before is None or (lowest != before).any():
@@ -109,6 +115,6 @@ def _alike(vectors: Grams, similarity: float) -> tuple[npt.NDArray[np.int64], np
     return np.concatenate(rows), np.concatenate(columns), 0
 
 
-def _compressed(rows: npt.NDArray[np.int64], columns: npt.NDArray[Any], n: int, cut: int) -> Near:
+def _compressed(rows: npt.NDArray[np.int64], columns: npt.NDArray[Any], n: int) -> Near:
     start = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int64)
-    return Near(start, columns[np.argsort(rows, kind="stable")].astype(np.int32), cut)
+    return Near(start, columns[np.argsort(rows, kind="stable")].astype(np.int32))

@@ -85,7 +85,7 @@ class Valued:
             k,
             initial_gains=self.singles,
             bound=False,
-            near_duplicates=self.near and self.near[:2],
+            near_duplicates=self.near,
             lenient=True,
             last=[place for place in self.last if place not in always],
             **limits,

@@ -91,7 +91,7 @@ class Pool:
         name, alpha = objective_for(roles, k)
         unsaid = defaults_for(roles)
         self.count, self.options = unsaid.count, wanted.options.with_default(unsaid.self_utility)
-        self._near = near_copies(self.records) if unsaid.distinct == "copies" else None
+        self._near = near_copies(self.records).near if unsaid.distinct == "copies" else None
         self._last = come_last(self.suspects).last if unsaid.suspects == "last" else ()
         self.goal: Objective = objective_over(
             block if self.square else None, self.aims, None, name, self.options, count=self.count, alpha=alpha
@@ -148,7 +148,7 @@ class Pool:
         pool a copy of, up to case and white space."""
         if len(self) > SEARCHED:
             return self.block.copies[: len(self)].astype(np.int64)
-        return joined(near_duplicates(self.records, ALIKE))
+        return joined(near_duplicates(self.records, ALIKE).near)
 
     @cached_property
     def map(self) -> Map:

@@ -42,7 +42,7 @@ class Hygiene:
 
     Attributes:
         left_out: places of the records that overlap a benchmark; `like`: with what.
-        near: the near-duplicates, None where they were not looked for.
+        near: the near-duplicates, None where they were not looked for; cut: how many records have more of them.
         lenient: they are near-copies, and ruled out as long as others are left.
         groups: ids of records that are near-duplicates of each other.
         quality: the scores that the data carry, where they are weighed.
@@ -51,6 +51,7 @@ class Hygiene:
     left_out: list[int] = field(default_factory=list)
     like: list[Like] = field(default_factory=list)
     near: Near | None = None
+    cut: int = 0
     lenient: bool = False
     groups: list[list[str]] = field(default_factory=list)
     quality: Quality | None = None
@@ -72,7 +73,7 @@ class Hygiene:
         """The records that one rules out, or is ruled out by."""
         if self.near is None:
             return []
-        start, near, _ = self.near
+        start, near = self.near
         before = np.searchsorted(start, np.flatnonzero(near == place), side="right") - 1
         return sorted({*before.tolist(), *near[start[place] : start[place + 1]].tolist()})
 
@@ -105,8 +106,8 @@ class Hygiene:
                 which, how = "near-copies", "a second of a group once no others are left (--distinct off: at any time)"
             count = sum(map(len, self.groups))
             rows.append(("near", f"{counted(len(self.groups), 'group')} of {which}, {count:,} records; {how}"))
-            if self.near is not None and self.near.cut:
-                crowd = f"{self.near.cut:,} records have so many {which} that only the nearest of them are held apart"
+            if self.cut:
+                crowd = f"{self.cut:,} records have so many {which} that only the nearest of them are held apart"
                 rows.append(("", f"{crowd}; leave out copies beforehand"))
             rows += [
                 ("", ", ".join([*group[:SHOWN], *(["…"] if len(group) > SHOWN else [])]))
@@ -153,7 +154,7 @@ def repeats(chosen: Sequence[Record], *, distinct: bool) -> Repeats:
     """Look at up to `LOOKED_AT` chosen records; `distinct`: near-duplicates are left out already."""
     if len(chosen) > LOOKED_AT:
         return Repeats()
-    alike = None if distinct else sum(len(group) - 1 for group in groups_of(near_duplicates(chosen, ALIKE)))
+    alike = None if distinct else sum(len(group) - 1 for group in groups_of(near_duplicates(chosen, ALIKE).near))
     return Repeats(alike, int((shared_answers(chosen) > 2).sum()))
 
 
@@ -189,11 +190,11 @@ def hygiene(
                 places[found.place] = None
                 other = benchmark[found.other].id
                 like.append(Like(records[found.place].id, source, other, found.share, found.part, found.exact))
-    near = None
+    near, cut = None, 0
     if distinct == ONCE:
-        near = near_copies(records)
+        near, cut = near_copies(records)
     elif distinct not in (None, ANY):
-        near = near_duplicates(records, parse_share(str(distinct), "--distinct", ONCE, ANY))
+        near, cut = near_duplicates(records, parse_share(str(distinct), "--distinct", ONCE, ANY))
     groups = [] if near is None else [[records[place].id for place in group] for group in groups_of(near)]
     scores = None if quality is None else read_quality(quality, records)
-    return Hygiene(list(places), like, near, distinct == ONCE, groups, scores)
+    return Hygiene(list(places), like, near, cut, distinct == ONCE, groups, scores)

@@ -397,7 +397,7 @@ def select_records(
         group=group_of,
         at_least=least,
         at_most=most,
-        near_duplicates=clean.near and clean.near[:2],
+        near_duplicates=clean.near,
         lenient=clean.lenient,
         until=0.0 if until is None else parse_share(until, "--until"),
         stop_at_zero=stop_at_zero,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_runs import jsonl
 
-from delift_cli.data.near_duplicates import Near, joined, near_copies, near_duplicates
+from delift_cli.data.near_duplicates import Found, Near, joined, near_copies, near_duplicates
 from delift_cli.data.reading import parse_records
 from delift_cli.data.record import Record
 
@@ -29,8 +29,8 @@ def read(texts: Sequence[tuple[str, str]]) -> Sequence[Record]:
     return parse_records(jsonl([{"prompt": p, "response": r} for p, r in texts]), "pool").records
 
 
-def unpacked(found: Near, count: int) -> set[tuple[int, int]]:
-    start, near, _ = found
+def unpacked(found: Found, count: int) -> set[tuple[int, int]]:
+    start, near = found.near
     assert (start.dtype, near.dtype) == (np.int64, np.int32)
     assert len(start) == count + 1
     return {(j, int(i)) for j in range(count) for i in near[start[j] : start[j + 1]]}
@@ -55,7 +55,7 @@ def test_no_record_is_its_own_duplicate() -> None:
 
 def test_one_record_alone() -> None:
     records = parse_records(json.dumps({"prompt": "a", "response": "b"}).encode(), "pool").records
-    start, near, cut = near_duplicates(records, 0.9)
+    (start, near), cut = near_duplicates(records, 0.9)
     assert cut == 0
     assert start.tolist() == [0, 0]
     assert len(near) == 0
@@ -104,14 +104,14 @@ def test_near_copies_have_one_answer_and_nearly_one_prompt(monkeypatch: pytest.M
 
 
 def test_near_copies_of_nothing() -> None:
-    assert near_copies([])[0].tolist() == [0]
-    assert near_copies(read([("a", "b"), ("c", "d")]))[0].tolist() == [0, 0, 0]
+    assert near_copies([]).near.indptr.tolist() == [0]
+    assert near_copies(read([("a", "b"), ("c", "d")])).near.indptr.tolist() == [0, 0, 0]
 
 
 def test_of_many_copies_each_is_near_to_all_others() -> None:
     texts = [(f"Say hello to everybody in the room{' ' * (at % 5)}", "Hello everybody!") for at in range(1100)]
     for found in (near_copies(read(texts)), near_duplicates(read(texts), 0.9)):
-        assert np.diff(found.indptr).tolist() == [1099] * 1100
+        assert np.diff(found.near.indptr).tolist() == [1099] * 1100
         assert found.cut == 0
 
 
@@ -121,8 +121,8 @@ def test_of_too_many_copies_the_nearest_are_near_and_it_is_counted(monkeypatch: 
     texts = [("Say hello to everybody in the room", "Hello everybody!")] * 10 + TEXTS
     found = near_copies(read(texts))
     assert found.cut == 10
-    assert np.diff(found.indptr)[:10].tolist() == [5] * 10
-    assert joined(found).tolist() == [0] * 10 + [10, 11, 10, 13, 14]
+    assert np.diff(found.near.indptr)[:10].tolist() == [5] * 10
+    assert joined(found.near).tolist() == [0] * 10 + [10, 11, 10, 13, 14]
     monkeypatch.setattr(MODULE, "PAIRS", 100)
     assert near_copies(read(texts)).cut == 0
 

@@ -73,7 +73,7 @@ def test_not_like_as_written() -> None:
 
 def test_groups_of_near_duplicates() -> None:
     mine = pool({"prompt": LONG}, {"prompt": "else"}, {"prompt": LONG + "s", "response": "r0"}, {"prompt": "b"})
-    assert groups_of(near_duplicates(mine, 0.7)) == [[0, 2]]
+    assert groups_of(near_duplicates(mine, 0.7).near) == [[0, 2]]
     chain = Near(np.array([0, 1, 2, 2, 3]), np.array([1, 2, 0], np.int32))  # 0-1, 1-2, 3-0
     assert groups_of(chain) == [[0, 1, 2, 3]]
     two = Near(np.array([0, 1, 2, 2, 4, 5, 6]), np.array([3, 4, 0, 5, 1, 3], np.int32))  # 0-3, 3-5 and 1-4; 2 alone
