@@ -81,7 +81,7 @@ def _suspects(pool: Pool, found: Suspects) -> Table:
     elif not found.telling:
         about += " But hardly any answer is likelier behind its prompt to this model: the order says little."
     else:
-        about += f" Doubtful, with a suspicion above {SUSPECT:g}: {counted(len(found.doubtful()), 'answer')}."
+        about += f" Doubtful, with a suspicion above {SUSPECT:g}: {counted(len(found.doubtful), 'answer')}."
     if same := int(found.boilerplate.sum()):
         about += f" Boilerplate comes first: {counted(same, 'long answer')}, word for word the same to unlike prompts."
     if unjudged := len(pool) - len(ranked):

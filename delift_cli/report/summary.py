@@ -38,7 +38,7 @@ def _suspects(pool: Pool, found: Suspects) -> Tile:
     if not found.telling:
         many, words = len(suspected(pool, found)), "answers to check first: perhaps wrong or spoiled"
     else:
-        many, words = len(found.doubtful()), "doubtful answers, perhaps wrong or spoiled"
+        many, words = len(found.doubtful), "doubtful answers, perhaps wrong or spoiled"
     return Tile(f"{many:,}", words, "table-suspects")
 
 

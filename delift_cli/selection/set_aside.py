@@ -123,7 +123,7 @@ def come_last(judged: Suspects | None, always: Sequence[int] = ()) -> SetAside:
         return SetAside(unknown=True)
     if not judged.telling:
         return SetAside(untold=True)
-    doubtful = judged.doubtful().tolist()
+    doubtful = judged.doubtful.tolist()
     listed = judged.worst(len(judged.score)).tolist().index(doubtful[-1]) + 1 if doubtful else 0
     return SetAside(_without(doubtful, always), listed=listed)
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ class Suspects:
         """Are most answers likelier behind their prompts? To a model to which they are not, all of them are suspect."""
         return self.alone is not None and 2 * int((self.score > SUSPECT).sum()) <= int((~np.isnan(self.score)).sum())
 
+    @cached_property
     def doubtful(self) -> Ints:
         """The places of the records with a suspicion above `SUSPECT`, the worst first; of kin no more than `SPREAD`.
         None of them where suspicion is not `telling`.

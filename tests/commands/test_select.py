@@ -233,7 +233,7 @@ def test_token_budgets_are_kept(k: str, tmp_path: Path) -> None:
     # nothing that is left would fit, of what does not come last anyway
     left = [j for j in range(12) if j not in chosen]
     cache = Cache(Path("pool"))
-    last = suspects(cache, cache.examples().records).doubtful().tolist()
+    last = suspects(cache, cache.examples().records).doubtful.tolist()
     assert told["suspects_last"] == len(last) > 1
     assert not {*last} & {*chosen} or {*range(12)} - {*last} < {*chosen}
     assert {*left} <= {*last} or told["tokens"] + np.delete(tokens, [*chosen, *last]).min() > budget

@@ -322,7 +322,7 @@ def test_how_many_answers_are_doubtful(tmp_path: Path) -> None:
     (tmp_path / "pool.jsonl").write_bytes(tiny_runs.pairs(*range(12)))
     assert tiny_runs.score(tmp_path / "pool.jsonl", "-o", tmp_path / "pool.delift").code == 0
     cache = open_cache(tmp_path / "pool.delift")
-    doubtful = len(suspects(cache, cache.examples().records).doubtful())
+    doubtful = len(suspects(cache, cache.examples().records).doubtful)
     assert 0 < doubtful < 12
     for known in (True, False):
         assert delift("report", tmp_path / "pool.delift", "-o", tmp_path / "r.html", "-q").code == 0

@@ -63,14 +63,14 @@ def test_a_kind_of_prompt_is_not_doubtful_as_a_whole() -> None:
     judged = judge(loss, np.full((60, 1), np.nan), np.full(60, 6.0), near=near)
     suspect = np.flatnonzero(judged.score > SUSPECT).tolist()
     assert suspect == [3, 20, *range(24, 30), *range(42, 48)]
-    found = judged.doubtful().tolist()
+    found = judged.doubtful.tolist()
     assert found == [place for place in judged.worst(60).tolist() if place in found]
     assert {3, 20} <= {*found}
     for each in (4, 7):
         of_kind = [place for place in judged.worst(60).tolist() if kind[place] == each]
         assert [place for place in found if kind[place] == each] == of_kind[:SPREAD]
-    assert judge(loss, np.full((60, 1), np.nan), np.full(60, 6.0)).doubtful().tolist() == judged.worst(14).tolist()
-    assert not len(judge(loss / 9, np.full((60, 1), np.nan), np.full(60, 6.0)).doubtful())
+    assert judge(loss, np.full((60, 1), np.nan), np.full(60, 6.0)).doubtful.tolist() == judged.worst(14).tolist()
+    assert not len(judge(loss / 9, np.full((60, 1), np.nan), np.full(60, 6.0)).doubtful)
 
 
 REFUSAL = "I am sorry, but I cannot help with that request."
@@ -187,7 +187,7 @@ def test_select_leaves_them_out(scored: Path) -> None:
 def test_by_default_doubtful_answers_come_last(scored: Path) -> None:
     cache = open_cache(scored)
     judged = suspects(cache, cache.examples().records)
-    doubtful = [f"r{place}" for place in judged.doubtful().tolist()]
+    doubtful = [f"r{place}" for place in judged.doubtful.tolist()]
     few = SIZE - len(doubtful)
     assert 1 < few < SIZE - 1
     everything = select_records(scored, SIZE)  # nothing but what scoring kept is needed
@@ -233,9 +233,9 @@ def test_a_model_that_prompts_say_nothing_to_doubts_no_answer(tmp_path: Path) ->
         loss = np.where(np.arange(60) < suspect, 6.0, 1.0)
         judged = judge(loss, unmoved, np.full(60, 6.0))
         assert judged.telling == (suspect <= 30)
-        assert len(judged.doubtful()) == (suspect if suspect <= 30 else 0)
+        assert len(judged.doubtful) == (suspect if suspect <= 30 else 0)
         aside = come_last(judged)
-        assert len(aside.last) == len(judged.doubtful())
+        assert len(aside.last) == len(judged.doubtful)
         assert aside.as_dict([])["suspects_last"] == (suspect if suspect <= 30 else None)
     ((name, told),) = aside.lines(tmp_path, [])
     assert name == "suspects"
