@@ -18,7 +18,7 @@ from ..data.limits import listed_indices
 from ..data.near_duplicates import Near
 from ..data.options import Reading
 from ..data.reading import read_records
-from ..data.record import Record
+from ..data.record import Message, Record
 from ..errors import InputError
 from ..submodular.explain import coverers, lost_without
 from ..submodular.greedy import initial_gains
@@ -129,8 +129,8 @@ def read_places(
 ) -> tuple[npt.NDArray[np.int64], int]:
     """Where the records of a file stand in the pool, in the file's order, and how many of them the pool lacks.
 
-    A record is found by what it says; among copies the one with its id goes first, then the first that is left. A file
-    that begins with a record's name is a list of names, one a line; see `ids.Names`.
+    A file that begins with a record's name is a list of names, one a line, see `ids.Names`; of others see
+    `found_again`.
 
     Args:
         fields: how the pool was read, as its manifest says it.
@@ -140,26 +140,35 @@ def read_places(
     """
     if (listed := listed_indices(path, records)) is not None:
         return np.array(listed, np.int64), 0
-    free: dict[object, list[int]] = defaultdict(list)
-    for place, record in enumerate(records):
-        free[record.turns].append(place)
-    places, missing = [], 0
     try:
         read = read_records(path, Reading.from_fields(fields))
     except InputError as error:
         neither = "" if kind_of(path.name) else "; nor is its first line the name of a record of the pool"
         raise InputError(f"{error}{neither}") from None
-    for record in read.records:
-        left = free[record.turns]
-        if not left:
-            missing += 1
-            continue
-        own = next((place for place in left if records[place].id == record.id), left[0])
-        left.remove(own)
-        places.append(own)
-    if not places:
+    found = found_again(read.records, records)
+    places = found[found >= 0]
+    if not len(places):
         raise InputError(f"{path}: none of its records is in the pool; is it a subset of this cache?")
-    return np.array(places, np.int64), missing
+    return places, len(found) - len(places)
+
+
+def found_again(records: Sequence[Record], pool: Sequence[Record]) -> npt.NDArray[np.int64]:
+    """int64 [records]: where each stands in a pool, -1 where it has none, or none that is left.
+
+    A record is found by its turns, for a container may have changed how its tools are written. Among those with the
+    same turns one with the same tools goes first, then the one with its id, then the first that is left.
+    """
+    free: dict[tuple[Message, ...], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for place, record in enumerate(pool):
+        free[record.turns][record.tools].append(place)
+    found = np.full(len(records), -1, np.int64)
+    for number, record in enumerate(records):
+        same = free.get(record.turns, {})
+        if left := same.get(record.tools) or next(filter(None, same.values()), None):
+            own = next((place for place in left if pool[place].id == record.id), left[0])
+            left.remove(own)
+            found[number] = own
+    return found
 
 
 def _choice(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ from ..data.record import Record
 from ..errors import InputError
 from ..selection.blocks import AnyBlock, Block
 from . import findings
-from .choices import Choice
+from .choices import Choice, found_again
 from .columns import said
 from .document import Column, Document, Pairs, Plot, RecordColumns, Section, Table, Tile
 from .pool import Ints, Pool, Wanted
@@ -131,18 +130,9 @@ def compare(first: AnyBlock, second: AnyBlock, wanted: Wanted) -> Document:
 
 def common(a: Sequence[Record], b: Sequence[Record]) -> tuple[Ints, Ints]:
     """Where records that two pools have in common stand in each, in the first one's order; copies one for one."""
-    free: dict[object, list[int]] = defaultdict(list)
-    for place, record in enumerate(b):
-        free[record.turns].append(place)
-    found = []
-    for place, record in enumerate(a):
-        left = free[record.turns]
-        if left:
-            own = next((other for other in left if b[other].id == record.id), left[0])
-            left.remove(own)
-            found.append((place, own))
-    places = np.array(found, np.int64).reshape(-1, 2)
-    return places[:, 0], places[:, 1]
+    found = found_again(a, b)
+    there = np.flatnonzero(found >= 0)
+    return there, found[there]
 
 
 def _members(subset: Choice, places: Ints) -> Ints:

@@ -199,3 +199,16 @@ def test_a_subset_is_found_by_what_its_records_say(tmp_path: Path) -> None:
     assert (places.tolist(), missing) == ([1, 0], 0)
     with pytest.raises(InputError, match=r"cannot be read"):
         choices.read_places(tmp_path / "none.jsonl", records, {})
+
+
+def test_of_two_that_say_the_same_the_one_with_the_same_tools_is_found(tmp_path: Path) -> None:
+    def with_tool(name: str) -> dict[str, object]:
+        return {**tiny_runs.pair(3), "tools": [{"type": "function", "function": {"name": name, "parameters": {}}}]}
+
+    records = tiny_runs.records(tiny_runs.jsonl([with_tool("f"), with_tool("g"), with_tool("g")])).records
+    (tmp_path / "s.jsonl").write_bytes(tiny_runs.jsonl([with_tool("g"), with_tool("g")]))
+    places, missing = choices.read_places(tmp_path / "s.jsonl", records, {})
+    assert (sorted(places.tolist()), missing) == ([1, 2], 0)
+    (tmp_path / "s.jsonl").write_bytes(tiny_runs.jsonl([with_tool("written otherwise")]))
+    places, missing = choices.read_places(tmp_path / "s.jsonl", records, {})
+    assert (places.tolist(), missing) == ([0], 0)
