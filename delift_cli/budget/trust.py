@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..ranks import rank_correlation
 from .estimate import Estimate
 
 ENOUGH_HELD_OUT = 20  # pairs that say whether estimates predict anything
@@ -50,22 +51,13 @@ def quality(estimated: NDArray[np.float32], measured: NDArray[np.float32]) -> Qu
         return Quality(len(measured), float("nan"), float("nan"), float("nan"), float("nan"))
     error = estimated.astype(np.float64) - measured
     spread = float(((measured - measured.mean(dtype=np.float64)) ** 2).sum())
-    ranks = [_ranks(estimated), _ranks(measured)]
-    flat = min(float(r.std()) for r in ranks) == 0.0
     return Quality(
         len(measured),
         1 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
-        float("nan") if flat else float(np.corrcoef(ranks[0], ranks[1])[0, 1]),
+        rank_correlation(estimated, measured),
         float(error.mean()),
         float(np.sqrt((error**2).mean())),
     )
-
-
-def _ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Ranks with ties averaged."""
-    _, inverse, count = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    return (last - (count - 1) / 2)[inverse]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ..cache.manifest import records_hash
 from ..cache.sparse import SparseCache
 from ..data.record import RecordSet
 from ..errors import InputError
+from ..ranks import rank_correlation
 
 CHANGED = 0.01  # |difference of utilities| that counts: what converted weights may differ by
 SAME_ORDER = 0.95  # rank correlation from which the old utilities choose as the new ones do
@@ -89,7 +90,7 @@ def moved(before: Cache | SparseCache, now: Cache | SparseCache) -> Moved:
         len(old),
         float((change > CHANGED).mean()),
         float(change.mean()),
-        spearman(old, new),
+        rank_correlation(old, new),
         float(np.nanmean(before.base_distance)),
         float(np.nanmean(now.base_distance)),
     )
@@ -105,17 +106,3 @@ def _utilities_in_common(
         old.append(before.base_distance[both].astype(np.float64) - distance[first])
         new.append(now.base_distance[both].astype(np.float64) - distance_now[second])
     return np.concatenate(old), np.concatenate(new)
-
-
-def spearman(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
-    """Rank correlation, equal values sharing their mean rank."""
-    ranks = _ranks(first), _ranks(second)
-    if any(np.ptp(each) == 0 for each in ranks):
-        return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
-
-
-def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    means = np.asarray(np.cumsum(counts) - (counts - 1) / 2, np.float64)
-    return np.asarray(means[inverse])

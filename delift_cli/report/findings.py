@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from .. import ranks
 from .reach import Reach
 
 Ints = npt.NDArray[np.int64]
@@ -54,20 +55,14 @@ def length_classes(tokens: npt.NDArray[np.int32]) -> tuple[Ints, list[str]]:
 def rank_correlation(a: Floats, b: Floats) -> float:
     """Spearman's, over the entries that are known in both; NaN for fewer than three or where one is constant."""
     both = ~(np.isnan(a) | np.isnan(b))
-    ranks = _rank(a[both]), _rank(b[both])
-    if both.sum() < 3 or min(rank.std() for rank in ranks) == 0:
-        return float("nan")
-    return float(np.corrcoef(*ranks)[0, 1])
+    return ranks.rank_correlation(a[both], b[both]) if both.sum() >= 3 else float("nan")
 
 
 def _rank(values: Floats) -> npt.NDArray[np.float64]:
     """Ranks as shares, 0 to 1, ties averaged; NaN stays."""
     known = ~np.isnan(values)
     found = np.full(len(values), np.nan)
-    if known.any():
-        _, inverse, count = np.unique(values[known], return_inverse=True, return_counts=True)
-        last = np.cumsum(count)
-        found[known] = ((last - (count + 1) / 2)[inverse]) / max(1, known.sum() - 1)
+    found[known] = (ranks.ranks(values[known]) - 1) / max(1, known.sum() - 1)
     return found
 
 
