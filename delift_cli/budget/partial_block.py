@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ..amount import counted
 from ..cache.proxies import kept_proxy
 from ..cache.sparse import SparseCache
+from ..cache.utility import pair_utilities
 from ..compiled import threads_for
 from ..data import large_pools
 from ..data.record import Record, copy_groups
@@ -77,11 +78,7 @@ def said_without(cache: SparseCache) -> npt.NDArray[np.float32]:
 def scored(cache: SparseCache, utility: Utility = "euclidean") -> Scored:
     """The scored pairs of a cache with their utilities."""
     pairs = cache.pairs()
-    if utility == "euclidean":
-        values = cache.base_distance[pairs.target] - pairs.distance
-    else:
-        values = pairs.logprob - cache.base_logprob[pairs.target]
-    return Scored(pairs.example, pairs.target, values.astype(np.float32), pairs.source)
+    return Scored(pairs.example, pairs.target, pair_utilities(cache, utility, pairs), pairs.source)
 
 
 def rows_of(scored: Scored, n: int) -> Rows:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..cache.dense import Cache
+from ..cache.utility import block_utilities
 from ..data.record import Record
 from ..errors import InputError
 from ..selection.blocks import AnyBlock, Block
@@ -164,10 +165,7 @@ def _pairs_alike(pools: Sequence[Pool], places: Sequence[Ints], seed: int) -> fl
     for pool, at in zip(pools, places, strict=True):
         cache = pool.block.cache
         assert isinstance(cache, Cache)
-        example, target = at[draw]
-        euclidean = pool.options.utility == "euclidean"
-        matrix, base = (cache.distance, cache.base_distance) if euclidean else (cache.logprob, cache.base_logprob)
-        found.append((base[target] - matrix[example, target]) * (1 if euclidean else -1))
+        found.append(block_utilities(cache, pool.options.utility, *at[draw]))
     return findings.rank_correlation(*found)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..amount import parse_amount
 from ..cache.dense import Cache
 from ..cache.sidecar import EMBEDDINGS, kept_file, read_kept
+from ..cache.utility import block_utilities
 from ..data.groups import group_labels
 from ..data.near_duplicates import joined, near_copies, near_duplicates
 from ..data.ngrams import grams
@@ -170,12 +171,10 @@ def _points(block: AnyBlock, records: Sequence[Record], places: Ints, options: K
     cache = block.cache
     n, m = cache.shape
     if isinstance(cache, Cache):
-        euclidean = options.utility == "euclidean"
-        matrix, base = (cache.distance, cache.base_distance) if euclidean else (cache.logprob, cache.base_logprob)
 
         def rows(start: int, stop: int) -> Floats:
             at = places[start:stop]
-            utility = np.asarray((base - matrix[at]) * np.float32(1 if euclidean else -1), np.float32)
+            utility = block_utilities(cache, options.utility, at)
             if cache.square:
                 utility[np.arange(len(at)), at] = 0  # its own answer would place each record by itself
             return utility

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ..cache.dense import Cache
 from ..cache.sparse import SparseCache
+from ..cache.utility import block_utilities, pair_utilities
 from ..submodular.kernel import Utility
 
 Floats = npt.NDArray[np.float32]
@@ -90,11 +91,7 @@ def _dense(
     step = max(1, CHUNK // max(1, m))
     for start in range(0, n, step):
         stop = min(start + step, n)
-        value = (
-            cache.base_distance - cache.distance[start:stop]
-            if utility == "euclidean"
-            else cache.logprob[start:stop] - cache.base_logprob
-        )
+        value = block_utilities(cache, utility, slice(start, stop))
         value[example_key[start:stop, None] == target_key[None]] = np.nan
         there = ~np.isnan(value)
         known = np.where(there, value, 0)
@@ -126,10 +123,7 @@ def _sparse(
     pairs = cache.pairs()
     keep = example_key[pairs.example] != target_key[pairs.target]
     example, target = pairs.example[keep], pairs.target[keep]
-    if utility == "euclidean":
-        value = cache.base_distance[target] - pairs.distance[keep]
-    else:
-        value = pairs.logprob[keep] - cache.base_logprob[target]
+    value = pair_utilities(cache, utility, pairs)[keep]
     by_value = np.argsort(-value, kind="stable")
     return _reach(
         np.bincount(example, value, n).astype(np.float64),
