@@ -28,8 +28,8 @@ from numba.core.caching import CompileResultCacheImpl
 
 from .errors import InputError
 from .kept import cache_directory, expanded
+from .version import sources_digest
 
-PACKAGE = Path(__file__).parent
 WORTH_SHARING = 20e6  # nanoseconds
 _UNUSED_DAYS = 30  # how long the code of another version is kept
 _DIGEST = 32  # bytes of a SHA-256
@@ -155,12 +155,8 @@ def code_folder() -> Path | None:
 @functools.cache
 def _version() -> str:
     """Of everything that compiled code depends on beside the processor, which Numba's own key names."""
-    digest = hashlib.sha256(f"{sys.version} {numba.__version__}".encode())
-    for file in sorted(PACKAGE.rglob("*.py")):
-        source = file.read_bytes()
-        if b"numba" in source or b"compiled import" in source:
-            digest.update(str(file.relative_to(PACKAGE)).encode() + b"\0" + source + b"\0")
-    return digest.hexdigest()[:16]
+    sources = sources_digest(b"numba", b"compiled import")
+    return hashlib.sha256(f"{sys.version} {numba.__version__} {sources}".encode()).hexdigest()[:16]
 
 
 def _is_ours(folder: Path) -> bool:

@@ -8,11 +8,17 @@ __version__ = "0.2.0"
 TESTED = ("0.3.23", "0.3.36")  # the oldest and the newest version of llama-cpp-python
 
 
-@functools.cache
-def sources_digest() -> str:
-    """Of all of this package's code: figures that other code made and kept are not this one's."""
-    package = Path(__file__).parent
+def sources_digest(*words: bytes) -> str:
+    """Of this package's code, all of it or the files in which one of these words stands: what other code made and kept
+    is not this one's."""
     digest = hashlib.sha256()
-    for file in sorted(package.rglob("*.py")):
-        digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
+    for name, source in _sources():
+        if not words or any(word in source for word in words):
+            digest.update(name.encode() + b"\0" + source + b"\0")
     return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _sources() -> list[tuple[str, bytes]]:
+    package = Path(__file__).parent
+    return [(str(file.relative_to(package)), file.read_bytes()) for file in sorted(package.rglob("*.py"))]
