@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from .report.run import report_page
     from .selection.blocks import KernelOptions
     from .selection.reasons import explain_record
+    from .selection.run import select_records
     from .selection.shown import show_record
-    from .selection.subset import Subset, select_records
+    from .selection.subset import Subset
     from .submodular import Selection, dense_kernel, select, utility_kernel
 
 
@@ -56,7 +57,7 @@ _FROM = {
     "report_page": ".report.run",
     "score": ".budget.opening",
     "select": ".submodular",
-    "select_records": ".selection.subset",
+    "select_records": ".selection.run",
     "show_record": ".selection.shown",
     "utility_kernel": ".submodular",
 }

@@ -17,7 +17,7 @@ from ..selection.card import publish
 from ..selection.curve import render_curve
 from ..selection.hygiene import benchmarks
 from ..selection.methods import COVERING, objective_for, opened_cache
-from ..selection.subset import select_records
+from ..selection.run import select_records
 from . import bars, console
 from . import select_options as given
 from .options import GpuLayers, ModelChoice, Quiet, Threads

@@ -13,8 +13,8 @@ from ..errors import InputError
 from ..submodular.explain import explain_chosen, explain_left_out, harmed
 from .blocks import KernelOptions, as_block
 from .methods import AnyCache, opened_cache
+from .run import select_records
 from .shown import as_example
-from .subset import select_records
 
 
 @dataclass(frozen=True, repr=False)

@@ -28,7 +28,7 @@ from tiny_runs import (
 )
 
 from delift_cli.cache.dense import Cache
-from delift_cli.selection.subset import select_records
+from delift_cli.selection.run import select_records
 from delift_cli.selection.suspects import suspects
 from delift_cli.submodular.objectives import NAMES
 

@@ -15,7 +15,7 @@ from tiny_runs import delift
 
 from delift_cli.cache.contents import HEADINGS
 from delift_cli.commands import bars
-from delift_cli.selection.subset import select_records
+from delift_cli.selection.run import select_records
 
 inspect_command = importlib.import_module("delift_cli.commands.inspect")  # the package has the function
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny_runs import delift, jsonl, make_cache, pair, pairs
 
-from delift_cli.selection.subset import select_records
+from delift_cli.selection.run import select_records
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -16,7 +16,7 @@ from delift_cli.errors import InputError
 from delift_cli.report.pool import Pool, Wanted
 from delift_cli.selection.blocks import Block, KernelOptions, as_block, default_objective, kernels, objective_over
 from delift_cli.selection.reasons import explain_record
-from delift_cli.selection.subset import select_records
+from delift_cli.selection.run import select_records
 from delift_cli.submodular.objectives import NAMES, value
 from delift_cli.submodular.sweeps import similarities
 

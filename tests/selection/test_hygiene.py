@@ -21,7 +21,8 @@ from delift_cli.errors import InputError
 from delift_cli.report.pool import Pool, Wanted
 from delift_cli.selection.blocks import KernelOptions, as_block
 from delift_cli.selection.reasons import explain_record
-from delift_cli.selection.subset import Subset, select_records
+from delift_cli.selection.run import select_records
+from delift_cli.selection.subset import Subset
 
 LONG = "the quick brown fox jumps over the lazy dog near the old stone bridge"
 

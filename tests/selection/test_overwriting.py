@@ -11,7 +11,7 @@ from tiny_runs import delift, environment, make_cache, pairs, start, tree
 
 from delift_cli.cache.manifest import cache_around, read_manifest, write_manifest
 from delift_cli.errors import InputError
-from delift_cli.selection.subset import select_records
+from delift_cli.selection.run import select_records
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from delift_cli.scoring.measures import Measures
 from delift_cli.scoring.pairs import Scoring
 from delift_cli.selection.blocks import as_block
 from delift_cli.selection.reasons import explain_record
+from delift_cli.selection.run import select_records
 from delift_cli.selection.set_aside import SetAside, come_last
-from delift_cli.selection.subset import select_records
 from delift_cli.selection.suspects import KIN, SPREAD, SUSPECT, judge, measured_behind, nearest_prompts, suspects
 
 SIZE = 12
