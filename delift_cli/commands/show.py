@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..cache.sparse import open_cache
-from ..selection.shown import show_record
+from ..selection.shown import show_records
 from . import console, options
 from .options import AsJson
 
@@ -26,9 +25,7 @@ def show(
         delift show train.delift 17 42
         delift show train.delift line:7
     """
-    opened = open_cache(cache)
-    opened.check_rows()
-    found = [show_record(opened, id, top) for id in ids]
+    found = show_records(cache, ids, top)
     if as_json:
         console.write_json({"cache": str(cache), "records": [each.as_dict() for each in found]})
         return

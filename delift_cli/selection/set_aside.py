@@ -136,11 +136,16 @@ def _without(places: Sequence[int], others: Sequence[int]) -> list[int]:
 def look_for_suspects(
     cache: Cache | SparseCache | None, records: Sequence[Record], open_model: OpenModel, progress: Progress
 ) -> Suspects:
-    """The suspects of a pool; the model is run once for what the responses cost without their prompts."""
+    """The suspects of a pool; the model is run once for what the responses cost without their prompts.
+
+    Raises:
+        InputError: it is no pool scored against itself, or is damaged.
+    """
     if cache is None or not cache.square:
         name = "the target set's cache alone" if cache is None else str(cache.path)
         raise InputError(f"{name} is not a pool scored against itself, which suspects are looked for in")
     from ..scoring.without_prompt import logprob_without_prompt
 
+    cache.check_rows()  # methods that need no pairs have not
     report = counting(progress, "responses without prompts", cache.shape[0])
     return suspects(cache, records, logprob_without_prompt(cache, open_model, report))

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from ..cache.dense import Cache
 from ..cache.sparse import SparseCache
 from ..data.ids import find_record
-from ..data.record import Record, copy_groups
+from ..data.record import Record
 from ..display import Facts, Lines
 from ..errors import InputError
 from ..visible import one_line, visible
+from .blocks import KernelOptions, Records
 from .methods import AnyCache, opened_cache
 
 Entries = list[tuple[Record, float]]  # records and the utility of the pair
@@ -69,14 +70,22 @@ def show_record(cache: AnyCache, id: str | int, top: int = 5) -> Shown:
     each kind.
 
     Raises:
-        InputError: none is called so, or several are.
+        InputError: none is called so, or several are; or the cache is damaged.
     """
-    cache = opened_cache(cache)
-    examples = cache.examples().records
-    targets = examples if cache.square else cache.targets().records
-    j, i = _places(cache, examples, targets, str(id))
-    groups = copy_groups(examples if cache.square else [*examples, *targets])
-    example_group, target_group = groups[: len(examples)], groups if cache.square else groups[len(examples) :]
+    return show_records(cache, [id], top)[0]
+
+
+def show_records(cache: AnyCache, ids: Sequence[str | int], top: int = 5) -> list[Shown]:
+    """Several of them; see `show_record`."""
+    block = Records(opened_cache(cache))
+    block.cache.check_rows()
+    return [_shown(block, str(id), top) for id in ids]
+
+
+def _shown(block: Records, name: str, top: int) -> Shown:
+    cache, examples, targets = block.cache, block.examples, block.targets
+    j, i = _places(cache, examples, targets, name)
+    example_group, target_group = block.own(KernelOptions())
     figures: dict[str, float | int] = {}
     helps: Entries = []
     harms: Entries = []

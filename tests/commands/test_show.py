@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from tiny_runs import delift
 
 from delift_cli.cache.contents import HEADINGS
 from delift_cli.commands import bars
+from delift_cli.errors import InputError
 from delift_cli.selection.run import select_records
+from delift_cli.selection.shown import show_record
 
 inspect_command = importlib.import_module("delift_cli.commands.inspect")  # the package has the function
 
@@ -45,6 +48,16 @@ def test_a_record_with_its_pairs(cache: Path) -> None:
     assert told["mean_utility"] == pytest.approx(np.nanmean(utility[5]), abs=1e-6)
     assert told["loss"] == pytest.approx(-np.load(cache / "base_logprob.npy")[5])
     assert told["turns"][0] == {"role": "user", "content": RECORDS[5]["prompt"]}
+
+
+def test_nothing_is_shown_of_a_damaged_cache(cache: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(cache, tmp_path / "c.delift")
+    distance = np.load(damaged / "distance.npy", mmap_mode="r+")
+    distance[3, 5] += 1
+    distance.flush()
+    with pytest.raises(InputError, match=r"row 3 of distance\.npy or logprob\.npy does not match its checksum"):
+        show_record(damaged, "r5")
+    assert "row 3 of distance.npy" in delift("show", damaged, "r5").refusal()
 
 
 def test_several_records_and_none(cache: Path) -> None:

@@ -243,6 +243,19 @@ def test_a_model_that_prompts_say_nothing_to_doubts_no_answer(tmp_path: Path) ->
     assert not judge(loss / 9, unmoved, None).telling
 
 
+def test_of_damaged_pairs_no_suspects_are_told(scored: Path, tmp_path: Path) -> None:
+    cache = shutil.copytree(scored, tmp_path / "c.delift")
+    with (cache / "logprob.npy").open("r+b") as file:
+        file.seek(-5, 2)
+        byte = file.read(1)[0]
+        file.seek(-5, 2)
+        file.write(bytes([byte ^ 64]))
+    for method in ("random", "length", "delift"):
+        found = delift("select", cache, "--method", method, "--drop-suspects", "30%", "-k", 2)
+        assert "logprob.npy does not match its checksum" in found.refusal()
+    assert delift("select", cache, "--method", "random", "-k", 2).code == 0
+
+
 def test_what_is_said_of_them() -> None:
     place = Path("c.delift")
     ((_, told),) = SetAside([3, 5], listed=4).lines(place, [5])
