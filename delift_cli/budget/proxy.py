@@ -41,9 +41,10 @@ def read_proxy(path: Path, examples: Sequence[Record], targets: Sequence[Record]
         standard deviation 1.
 
     Raises:
-        InputError: there is no such cache, it is not complete, or holds none of the examples or targets.
+        InputError: there is no such cache, it is not complete, is damaged, or holds none of the examples or targets.
     """
     cache = open_cache(path)
+    cache.check_rows()
     if isinstance(cache, SparseCache):
         theirs = None if cache.square else cache.targets().records
         left, right = Partial(cache, cache.examples().records, theirs).estimate.factors(caution=0.0)

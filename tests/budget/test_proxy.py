@@ -22,6 +22,7 @@ from delift_cli.budget.trust import quality
 from delift_cli.cache.proxies import kept_proxy
 from delift_cli.cache.sidecar import kept_file
 from delift_cli.cache.sparse import SparseCache, open_cache
+from delift_cli.errors import InputError
 
 N = 44
 
@@ -112,6 +113,17 @@ def test_factors_of_a_cache_are_near_its_utilities(folder: Path, name: str) -> N
     assert float(said.std()) == pytest.approx(1, abs=1e-3)
     utilities = whole.base_distance - whole.distance
     assert np.corrcoef(said.ravel(), utilities.ravel())[0, 1] > (0.97 if name == "all" else 0.5)
+
+
+@pytest.mark.parametrize(("name", "file"), [("all", "distance.npy"), ("half", "round-1/distance.npy")])
+def test_a_damaged_proxy_is_refused(folder: Path, tmp_path: Path, name: str, file: str) -> None:
+    proxy = shutil.copytree(folder / f"{name}.delift", tmp_path / "proxy.delift")
+    records = open_cache(proxy).examples().records
+    data = bytearray((proxy / file).read_bytes())
+    data[-2] ^= 64
+    (proxy / file).write_bytes(data)
+    with pytest.raises(InputError, match="match (its|their) checksum"):
+        read_proxy(proxy, records, None)
 
 
 def test_records_are_found_by_what_they_say(folder: Path) -> None:
