@@ -198,7 +198,7 @@ def open_run(
         pool_before_targets=targets is not None and examples is None,
         keep_log=keep_log,
         cluster=cluster,
-        threads=settings.threads if settings else None,
+        threads=settings.threads,
         started=started,
         say=say,
         sample_of=sample_of,

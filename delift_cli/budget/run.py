@@ -105,7 +105,7 @@ class Run:
         with job.open_cache(self.path, self.description, self.inputs) as cache, self._log():
             self._say_first(cache)
             self._without_prompts(cache, progress)
-            rows, already = cache.shape[0], int((cache.rows["done"] == cache.shape[1]).sum())
+            rows, already = cache.shape[0], cache.rows_done
             work, watch = Work(), self._watch()
             if not cache.complete:
                 with self._measuring(cache) as measuring:

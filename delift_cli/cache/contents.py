@@ -71,12 +71,12 @@ class Contents(Facts):
         cache = self.cache
         if isinstance(cache, SparseCache):
             return {"rounds": len(cache.rounds), "pairs_planned": cache.planned, "pairs_measured": cache.pairs_done}
-        return {"rows_done": int((cache.rows["done"] == cache.shape[1]).sum())}
+        return {"rows_done": cache.rows_done}
 
     def _state(self) -> str:
         cache, (n, m) = self.cache, self.cache.shape
         if not isinstance(cache, SparseCache):
-            return "complete" if cache.complete else f"{self._extent()['rows_done']:,} of {n:,} rows scored"
+            return "complete" if cache.complete else f"{cache.rows_done:,} of {n:,} rows scored"
         open_ = cache.planned - cache.pairs_done
         rest = f", {open_:,} more planned" if open_ else ""
         share = f"{cache.pairs_done:,} of {n * m:,} pairs measured ({cache.pairs_done / (n * m):.2%})"

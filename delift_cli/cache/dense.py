@@ -69,7 +69,12 @@ class Cache(Stored):
     @property
     def complete(self) -> bool:
         """Is every pair scored?"""
-        return bool((self.rows["done"] == self.shape[1]).all() and self.base_complete)
+        return self.rows_done == self.shape[0] and self.base_complete
+
+    @property
+    def rows_done(self) -> int:
+        """How many examples have all of their targets scored."""
+        return int((self.rows["done"] == self.shape[1]).sum())
 
     @property
     def state(self) -> bytes:

@@ -94,7 +94,7 @@ def unfinished(path: Path) -> str | None:
         return None
     if isinstance(cache, SparseCache):
         return f"{cache.pairs_done:,} of {cache.planned:,} planned pairs are scored"
-    return f"{int((cache.rows['done'] == cache.shape[1]).sum()):,} of {cache.shape[0]:,} rows are scored"
+    return f"{cache.rows_done:,} of {cache.shape[0]:,} rows are scored"
 
 
 def expected_arrays(manifest: dict[str, Any]) -> dict[str, Expected]:

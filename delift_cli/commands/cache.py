@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from ..amount import counted
 from . import console, options
 from .options import AsJson
 
@@ -38,7 +39,7 @@ def cache(
             ("directory", str(cache_directory())),
             *((f"{int(str(entry['bytes'])) / 1e6:,.0f} MB", str(entry["file"])) for entry in kept),
             *((f"{int(str(entry['bytes'])) / 1e6:,.0f} MB", f"{entry['file']} (unfinished)") for entry in left),
-            ("removed" if clear else "in all", f"{len(kept)} models, {total / 1e6:,.0f} MB"),
+            ("removed" if clear else "in all", f"{counted(len(kept), 'model')}, {total / 1e6:,.0f} MB"),
         ],
         console=console.stdout(),
     )

@@ -16,14 +16,13 @@ from . import findings
 from .choices import Choice, found_again
 from .columns import said
 from .document import Column, Document, Pairs, Plot, RecordColumns, Section, Table, Tile
-from .pool import Ints, Pool, Wanted
+from .look import LISTED
+from .pool import MAPPED, Ints, Pool, Wanted
 from .reach import Ends
 from .sections import measured
 
 NAMES = ("A", "B")
-LISTED = 500
-SAMPLED = 100_000
-MAPPED = 5_000
+SAMPLED = 100_000  # pairs that are compared
 
 
 def compare(first: AnyBlock, second: AnyBlock, wanted: Wanted) -> Document:

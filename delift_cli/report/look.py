@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..amount import counted
+from ..selection.hygiene import ALIKE
 from ..selection.suspects import SUSPECT, Suspects
 from . import findings
 from .document import Column, Section, Table
-from .pool import ALIKE, SEARCHED, Ints, Pool
+from .pool import SEARCHED, Ints, Pool
 
 LISTED = 500  # rows of a list
 SAID = ("group", "prompt", "response")  # what a list says of a record behind its figures

@@ -19,7 +19,8 @@ from ..data.near_duplicates import joined, near_copies, near_duplicates
 from ..data.ngrams import grams
 from ..data.record import Record
 from ..errors import InputError
-from ..selection.blocks import AnyBlock, KernelOptions, objective_over
+from ..selection.blocks import AnyBlock, KernelOptions, PartialBlock, objective_over
+from ..selection.hygiene import ALIKE
 from ..selection.methods import defaults_for, objective_for
 from ..selection.set_aside import come_last
 from ..selection.suspects import Suspects, suspects
@@ -33,7 +34,6 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 MAPPED = 5_000  # records on the map; of more a sample is drawn
 SEARCHED = 20_000  # records of which near-duplicates are looked for; the search grows with the square
-ALIKE = 0.9  # cosine of n-grams from which on records are near-duplicates
 MEAN = 1  # which of the embeddings that scoring keeps
 
 
@@ -106,6 +106,11 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def partial_block(self) -> PartialBlock | None:
+        """The block of which only some pairs are measured: the pool's, else that of the target set."""
+        return next((block for block in (self.block, self.aims) if isinstance(block, PartialBlock)), None)
 
     @cached_property
     def valued(self) -> Valued:

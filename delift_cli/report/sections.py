@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..amount import counted
 from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
 from ..data.record import Record
@@ -40,8 +41,8 @@ def document(pool: Pool) -> Document:
         chosen(pool),
         everything(sets),
     ]
-    if any(isinstance(block, PartialBlock) for block in (pool.block, pool.aims)):
-        sections.insert(-1, certainty(pool))
+    if pool.partial_block is not None:
+        sections.insert(-1, certainty(pool, pool.partial_block))
     return Document(f"delift report: {cache.path.name}", lead, sections, sets)
 
 
@@ -56,7 +57,7 @@ def measured(pool: Pool) -> Section:
         facts.append(("records", f"{n:,} from {manifest['examples']['source']}, scored against {against}"))
         if isinstance(cache, SparseCache):
             share = f"{cache.pairs_done:,} of {n * m:,} ({cache.pairs_done / (n * m):.2%})"
-            rounds = f"{len(cache.rounds):,} round{'' if len(cache.rounds) == 1 else 's'}"
+            rounds = counted(len(cache.rounds), "round")
             facts.append(("pairs measured", f"{share} in {rounds}; the rest is estimated where a selection needs it"))
         else:
             facts.append(("pairs measured", f"all {n * m:,}"))
@@ -198,11 +199,9 @@ def _figures(found: RecordColumns) -> list[str]:
     return [key for key in found.columns if key not in SAID]
 
 
-def certainty(pool: Pool) -> Section:
+def certainty(pool: Pool, block: PartialBlock) -> Section:
     """How sure a choice is that rests on estimates."""
     options = pool.options
-    block = pool.block if isinstance(pool.block, PartialBlock) else pool.aims
-    assert isinstance(block, PartialBlock)
     partial = block.partial(options)
     facts = [
         ("pairs measured", f"{partial.share:.2%}"),
@@ -253,7 +252,7 @@ def _reason(targets: Sequence[Record], best_of: int, first_of: int) -> str:
     if best_of == 0:
         return "others that were taken cover its targets better"
     most = "" if first_of < 0 or first_of >= len(targets) else f", above all {one_line(targets[first_of].id, 40)}"
-    return f"covers {best_of:,} target{'' if best_of == 1 else 's'} best{most}"
+    return f"covers {counted(best_of, 'target')} best{most}"
 
 
 def _shares(pool: Pool, id: str, title: str, what: str, names: list[str], which: np.ndarray) -> Table:

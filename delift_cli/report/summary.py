@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ..amount import counted
-from ..selection.blocks import PartialBlock
 from ..selection.suspects import Suspects
 from . import findings
 from .document import Section, Tile
@@ -58,9 +57,8 @@ def _worth(pool: Pool) -> list[Tile]:
 
 def _sure(pool: Pool) -> list[Tile]:
     """How far to trust what is estimated."""
-    block = pool.block if isinstance(pool.block, PartialBlock) else pool.aims
-    if not isinstance(block, PartialBlock) or pool.options.estimates == "off":
+    if pool.partial_block is None or pool.options.estimates == "off":
         return []
-    quality = block.partial(pool.options).quality
+    quality = pool.partial_block.partial(pool.options).quality
     words = f"R² of the estimates for pairs that are not measured, on {quality.pairs:,} pairs held out"
     return [Tile(f"{quality.r2:.2f}" if quality.enough else "?", words, "sure")]

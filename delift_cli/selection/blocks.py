@@ -139,9 +139,8 @@ class Block(Records):
         self.cache = cache
         if not cache.complete:
             cache.check_shared()  # what is lost is not what is still to come
-            done = int((cache.rows["done"] == cache.shape[1]).sum())
             raise InputError(
-                f"{cache.path} is not complete: {done} of {cache.shape[0]} rows are scored; "
+                f"{cache.path} is not complete: {cache.rows_done} of {cache.shape[0]} rows are scored; "
                 "run the same delift score command again, it goes on from there"
             )
         cache.check_rows()

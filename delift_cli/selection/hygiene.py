@@ -19,7 +19,7 @@ from ..data.shared_answers import shared_answers
 from ..display import Lines
 from ..submodular.objectives import Objective, value
 
-ALIKE = 0.9  # cosine of n-grams from which one chosen record is said to be nearly the same as another
+ALIKE = 0.9  # cosine of n-grams from which on one record is said to be nearly the same as another
 ONCE, ANY = "copies", "off"  # of --distinct, beside a similarity
 LOOKED_AT = 5_000  # chosen records that are compared with each other at most
 SHOWN = 5  # pairs and groups in the summary for people

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from ..data.ids import Names
@@ -46,22 +47,19 @@ def render(
         with_scores: adds to each record a field `delift` of id, rank (from 1), gain and coverage.
     """
     reached = selection.curve / whole if whole > 0 else selection.curve * 0
-    order = range(len(selection.indices))
-    if input_order:
-        order = sorted(order, key=lambda rank: selection.indices[rank])  # type: ignore[assignment]
+    order = (np.argsort(selection.indices) if input_order else np.arange(len(selection.indices))).tolist()
     if ids_only:
         names = Names(records)
         return b"".join(names.name(int(selection.indices[rank])).encode() + b"\n" for rank in order)
     chosen = [records[selection.indices[rank]] for rank in order]
     lines = [record.raw for record in chosen]
-    scores = [
-        {"id": record.id, "rank": rank + 1, "gain": float(selection.gains[rank]), "coverage": float(reached[rank])}
-        for rank, record in zip(order, chosen, strict=True)
-        if with_scores
-    ]
+    added = {}
     if with_scores:
-        lines = [_with_field(line, SCORES.encode(), score) for line, score in zip(lines, scores, strict=True)]
-    added = {SCORES: scores} if with_scores else {}
+        added[SCORES] = [
+            {"id": record.id, "rank": rank + 1, "gain": float(selection.gains[rank]), "coverage": float(reached[rank])}
+            for rank, record in zip(order, chosen, strict=True)
+        ]
+        lines = [_with_field(line, SCORES.encode(), score) for line, score in zip(lines, added[SCORES], strict=True)]
     data, said = written(lines, form, records=chosen, came=came, source=source, added=added)
     if said:
         say(said)

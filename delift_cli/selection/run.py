@@ -173,6 +173,7 @@ def select_records(
         for line in block.approximations(options):
             say(line)
     group_of = None if group_field is None else labels(records, group_field)
+    known_gains = None if kept_gains is None else read_kept(kept_gains, (len(records),), np.float64)
     selection = select(
         goal,
         amount.records,
@@ -192,13 +193,13 @@ def select_records(
         epsilon=epsilon,
         parts=parts,
         seed=seed,
-        initial_gains=None if kept_gains is None else read_kept(kept_gains, (len(records),), np.float64),
+        initial_gains=known_gains,
         per_token=method in COVERING,
     )
     if not len(selection.indices) and selection.stopped == "exhausted":
         smallest = f"; the smallest has {pool.cache.example_tokens.min():,} tokens" if amount.tokens else ""
         raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
-    if kept_gains is not None:
+    if kept_gains is not None and known_gains is None:
         keep(kept_gains, selection.initial_gains)
     missed = _missed(least, [] if group_of is None else [group_of[place] for place in selection.indices.tolist()])
     return Subset(

@@ -122,7 +122,7 @@ def test_a_damaged_proxy_is_refused(folder: Path, tmp_path: Path, name: str, fil
     data = bytearray((proxy / file).read_bytes())
     data[-2] ^= 64
     (proxy / file).write_bytes(data)
-    with pytest.raises(InputError, match="match (its|their) checksum"):
+    with pytest.raises(InputError, match=r"match (its|their) checksum"):
         read_proxy(proxy, records, None)
 
 

@@ -90,6 +90,7 @@ class TestConvertedCopies:
         listed = delift("cache", "--json").json
         assert listed["directory"] == str(kept)
         assert [entry["file"] for entry in listed["models"]] == [f"{half_model.path.stem}-{'a' * 16}-f32.gguf"]
+        assert "1 model, " in delift("cache").out.decode()
         assert delift("cache", "--clear").code == 0
         assert not list(kept.glob("*"))
 
