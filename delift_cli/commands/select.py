@@ -99,8 +99,8 @@ def select(
         if path is not None
     }
     if caches:
-        unsaid = objective_for(caches, k, method)[0] if method in COVERING else None
-        refuse_unused(context, method, objective or unsaid)
+        chosen_by = objective_for(caches, k, objective, method)[0] if method in COVERING else None
+        refuse_unused(context, method, chosen_by)
     refuse_idle(context, uses_of_select(context.params))
     on_stdout = as_json if destination is not None else push is None
     overwriting.refuse_to_destroy(

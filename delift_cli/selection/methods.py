@@ -71,9 +71,12 @@ def opened_cache(cache: AnyCache) -> Cache | SparseCache:
     return open_cache(Path(cache)) if isinstance(cache, str | Path) else cache
 
 
-def objective_for(caches: Mapping[str, Cache | SparseCache], k: str, method: Method = "delift") -> tuple[str, float]:
-    """The default objective for caches by role ("pool", "target", "existing") and an amount as in `select -k`, and its
-    alpha: each target gets as large a share of what helps it as is chosen of the pool.
+def objective_for(
+    caches: Mapping[str, Cache | SparseCache], k: str, objective: str | None = None, method: Method = "delift"
+) -> tuple[str, float]:
+    """What is chosen by, and its alpha, for caches by role ("pool", "target", "existing") and an amount as in
+    `select -k`: the objective that was asked for by name, else the default, in which each target gets as large a share
+    of what helps it as is chosen of the pool.
 
     `method`: cosines of embeddings are always covered by the best alone, as others do it.
     """
@@ -83,6 +86,8 @@ def objective_for(caches: Mapping[str, Cache | SparseCache], k: str, method: Met
         share = parse_amount(k, pool.shape[0]).share(pool.shape[0], int(pool.example_tokens.sum()))
         share = round(share, 2)  # 20 % of 1,002 records are 200
         records = round(share * pool.shape[0])
+    if objective is not None:  # only now: an amount that is none is said before the work, whatever is chosen by
+        return objective, blocks.ALPHA
     given = ("pool" in caches, "target" in caches, "existing" in caches)
     name = blocks.default_objective(*given, anchors=anchors, share=share, records=records)
     return name, share if name == "saturated" else blocks.ALPHA

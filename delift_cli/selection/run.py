@@ -117,7 +117,7 @@ def select_records(
     if method in COVERING:
         count = count or unsaid.count
         options = options.with_default(unsaid.self_utility)
-        name, unsaid_alpha = (objective, blocks.ALPHA) if objective else objective_for(caches, str(k), method)
+        name, unsaid_alpha = objective_for(caches, str(k), objective, method)
         opened = cosine_blocks(caches, open_model, progress) if method == "embedding" else scored_blocks(caches)
         goal, pool = blocks.objective_over(
             opened.get("pool"),
