@@ -234,6 +234,16 @@ def test_which_file_is_meant() -> None:
         hub.choose([], hub.Asked("o/r", None, None), "hf:o/r")
 
 
+def test_a_split_model_of_which_the_repository_lacks_parts() -> None:
+    names = [f"big/m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    assert hub.parts_on_hub(names[0], ["x.gguf", *reversed(names)], "hf:o/r") == names
+    assert hub.parts_on_hub("x.gguf", ["x.gguf"], "hf:o/r") == ["x.gguf"]
+    with pytest.raises(InputError, match=f"hf:o/r: {names[0]} is split, and {names[1]} is not in the repository"):
+        hub.parts_on_hub(names[0], [names[0], names[2]], "hf:o/r")
+    with pytest.raises(InputError, match=f"and {names[1]}, {names[2]} are not in the repository"):
+        hub.parts_on_hub(names[0], names[:1], "hf:o/r")
+
+
 CHILD = """
 import sys
 from delift_cli.errors import InputError

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ...errors import InputError
 from ...progress import Say, silent
+from ..parts import listed, part_of
 from .on_disk import hub_folder, is_model_name, models_in
 
 DEFAULT_QUANTIZATION = "Q4_K_M"  # llama.cpp's own default where a repository has several
@@ -89,7 +90,7 @@ def _found_on_hub(asked: Asked, choice: str) -> Path:
         raise _refusal(error, asked, choice) from None
     names = [file.rfilename for file in about.siblings or []]
     name = choose([name for name in names if is_model_name(PurePosixPath(name).name)], asked, choice)
-    paths = [_download(huggingface_hub, asked, part, choice) for part in parts_of(name, names)]
+    paths = [_download(huggingface_hub, asked, part, choice) for part in parts_on_hub(name, names, choice)]
     return paths[0]
 
 
@@ -111,20 +112,26 @@ def choose(names: list[str], asked: Asked, choice: str, holder: str = "It") -> s
     raise InputError(f"model {choice}: {problem} {holder} has {listed}; give hf:{asked.repo}:FILE or its quantization")
 
 
-def parts_of(name: str, names: list[str]) -> list[str]:
-    """All files of a model of which this is the only or first one."""
-    split = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", name)
-    if not split:
-        return [name]
-    return [part for at in range(int(split[2])) if (part := f"{split[1]}-{at + 1:05}-of-{split[2]}.gguf") in names]
+def parts_on_hub(name: str, names: list[str], choice: str) -> list[str]:
+    """All files of a model of which this is the only or first one; InputError where the repository lacks some."""
+    part = part_of(name)
+    parts = part.all_names() if part else [name]
+    there = set(names)
+    missing = [each for each in parts if each not in there]
+    if missing:
+        raise InputError(f"model {choice}: {name} is split, and {listed(missing)} not in the repository")
+    return parts
 
 
 def _fits(name: str, which: str) -> bool:
+    """Is `which` the name of a model's (first) file, or what its name ends in: a quantization, whatever its case?"""
     if not which or which == name:
         return True
-    file = PurePosixPath(name).name.lower()
-    wanted = re.escape(which.lower().removesuffix(".gguf"))
-    return re.search(rf"(^|[-_.]){wanted}(-\d{{5}}-of-\d{{5}})?\.gguf$", file) is not None
+    file = PurePosixPath(name).name
+    part = part_of(file)
+    stems = [stem.lower().removesuffix(".gguf") for stem in (file, part.head if part else file)]
+    wanted = which.lower().removesuffix(".gguf")
+    return any(stem == wanted or stem.endswith((f"-{wanted}", f"_{wanted}", f".{wanted}")) for stem in stems)
 
 
 def _cached(asked: Asked) -> dict[str, Path]:
@@ -144,10 +151,8 @@ def _cached(asked: Asked) -> dict[str, Path]:
 
 def _is_whole(path: Path) -> bool:
     """Are all files there of the model of which this is the first?"""
-    split = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", path.name)
-    return split is None or all(
-        path.with_name(f"{split[1]}-{at:05}-of-{split[2]}.gguf").exists() for at in range(1, int(split[2]) + 1)
-    )
+    part = part_of(path.name)
+    return part is None or all(path.with_name(name).exists() for name in part.all_names())
 
 
 def _download(library: Any, asked: Asked, name: str, choice: str) -> Path:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from ...errors import InputError
 from ...kept import expanded, home, user_caches
+from ..parts import part_of
 
-_PART = re.compile(r"(?P<head>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 _BESIDE = re.compile(r"(^|[-_.])(mmproj|imatrix|lora|adapter)([-_.]|$)", re.IGNORECASE)  # GGUF, but no language model
 
 
@@ -26,8 +26,8 @@ class Found(NamedTuple):
 
 def is_model_name(name: str) -> bool:
     """May a file of this name be a language model's only or first file?"""
-    part = _PART.fullmatch(name)
-    first = part is None or int(part["number"]) == 1
+    part = part_of(name)
+    first = part is None or part.number == 1
     return name.lower().endswith(".gguf") and first and not _BESIDE.search(name)
 
 
