@@ -317,6 +317,9 @@ def test_which_model_is_meant_whatever_was_downloaded(home: Path, tiny_model: Ti
         before = len(hub_here.asked)
         assert ask("hf:maker/usual", home=home, HF_ENDPOINT=hub_here.endpoint) == [usual]
         assert len(hub_here.asked) == before
+    with serve(Hub(repositories | {"maker/open": {"t-Q4_K_M.gguf": data}}, lost=frozenset({"t-Q4_K_M.gguf"}))) as lossy:
+        (lost,) = ask("hf:maker/open", home=home, HF_ENDPOINT=lossy.endpoint)
+        assert "refused: model hf:maker/open: t-Q4_K_M.gguf cannot be downloaded: 404" in lost
     for variables in ({"HF_HUB_OFFLINE": "1"}, {}):
         said, only = ask("hf:maker/open", home=home, HF_ENDPOINT=hub_here.endpoint, **variables)
         assert "cannot be asked which one is meant: t-F32.gguf is taken, the only one in its cache" in said
