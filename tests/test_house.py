@@ -22,7 +22,7 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("data",),
     ("submodular", "model"),
     ("amount", "progress", "display", "compiled", "signals", "streams"),
-    ("visible", "kept", "memory", "hub"),
+    ("visible", "kept", "memory", "hub", "children"),
     ("errors", "version"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
