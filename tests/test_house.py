@@ -23,7 +23,7 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("submodular", "model"),
     ("amount", "progress", "display", "compiled", "signals", "streams"),
     ("visible", "kept", "memory", "hub", "children"),
-    ("errors", "version"),
+    ("errors", "version", "cgroups"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 ONLY_IN = {"llama_cpp": "model"}
