@@ -19,6 +19,7 @@ from delift_cli.model.gguf import ModelFile
 from delift_cli.model.listing import describe
 from delift_cli.model.places import hub, locate, ollama, on_disk
 from delift_cli.model.places.beside import Beside, templates_beside
+from delift_cli.model.places.locate import found_here
 from delift_cli.model.places.on_disk import Found
 from delift_cli.prompt.chosen import chat_template
 
@@ -156,6 +157,28 @@ def test_lm_studio_and_llama_cpp(home: Path, tiny_model: TinyModel) -> None:
     cached = put(on_disk.llama_cpp_folder() / "maker_Tiny-GGUF_tiny-Q4_0.gguf", tiny_model())
     assert locate("maker/Tiny-GGUF") == locate("maker/Tiny-GGUF/tiny-Q8_0.gguf") == studio
     assert locate(cached.name) == cached
+
+
+def test_a_place_that_may_not_be_read_is_passed_over(
+    home: Path, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the folder of Ollama's service is on many machines."""
+    closed, real = home / "service", Path.stat
+
+    def stat(self: Path, **options: bool) -> os.stat_result:
+        if closed in self.parents:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(ollama, "folders", lambda: [closed / "models"])
+    monkeypatch.setenv("HF_HOME", str(closed / "hf"))
+    studio = put(home / ".lmstudio" / "models" / "maker" / "Tiny-GGUF" / "tiny-Q8_0.gguf", tiny_model())
+    assert locate("maker/Tiny-GGUF") == studio
+    assert studio in [each.path for each in found_here()]
+    assert "no such file or model" in refusal("nothing-like-it")
+    assert refusal(str(closed / "m.gguf")) == f"model {closed / 'm.gguf'} cannot be read: Permission denied"
+    assert "cannot be read: File name too long" in refusal("x" * 300)
 
 
 def test_delift_models_lists_what_is_here(home: Path, tiny_model: TinyModel) -> None:

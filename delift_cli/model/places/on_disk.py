@@ -40,6 +40,14 @@ def models_in(folder: Path, *, deep: bool = False) -> list[Path]:
         return []
 
 
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What a folder has under names of this form, in order; nothing where it may not be read."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
 def only_model(folder: Path) -> Path:
     """The one model of a folder.
 
@@ -95,10 +103,10 @@ def found_on_disk() -> Iterator[Found]:
     llama_cpp, hub = llama_cpp_folder(), hub_folder()
     for path in models_in(llama_cpp) if llama_cpp else ():
         yield Found(path.name, path, "llama.cpp")
-    for repo in sorted(hub.glob("models--*")) if hub else ():
+    for repo in matching(hub, "models--*") if hub else ():
         name = repo.name.removeprefix("models--").replace("--", "/", 1)
         latest: dict[str, Path] = {}
-        for snapshot in sorted(repo.glob("snapshots/*"), key=lambda path: path.stat().st_mtime):
+        for snapshot in sorted(matching(repo, "snapshots/*"), key=lambda path: path.stat().st_mtime):
             for path in models_in(snapshot, deep=True):
                 latest[str(path.relative_to(snapshot))] = path
         for file, path in sorted(latest.items()):
