@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ...cache.files import write_all
 from ...errors import DeliftError, RunError
 from ...kept import cache_directory, file_sha256
+from ...model.converted import ARRIVING
 from ...model.parts import Part, part_of, parts_of
 from ...model.places import locate
 
@@ -101,4 +102,4 @@ def _received(content: Content) -> list[Path]:
 
 
 def _draft(place: Path) -> Path:
-    return place.with_suffix(f".{os.getpid()}.part")
+    return place.with_suffix(f".{os.getpid()}{ARRIVING}")
