@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -268,6 +269,16 @@ class Speller:
                 self._sizes[token] = len(self.vocabulary.piece(token))
             sizes = self._sizes[tokens]
         return sizes
+
+
+def byte_places(text: str, places: Sequence[int]) -> Int64:
+    """int64 [places]: how many bytes of UTF-8 stand in front of each of these characters of a text."""
+    if text.isascii():
+        return np.array(places, np.int64)
+    cuts = sorted({0, *places})
+    sizes = (len(text[start:stop].encode("utf-8", "surrogatepass")) for start, stop in pairwise(cuts))
+    before = dict(zip(cuts, accumulate(sizes, initial=0), strict=True))
+    return np.array([before[place] for place in places], np.int64)
 
 
 def _merged(spans: Sequence[Span]) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from delift_cli.data.record import Message, Record
 from delift_cli.model.gguf import ModelFile
 from delift_cli.prompt import tokens
 from delift_cli.prompt.template import ChatTemplate
-from delift_cli.prompt.tokens import Speller
+from delift_cli.prompt.tokens import Speller, byte_places
 
 DEFINED = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>", "<tool_call>", "<table>")
 HOSTILE = [
@@ -160,3 +160,27 @@ def test_the_work_for_a_long_chat_grows_with_its_length(
         speller.tokens("<|im_start|>user\nsome words here<|im_end|>\n" * turns, ())
         work.append(sum(len(piece) * piece.count("<|im_") for piece in pieces))
     assert work[2] < 2.2 * work[1] < 2.2 * 2.2 * work[0]
+
+
+class Counted(str):
+    """A text that counts the characters of it that are encoded."""
+
+    encoded = 0
+
+    def __getitem__(self, at: object) -> Counted:
+        return Counted(super().__getitem__(at))  # type: ignore[index]
+
+    def encode(self, *how: str) -> bytes:  # type: ignore[override]
+        Counted.encoded += len(self)
+        return super().encode(*how)
+
+
+@pytest.mark.parametrize("text", ["plain", "aé日\ud800😀\n" * 500])
+def test_places_in_bytes_take_one_walk(text: str) -> None:
+    """A chat of thousands of turns has as many places, each far behind the start."""
+    Counted.encoded = 0
+    places = [*range(len(text), 0, -3), 0, 0]
+    found = byte_places(Counted(text), places)
+    assert found.tolist() == [len(text[:place].encode("utf-8", "surrogatepass")) for place in places]
+    assert Counted.encoded <= len(text)
+    assert byte_places(text, []).tolist() == []
