@@ -89,7 +89,8 @@ class Speller:
             self._spelled[len(text)].add(text)
         self._structure = {text: token for text, token in (self._control | self._defined).items() if text}
         self._lengths = sorted({len(text) for text in self._structure}, reverse=True)
-        self._first = re.compile("[" + "".join(map(re.escape, sorted({t[0] for t in self._structure}))) + "]")
+        firsts = sorted({text[0] for text in self._structure})
+        self._first = re.compile("|".join(map(re.escape, firsts)) or "(?!)")  # which is nowhere
         self._sizes = np.full(vocabulary.size, -1, np.int32)
 
     @cached_property
@@ -101,8 +102,6 @@ class Speller:
     def find(self, text: str, start: int = 0, stop: int | None = None) -> Iterator[Found]:
         """Tokens of structure that are spelled in text[start:stop], each the longest at its place."""
         stop = len(text) if stop is None else stop
-        if not self._structure:
-            return
         at = start
         while (found := self._first.search(text, at, stop)) is not None:
             at = found.start()

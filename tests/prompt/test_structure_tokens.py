@@ -12,8 +12,9 @@ import pytest
 from trait_templates import TRAITS, answer, call, record, said, user
 
 from delift_cli.data.record import Message, Record
-from delift_cli.model.gguf import ModelFile
+from delift_cli.model.gguf import ModelFile, Vocabulary
 from delift_cli.prompt import tokens
+from delift_cli.prompt.fill import Span
 from delift_cli.prompt.template import ChatTemplate
 from delift_cli.prompt.tokens import Speller, byte_places
 
@@ -184,3 +185,13 @@ def test_places_in_bytes_take_one_walk(text: str) -> None:
     assert found.tolist() == [len(text[:place].encode("utf-8", "surrogatepass")) for place in places]
     assert Counted.encoded <= len(text)
     assert byte_places(text, []).tolist() == []
+
+
+def test_a_vocabulary_without_tokens_of_structure(vocabulary_file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary, text = vocabulary_file.vocabulary, "a plain text"
+    monkeypatch.setattr(Vocabulary, "is_control", lambda self, token: False)
+    monkeypatch.setattr(Vocabulary, "is_user_defined", lambda self, token: False)
+    speller = Speller(vocabulary, "<|im_end|>")
+    assert list(speller.find("<|im_end|>")) == []
+    spans = [Span(2, len(text), 0, "content")]
+    assert speller.tokens(text, spans).tolist() == vocabulary.tokenize(text, special=True)
