@@ -43,7 +43,7 @@ def dataset_files(source: str, say: Say = silent) -> list[Path]:
     folder's, begins with it.
 
     Args:
-        say: takes a line where the hub could not be asked and the files are those of its cache.
+        say: takes a line where files are left, and where the hub could not be asked and they are those of its cache.
 
     Raises:
         InputError: huggingface_hub is not installed, there is no such data set or split, it has no file that can be
@@ -58,9 +58,8 @@ def dataset_files(source: str, say: Say = silent) -> list[Path]:
     if not data:
         raise InputError(f"{source}: the data set has no file of records that delift reads; it has {_listed(names)}")
     if asked.config:
-        data = [
-            name for name in data if asked.config in PurePosixPath(name).parts[:-1] or name.startswith(asked.config)
-        ]
+        within = [name for name in data if asked.config in PurePosixPath(name).parts[:-1]]
+        data = within or [name for name in data if name.startswith(asked.config)]
         if not data:
             raise InputError(f"{source}: there is no configuration {asked.config!r}; the files are {_listed(names)}")
     by_split: dict[str, list[str]] = {}
@@ -74,11 +73,12 @@ def dataset_files(source: str, say: Say = silent) -> list[Path]:
     chosen = sorted(data if split is None else by_split.get(split, []))
     if not chosen:
         raise InputError(f"{source}: there is no split {split!r}; there are {', '.join(sorted(by_split))}")
+    tables = [name for name in chosen if kind_of(name) == ".parquet"]
+    if tables and (others := [name for name in chosen if kind_of(name) != ".parquet"]):
+        chosen = tables
+        say(f"{_listed(others)} {'is' if len(others) == 1 else 'are'} left, for the Parquet files have the split")
     folders = {str(PurePosixPath(name).parent) for name in chosen}
-    kinds = {kind_of(name) for name in chosen}
-    if len(kinds) > 1 and ".parquet" in kinds:
-        chosen = [name for name in chosen if kind_of(name) == ".parquet"]
-    elif len(folders) > 1:
+    if len(folders) > 1:
         raise InputError(
             f"{source}: several configurations have the split: {', '.join(sorted(folders))}; say which, as in "
             f"hf:{asked.repo}:{PurePosixPath(min(folders)).name}/{split or 'train'}"
