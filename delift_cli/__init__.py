@@ -14,7 +14,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .budget.opening import forecast, score
-    from .cache import open_cache
+    from .cache.sparse import open_cache
     from .evaluation.evaluate import evaluate
     from .report.run import report_page
     from .selection.blocks import KernelOptions
@@ -53,7 +53,7 @@ _FROM = {
     "evaluate": ".evaluation.evaluate",
     "explain_record": ".selection.reasons",
     "forecast": ".budget.opening",
-    "open_cache": ".cache",
+    "open_cache": ".cache.sparse",
     "report_page": ".report.run",
     "score": ".budget.opening",
     "select": ".submodular",

@@ -19,6 +19,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from .children import ending, run_child, said_lines
 from .errors import InputError
 from .kept import cache_directory
 from .memory import free_memory
@@ -289,28 +290,16 @@ def _next(checks: list[Check]) -> Check:
 
 def _child(code: str, *arguments: str) -> tuple[int, str, str]:
     """Exit code, the last line on stdout, and the last on stderr without an exception's name."""
-    own = str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH"))))
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=CHILD_SECONDS,
-            env={**os.environ, "PYTHONPATH": path, "GGML_NO_BACKTRACE": "1"},
-            check=False,
-        )
+        done = run_child("-c", code, *arguments, seconds=CHILD_SECONDS)
     except subprocess.TimeoutExpired:
         return 1, "", f"no answer in {CHILD_SECONDS:.0f} s"
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    last = lines[-1] if lines else ""
+    last = (said_lines(done.stderr) or [""])[-1]
     if last.startswith("delift_cli.errors."):
         last = last.partition(": ")[2]
     if done.returncode < 0:
-        last = f"{signal.Signals(-done.returncode).name} {last}".strip()
-    out = done.stdout.splitlines()
-    return done.returncode, out[-1] if out else "", last
+        last = f"{ending(done.returncode)} {last}".strip()
+    return done.returncode, (said_lines(done.stdout) or [""])[-1], last
 
 
 def _numbers(version: str) -> tuple[int, ...]:

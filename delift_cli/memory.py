@@ -7,8 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-_PROC = Path("/proc")
-_GROUPS = Path("/sys/fs/cgroup")
+from .cgroups import group_folders
 
 
 class _Group(NamedTuple):
@@ -18,37 +17,33 @@ class _Group(NamedTuple):
     held: int
 
 
-def all_memory() -> int:
-    """Bytes that the machine has, or that the tightest control group of this process (container, batch job) allows."""
+def all_memory(root: Path = Path("/")) -> int:
+    """Bytes that the machine has, or that the tightest control group of this process (container, batch job) allows.
+
+    Args:
+        root: where /proc and /sys are.
+    """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([machine, *(group.limit for group in _groups())])
+    return min([machine, *(group.limit for group in _groups(root))])
 
 
-def free_memory() -> int:
+def free_memory(root: Path = Path("/")) -> int:
     """Bytes that are free, or as good as free; no more than the control groups of this process leave."""
     try:
-        fields = dict(line.split(":", 1) for line in (_PROC / "meminfo").read_text().splitlines() if ":" in line)
+        fields = dict(line.split(":", 1) for line in (root / "proc/meminfo").read_text().splitlines() if ":" in line)
         free = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        free = all_memory()
-    return min([free, *(max(0, group.limit - group.held) for group in _groups())])
+        free = all_memory(root)
+    return min([free, *(max(0, group.limit - group.held) for group in _groups(root))])
 
 
-def _groups() -> list[_Group]:
-    """Those of this process that have a limit, of version 2 and version 1, and those above."""
+def _groups(root: Path) -> list[_Group]:
+    """Those of this process that have a limit."""
     found = []
-    with suppress(OSError):
-        for line in (_PROC / "self" / "cgroup").read_text().splitlines():
-            _, controllers, name = line.split(":", 2)
-            if controllers not in ("", "memory"):
-                continue
-            top, file = (_GROUPS / "memory", "memory.limit_in_bytes") if controllers else (_GROUPS, "memory.max")
-            own = top / name.strip("/")
-            for folder in (own, *own.parents):
-                with suppress(OSError, ValueError):  # `max`: no limit
-                    found.append(_Group(int((folder / file).read_text()), _held(folder)))
-                if folder == top:
-                    break
+    for folder in group_folders("memory", root):
+        for file in (folder / "memory.max", folder / "memory.limit_in_bytes"):  # of version 2, of version 1
+            with suppress(OSError, ValueError):  # `max`: no limit
+                found.append(_Group(int(file.read_text()), _held(folder)))
     return found
 
 

@@ -20,11 +20,13 @@ class Hub:
 
     Attributes:
         gated: repositories that want a token, `TOKEN`.
+        lost: names of files that are listed and not there.
         cut_after: bytes of a file after which a download breaks off, once.
     """
 
     repositories: Mapping[str, Mapping[str, bytes]]
     gated: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
     cut_after: int | None = None
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, range
     endpoint: str = ""
@@ -71,7 +73,7 @@ def serve(hub: Hub) -> Iterator[Hub]:
             if file is None:
                 known = {"id": repo, "sha": COMMIT, "siblings": [{"rfilename": name} for name in files]}
                 return self._send(json.dumps(known).encode(), body)
-            if file[3] not in files:
+            if file[3] not in files or file[3] in hub.lost:
                 return self._refuse(404, "EntryNotFound", "Entry not found")
             return self._send_file(files[file[3]], body)
 

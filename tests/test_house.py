@@ -22,8 +22,8 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("data",),
     ("submodular", "model"),
     ("amount", "progress", "display", "compiled", "signals", "streams"),
-    ("visible", "kept", "memory", "ranks"),
-    ("errors", "version"),
+    ("visible", "kept", "memory", "hub", "children", "ranks"),
+    ("errors", "version", "cgroups"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 ONLY_IN = {"llama_cpp": "model"}

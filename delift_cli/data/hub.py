@@ -1,7 +1,4 @@
-"""Data sets of the Hugging Face hub, or of its cache on this machine, as files.
-
-`HF_ENDPOINT`, `HF_TOKEN`, `HF_HOME` and `HF_HUB_OFFLINE` have the meaning that huggingface_hub gives them.
-"""
+"""Data sets of the Hugging Face hub, or of its cache on this machine, as files."""
 
 from __future__ import annotations
 
@@ -11,10 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from ..errors import InputError, RunError
+from ..hub import ASK_SECONDS, DATASET, Repository, UnansweredError, library
 from ..progress import Say, silent
 
-ASK_SECONDS = 20.0  # for the names of a data set's files
-LISTED_AT_ONCE = 50_000  # names; of more the hub leaves some out, unless they are asked for in pages
 _NAME = re.compile(
     r"hf:(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[\w./-]+))?(?::(?P<config>[\w.-]+/)?(?P<split>[\w.-]+))?"
 )
@@ -47,24 +43,23 @@ def dataset_files(source: str, say: Say = silent) -> list[Path]:
     folder's, begins with it.
 
     Args:
-        say: takes a line where the hub could not be asked and the files are those of its cache.
+        say: takes a line where files are left, and where the hub could not be asked and they are those of its cache.
 
     Raises:
         InputError: huggingface_hub is not installed, there is no such data set or split, it has no file that can be
             read, several configurations have the split, or the hub does not answer and its cache lacks files.
     """
     asked = parse(source)
-    hub = library(source)
-    names, unanswered = _names(hub, asked, source)
+    repository = Repository(source, DATASET, asked.repo, asked.revision)
+    names, unanswered = _names(asked, repository)
     from .folders import is_data, kind_of
 
     data = [name for name in names if is_data(PurePosixPath(name).name)]
     if not data:
         raise InputError(f"{source}: the data set has no file of records that delift reads; it has {_listed(names)}")
     if asked.config:
-        data = [
-            name for name in data if asked.config in PurePosixPath(name).parts[:-1] or name.startswith(asked.config)
-        ]
+        within = [name for name in data if asked.config in PurePosixPath(name).parts[:-1]]
+        data = within or [name for name in data if name.startswith(asked.config)]
         if not data:
             raise InputError(f"{source}: there is no configuration {asked.config!r}; the files are {_listed(names)}")
     by_split: dict[str, list[str]] = {}
@@ -78,11 +73,12 @@ def dataset_files(source: str, say: Say = silent) -> list[Path]:
     chosen = sorted(data if split is None else by_split.get(split, []))
     if not chosen:
         raise InputError(f"{source}: there is no split {split!r}; there are {', '.join(sorted(by_split))}")
+    tables = [name for name in chosen if kind_of(name) == ".parquet"]
+    if tables and (others := [name for name in chosen if kind_of(name) != ".parquet"]):
+        chosen = tables
+        say(f"{_listed(others)} {'is' if len(others) == 1 else 'are'} left, for the Parquet files have the split")
     folders = {str(PurePosixPath(name).parent) for name in chosen}
-    kinds = {kind_of(name) for name in chosen}
-    if len(kinds) > 1 and ".parquet" in kinds:
-        chosen = [name for name in chosen if kind_of(name) == ".parquet"]
-    elif len(folders) > 1:
+    if len(folders) > 1:
         raise InputError(
             f"{source}: several configurations have the split: {', '.join(sorted(folders))}; say which, as in "
             f"hf:{asked.repo}:{PurePosixPath(min(folders)).name}/{split or 'train'}"
@@ -93,7 +89,7 @@ def dataset_files(source: str, say: Say = silent) -> list[Path]:
                 f"{source}: the hub cannot be asked ({unanswered}) and its cache lacks {_listed(lacking)} of the split"
             )
         say(f"the hub cannot be asked ({unanswered}): the files are those that its cache has, {_listed(chosen)}")
-    return [_download(hub, asked, name, source) for name in chosen]
+    return [repository.download(name) for name in chosen]
 
 
 def same_repo(one: str, other: str) -> bool:
@@ -115,7 +111,7 @@ def push(files: dict[str, bytes], destination: str, message: str, own: bytes | N
         RunError: the hub refuses or does not answer.
     """
     asked = parse(destination)
-    hub = library(destination)
+    hub = library(destination, DATASET)
     if asked.split or asked.revision:
         raise InputError(f"--push {destination}: give hf:owner/name, without a split or revision")
     api = hub.HfApi()
@@ -125,9 +121,9 @@ def push(files: dict[str, bytes], destination: str, message: str, own: bytes | N
                 f"--push {destination}: {_listed(replaced)} there would be replaced, not all of it put there by "
                 "delift; push elsewhere, or insist with --force"
             )
-        api.create_repo(asked.repo, repo_type="dataset", exist_ok=True)
+        api.create_repo(asked.repo, repo_type=DATASET, exist_ok=True)
         operations = [hub.CommitOperationAdd(name, content) for name, content in files.items()]
-        commit = api.create_commit(asked.repo, operations, commit_message=message, repo_type="dataset")
+        commit = api.create_commit(asked.repo, operations, commit_message=message, repo_type=DATASET)
     except InputError:
         raise
     except Exception as error:
@@ -144,7 +140,7 @@ def _not_own(hub: Any, asked: Dataset, files: Iterable[str], own: bytes) -> list
         return []
     there = {file.rfilename for file in about.siblings or []}
     if "README.md" in there:
-        readme = hub.hf_hub_download(asked.repo, "README.md", repo_type="dataset", revision=about.sha)
+        readme = hub.hf_hub_download(asked.repo, "README.md", repo_type=DATASET, revision=about.sha)
         if own in Path(readme).read_bytes():
             return []
     return sorted(there.intersection(files))
@@ -156,15 +152,6 @@ def split_of(name: str) -> str:
     stem = _SPLIT.sub("", path.name.split(".")[0])
     folders = [part for part in path.parts[:-1] if part in ("train", "test", "validation", "dev")]
     return folders[-1] if folders and stem not in ("train", "test", "validation", "dev") else stem or "train"
-
-
-def library(source: str) -> Any:
-    """huggingface_hub; InputError where it is not installed."""
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise InputError(f'{source}: for data sets of the hub: pip install "delift-cli[data]"') from None
-    return huggingface_hub
 
 
 def _lacking(names: list[str]) -> list[str]:
@@ -181,55 +168,19 @@ def _lacking(names: list[str]) -> list[str]:
     return lacking
 
 
-def _names(hub: Any, asked: Dataset, source: str) -> tuple[list[str], str]:
+def _names(asked: Dataset, repository: Repository) -> tuple[list[str], str]:
     """The names of the files of a data set; those that the cache has, and why, where the hub does not answer."""
-    from huggingface_hub import constants
-
-    if not constants.HF_HUB_OFFLINE:
+    hub = library(repository.label, DATASET)
+    try:
+        return repository.file_names(), ""
+    except UnansweredError as error:
         try:
-            # list_repo_files would go on asking for half a minute where nobody answers
-            about = hub.HfApi().dataset_info(asked.repo, revision=asked.revision, timeout=ASK_SECONDS)
-            names = [file.rfilename for file in about.siblings or []]
-            if len(names) < LISTED_AT_ONCE:
-                return names, ""
-            return list(hub.HfApi().list_repo_files(asked.repo, repo_type="dataset", revision=asked.revision)), ""
-        except Exception as error:
-            refused = _refusal(hub, error, asked, source)
-            if refused is not None:
-                raise refused from None
-            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-    else:
-        cause = "HF_HUB_OFFLINE is set"
-    try:
-        folder = Path(
-            hub.snapshot_download(asked.repo, repo_type="dataset", revision=asked.revision, local_files_only=True)
-        )
-    except Exception:
-        raise InputError(f"{source}: the hub cannot be asked ({cause}) and the data set is not in its cache") from None
-    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()), cause
-
-
-def _download(hub: Any, asked: Dataset, name: str, source: str) -> Path:
-    try:
-        return Path(hub.hf_hub_download(asked.repo, name, repo_type="dataset", revision=asked.revision))
-    except Exception as error:
-        refused = _refusal(hub, error, asked, source)
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise refused or InputError(f"{source}: {name} cannot be downloaded: {cause}") from None
-
-
-def _refusal(hub: Any, error: Exception, asked: Dataset, source: str) -> InputError | None:
-    """What the hub said no to, in words; None where it did not answer."""
-    errors = hub.errors
-    if isinstance(error, errors.GatedRepoError):
-        return InputError(
-            f"{source}: access has to be granted first: ask for it on the data set's page, then set HF_TOKEN"
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return InputError(f"{source}: there is no revision {asked.revision!r}")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return InputError(f"{source}: the hub has no such data set, or it is private (set HF_TOKEN)")
-    return None
+            folder = Path(
+                hub.snapshot_download(asked.repo, repo_type=DATASET, revision=asked.revision, local_files_only=True)
+            )
+        except Exception:
+            raise error from None
+        return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()), error.cause
 
 
 def _listed(names: list[str]) -> str:

@@ -14,6 +14,7 @@ CHOICES = ("choices", "options", "endings", "choice")
 SEVERAL = ("answers", "responses", "completions", "generations", "targets")  # names of fields with more than one
 _ANSWER_TEXTS = ("text", "value", "answer", "content")
 _OPTION = re.compile(r"(?:(?:option|choice)[_ ]?|op)?([a-h])", re.IGNORECASE)
+_MOST_DIGITS = 15  # of a place; Python reads no number of thousands
 _LABELLED = re.compile(r"\(?[A-Za-z0-9][).:]")
 
 
@@ -117,7 +118,8 @@ def _chosen(value: Any, choices: Choices, said: Said, name: str) -> str | None:
     """
     labels, given = choices.labels, choices.given
     number = isinstance(value, int) and not isinstance(value, bool)
-    place = int(value) if number or (isinstance(value, str) and value.isdecimal()) else -1
+    counted = isinstance(value, str) and value.isdecimal() and len(value) <= _MOST_DIGITS
+    place = int(value) if number or counted else -1
     if place < 0 or str(value) in labels:
         return None
     if value in given or (not number and value in map(str, given)):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -122,11 +121,19 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def _separated(rows: Sequence[Mapping[str, Any]], delimiter: str) -> bytes:
     columns = _columns(rows)
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    out = _Lines()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n")
     writer.writerow(columns)
     writer.writerows(map(_cell, row) for row in zip(*columns.values(), strict=True))
-    return out.getvalue().encode()
+    return "".join(out).encode()
+
+
+class _Lines(list[str]):
+    """Takes rows and ends each with a line feed alone. The writer is to end them with both characters: it puts into
+    quotes only those cells that have a character of a row's end in them, and readers take either for one."""
+
+    def write(self, row: str) -> None:
+        self.append(row.removesuffix("\r\n") + "\n")
 
 
 def _cell(value: Any) -> str:
@@ -138,7 +145,7 @@ def _cell(value: Any) -> str:
 def _from_rows(arrow: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
     try:
         return arrow.table(_columns(rows))
-    except (arrow.ArrowException, TypeError, ValueError) as error:
+    except (arrow.ArrowException, TypeError, ValueError, OverflowError) as error:
         cause = " ".join(str(error).split())
         raise InputError(f"the records do not go into one table ({cause}); write them as .jsonl") from None
 

@@ -1,8 +1,4 @@
 """Subsets and held-out records in, intervals out: what a subset is worth to the model, without training.
 
-`in_context`, which runs the model, is not imported here.
+`in_context` and `evaluate` run the model, the others do not.
 """
-
-from .intervals import Interval, Outcome, outcomes, random_subsets
-
-__all__ = ["Interval", "Outcome", "outcomes", "random_subsets"]

@@ -4,9 +4,7 @@ file, which llama.cpp may answer by ending the process.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import llama_cpp
 
+from ..children import end_with_parent, ending, run_child, said_lines
 from ..errors import DeliftError, InputError, RunError
 from ..kept import read_book, remember
 from .gguf import ModelFile, digest_of
@@ -80,26 +79,12 @@ def check_loads(path: Path, sha256: str) -> None:
 
 def _run(verb: str, seconds: float | None, *arguments: object) -> tuple[int, str]:
     """Exit code and last line on stderr of one of `_VERBS` in a child."""
-    command = [sys.executable, "-m", __name__, verb, *map(str, arguments)]
-    own = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONPATH": path}
-    done = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=seconds,
-        env=environment,
-        check=False,
-    )
-    lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
-    return done.returncode, lines[-1] if lines else ""
+    done = run_child("-m", __name__, verb, *arguments, seconds=seconds)
+    return done.returncode, (said_lines(done.stderr) or [""])[-1]
 
 
 def _ending(code: int, said: str) -> str:
-    ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"{ended}: {said}" if said else ended
+    return f"{ending(code)}: {said}" if said else ending(code)
 
 
 def _look(path: str, how: str) -> None:
@@ -125,9 +110,7 @@ _VERBS: dict[str, Callable[..., None]] = {"look": _look, "convert": _convert}
 
 
 def _main() -> None:
-    if sys.platform == "linux":  # a child does not outlive its parent
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    end_with_parent()
     try:
         verb, *arguments = sys.argv[1:]
         _VERBS[verb](*arguments)

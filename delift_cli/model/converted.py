@@ -24,6 +24,7 @@ from .llama import VERSION
 
 LIMIT_VARIABLE = "DELIFT_CACHE_GB"
 DEFAULT_LIMIT_GB = 50.0
+DRAFT, ARRIVING = ".part", ".arriving"  # endings of what is being converted, and of what another machine is sending
 BITS = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
 
 
@@ -38,8 +39,8 @@ def kept_models() -> list[Path]:
 
 
 def unfinished() -> list[Path]:
-    """What conversions that were killed left behind; the next one removes it."""
-    return sorted(cache_directory().glob("*.part"))
+    """What conversions and transfers that were killed left behind, or are at work on."""
+    return sorted(path for ending in (DRAFT, ARRIVING) for path in cache_directory().glob(f"*{ending}"))
 
 
 def converted(
@@ -73,7 +74,7 @@ def converted(
             say(f"{kept} is not the copy that delift wrote there; converting again")
             remove(kept)
         if alone:
-            for left in unfinished():  # whoever wrote it does not hold the lock: it is dead
+            for left in cache_directory().glob(f"*{DRAFT}"):  # whoever wrote it does not hold the lock: it is dead
                 left.unlink(missing_ok=True)
         _convert(file, sha256, weights, kept, threads, seconds)
     return ModelFile(kept)
@@ -92,7 +93,7 @@ def _used(kept: Path) -> ModelFile:
 
 
 def _convert(file: ModelFile, sha256: str, weights: str, kept: Path, threads: int, seconds: float | None) -> None:
-    draft = kept.with_suffix(f".{os.getpid()}.part")
+    draft = kept.with_suffix(f".{os.getpid()}{DRAFT}")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         needed = int(file.parameters() * BITS[weights] / 8 * 1.05)
@@ -159,6 +160,6 @@ def clear_cache() -> None:
     """Remove every converted model and what was remembered of this machine and its files."""
     for path in kept_models():
         remove(path)
-    for pattern in ("*.part", ".*.part", "*.json", "*.lock"):
+    for pattern in (f"*{DRAFT}", f".*{DRAFT}", f"*{ARRIVING}", "*.json", "*.lock"):
         for path in cache_directory().glob(pattern):
             path.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import math
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ..kept import file_sha256
 from .header import check_model, read_header
 from .log import LOG
 from .native import go_on_function
+from .parts import parts_of
 
 _NOT_TEXT = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 _QUANTIZATIONS = {
@@ -26,21 +26,6 @@ _QUANTIZATIONS = {
     for name, value in vars(llama_cpp).items()
     if name.startswith("LLAMA_FTYPE_") and isinstance(value, int)
 }
-
-
-def parts_of(path: Path) -> list[Path]:
-    """All files of a model: `path`, or every one of `name-00001-of-00003.gguf`; InputError where one is missing."""
-    split = re.fullmatch(r"(.*-)(\d{5})-of-(\d{5})\.gguf", path.name)
-    if not split:
-        return [path]
-    head, number, count = split.group(1), int(split.group(2)), int(split.group(3))
-    if number != 1:
-        raise InputError(f"model {path} is part {number} of {count}; give its first part, {head}00001-of-…")
-    parts = [path.with_name(f"{head}{at:05}-of-{count:05}.gguf") for at in range(1, count + 1)]
-    missing = [part.name for part in parts if not part.exists()]
-    if missing:
-        raise InputError(f"model {path} is split, and {', '.join(missing)} is missing beside it")
-    return parts
 
 
 def digest_of(path: Path) -> tuple[str, int]:

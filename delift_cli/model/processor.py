@@ -9,6 +9,8 @@ from pathlib import Path
 
 import llama_cpp
 
+from ..cgroups import group_folders
+
 GPU = "GPU"  # among the features where layers can be offloaded
 
 
@@ -78,29 +80,8 @@ def cpu_limit(root: Path = Path("/")) -> float | None:
 
     The tightest of all cgroups up to the root counts.
     """
-    limits = [limit for folder in _cgroup_folders(root) if (limit := _limit_of(folder)) is not None]
+    limits = [limit for folder in group_folders("cpu", root) if (limit := _limit_of(folder)) is not None]
     return min(limits, default=None)
-
-
-def _cgroup_folders(root: Path) -> list[Path]:
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
-    folders = []
-    for line in lines:
-        _, _, rest = line.partition(":")
-        controllers, _, place = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        mounts = ["sys/fs/cgroup"] if not controllers else [f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu"]
-        for mount in mounts:
-            at = root / mount / place.lstrip("/")
-            while at != root / mount and at != at.parent:  # in a container the path may lie outside of what is mounted
-                folders.append(at)
-                at = at.parent
-            folders.append(root / mount)
-    return folders
 
 
 def _limit_of(folder: Path) -> float | None:

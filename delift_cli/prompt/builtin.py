@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..model.places.beside import templates_of_config
 from .go_template import is_go, jinja_of
 from .template import ChatTemplate
 from .tokens import Vocabulary
@@ -162,19 +163,6 @@ def load_template(
     if path.suffix == ".json":
         text = _of_config(path, text)
     return made(_jinja_of(text, say), f"template {path}")
-
-
-def templates_of_config(config: Any) -> dict[str, str]:
-    """The chat templates of a tokenizer_config.json by name; empty where it has none."""
-    given = config.get("chat_template") if isinstance(config, dict) else None
-    if isinstance(given, str):
-        return {"default": given}
-    entries = given if isinstance(given, list) else []
-    return {
-        entry["name"]: entry["template"]
-        for entry in entries
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("template"), str)
-    }
 
 
 def parse_arguments(given: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from .meter import Limit
 from .shorten import shorten
 from .structure import Structure
 from .thoughts import split_thoughts, without_thought
-from .tokens import Speller, Tokens, Vocabulary
+from .tokens import Speller, Tokens, Vocabulary, byte_places
 from .view import View, view
 
 Mask = npt.NDArray[np.bool_]
@@ -299,8 +299,8 @@ class ChatTemplate:
             places = self._speller.places(line.text, tokens, behind_text=behind_text)
             if places is None:
                 return self._encode_apart(line, behind_text)
-            for start, stop in line.scored:
-                begin, end = (_bytes(line.text[:at]) for at in (start, stop))
+            bounds = byte_places(line.text, [at for part in line.scored for at in part]).reshape(-1, 2)
+            for begin, end in bounds.tolist():
                 first, last = np.searchsorted(places[1:], begin, side="right"), np.searchsorted(places[:-1], end)
                 while first > 0 and places[first - 1] >= begin:  # a space that SentencePiece puts in front
                     first -= 1
@@ -365,10 +365,6 @@ def _between(laid: Laid, start: int, stop: int) -> Line:
 
 def _length(target: Target) -> int:
     return max(len(target.alone), len(target.after_system)) + len(target.response)
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def _size(value: Any) -> int:

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -88,7 +89,8 @@ class Speller:
             self._spelled[len(text)].add(text)
         self._structure = {text: token for text, token in (self._control | self._defined).items() if text}
         self._lengths = sorted({len(text) for text in self._structure}, reverse=True)
-        self._first = re.compile("[" + "".join(map(re.escape, sorted({t[0] for t in self._structure}))) + "]")
+        firsts = sorted({text[0] for text in self._structure})
+        self._first = re.compile("|".join(map(re.escape, firsts)) or "(?!)")  # which is nowhere
         self._sizes = np.full(vocabulary.size, -1, np.int32)
 
     @cached_property
@@ -100,8 +102,6 @@ class Speller:
     def find(self, text: str, start: int = 0, stop: int | None = None) -> Iterator[Found]:
         """Tokens of structure that are spelled in text[start:stop], each the longest at its place."""
         stop = len(text) if stop is None else stop
-        if not self._structure:
-            return
         at = start
         while (found := self._first.search(text, at, stop)) is not None:
             at = found.start()
@@ -268,6 +268,16 @@ class Speller:
                 self._sizes[token] = len(self.vocabulary.piece(token))
             sizes = self._sizes[tokens]
         return sizes
+
+
+def byte_places(text: str, places: Sequence[int]) -> Int64:
+    """int64 [places]: how many bytes of UTF-8 stand in front of each of these characters of a text."""
+    if text.isascii():
+        return np.array(places, np.int64)
+    cuts = sorted({0, *places})
+    sizes = (len(text[start:stop].encode("utf-8", "surrogatepass")) for start, stop in pairwise(cuts))
+    before = dict(zip(cuts, accumulate(sizes, initial=0), strict=True))
+    return np.array([before[place] for place in places], np.int64)
 
 
 def _merged(spans: Sequence[Span]) -> list[tuple[int, int]]:

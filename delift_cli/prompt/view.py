@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .conversation import Line
-from .tokens import Speller, Tokens
+from .tokens import Speller, Tokens, byte_places
 
 
 class Piece(NamedTuple):
@@ -64,8 +64,6 @@ def _kinds(
 
 def _from_record(starts: npt.NDArray[np.int64], line: Line) -> npt.NDArray[np.bool_]:
     """bool [tokens]: does a token begin within a text of the record?"""
-    inside = np.zeros(len(starts), np.bool_)
-    for span in line.spans:
-        low, high = (len(line.text[:at].encode("utf-8", "surrogatepass")) for at in (span.start, span.stop))
-        inside |= (starts >= low) & (starts < high)
-    return inside
+    lows = np.sort(byte_places(line.text, [span.start for span in line.spans]))
+    highs = np.sort(byte_places(line.text, [span.stop for span in line.spans]))
+    return np.searchsorted(lows, starts, side="right") > np.searchsorted(highs, starts, side="right")

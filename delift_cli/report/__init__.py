@@ -2,9 +2,3 @@
 
 `pool` and `comparison` compute, `sections` puts it into words, tables and plots (`document`), `html` into a page.
 """
-
-from .document import Document
-from .html import render
-from .run import report_page
-
-__all__ = ["Document", "render", "report_page"]

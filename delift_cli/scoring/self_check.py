@@ -8,8 +8,6 @@ architecture does not allow may end the process, so that it can be tried in a ch
 from __future__ import annotations
 
 import io
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from ..children import end_with_parent, ending, run_child, said_lines
 from ..errors import DeliftError
 from ..model.adapter import Adapter
 from ..model.gguf import ModelFile
@@ -181,16 +180,8 @@ def _run_child(file: ModelFile, settings: Settings, trial: Trial, ways: Sequence
     asked = orjson.dumps({"path": str(file.path), "settings": asdict(settings), "ways": list(ways)})
     stream = io.BytesIO()
     np.savez(stream, asked=np.frombuffer(asked, np.uint8), prefix=trial.prefix, **trial.sequences._asdict())
-    package = str(Path(__file__).parents[2])
-    paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     try:
-        run = subprocess.run(
-            [sys.executable, "-c", f"from {__name__} import child; child()"],
-            input=stream.getvalue(),
-            capture_output=True,
-            env={**os.environ, "PYTHONPATH": paths, "GGML_NO_BACKTRACE": "1"},
-            timeout=PATIENCE,
-        )
+        run = run_child("-c", f"from {__name__} import child; child()", seconds=PATIENCE, given=stream.getvalue())
         said, ended = run.stdout, f"llama.cpp ends the process ({_cause(run.returncode, run.stderr)})"
     except subprocess.TimeoutExpired as error:
         said, ended = error.stdout or b"", f"llama.cpp gave no answer in {PATIENCE:.0f} s"
@@ -202,15 +193,16 @@ def _run_child(file: ModelFile, settings: Settings, trial: Trial, ways: Sequence
 
 def _cause(code: int, text: bytes) -> str:
     """What llama.cpp asserted, else the signal that ended it, else its last words."""
-    lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
-    asserted = [line[line.index("GGML_ASSERT") :] for line in lines if "GGML_ASSERT" in line]
+    said = said_lines(text)
+    asserted = [line[line.index("GGML_ASSERT") :] for line in said if "GGML_ASSERT" in line]
     if not asserted and code < 0:
-        return signal.Signals(-code).name
-    return (asserted or lines or [f"exit code {code}"])[-1][:200]
+        return ending(code)
+    return (asserted or said or [ending(code)])[-1][:200]
 
 
 def child() -> None:
     """The child: a trial as .npz on stdin, a line of JSON for each way on stdout."""
+    end_with_parent()
     with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as given:
         asked = orjson.loads(given["asked"].tobytes())
         trial = Trial(given["prefix"], Sequences(*(given[name] for name in Sequences._fields)))

@@ -35,9 +35,9 @@ from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import MAX_SEQUENCES, Model, Settings
 from delift_cli.model.logprob import token_logprobs
 from delift_cli.model.places import locate
-from delift_cli.prompt import Target, Tokens
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import encode_examples, encode_targets
+from delift_cli.prompt.template import Target, Tokens
 from delift_cli.scoring.embeddings import embed
 from tests.bench.budget import COLUMNS, DATA, Judge, dense, fill, score_with
 from tests.evidence.stats import rank_correlation

@@ -27,9 +27,9 @@ from delift_cli.model.converted import converted
 from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import Settings
 from delift_cli.model.places import locate
-from delift_cli.prompt import ChatTemplate
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import encode_examples, encode_targets
+from delift_cli.prompt.template import ChatTemplate
 from tests.bench.cheap_look import POOL, Looks
 from tests.evidence.stats import rank_correlation
 

@@ -20,7 +20,7 @@ from delift_cli.data.arrays import array_rows
 from delift_cli.data.folders import files_of
 from delift_cli.data.options import Reading
 from delift_cli.data.reading import parse_records, read_records
-from delift_cli.data.separated import LITERAL
+from delift_cli.data.separated import DELIMITERS, LITERAL
 from delift_cli.data.writing import form_of, packed, written
 from delift_cli.errors import InputError
 
@@ -237,6 +237,16 @@ def test_separated(name: str, mark: str, tmp_path: Path) -> None:
     assert out.startswith(mark.join(rows[0]).encode() + b"\n")
     (tmp_path / "again.csv").write_bytes(out)
     assert conversations(tmp_path / "again.csv") == conversations(tmp_path / name)
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "csv;"])
+def test_line_breaks_of_every_kind_stay_in_their_cells(form: str) -> None:
+    texts = ["a\rb", "a\r\nb", "a\nb", "\r", "a"]
+    lines = [json.dumps({"prompt": f"p {text}", "response": f"{text} r"}).encode() for text in texts]
+    out, _ = written(lines, form)
+    assert out.endswith(b"\np a%sa r\n" % DELIMITERS[form].encode())
+    again = parse_records(out, f"out.{form[:3]}").records
+    assert [(record.asked, record.response) for record in again] == [(f"p {text}", f"{text} r") for text in texts]
 
 
 def test_faults_of_csv(tmp_path: Path) -> None:
@@ -622,6 +632,12 @@ def test_a_table_of_records_with_different_fields_has_the_columns_of_all(tmp_pat
     data, said = written([b'{"a": 1}', b'{"b": "x"}'], "parquet", came="jsonl", source="a.jsonl")
     assert said == ""  # there was no schema that could be kept
     assert pa.parquet.read_table(pa.BufferReader(data)).to_pylist() == [{"a": 1, "b": None}, {"a": None, "b": "x"}]
+
+
+def test_a_number_that_no_column_can_have_is_an_error() -> None:
+    arrow()
+    with pytest.raises(InputError, match=r"do not go into one table \(.*\); write them as \.jsonl"):
+        written([b'{"a": 1}', b'{"a": 18446744073709551615}'], "parquet", came="jsonl", source="a.jsonl")
 
 
 @pytest.mark.parametrize(

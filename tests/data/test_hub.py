@@ -33,6 +33,8 @@ def server() -> Iterator[Hub]:
             "data/test.jsonl.gz": gzip.compress(pairs(7)),
         }
         running.datasets["us/configs"] = {"a/train.jsonl": pairs(0), "b/train.jsonl": pairs(1)}
+        running.datasets["us/alike"] = {"a/train.jsonl": pairs(5), "ab/train.jsonl": pairs(6)}
+        running.datasets["us/mixed"] = {"a/train.parquet": b"", "b/train.parquet": b"", "a/train.jsonl": pairs(0)}
         running.datasets["us/code"] = {"main.py": b"print()"}
         running.datasets["us/many"] = {f"images/{at}.png": b"" for at in range(50_000)} | {"train.jsonl": pairs(4)}
         yield running
@@ -144,6 +146,7 @@ def test_more_files_than_the_hub_lists_at_once(server: Hub, tmp_path: Path) -> N
         ("hf:us/none", "the hub has no such data set, or it is private"),
         ("hf:us/code", "has no file of records that delift reads; it has main.py"),
         ("hf:us/configs", "several configurations have the split: a, b; say which, as in hf:us/configs:a/train"),
+        ("hf:us/mixed", "several configurations have the split: a, b; say which, as in hf:us/mixed:a/train"),
     ],
 )
 def test_refusals(server: Hub, tmp_path: Path, name: str, cause: str) -> None:
@@ -155,6 +158,18 @@ def test_refusals(server: Hub, tmp_path: Path, name: str, cause: str) -> None:
 def test_a_configuration(server: Hub, tmp_path: Path) -> None:
     _, out, err = run(server, tmp_path, "preview", "hf:us/configs:b/train", "--json")
     assert ids(out) == ["r1"], err
+    _, out, err = run(server, tmp_path, "preview", "hf:us/alike:a/train", "--json")
+    assert ids(out) == ["r5"], err
+
+
+def test_a_split_in_two_kinds_of_files(server: Hub, tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(arrow.Table.from_pylist([pair(3)]), sink)
+    server.datasets["us/kinds"] = {"train.parquet": sink.getvalue().to_pybytes(), "train.jsonl": pairs(3)}
+    _, out, err = run(server, tmp_path, "preview", "hf:us/kinds")
+    assert b"train.jsonl is left, for the Parquet files have the split (1 record)" in b" ".join(out.split()), err
 
 
 def test_push(server: Hub, tmp_path: Path) -> None:

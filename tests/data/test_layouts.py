@@ -826,6 +826,11 @@ def test_choices(fields: dict[str, Any], scored: str) -> None:
     assert prompt.replace(")", ".") == "user: p\n\nA. one\nB. two"
 
 
+def test_a_number_of_thousands_of_digits_is_no_place_among_the_choices() -> None:
+    found = parse({"question": "p", "choices": ["one", "two"], "answer": "9" * 5000})
+    assert (found.records[0].response, found.ambiguous) == ("9" * 5000, {})
+
+
 def test_a_place_among_the_choices_is_said() -> None:
     found = parse({"question": "p", "choices": ["one", "two"], "answer": 0})
     assert found.ambiguous == {"answer is a place among the choices, counted from 0: its label is scored": 1}
@@ -839,6 +844,7 @@ def test_a_place_among_the_choices_is_said() -> None:
         (["3", "2", "1"], 2, "C", "answer is a place among the choices, counted from 0: its label is scored"),
         ([3, 2, 1], 2, "2", "answer is a choice's own text and could be a place among them: it stays"),
         (["a", "b"], "1", "B", "answer is a place among the choices, counted from 0: its label is scored"),
+        (["a", "b"], "27", "27", "answer is no label, text or place among the choices, counted from 0: it stays"),
         (["a", "b"], 2, "2", "answer is no label, text or place among the choices, counted from 0: it stays"),
         ({"1": "a", "2": "b"}, 2, "2", ""),
     ],

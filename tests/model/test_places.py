@@ -19,6 +19,7 @@ from delift_cli.model.gguf import ModelFile
 from delift_cli.model.listing import describe
 from delift_cli.model.places import hub, locate, ollama, on_disk
 from delift_cli.model.places.beside import Beside, templates_beside
+from delift_cli.model.places.locate import found_here
 from delift_cli.model.places.on_disk import Found
 from delift_cli.prompt.chosen import chat_template
 
@@ -158,6 +159,28 @@ def test_lm_studio_and_llama_cpp(home: Path, tiny_model: TinyModel) -> None:
     assert locate(cached.name) == cached
 
 
+def test_a_place_that_may_not_be_read_is_passed_over(
+    home: Path, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the folder of Ollama's service is on many machines."""
+    closed, real = home / "service", Path.stat
+
+    def stat(self: Path, **options: bool) -> os.stat_result:
+        if closed in self.parents:
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(ollama, "folders", lambda: [closed / "models"])
+    monkeypatch.setenv("HF_HOME", str(closed / "hf"))
+    studio = put(home / ".lmstudio" / "models" / "maker" / "Tiny-GGUF" / "tiny-Q8_0.gguf", tiny_model())
+    assert locate("maker/Tiny-GGUF") == studio
+    assert studio in [each.path for each in found_here()]
+    assert "no such file or model" in refusal("nothing-like-it")
+    assert refusal(str(closed / "m.gguf")) == f"model {closed / 'm.gguf'} cannot be read: Permission denied"
+    assert "cannot be read: File name too long" in refusal("x" * 300)
+
+
 def test_delift_models_lists_what_is_here(home: Path, tiny_model: TinyModel) -> None:
     put(Path("chat.gguf"), tiny_model(dtype="f16"))
     put(Path("plain.gguf"), tiny_model(chat_template=None))
@@ -234,6 +257,16 @@ def test_which_file_is_meant() -> None:
         hub.choose([], hub.Asked("o/r", None, None), "hf:o/r")
 
 
+def test_a_split_model_of_which_the_repository_lacks_parts() -> None:
+    names = [f"big/m-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    assert hub.parts_on_hub(names[0], ["x.gguf", *reversed(names)], "hf:o/r") == names
+    assert hub.parts_on_hub("x.gguf", ["x.gguf"], "hf:o/r") == ["x.gguf"]
+    with pytest.raises(InputError, match=f"hf:o/r: {names[0]} is split, and {names[1]} is not in the repository"):
+        hub.parts_on_hub(names[0], [names[0], names[2]], "hf:o/r")
+    with pytest.raises(InputError, match=f"and {names[1]}, {names[2]} are not in the repository"):
+        hub.parts_on_hub(names[0], names[:1], "hf:o/r")
+
+
 CHILD = """
 import sys
 from delift_cli.errors import InputError
@@ -307,6 +340,9 @@ def test_which_model_is_meant_whatever_was_downloaded(home: Path, tiny_model: Ti
         before = len(hub_here.asked)
         assert ask("hf:maker/usual", home=home, HF_ENDPOINT=hub_here.endpoint) == [usual]
         assert len(hub_here.asked) == before
+    with serve(Hub(repositories | {"maker/open": {"t-Q4_K_M.gguf": data}}, lost=frozenset({"t-Q4_K_M.gguf"}))) as lossy:
+        (lost,) = ask("hf:maker/open", home=home, HF_ENDPOINT=lossy.endpoint)
+        assert "refused: model hf:maker/open: t-Q4_K_M.gguf cannot be downloaded: 404" in lost
     for variables in ({"HF_HUB_OFFLINE": "1"}, {}):
         said, only = ask("hf:maker/open", home=home, HF_ENDPOINT=hub_here.endpoint, **variables)
         assert "cannot be asked which one is meant: t-F32.gguf is taken, the only one in its cache" in said

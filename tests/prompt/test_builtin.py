@@ -13,7 +13,8 @@ from trait_templates import CONVERSATIONS, record, said, user
 
 from delift_cli.errors import InputError
 from delift_cli.model.gguf import ModelFile, Vocabulary
-from delift_cli.prompt.builtin import BUILT_IN, PLAIN, load_template, parse_arguments, templates_of_config
+from delift_cli.model.places.beside import templates_of_config
+from delift_cli.prompt.builtin import BUILT_IN, PLAIN, load_template, parse_arguments
 from delift_cli.prompt.chosen import chat_template
 
 EXPECTED = {

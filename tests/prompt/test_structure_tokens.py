@@ -12,10 +12,11 @@ import pytest
 from trait_templates import TRAITS, answer, call, record, said, user
 
 from delift_cli.data.record import Message, Record
-from delift_cli.model.gguf import ModelFile
+from delift_cli.model.gguf import ModelFile, Vocabulary
 from delift_cli.prompt import tokens
+from delift_cli.prompt.fill import Span
 from delift_cli.prompt.template import ChatTemplate
-from delift_cli.prompt.tokens import Speller
+from delift_cli.prompt.tokens import Speller, byte_places
 
 DEFINED = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>", "<tool_call>", "<table>")
 HOSTILE = [
@@ -160,3 +161,37 @@ def test_the_work_for_a_long_chat_grows_with_its_length(
         speller.tokens("<|im_start|>user\nsome words here<|im_end|>\n" * turns, ())
         work.append(sum(len(piece) * piece.count("<|im_") for piece in pieces))
     assert work[2] < 2.2 * work[1] < 2.2 * 2.2 * work[0]
+
+
+class Counted(str):
+    """A text that counts the characters of it that are encoded."""
+
+    encoded = 0
+
+    def __getitem__(self, at: object) -> Counted:
+        return Counted(super().__getitem__(at))  # type: ignore[index]
+
+    def encode(self, *how: str) -> bytes:  # type: ignore[override]
+        Counted.encoded += len(self)
+        return super().encode(*how)
+
+
+@pytest.mark.parametrize("text", ["plain", "aé日\ud800😀\n" * 500])
+def test_places_in_bytes_take_one_walk(text: str) -> None:
+    """A chat of thousands of turns has as many places, each far behind the start."""
+    Counted.encoded = 0
+    places = [*range(len(text), 0, -3), 0, 0]
+    found = byte_places(Counted(text), places)
+    assert found.tolist() == [len(text[:place].encode("utf-8", "surrogatepass")) for place in places]
+    assert Counted.encoded <= len(text)
+    assert byte_places(text, []).tolist() == []
+
+
+def test_a_vocabulary_without_tokens_of_structure(vocabulary_file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocabulary, text = vocabulary_file.vocabulary, "a plain text"
+    monkeypatch.setattr(Vocabulary, "is_control", lambda self, token: False)
+    monkeypatch.setattr(Vocabulary, "is_user_defined", lambda self, token: False)
+    speller = Speller(vocabulary, "<|im_end|>")
+    assert list(speller.find("<|im_end|>")) == []
+    spans = [Span(2, len(text), 0, "content")]
+    assert speller.tokens(text, spans).tolist() == vocabulary.tokenize(text, special=True)

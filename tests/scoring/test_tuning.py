@@ -20,6 +20,7 @@ from delift_cli.kept import read_book, remember
 from delift_cli.model import converted, processor
 from delift_cli.model.gguf import ModelFile
 from delift_cli.scoring import tuning
+from delift_cli.scoring.cluster.content import content_of, keep, take_part
 from delift_cli.scoring.way import BOOK
 from delift_cli.scoring.weights import ranked
 
@@ -132,6 +133,19 @@ class TestBelief:
         assert delift("cache", "--json").json["unfinished"] == [{"file": "x-f32.123.part", "bytes": 10}]
         converted.converted(half_model, "a" * 64, "f32", threads=1)
         assert not list(kept.glob("*.part"))
+
+    def test_a_conversion_leaves_alone_what_is_being_received(
+        self, half_model: ModelFile, kept: Path, tmp_path: Path
+    ) -> None:
+        sent = content_of(half_model.path, half_model.identity()["sha256"])._replace(path="/nowhere/sent.gguf")
+        data = half_model.path.read_bytes()
+        take_part(sent, 0, 0, data[:100])
+        converted.converted(half_model, "a" * 64, "f32", threads=1)
+        (arriving,) = delift("cache", "--json").json["unfinished"]
+        assert (arriving["file"].startswith("sent-"), arriving["bytes"]) == (True, 100)
+        take_part(sent, 0, 100, data[100:])
+        keep(sent)
+        assert [path.read_bytes() for path in kept.glob("sent-*")] == [data]
 
     def test_two_processes_convert_once(self, half_model: ModelFile, kept: Path) -> None:
         """The second one finds the lock taken, waits, and uses what the first one wrote."""

@@ -1,6 +1,6 @@
 """Where models lie: what `-m` means, and what is found on this machine. One file for each kind of place."""
 
-from .locate import MODEL_VARIABLE, locate
+from .locate import locate
 from .on_disk import Found
 
-__all__ = ["MODEL_VARIABLE", "Found", "locate"]
+__all__ = ["Found", "locate"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import ollama
 from .on_disk import models_in
@@ -34,7 +34,7 @@ def templates_beside(path: Path) -> Beside | None:
         return Beside(ours, f"Ollama, model {first}", more)
     try:
         found = next(_in_folder(path.parent), None)
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found._replace(templates={}) if found and len(models_in(path.parent)) != 1 else found
 
@@ -47,12 +47,18 @@ def _in_folder(folder: Path) -> Iterator[Beside]:
         yield Beside({"default": jinja.read_text(encoding="utf-8")} | named, str(jinja))
     for name in CONFIGS:
         config = folder / name
-        if config.is_file():
-            template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
-            entries = [{"name": "default", "template": template}] if isinstance(template, str) else template
-            named = {entry["name"]: entry["template"] for entry in entries or () if _is_template(entry)}
-            if named:
-                yield Beside(named, str(config))
+        given = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else None
+        if named := templates_of_config(given):
+            yield Beside(named, str(config))
+
+
+def templates_of_config(config: Any) -> dict[str, str]:
+    """The chat templates of a tokenizer_config.json by name; empty where it has none."""
+    given = config.get("chat_template") if isinstance(config, dict) else None
+    if isinstance(given, str):
+        return {"default": given}
+    entries = given if isinstance(given, list) else []
+    return {entry["name"]: entry["template"] for entry in entries if _is_template(entry)}
 
 
 def _is_template(entry: object) -> bool:

@@ -1,21 +1,18 @@
-"""Models of the Hugging Face hub: from its cache on this machine, else downloaded into it.
-
-`HF_ENDPOINT`, `HF_TOKEN` (or the token that `hf auth login` keeps), `HF_HOME` and `HF_HUB_OFFLINE` have the meaning
-that huggingface_hub gives them; it resumes downloads and shows their progress.
-"""
+"""Models of the Hugging Face hub: from its cache on this machine, else downloaded into it."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ...errors import InputError
+from ...hub import MODEL, Repository, UnansweredError
 from ...progress import Say, silent
+from ..parts import listed, part_of
 from .on_disk import hub_folder, is_model_name, models_in
 
 DEFAULT_QUANTIZATION = "Q4_K_M"  # llama.cpp's own default where a repository has several
-ASK_SECONDS = 20.0  # for the names of a repository's files
 _NAME = re.compile(
     r"(?:hf:|(?:https?://)?(?:hf\.co|huggingface\.co)/)"
     r"(?P<repo>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+?))?(?::(?P<which>[\w./-]+))?/?"
@@ -44,10 +41,6 @@ def parse(choice: str) -> Asked | None:
     return None
 
 
-class _UnansweredError(InputError):
-    """The hub cannot be asked."""
-
-
 def find(asked: Asked, choice: str, say: Say = silent) -> Path:
     """The (first) file of a model of the hub, out of its cache if it is there.
 
@@ -66,7 +59,7 @@ def find(asked: Asked, choice: str, say: Say = silent) -> Path:
         return cached[certain[0]]
     try:
         return _found_on_hub(asked, choice)
-    except _UnansweredError:
+    except UnansweredError:
         if asked.which is not None or not cached:
             raise
     name = choose(list(cached), asked, choice, "The hub cannot be asked, its cache")
@@ -76,21 +69,11 @@ def find(asked: Asked, choice: str, say: Say = silent) -> Path:
 
 def _found_on_hub(asked: Asked, choice: str) -> Path:
     """The model, downloaded where it is not in the cache."""
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise _UnansweredError(
-            f'model {choice} is not in the hub\'s cache; to download it: pip install "delift-cli[hub]"'
-        ) from None
-    try:
-        # list_repo_files would go on asking for half a minute where nobody answers
-        about = huggingface_hub.HfApi().model_info(asked.repo, revision=asked.revision, timeout=ASK_SECONDS)
-    except Exception as error:
-        raise _refusal(error, asked, choice) from None
-    names = [file.rfilename for file in about.siblings or []]
+    repository = Repository(f"model {choice}", MODEL, asked.repo, asked.revision)
+    names = repository.file_names()
     name = choose([name for name in names if is_model_name(PurePosixPath(name).name)], asked, choice)
-    paths = [_download(huggingface_hub, asked, part, choice) for part in parts_of(name, names)]
-    return paths[0]
+    first, *_ = [repository.download(part) for part in parts_on_hub(name, names, choice)]
+    return first
 
 
 def choose(names: list[str], asked: Asked, choice: str, holder: str = "It") -> str:
@@ -111,20 +94,26 @@ def choose(names: list[str], asked: Asked, choice: str, holder: str = "It") -> s
     raise InputError(f"model {choice}: {problem} {holder} has {listed}; give hf:{asked.repo}:FILE or its quantization")
 
 
-def parts_of(name: str, names: list[str]) -> list[str]:
-    """All files of a model of which this is the only or first one."""
-    split = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", name)
-    if not split:
-        return [name]
-    return [part for at in range(int(split[2])) if (part := f"{split[1]}-{at + 1:05}-of-{split[2]}.gguf") in names]
+def parts_on_hub(name: str, names: list[str], choice: str) -> list[str]:
+    """All files of a model of which this is the only or first one; InputError where the repository lacks some."""
+    part = part_of(name)
+    parts = part.all_names() if part else [name]
+    there = set(names)
+    missing = [each for each in parts if each not in there]
+    if missing:
+        raise InputError(f"model {choice}: {name} is split, and {listed(missing)} not in the repository")
+    return parts
 
 
 def _fits(name: str, which: str) -> bool:
+    """Is `which` the name of a model's (first) file, or what its name ends in: a quantization, whatever its case?"""
     if not which or which == name:
         return True
-    file = PurePosixPath(name).name.lower()
-    wanted = re.escape(which.lower().removesuffix(".gguf"))
-    return re.search(rf"(^|[-_.]){wanted}(-\d{{5}}-of-\d{{5}})?\.gguf$", file) is not None
+    file = PurePosixPath(name).name
+    part = part_of(file)
+    stems = [stem.lower().removesuffix(".gguf") for stem in (file, part.head if part else file)]
+    wanted = which.lower().removesuffix(".gguf")
+    return any(stem == wanted or stem.endswith((f"-{wanted}", f"_{wanted}", f".{wanted}")) for stem in stems)
 
 
 def _cached(asked: Asked) -> dict[str, Path]:
@@ -144,32 +133,5 @@ def _cached(asked: Asked) -> dict[str, Path]:
 
 def _is_whole(path: Path) -> bool:
     """Are all files there of the model of which this is the first?"""
-    split = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", path.name)
-    return split is None or all(
-        path.with_name(f"{split[1]}-{at:05}-of-{split[2]}.gguf").exists() for at in range(1, int(split[2]) + 1)
-    )
-
-
-def _download(library: Any, asked: Asked, name: str, choice: str) -> Path:
-    try:
-        return Path(library.hf_hub_download(asked.repo, name, revision=asked.revision))
-    except Exception as error:
-        raise _refusal(error, asked, choice) from None
-
-
-def _refusal(error: Exception, asked: Asked, choice: str) -> InputError:
-    from huggingface_hub import errors
-
-    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-    kind = InputError
-    if isinstance(error, errors.GatedRepoError):
-        said = "access has to be granted first: ask for it on the model's page, then set HF_TOKEN or hf auth login"
-    elif isinstance(error, errors.RevisionNotFoundError):
-        said = f"there is no revision {asked.revision!r}"
-    elif isinstance(error, errors.RepositoryNotFoundError):
-        said = "the hub has no such model, or it is private (set HF_TOKEN, or hf auth login)"
-    elif isinstance(error, errors.OfflineModeIsEnabled):
-        kind, said = _UnansweredError, "it is not in the hub's cache, and HF_HUB_OFFLINE is set"
-    else:
-        kind, said = _UnansweredError, f"it is not in the hub's cache, and the hub cannot be asked: {cause}"
-    return kind(f"model {choice}: {said}")
+    part = part_of(path.name)
+    return part is None or all(path.with_name(name).exists() for name in part.all_names())

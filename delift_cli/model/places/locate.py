@@ -40,10 +40,13 @@ def locate(choice: str | None, say: Say = silent) -> Path:
     if choice in (None, DEFAULT):
         return _default(choice)
     path = expanded(str(choice))
-    if path.is_dir():
-        return check_magic(only_model(path))
-    if path.exists():
-        return check_magic(path)
+    try:
+        if path.is_dir():
+            return check_magic(only_model(path))
+        if path.exists():
+            return check_magic(path)
+    except OSError as error:
+        raise InputError(f"model {path} cannot be read: {error.strerror}") from None
     asked = hub.parse(str(choice))
     if asked is not None:
         return hub.find(asked, str(choice), say)

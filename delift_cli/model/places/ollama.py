@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...kept import home
-from .on_disk import Found
+from .on_disk import Found, matching
 
 REGISTRY, LIBRARY, LATEST = "registry.ollama.ai", "library", "latest"  # what a short name leaves out
 _LAYER = "application/vnd.ollama.image."
@@ -45,7 +45,7 @@ def find(name: str) -> Path | None:
     place = {1: [REGISTRY, LIBRARY], 2: [REGISTRY]}.get(len(steps), [])
     for folder in folders():
         manifest = folder.joinpath("manifests", *place, *steps, tag or LATEST)
-        if manifest.is_file():
+        if os.path.isfile(manifest):  # Path.is_file raises where the service keeps its folder to itself
             return _blob(folder, manifest, name)
     return None
 
@@ -83,7 +83,7 @@ def templates_of(path: Path) -> dict[str, str]:
 def _manifests(folder: Path) -> Iterator[tuple[Path, str]]:
     """Each manifest, and the name by which Ollama knows its model."""
     manifests = folder / "manifests"
-    for manifest in sorted(path for path in manifests.glob("*/*/*/*") if path.is_file()):
+    for manifest in filter(os.path.isfile, matching(manifests, "*/*/*/*")):
         host, user, model, tag = manifest.relative_to(manifests).parts
         short = [] if (host, user) == (REGISTRY, LIBRARY) else [user] if host == REGISTRY else [host, user]
         yield manifest, "/".join([*short, model]) + ("" if tag == LATEST else f":{tag}")

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from ...errors import InputError
 from ...kept import expanded, home, user_caches
+from ..parts import part_of
 
-_PART = re.compile(r"(?P<head>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 _BESIDE = re.compile(r"(^|[-_.])(mmproj|imatrix|lora|adapter)([-_.]|$)", re.IGNORECASE)  # GGUF, but no language model
 
 
@@ -26,8 +26,8 @@ class Found(NamedTuple):
 
 def is_model_name(name: str) -> bool:
     """May a file of this name be a language model's only or first file?"""
-    part = _PART.fullmatch(name)
-    first = part is None or int(part["number"]) == 1
+    part = part_of(name)
+    first = part is None or part.number == 1
     return name.lower().endswith(".gguf") and first and not _BESIDE.search(name)
 
 
@@ -36,6 +36,14 @@ def models_in(folder: Path, *, deep: bool = False) -> list[Path]:
     try:
         entries = folder.rglob("*") if deep else folder.iterdir()
         return sorted(entry for entry in entries if is_model_name(entry.name) and entry.is_file())
+    except OSError:
+        return []
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What a folder has under names of this form, in order; nothing where it may not be read."""
+    try:
+        return sorted(folder.glob(pattern))
     except OSError:
         return []
 
@@ -95,10 +103,10 @@ def found_on_disk() -> Iterator[Found]:
     llama_cpp, hub = llama_cpp_folder(), hub_folder()
     for path in models_in(llama_cpp) if llama_cpp else ():
         yield Found(path.name, path, "llama.cpp")
-    for repo in sorted(hub.glob("models--*")) if hub else ():
+    for repo in matching(hub, "models--*") if hub else ():
         name = repo.name.removeprefix("models--").replace("--", "/", 1)
         latest: dict[str, Path] = {}
-        for snapshot in sorted(repo.glob("snapshots/*"), key=lambda path: path.stat().st_mtime):
+        for snapshot in sorted(matching(repo, "snapshots/*"), key=lambda path: path.stat().st_mtime):
             for path in models_in(snapshot, deep=True):
                 latest[str(path.relative_to(snapshot))] = path
         for file, path in sorted(latest.items()):

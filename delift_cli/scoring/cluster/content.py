@@ -12,7 +12,8 @@ from typing import NamedTuple
 from ...cache.files import write_all
 from ...errors import DeliftError, RunError
 from ...kept import cache_directory, file_sha256
-from ...model.gguf import parts_of
+from ...model.converted import ARRIVING
+from ...model.parts import Part, part_of, parts_of
 from ...model.places import locate
 
 
@@ -93,11 +94,12 @@ def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 def _received(content: Content) -> list[Path]:
     """Where the files are that were sent; named as llama.cpp wants the parts of a split one."""
-    head = f"{Path(content.path).stem.split('-00001-of-')[0]}-{content.sha256[:16]}-received"
-    count = len(content.files)
-    names = [f"{head}-{at:05}-of-{count:05}.gguf" for at in range(1, count + 1)] if count > 1 else [f"{head}.gguf"]
+    path = Path(content.path)
+    part = part_of(path.name)
+    head = f"{part.head if part else path.stem}-{content.sha256[:16]}-received"
+    names = Part(head, 1, part.total).all_names() if part else [f"{head}.gguf"]
     return [cache_directory() / name for name in names]
 
 
 def _draft(place: Path) -> Path:
-    return place.with_suffix(f".{os.getpid()}.part")
+    return place.with_suffix(f".{os.getpid()}{ARRIVING}")
