@@ -48,6 +48,11 @@ def form_of(destination: Path | None, form: str) -> str:
     return asked
 
 
+def ending_of(form: str) -> str:
+    """How the name of a file in this form ends, for `form_of` and for who reads it: CSV is known by its name alone."""
+    return next(ending for ending, known in FORMS.items() if known == form.rstrip(";|"))
+
+
 def packed(data: bytes, destination: Path) -> bytes:
     """A file's content, compressed where its name says that it is; InputError where zstandard is not installed."""
     name = destination.name.lower()
