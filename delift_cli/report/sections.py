@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..cache.contents import how_measured
 from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
 from ..data.record import Record
 from ..selection.blocks import COUNTED, KernelOptions, PartialBlock
-from ..visible import one_line
+from ..visible import visible
 from . import findings
 from .choices import CHANGE, Choice
 from .columns import aims_columns, record_columns
@@ -65,14 +66,9 @@ def measured(pool: Pool) -> Section:
             facts.append(("estimates", _quality(block, pool.options)))
             facts += [("approximate", line) for line in block.approximations(pool.options)]
     manifest = pool.block.cache.manifest
-    model = manifest["model"]
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in manifest["settings"].items())
     mean, harm = pool.reach_of_all.mean_of_pairs, pool.reach_of_all.harmful_share
     facts += [
-        ("model", f"{model['name']} {model.get('quantization') or ''}, SHA-256 {model['sha256'][:16]}…"),
-        ("weights", str(manifest["weights"]["type"])),
-        ("template", str(manifest["template"]["name"])),
-        ("settings", settings),
+        *how_measured(manifest),
         ("utility", f"{pool.options.utility}: mean {mean:+.4f}, {harm:.0%} of the measured pairs harmful"),
         ("objective", f"{pool.goal.name}, kernel {pool.options.transform}, "
                       f"{pool.block.left_out(pool.options)}{COUNTED[pool.count]}"),
@@ -252,7 +248,7 @@ def _list(pool: Pool, subset: Choice, number: int) -> Table:
 def _reason(targets: Sequence[Record], best_of: int, first_of: int) -> str:
     if best_of == 0:
         return "others that were taken cover its targets better"
-    most = "" if first_of < 0 or first_of >= len(targets) else f", above all {one_line(targets[first_of].id, 40)}"
+    most = "" if first_of < 0 or first_of >= len(targets) else f", above all {visible(targets[first_of].id)}"
     return f"covers {best_of:,} target{'' if best_of == 1 else 's'} best{most}"
 
 
