@@ -19,6 +19,7 @@ from tiny_runs import delift
 
 from delift_cli.cache.sparse import open_cache
 from delift_cli.report import html as pages
+from delift_cli.report.document import Tile
 from delift_cli.selection.suspects import suspects
 from delift_cli.visible import visible
 
@@ -359,6 +360,14 @@ def test_it_begins_with_what_matters(hostile: tuple[Path, Page]) -> None:
     subsets = {column["key"]: column["values"] for column in page.table("subsets")["columns"]}
     assert f"<strong>{subsets['share'][0]:.1%}</strong>" in page.source
     assert f"<strong>{len(page.table('harmful')['rows'])}</strong>" in page.source
+
+
+def test_one_of_a_kind_is_one() -> None:
+    assert [Tile.of(number, "record", " to see", "table-x").words for number in (0, 1, 2)] == [
+        "records to see",
+        "record to see",
+        "records to see",
+    ]
 
 
 @pytest.mark.parametrize(
