@@ -187,7 +187,8 @@ def score(
         return
     with console.bars(quiet=quiet) as progress:
         scores = run.score(progress)
-    also: list[tuple[str, Any]] = [("next", _next_command(run.path, targets, examples is not None, scores.cache.manifest))]
+    then = _next_command(run.path, targets, examples is not None, scores.cache.manifest)
+    also: list[tuple[str, Any]] = [("next", then)]
     if earlier is not None:
         try:
             change = moved(earlier, scores.cache)

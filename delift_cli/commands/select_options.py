@@ -41,7 +41,7 @@ ObjectiveOption = Annotated[
     ObjectiveName | None,
     options.choosing(
         help="Default: topm, below 20% fl, for 150 records to half of the pool saturated (anchors: topm); flmi with "
-        "--target, flcg with --existing, flcmi with both."
+        "--target (alone: flvmi), flcg with --existing, flcmi with both."
     ),
 ]
 UtilityOption = Annotated[Utility, options.choosing(help="From distances, or from log-probabilities (nats per token).")]
