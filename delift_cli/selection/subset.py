@@ -44,7 +44,7 @@ from .methods import (
     per_record,
     scored_blocks,
 )
-from .overwriting import files_read, refuse_to_destroy
+from .overwriting import files_read, refuse_to_destroy, source_folders
 from .set_aside import OFF, SetAside, set_aside
 
 LET_GO = {"distinct": "near-copies", "drop_suspects": "doubtful answers"}
@@ -131,6 +131,7 @@ class Subset(Facts):
             whole=self.whole,
             came=self.form(),
             source=self.pool.cache.manifest["examples"]["source"],
+            folders=source_folders(self.pool.cache),
             say=say,
             input_order=input_order,
             with_scores=with_scores,
