@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from ..cache.contents import how_measured
 from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
 from ..data.record import Record
-from ..selection.blocks import COUNTED, KernelOptions, PartialBlock
+from ..selection.blocks import COUNTED, AnyBlock, KernelOptions, PartialBlock
 from ..visible import visible
 from . import findings
 from .choices import CHANGE, Choice
@@ -58,7 +59,7 @@ def measured(pool: Pool) -> Section:
         if isinstance(cache, SparseCache):
             share = f"{cache.pairs_done:,} of {n * m:,} ({cache.pairs_done / (n * m):.2%})"
             rounds = f"{len(cache.rounds):,} round{'' if len(cache.rounds) == 1 else 's'}"
-            facts.append(("pairs measured", f"{share} in {rounds}; the rest is estimated where a selection needs it"))
+            facts.append(("pairs measured", f"{share} in {rounds}{_rest(block, pool.options)}"))
         else:
             facts.append(("pairs measured", f"all {n * m:,}"))
     for block in blocks:
@@ -70,8 +71,8 @@ def measured(pool: Pool) -> Section:
     facts += [
         *how_measured(manifest),
         ("utility", f"{pool.options.utility}: mean {mean:+.4f}, {harm:.0%} of the measured pairs harmful"),
-        ("objective", f"{pool.goal.name}, kernel {pool.options.transform}, "
-                      f"{pool.block.left_out(pool.options)}{COUNTED[pool.count]}"),
+        ("objective", f"{_objective(pool)} ({pool.options.utility}, {pool.options.transform}, "
+                      f"{pool.block.left_out(pool.options)}{COUNTED[pool.count]})"),
     ]  # fmt: skip
     groups = (
         f"by the field {pool.field!r}, {len(set(pool.labels)):,} values"
@@ -80,6 +81,18 @@ def measured(pool: Pool) -> Section:
     )
     facts.append(("groups", groups))
     return Section("measured", "What was measured", facts=facts)
+
+
+def _objective(pool: Pool) -> str:
+    """Its name with its parameters, as `select` says it."""
+    return ", ".join([pool.goal.name, *(f"{name} {value:g}" for name, value in pool.goal.parameters.items())])
+
+
+def _rest(block: AnyBlock, options: KernelOptions) -> str:
+    """As what pairs that are not measured count in a selection; nothing where all are."""
+    if not isinstance(block, PartialBlock) or block.cache.pairs_done == math.prod(block.cache.shape):
+        return ""
+    return "; the others are estimated" if block.estimated(options) else "; the others count as 0"
 
 
 def where(pool: Pool, known: RecordColumns) -> Section:
@@ -137,7 +150,7 @@ def worth(pool: Pool) -> Section:
     missing = "".join(
         f" {s.name} has {s.missing:,} records that the pool lacks; they are left out." for s in rows if s.missing
     )
-    tables = [Table("subsets", "Subsets", f"Under the objective {pool.goal.name}.{missing}", columns=columns)]
+    tables = [Table("subsets", "Subsets", f"Under the objective {_objective(pool)}.{missing}", columns=columns)]
     plot = Plot(
         "curve",
         "Value against size",
