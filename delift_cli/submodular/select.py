@@ -304,7 +304,8 @@ def _guarantee(
     if conflicts and _near_each_other(rules, indices):
         return 0.0, "nothing where near-duplicates are taken for want of others"
     if conflicts:
-        return 1.0 / (1 + conflicts + quotas), f"1/{1 + conflicts + quotas} of the optimum, with near-duplicates apart"
+        why = "quotas and near-duplicates apart" if quotas else "near-duplicates apart"
+        return 1.0 / (1 + conflicts + quotas), f"1/{1 + conflicts + quotas} of the optimum, with {why}"
     if quotas:
         return 0.5, "1/2 of the optimum, with quotas"
     return greedy_share, "1 - 1/e of the optimum"
