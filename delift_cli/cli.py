@@ -31,8 +31,8 @@ app = typer.Typer(
 def _delift(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     """Choose the training data that makes your language model better.
 
-    First 'delift score' asks a local GGUF model how much each example helps with each other one; then
-    'delift select' chooses the subset worth training on.
+    First 'delift score' asks a local GGUF model how much each example helps
+    with each other one; then 'delift select' chooses what to train on.
     """
     if version:
         typer.echo(f"delift {__version__}")

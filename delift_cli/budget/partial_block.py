@@ -267,8 +267,9 @@ def measured_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             + counted(len(found["rounds"]), "round")
             + (f"; {left:,} more were planned" if left else ""),
         ),
-        ("estimates", held_out.words + (f": {NEAR_ALONE}" if found["neighbours_alone"] else "")),
     ]
+    if found["pairs_measured"] < found["pairs_all"]:
+        rows.append(("estimates", held_out.words + (f": {NEAR_ALONE}" if found["neighbours_alone"] else "")))
     if (proxy := found["proxy"]) is not None:
         without = Quality(**proxy["held_out_without"])
         worse = "; it misleads here" if held_out.enough and without.r2 > held_out.r2 else ""

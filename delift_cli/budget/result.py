@@ -136,7 +136,7 @@ class Scores(Facts):
 def summary_lines(summary: dict[str, Any], read: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """A run's figures as rows of name and text; `read`: what there is to say of its records."""
     layouts = " and ".join(
-        ", ".join(f"{name} ({count:,})" for name, count in layout.items()) for layout in summary["layouts"]
+        dict.fromkeys(", ".join(f"{name} ({count:,})" for name, count in each.items()) for each in summary["layouts"])
     )
     lines = [
         ("records", f"{summary['examples']:,} examples by {summary['targets']:,} targets; layout {layouts}"),
@@ -151,7 +151,8 @@ def summary_lines(summary: dict[str, Any], read: list[tuple[str, str]]) -> list[
             ("time in", f"llama.cpp {summary['decode_share']:.1%}, log-softmax {summary['reduce_share']:.1%}"),
         ]
     else:
-        lines.append(("scored", "nothing to do, the cache was complete"))
+        rest = "; --budget 100% scores the others" if summary.get("share_measured", 1) < 1 else ""
+        lines.append(("scored", f"nothing to do, every pair that was asked for was there{rest}"))
     part = "share_measured" in summary
     if part:
         lines += measured_lines(summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,17 +46,13 @@ class Contents(Facts):
     def lines(self) -> Lines:
         """The same for people, without the examples."""
         cache, manifest = self.cache, self.cache.manifest
-        model, settings = manifest["model"], manifest["settings"]
         block = "the pool against itself" if cache.square else f"targets from {manifest['targets']['source']}"
         pairs = "measured pairs" if isinstance(cache, SparseCache) else "pairs"
         return [
             ("cache", f"{cache.path}, format {manifest['version']}"),
             ("block", f"{cache.shape[0]:,} examples from {manifest['examples']['source']}, {block}"),
             ("state", self._state()),
-            ("model", f"{model['name']} {model.get('quantization')}, sha256 {model['sha256'][:16]}…"),
-            ("weights", manifest["weights"]["type"]),
-            ("template", manifest["template"]["name"]),
-            ("settings", ", ".join(f"{name} {value}" for name, value in settings.items())),
+            *how_measured(manifest),
             ("utility", f"mean {self.utility.mean:+.4f}, {self.utility.harmful:.0%} of the {pairs} harmful"),
         ]
 
@@ -81,6 +78,23 @@ class Contents(Facts):
         rest = f", {open_:,} more planned" if open_ else ""
         share = f"{cache.pairs_done:,} of {n * m:,} pairs measured ({cache.pairs_done / (n * m):.2%})"
         return f"{share} in {counted(len(cache.rounds), 'round')}{rest}; all figures are of these alone"
+
+
+def how_measured(manifest: Mapping[str, Any]) -> Lines:
+    """With which model, in which way, for people."""
+    model = manifest["model"]
+    named = " ".join(filter(None, (model["name"], model.get("quantization"))))
+    return [
+        ("model", f"{named}, SHA-256 {model['sha256'][:16]}…"),
+        ("weights", manifest["weights"]["type"]),
+        ("template", manifest["template"]["name"]),
+        ("settings", settings_in_words(manifest["settings"])),
+    ]
+
+
+def settings_in_words(settings: Mapping[str, Any]) -> str:
+    """Settings of a run for people: those that are not set are none."""
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.items() if value is not None)
 
 
 def contents(cache: Cache | SparseCache, top: int = 5) -> Contents:

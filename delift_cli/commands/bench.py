@@ -10,14 +10,13 @@ import typer
 from ..errors import InputError
 from . import console, options
 from .options import AsJson, Batch, ModelChoice, Quiet, Threads, WeightsChoice
+from .score import RECORDS
 
 PLAIN_PAIRS = 8
 
 
 def bench(
-    data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Records to measure with: JSONL or a JSON array; - for stdin.")
-    ],
+    data: Annotated[str, typer.Argument(metavar="DATA", help=f"Records to measure with: {RECORDS}.")],
     model: ModelChoice = None,
     weights: WeightsChoice = "auto",
     threads: Threads = None,

@@ -17,12 +17,12 @@ from ..cache.sparse import SparseCache, open_cache
 from ..progress import Progress
 from ..selection.methods import OpenModel
 from ..selection.set_aside import look_for_suspects
-from ..visible import one_line
+from ..visible import one_line, visible
 from . import bars, console, options
 from .options import AsJson, GpuLayers, ModelChoice, Quiet, Threads
 from .unused import Use, refuse_idle
 
-WIDTHS = (24, 12, 48, 32)  # of the columns under HEADINGS, at most
+WIDTHS = (48, 32)  # of a prompt and a response, at most
 NARROWEST, GAP = 8, 2  # characters that a text needs to be worth a column; between two columns
 
 
@@ -75,13 +75,13 @@ def _suspects(
 
 def _table(title: str, headings: tuple[str, ...], rows: Sequence[tuple[str, ...]], room: int) -> Table:
     """Ids and figures whole, texts in what is left of `room` characters; those that have none are left out."""
-    shown = [tuple(one_line(cell, width) for cell, width in zip(row, WIDTHS, strict=True)) for row in rows]
+    shown = [(visible(id), figure, *map(one_line, texts, WIDTHS)) for id, figure, *texts in rows]
     widths = [max((cell_len(row[0]) for row in shown), default=2), 12]
     left = room - sum(widths) - 2 * GAP
     if left >= 2 * NARROWEST + GAP:
-        widths += [min(WIDTHS[2], (left - GAP) * 3 // 5), min(WIDTHS[3], (left - GAP) * 2 // 5)]
+        widths += [min(most, (left - GAP) * fifths // 5) for most, fifths in zip(WIDTHS, (3, 2), strict=True)]
     elif left >= NARROWEST:
-        widths.append(min(WIDTHS[2], left))
+        widths.append(min(WIDTHS[0], left))
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for place, (name, width) in enumerate(zip(headings, widths, strict=False)):
         table.add_column(

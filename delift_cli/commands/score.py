@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -186,7 +187,8 @@ def score(
         return
     with console.bars(quiet=quiet) as progress:
         scores = run.score(progress)
-    also: list[tuple[str, Any]] = [("next", _next_command(run.path, targets, examples is not None))]
+    then = _next_command(run.path, targets, examples is not None, scores.cache.manifest)
+    also: list[tuple[str, Any]] = [("next", then)]
     if earlier is not None:
         try:
             change = moved(earlier, scores.cache)
@@ -196,9 +198,10 @@ def score(
     console.show(scores, as_json=as_json, quiet=quiet, also=also, notes=notes)
 
 
-def _next_command(cache: Path, targets: str | None, as_existing: bool) -> str:
-    """How to select with what was scored."""
+def _next_command(cache: Path, targets: str | None, as_existing: bool, manifest: Mapping[str, Any]) -> str:
+    """How to select with what was scored, into a file whose name says the container that the pool came in."""
     from ..budget.sources import named_after
+    from ..data.writing import ending_of
 
     name = _in_a_shell(cache)
     if targets is None:
@@ -208,7 +211,8 @@ def _next_command(cache: Path, targets: str | None, as_existing: bool) -> str:
         sources = f"{pool} --existing {name}"
     else:
         sources = f"--target {name}"
-    return f"delift select {sources} -k 30% > subset.jsonl"
+    chosen_from = manifest["targets" if targets is not None and as_existing else "examples"]
+    return f"delift select {sources} -k 30% > subset{ending_of(chosen_from['form'])}"
 
 
 def _in_a_shell(path: Path) -> str:

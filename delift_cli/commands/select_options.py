@@ -41,7 +41,7 @@ ObjectiveOption = Annotated[
     ObjectiveName | None,
     options.choosing(
         help="Default: topm, below 20% fl, for 150 records to half of the pool saturated (anchors: topm); flmi with "
-        "--target, flcg with --existing, flcmi with both."
+        "--target (alone: flvmi), flcg with --existing, flcmi with both."
     ),
 ]
 UtilityOption = Annotated[Utility, options.choosing(help="From distances, or from log-probabilities (nats per token).")]
@@ -95,7 +95,11 @@ PerOption = Annotated[
     options.limits(metavar="FIELD:SHARE", help="Most that one value of a field may take: task:10% or task:50."),
 ]
 GroupOption = Annotated[
-    str | None, options.limits(metavar="FIELD", help="Field of --at-least and --at-most; default that of --per.")
+    str | None,
+    options.limits(
+        metavar="FIELD",
+        help="Field of --at-least, --at-most and --shares; default that of --per or --share, else task.",
+    ),
 ]
 AtLeastOption = Annotated[
     list[str] | None, options.limits(metavar="VALUE=N", help="Least for one value: code=200. Repeatable.")

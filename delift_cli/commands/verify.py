@@ -24,7 +24,7 @@ def verify(
     quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check every byte of a cache, name what is damaged (exit code 1), and compute it again.
+    """Check every byte of a cache and name what is damaged (exit code 1); with --repair compute it again.
 
     Examples:
 

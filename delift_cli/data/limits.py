@@ -147,6 +147,8 @@ def _named_indices(path: Path, names: Names) -> list[int]:
                         found[names.find(line)] = None
                     except InputError as error:
                         raise InputError(f"{path}:{number}: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the ids in {path}: {error}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"cannot read the ids in {path}: it is not UTF-8 text") from None
+    except OSError as error:
+        raise InputError(f"cannot read the ids in {path}: {error.strerror or error}") from None
     return list(found)

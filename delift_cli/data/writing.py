@@ -47,6 +47,11 @@ def form_of(destination: Path | None, form: str) -> str:
     return asked
 
 
+def ending_of(form: str) -> str:
+    """How the name of a file in this form ends, for `form_of` and for who reads it: CSV is known by its name alone."""
+    return next(ending for ending, known in FORMS.items() if known == form.rstrip(";|"))
+
+
 def packed(data: bytes, destination: Path) -> bytes:
     """A file's content, compressed where its name says that it is; InputError where zstandard is not installed."""
     name = destination.name.lower()
@@ -70,6 +75,7 @@ def written(
     records: Sequence[Record] = (),
     came: str = "",
     source: str = "",
+    folders: Sequence[Path] = (Path(),),
     added: Mapping[str, Sequence[Any]] = MappingProxyType({}),
 ) -> tuple[bytes, str]:
     """A file of these records, and what there is to say of it.
@@ -77,18 +83,22 @@ def written(
     Args:
         lines: the JSON text of each record.
         records: the records themselves, for a table that is to keep its schema. came, source: the form that they came
-            in and the files that they were read from, as in RecordSet. added: fields that the lines have and the
-            records lack, by name, with a value for each.
+            in and the files that they were read from, as in RecordSet. folders: where these are looked for.
+        added: fields that the lines have and the records lack, by name, with a value for each.
 
     Raises:
         InputError: records that are no objects cannot be rows of a table; pyarrow is not installed.
     """
     table, said = None, []
     if form in TABLES and came in TABLES:
-        table = _from_source(tables.library(source), records, source, added)
+        arrow = tables.library(source)
+        places = dict.fromkeys(tuple(str(folder / name) for name in source.split(", ")) for folder in folders)
+        tried = (_from_source(arrow, records, names, added) for names in places)
+        table = next((one for one in tried if one is not None), None)
         if table is None:
             said.append(
-                f"{source} is not what was read (any more): the types of the columns are found in the rows again"
+                f"{source} is not what was read (any more), or not there: the types of the columns are found in the "
+                "rows again"
             )
     if table is None and (binary := sum(map(holds_bytes, lines))):
         said.append(f'{counted(binary, "record")} with bytes that are no text, which are written as {{"{BYTES}": …}}')
@@ -160,7 +170,9 @@ def _serialized(arrow: Any, table: Any, form: str) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _from_source(arrow: Any, records: Sequence[Record], source: str, added: Mapping[str, Sequence[Any]]) -> Any:
+def _from_source(
+    arrow: Any, records: Sequence[Record], names: Sequence[str], added: Mapping[str, Sequence[Any]]
+) -> Any:
     """The rows out of the tables that they were read from, with more columns; None where those do not have them (any
     more)."""
     wanted: dict[tuple[int, bytes], list[int]] = {}
@@ -169,7 +181,7 @@ def _from_source(arrow: Any, records: Sequence[Record], source: str, added: Mapp
     parts: list[Any] = []
     order: list[int] = []
     try:
-        for name in source.split(", "):
+        for name in names:
             for path, called in files_of(name):
                 data = content(path, called)
                 kind = tables.kind_of(data[:8])

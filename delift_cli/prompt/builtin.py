@@ -159,7 +159,10 @@ def load_template(
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         known = ", ".join([*(name for name in named if name != "default"), *BUILT_IN])
-        raise InputError(f"cannot read template {path}: {error}; give a Jinja2 file or one of {known}") from None
+        cause = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None)
+        raise InputError(
+            f"cannot read template {path}: {cause or error}; give a Jinja2 file or one of {known}"
+        ) from None
     if path.suffix == ".json":
         text = _of_config(path, text)
     return made(_jinja_of(text, say), f"template {path}")

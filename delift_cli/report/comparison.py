@@ -85,7 +85,7 @@ def compare(first: AnyBlock, second: AnyBlock, wanted: Wanted) -> Document:
     tiles = [
         Tile(alike_said, "rank correlation of the records' mean utilities", "plot-values"),
         Tile(f"{both:,} of {sizes[0]:,}", f"of A's subset are in B's too; by chance {chance:,.0f} would be", "subsets"),
-        Tile(f"{turned:,}", "records help the others in one and harm them in the other, on average", "table-changed"),
+        Tile.of(turned, "record", " whose mean utility has one sign in A and the other in B", "table-changed"),
     ]
     known = np.flatnonzero(~np.isnan(change))
     order = known[np.argsort(-np.abs(change[known]), kind="stable")]

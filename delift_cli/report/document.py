@@ -117,6 +117,11 @@ class Tile:
     words: str
     to: str
 
+    @classmethod
+    def of(cls, number: int, thing: str, what: str, to: str) -> Tile:
+        """How many things there are, and what of them."""
+        return cls(f"{number:,}", f"{thing}{'' if number == 1 else 's'}{what}", to)
+
 
 @dataclass(frozen=True)
 class Section:

@@ -43,7 +43,7 @@ def to_look_at(pool: Pool) -> Section:
                 "outliers",
                 "Outliers",
                 _of(
-                    "These neither help nor are helped much by any record: the last twentieth by both together.",
+                    "These neither help nor are helped much by any record: the last twentieth by mean rank in both.",
                     far,
                     "record",
                 ),

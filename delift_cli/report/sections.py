@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..amount import counted
+from ..cache.contents import how_measured
 from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
 from ..data.record import Record
-from ..selection.blocks import COUNTED, KernelOptions, PartialBlock
-from ..visible import one_line
+from ..selection.blocks import COUNTED, AnyBlock, KernelOptions, PartialBlock
+from ..visible import visible
 from . import findings
 from .choices import CHANGE, Choice
 from .columns import aims_columns, record_columns
@@ -58,7 +60,7 @@ def measured(pool: Pool) -> Section:
         if isinstance(cache, SparseCache):
             share = f"{cache.pairs_done:,} of {n * m:,} ({cache.pairs_done / (n * m):.2%})"
             rounds = counted(len(cache.rounds), "round")
-            facts.append(("pairs measured", f"{share} in {rounds}; the rest is estimated where a selection needs it"))
+            facts.append(("pairs measured", f"{share} in {rounds}{_rest(block, pool.options)}"))
         else:
             facts.append(("pairs measured", f"all {n * m:,}"))
     for block in blocks:
@@ -66,17 +68,12 @@ def measured(pool: Pool) -> Section:
             facts.append(("estimates", _quality(block, pool.options)))
             facts += [("approximate", line) for line in block.approximations(pool.options)]
     manifest = pool.block.cache.manifest
-    model = manifest["model"]
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in manifest["settings"].items())
     mean, harm = pool.reach_of_all.mean_of_pairs, pool.reach_of_all.harmful_share
     facts += [
-        ("model", f"{model['name']} {model.get('quantization') or ''}, SHA-256 {model['sha256'][:16]}…"),
-        ("weights", str(manifest["weights"]["type"])),
-        ("template", str(manifest["template"]["name"])),
-        ("settings", settings),
+        *how_measured(manifest),
         ("utility", f"{pool.options.utility}: mean {mean:+.4f}, {harm:.0%} of the measured pairs harmful"),
-        ("objective", f"{pool.goal.name}, kernel {pool.options.transform}, "
-                      f"{pool.block.left_out(pool.options)}{COUNTED[pool.count]}"),
+        ("objective", f"{_objective(pool)} ({pool.options.utility}, {pool.options.transform}, "
+                      f"{pool.block.left_out(pool.options)}{COUNTED[pool.count]})"),
     ]  # fmt: skip
     groups = (
         f"by the field {pool.field!r}, {len(set(pool.labels)):,} values"
@@ -85,6 +82,18 @@ def measured(pool: Pool) -> Section:
     )
     facts.append(("groups", groups))
     return Section("measured", "What was measured", facts=facts)
+
+
+def _objective(pool: Pool) -> str:
+    """Its name with its parameters, as `select` says it."""
+    return ", ".join([pool.goal.name, *(f"{name} {value:g}" for name, value in pool.goal.parameters.items())])
+
+
+def _rest(block: AnyBlock, options: KernelOptions) -> str:
+    """As what pairs that are not measured count in a selection; nothing where all are."""
+    if not isinstance(block, PartialBlock) or block.cache.pairs_done == math.prod(block.cache.shape):
+        return ""
+    return "; the others are estimated" if block.estimated(options) else "; the others count as 0"
 
 
 def where(pool: Pool, known: RecordColumns) -> Section:
@@ -142,7 +151,7 @@ def worth(pool: Pool) -> Section:
     missing = "".join(
         f" {s.name} has {s.missing:,} records that the pool lacks; they are left out." for s in rows if s.missing
     )
-    tables = [Table("subsets", "Subsets", f"Under the objective {pool.goal.name}.{missing}", columns=columns)]
+    tables = [Table("subsets", "Subsets", f"Under the objective {_objective(pool)}.{missing}", columns=columns)]
     plot = Plot(
         "curve",
         "Value against size",
@@ -251,7 +260,7 @@ def _list(pool: Pool, subset: Choice, number: int) -> Table:
 def _reason(targets: Sequence[Record], best_of: int, first_of: int) -> str:
     if best_of == 0:
         return "others that were taken cover its targets better"
-    most = "" if first_of < 0 or first_of >= len(targets) else f", above all {one_line(targets[first_of].id, 40)}"
+    most = "" if first_of < 0 or first_of >= len(targets) else f", above all {visible(targets[first_of].id)}"
     return f"covers {counted(best_of, 'target')} best{most}"
 
 

@@ -16,29 +16,29 @@ def in_short(pool: Pool) -> Section:
     """The first thing that is seen."""
     tiles = [*_worth(pool), *_sure(pool)]
     harmful = len(findings.harmful(pool.reach))
-    tiles.append(Tile(f"{harmful:,}", "records that harm the others more than they help them", "table-harmful"))
+    tiles.append(Tile.of(harmful, "record", " with more harm than help to the others", "table-harmful"))
     if pool.suspects is not None:
         tiles.append(_suspects(pool, pool.suspects))
     size = np.bincount(pool.alike)
     groups = int((size > 1).sum())
     words = "records that say nearly the same as another" + (f", in {counted(groups, 'group')}" if groups else "")
     tiles.append(Tile(f"{int(size[size > 1].sum()):,}", words, "table-alike"))
-    reach, what = (pool.reach, "records") if pool.aims_reach is None else (pool.aims_reach, "targets")
+    reach, what = (pool.reach, "record") if pool.aims_reach is None else (pool.aims_reach, "target")
     bare = len(findings.uncovered(reach))
-    tiles.append(Tile(f"{bare:,}", f"{what} that no measured record helps", "table-uncovered"))
+    tiles.append(Tile.of(bare, what, " that no measured record helps", "table-uncovered"))
     if pool.apart is not None:
         far = len(findings.outliers(pool.apart))
-        tiles.append(Tile(f"{far:,}", "outliers: they help none much, and none helps them", "table-outliers"))
+        tiles.append(Tile.of(far, "outlier", " with little help given or got", "table-outliers"))
     return Section("short", "In short", tiles=tiles)
 
 
 def _suspects(pool: Pool, found: Suspects) -> Tile:
     """How many answers are doubtful; where that is not known, how many are listed."""
     if not found.telling:
-        many, words = len(suspected(pool, found)), "answers to check first: perhaps wrong or spoiled"
+        many, which, why = len(suspected(pool, found)), "answer", " to check first: perhaps wrong or spoiled"
     else:
-        many, words = len(found.doubtful), "doubtful answers, perhaps wrong or spoiled"
-    return Tile(f"{many:,}", words, "table-suspects")
+        many, which, why = len(found.doubtful), "doubtful answer", ", perhaps wrong or spoiled"
+    return Tile.of(many, which, why, "table-suspects")
 
 
 def _worth(pool: Pool) -> list[Tile]:

@@ -45,7 +45,7 @@ class Benchmark(Facts):
             ),
             (
                 "time in",
-                f"decode {shares['decode']:.1%}, reduction {shares['reduction']:.1%}, other {shares['other']:.1%}",
+                f"llama.cpp {shares['decode']:.1%}, log-softmax {shares['reduction']:.1%}, other {shares['other']:.1%}",
             ),
         ]
         if "plain_loop" in result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..cache.contents import settings_in_words
 from ..data import hub
 from .subset import Subset
 
@@ -30,12 +31,12 @@ def publish(subset: Subset, destination: str, command: str, *, force: bool = Fal
 def card(subset: Subset, destination: str, file: str, command: str) -> str:
     """The data set's README.md: what it is, the model, command, objective, seed and figures."""
     found, manifest = subset.as_dict(), subset.pool.cache.manifest
-    model, settings = manifest["model"], manifest["settings"]
+    model = manifest["model"]
     facts = {
         "records": f"{found['selected']:,} of {found['pool']:,} in {manifest['examples']['source']}",
         "model that was asked": f"{model['name']}, weights {manifest['weights']['type']}, sha256 {model['sha256']}",
         "chat template": manifest["template"]["name"],
-        "settings": ", ".join(f"{name} {value}" for name, value in settings.items()),
+        "settings": settings_in_words(manifest["settings"]),
         "command": f"`{command}`",
         "asked for": found["asked"],
         "method": found["method"],

@@ -41,7 +41,7 @@ class Hygiene:
     """What was found and done.
 
     Attributes:
-        left_out: places of the records that overlap a benchmark; `like`: with what.
+        left_out: places of the records that overlap a benchmark; `like`: with what, None where none was asked about.
         near: the near-duplicates, None where they were not looked for; cut: how many records have more of them.
         lenient: they are near-copies, and ruled out as long as others are left.
         groups: ids of records that are near-duplicates of each other.
@@ -49,7 +49,7 @@ class Hygiene:
     """
 
     left_out: list[int] = field(default_factory=list)
-    like: list[Like] = field(default_factory=list)
+    like: list[Like] | None = None
     near: Near | None = None
     cut: int = 0
     lenient: bool = False
@@ -80,7 +80,7 @@ class Hygiene:
     def as_dict(self) -> dict[str, Any]:
         """The same as data; nothing of what was not asked for."""
         found: dict[str, Any] = {}
-        if self.like:
+        if self.like is not None:
             found["not_like"] = [like._asdict() for like in self.like]
         if self._near_told:
             found["near_copy_groups" if self.lenient else "near_duplicate_groups"] = self.groups
@@ -93,8 +93,9 @@ class Hygiene:
     def lines(self) -> Lines:
         """The same for people."""
         rows: Lines = []
-        if self.like:
-            rows.append(("not like", f"{len(self.like):,} records left out, for what they share with a benchmark"))
+        if self.like is not None:
+            which = counted(len(self.like), "record")
+            rows.append(("not like", f"{which} left out, for text shared with a benchmark"))
             for like in self.like[:SHOWN]:
                 how = "the same prompt" if like.exact else f"{like.share:.0%} of its {like.part}"
                 rows.append(("", f"{like.id}: {how} as {like.like} of {like.source}"))
@@ -142,10 +143,11 @@ class Repeats:
         """The same for people, with what to do."""
         rows: Lines = []
         if self.alike:
-            which = f"{self.alike:,} of these {'is' if self.alike == 1 else 'are'} nearly the same as another one"
-            rows.append(("near", f"{which} of them; --distinct {ALIKE} takes one of each"))
+            are = "is" if self.alike == 1 else "are"
+            which = f"{self.alike:,} of the selected {are} nearly the same as another one of them"
+            rows.append(("near", f"{which}; --distinct {ALIKE} takes one of each"))
         if self.one_answer:
-            which = f"{self.one_answer:,} of these give unlike prompts one long answer, as boilerplate does"
+            which = f"{self.one_answer:,} of the selected give unlike prompts one long answer, as boilerplate does"
             rows.append(("answers", f"{which}; delift inspect {pool} --suspects 20 looks closer"))
         return rows
 
@@ -197,4 +199,4 @@ def hygiene(
         near, cut = near_duplicates(records, parse_share(str(distinct), "--distinct", ONCE, ANY))
     groups = [] if near is None else [[records[place].id for place in group] for group in groups_of(near)]
     scores = None if quality is None else read_quality(quality, records)
-    return Hygiene(list(places), like, near, cut, distinct == ONCE, groups, scores)
+    return Hygiene(list(places), like if not_like else None, near, cut, distinct == ONCE, groups, scores)

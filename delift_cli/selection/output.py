@@ -31,6 +31,7 @@ def render(
     whole: float,
     came: str = "",
     source: str = "",
+    folders: Sequence[Path] = (Path(),),
     say: Say = silent,
     input_order: bool = False,
     with_scores: bool = False,
@@ -39,8 +40,8 @@ def render(
     """The selected records as bytes.
 
     Args:
-        form: `jsonl` gives one line each, `array` a JSON array; the others see `data.writing`, also for `came` and
-            `source`.
+        form: `jsonl` gives one line each, `array` a JSON array; the others see `data.writing`, also for `came`,
+            `source` and `folders`.
         say: takes what there is to say of the form.
         whole: what the whole pool is worth; the coverage of a record is the share of it that the selection
             reached with that record.
@@ -60,7 +61,7 @@ def render(
             for rank, record in zip(order, chosen, strict=True)
         ]
         lines = [_with_field(line, SCORES.encode(), score) for line, score in zip(lines, added[SCORES], strict=True)]
-    data, said = written(lines, form, records=chosen, came=came, source=source, added=added)
+    data, said = written(lines, form, records=chosen, came=came, source=source, folders=folders, added=added)
     if said:
         say(said)
     return data

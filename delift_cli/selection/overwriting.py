@@ -59,9 +59,14 @@ def refuse_to_push(destination: str, caches: Iterable[Stored], insist: str) -> N
 def files_read(caches: Iterable[Stored], *others: str | Path | None) -> list[Path]:
     """What a verb reads: the files that the records of caches came from, and others by their names.
 
-    A cache has the names as scoring was given them: they are looked for from this folder and from those above it.
+    A cache has the names as scoring was given them, see `source_folders`.
     """
     return [*(file for cache in caches for file in _sources(cache)), *(Path(name) for name in others if name)]
+
+
+def source_folders(cache: Stored) -> list[Path]:
+    """Where the names of a cache's sources are looked for: from this folder and from those above the cache."""
+    return [Path(), *Path(os.path.realpath(cache.path)).parents]
 
 
 def _source_names(cache: Stored) -> set[str]:
@@ -73,7 +78,7 @@ def _source_names(cache: Stored) -> set[str]:
 
 def _sources(cache: Stored) -> Iterator[Path]:
     for name in _source_names(cache):
-        for folder in (Path(), *Path(os.path.realpath(cache.path)).parents):
+        for folder in source_folders(cache):
             yield folder / name
 
 

@@ -57,10 +57,10 @@ class Shown(Facts):
             rows += [(turn.role, first), *(("", line) for line in others)]
         rows += [(name.replace("_", " "), _figure(value)) for name, value in self.figures.items()]
         every = (*self.helped_by, *self.helps, *self.harms)
-        width = max((len(one_line(other.id, 32)) for other, _ in every), default=0)
+        width = max((len(visible(other.id)) for other, _ in every), default=0)
         for name, found in (("helped by", self.helped_by), ("helps", self.helps), ("harms", self.harms)):
             for place, (other, utility) in enumerate(found):
-                text = f"{utility:+.4f}  {one_line(other.id, 32):<{width}}  {one_line(other.asked, 60)}"
+                text = f"{utility:+.4f}  {visible(other.id):<{width}}  {one_line(other.asked, 60)}"
                 rows.append((name if place == 0 else "", text))
         return rows
 

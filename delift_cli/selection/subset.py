@@ -24,7 +24,7 @@ from .blocks import COUNTED, Count, KernelOptions, PartialBlock, Records
 from .curve import curve_rows
 from .hygiene import Hygiene, Repeats, repeats
 from .methods import COVERING, WHAT
-from .overwriting import refuse_to_destroy
+from .overwriting import refuse_to_destroy, source_folders
 from .set_aside import SetAside
 
 LET_GO = {"distinct": "near-copies", "drop_suspects": "doubtful answers"}
@@ -111,6 +111,7 @@ class Subset(Facts):
             whole=self.whole,
             came=self.form(),
             source=self.pool.cache.manifest["examples"]["source"],
+            folders=source_folders(self.pool.cache),
             say=say,
             input_order=input_order,
             with_scores=with_scores,
@@ -172,7 +173,8 @@ class Subset(Facts):
         parameters = "".join(f", {name} {number:g}" for name, number in found["parameters"].items())
         tokens = self.amount.tokens
         budget = f", budget {tokens:,} tokens, by {selection.rule}" if tokens is not None else ""
-        share = "" if found["share"] is None else f", {found['share']:.1%} of what the whole pool reaches"
+        whole = "what the whole pool reaches" if covering else "the pool's"
+        share = "" if found["share"] is None else f", {found['share']:.1%} of {whole}"
         seed = f" (seed {found['seed']})" if self.method == "random" else ""
         rows = [
             ("selected", f"{found['selected']:,} of {found['pool']:,} records, {found['tokens']:,} tokens{budget}"),
@@ -183,7 +185,10 @@ class Subset(Facts):
             how = f"{found['utility']}, {found['kernel']}, {self.pool.left_out(self.options)}"
             how += COUNTED[self.count or "records"]
             rows.append(("objective", f"{found['objective']}{parameters} ({how})"))
-        rows.append(("value" if covering else "scores", f"{found['value']:.4f}{share}"))
+        if covering:
+            rows.append(("value", f"{found['value']:.4f}{share}"))
+        elif self.method != "random":  # whose numbers mean nothing
+            rows.append(("scores", f"{found['value']:,.4f} in all{share}"))
         if covering and found["anchors"]:
             rows.append(("anchors", f"{found['anchors']:,} records stand for all as targets: the value is an estimate"))
         if covering and found["at_least_of_optimum"]:
@@ -202,7 +207,9 @@ class Subset(Facts):
             taken = found["selected"] / found["pool"]
             rows.append(("stopped", f"gains fell under the limit: {taken:.1%} of the pool was enough"))
         if selection.stopped == "exhausted":
-            rows.append(("stopped", "no other record is admissible under the limits given"))
+            all_taken = found["selected"] == found["pool"]
+            why = "the whole pool is taken" if all_taken else "no other record is admissible under the limits given"
+            rows.append(("stopped", why))
         if self.missed:
             short = [f"{value} {there:,} of {asked:,}" for value, (there, asked) in list(self.missed.items())[:8]]
             more = f" and {len(self.missed) - 8:,} more" if len(self.missed) > 8 else ""
@@ -214,12 +221,13 @@ class Subset(Facts):
             rows.append(("saturated", f"nothing more to gain after {selection.saturated_at:,} records{rest}"))
         for part in found["measured"].values():
             others = "estimated" if part["estimates"] == "on" else "counted as 0"
-            rows += [("cache", f"{part['cache']}, unmeasured pairs {others}"), *measured_lines(part)]
+            unmeasured = f", unmeasured pairs {others}" if part["pairs_measured"] < part["pairs_all"] else ""
+            rows += [("cache", f"{part['cache']}{unmeasured}"), *measured_lines(part)]
             if "covered" in part:
                 covered = part["covered"]
                 interval = f"95 % interval {covered['low']:.4f} to {covered['high']:.4f}"
                 alone = f"{covered['measured']:.4f} by measured pairs alone"
-                rows.append(("coverage", f"{covered['estimated']:.4f} estimated ({interval}), {alone}"))
+                rows.append(("coverage", f"by fl, {covered['estimated']:.4f} estimated ({interval}), {alone}"))
         return rows
 
     def _measured(self, block: PartialBlock) -> dict[str, Any]:

@@ -291,22 +291,23 @@ def _guarantee(
     if method == "partitioned":
         if parts == 2:
             return greedy_share / 2, "(1 - 1/e) / 2 of the optimum"
-        return 0.0, "none that is proven: each part contributes fewer than k records"
+        return 0.0, "nothing, as each part contributes fewer than k records"
     quotas, conflicts = rules.group.size > 0, _conflicts(rules)
     if limits.budget is not None:
         if quotas or conflicts or limits.k is not None:
-            return 0.0, "none that is proven for a token budget together with other limits"
+            return 0.0, "nothing for a token budget together with other limits"
         if not per_token:
-            return 0.0, "none that is proven for a token budget and gains alone"
-        return greedy_share / 2, "(1 - 1/e) / 2 of the optimum: the better of gain and gain per token"
+            return 0.0, "nothing for a token budget and gains alone"
+        return greedy_share / 2, "(1 - 1/e) / 2 of the optimum, by the better of gain and gain per token"
     if len(limits.last):
-        return 0.0, "none that is proven where records that come last are taken for want of others"
+        return 0.0, "nothing where records that come last are taken for want of others"
     if conflicts and _near_each_other(rules, indices):
-        return 0.0, "none that is proven where near-duplicates are taken for want of others"
+        return 0.0, "nothing where near-duplicates are taken for want of others"
     if conflicts:
-        return 1.0 / (1 + conflicts + quotas), f"1/{1 + conflicts + quotas} of the optimum: near-duplicates"
+        why = "quotas and near-duplicates apart" if quotas else "near-duplicates apart"
+        return 1.0 / (1 + conflicts + quotas), f"1/{1 + conflicts + quotas} of the optimum, with {why}"
     if quotas:
-        return 0.5, "1/2 of the optimum: quotas"
+        return 0.5, "1/2 of the optimum, with quotas"
     return greedy_share, "1 - 1/e of the optimum"
 
 

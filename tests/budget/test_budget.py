@@ -252,6 +252,7 @@ def test_summary(folder: Path, tmp_path: Path) -> None:
     assert result["held_out"]["pairs"] == result["sources"]["held out"]
     shown = score(folder / "pool.jsonl", "-o", tmp_path / "c").err  # without --budget: what it was to do
     assert "nothing to do" in shown
+    assert "--budget 100% scores the others" in shown
     assert "173 of 576 pairs (30.03%)" in shown
 
 
@@ -273,6 +274,10 @@ def test_all_pairs_round_by_round_select_as_the_dense_cache_does(folder: Path, t
     path = tmp_path / "c"
     shutil.copytree(folder / "part", path)
     assert score(folder / "pool.jsonl", "-o", path, "--continue", "--budget", "100%", "-q").code == 0
+    told = delift("select", path, "-k", "30%").err
+    assert "576 of 576 pairs" in told
+    assert "estimates" not in told
+    assert "unmeasured" not in told
     sparse, dense = (
         similarities(kernels([as_block(open_cache(cache))], KernelOptions())[0]) for cache in (path, folder / "whole")
     )

@@ -41,6 +41,10 @@ def test_a_table_whose_source_has_gone_is_a_note(tmp_path: Path, monkeypatch: py
     pyarrow.parquet.write_table(arrow.Table.from_pylist([pair(number) for number in range(6)]), "pool.parquet")
     assert score("pool.parquet", "-o", "pool", "-q").code == 0
     assert json.loads(delift("select", "pool", "-k", 2, "--json").err)["notes"] == []
+    Path("below").mkdir()
+    monkeypatch.chdir("below")  # its name is looked for from the folders above the cache too
+    assert json.loads(delift("select", "../pool", "-k", 2, "--json").err)["notes"] == []
+    monkeypatch.chdir("..")
     Path("pool.parquet").rename("elsewhere.parquet")
     (note,) = json.loads(delift("select", "pool", "-k", 2, "--json").err)["notes"]
     assert "pool.parquet is not what was read" in note

@@ -485,6 +485,24 @@ def test_next_command_selects_with_what_was_scored() -> None:
         assert len(result.out.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("table.csv", b"question,answer\nWhat is up?,The sky.\nWhat is down?,The ground.\n"),
+        ("semicolons.csv", b"question;answer\nWhat is up?;The sky.\nWhat is down?;The ground.\n"),
+        ("table.tsv", b"question\tanswer\nWhat is up?\tThe sky.\nWhat is down?\tThe ground.\n"),
+        ("array.json", b"[" + b",".join(pairs(0, 1).splitlines()) + b"]"),
+    ],
+)
+def test_next_command_names_a_file_that_is_read_as_what_it_is(name: str, content: bytes) -> None:
+    Path(name).write_bytes(content)
+    *command, _, subset = shlex.split(score(name, "--json").json["next"])
+    assert Path(subset).suffix == Path(name).suffix
+    Path(subset).write_bytes(delift(*command[1:]).out)
+    read = delift("preview", subset, "--json")
+    assert (read.code, len(read.json)) == (0, 1), read.err
+
+
 def test_command_and_module_are_the_same() -> None:
     command = Path(sys.executable).with_name("delift")
     for start_with in ([str(command)], [sys.executable, "-m", "delift_cli"]):

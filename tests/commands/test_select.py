@@ -266,6 +266,19 @@ def test_always_and_never(tmp_path: Path) -> None:
     assert ids("pool", "-k", "4", "--always", always) == free
 
 
+def test_a_budget_larger_than_the_pool_takes_all_of_it() -> None:
+    told = delift("select", "pool", "-k", "1Mtok").err
+    assert "the whole pool is taken" in told
+    assert "admissible" not in told
+    assert "none that is proven" not in told
+
+
+def test_random_numbers_are_no_value() -> None:
+    assert "of what the whole pool reaches" in delift("select", "pool", "-k", "4").err
+    for method in ("random", "length", "loss"):
+        assert "of what the whole pool reaches" not in delift("select", "pool", "-k", "4", "--method", method).err
+
+
 def test_bad_id_lists(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     one.write_text("r6\nnobody\n")
@@ -276,7 +289,8 @@ def test_bad_id_lists(tmp_path: Path) -> None:
     assert "record r7 is in both" in refused
     assert "2 records are always chosen" in delift("select", "pool", "-k", "1", "--always", one).refusal()
     assert "cost" in delift("select", "pool", "-k", "20tok", "--always", one).refusal()
-    assert "cannot read the ids" in delift("select", "pool", "--always", tmp_path / "none").refusal()
+    missing = delift("select", "pool", "--always", tmp_path / "none").refusal()
+    assert missing == f"cannot read the ids in {tmp_path / 'none'}: No such file or directory"
     two.write_bytes(b"\xff\n")
     assert "cannot read the ids" in delift("select", "pool", "--always", two).refusal()
 

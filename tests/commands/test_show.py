@@ -67,6 +67,22 @@ def test_several_records_and_none(cache: Path) -> None:
     assert "no record with the id r77 (like it: r7" in delift("show", cache, "r1", "r77").refusal()
 
 
+def test_ids_are_whole_however_long(tmp_path: Path) -> None:
+    ids = [f"some/task_with_a_rather_long_name/and_a_part/{number}" for number in range(6)]
+    records = [{**tiny_runs.pair(number), "id": id} for number, id in enumerate(ids)]
+    cache = tiny_runs.make_cache(tmp_path / "pool", tiny_runs.jsonl(records))
+    for told in (delift("inspect", cache), delift("show", cache, ids[0])):
+        named = [id for id in ids if f"{id} " in told.out.decode()]
+        assert len(named) > 1
+        assert "rather_long_name/a…" not in told.out.decode()
+        assert delift("show", cache, *named).code == 0
+    assert {id for id in ids if id in delift("inspect", cache).out.decode()} == set(ids)
+
+
+def test_settings_that_are_not_set_are_not_said(cache: Path) -> None:
+    assert "None" not in delift("inspect", cache).out.decode()
+
+
 def test_a_record_by_its_line(cache: Path, tmp_path: Path) -> None:
     told = delift("show", cache, "line:7", "record:2", "--json").json["records"]
     assert [each["id"] for each in told] == ["r6", "r1"]

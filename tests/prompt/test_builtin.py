@@ -68,6 +68,8 @@ def test_named_templates_of_a_model(vocabulary: Vocabulary) -> None:
     assert load_template(None, {"rag": g.TRIM}, vocabulary).source == g.TRIM
     with pytest.raises(InputError, match="tool_use, plain, alpaca, chatml"):
         load_template("nonsense", own, vocabulary)
+    with pytest.raises(InputError, match="cannot read template nonsense: No such file or directory; give"):
+        load_template("nonsense", own, vocabulary)
 
 
 def test_a_tokenizer_config(vocabulary: Vocabulary, tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from tiny_runs import delift
 
 from delift_cli.cache.sparse import open_cache
 from delift_cli.report import html as pages
+from delift_cli.report.document import Tile
+from delift_cli.selection.blocks import KernelOptions, as_block
+from delift_cli.selection.subset import select_records
 from delift_cli.selection.suspects import suspects
 from delift_cli.visible import visible
 
@@ -166,6 +169,13 @@ def test_the_curve_and_the_subset_are_those_of_select(hostile: tuple[Path, Page]
     assert subsets["more"][0] == pytest.approx(more["share"], rel=1e-3)
 
 
+def test_the_objective_is_said_as_select_says_it(hostile: tuple[Path, Page]) -> None:
+    cache, page = hostile
+    said = dict(select_records(cache).lines())["objective"]
+    assert said.startswith("topm, depth 3 (")
+    assert said in page.source
+
+
 def test_names_of_files_and_fields_stay_text_too(tmp_path: Path) -> None:
     name = "<b>\u202e\x1b[2J</b>"
     records = [{**tiny_runs.pair(number), name: f"kind {number % 2}"} for number in range(8)]
@@ -242,6 +252,8 @@ def test_a_block_that_is_partly_measured_says_how_sure_it_is(tmp_path: Path) -> 
     found = {column["key"]: column["values"] for column in page.table("sure")["columns"]}
     assert found["measured"][0] <= found["high"][0]
     assert "not all pairs are measured" in page.source
+    used = "are estimated" if as_block(open_cache(cache)).estimated(KernelOptions()) else "count as 0"
+    assert f"(20.00%) in 1 round; the others {used}" in page.source
 
 
 def test_no_estimate_is_made_where_none_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +262,8 @@ def test_no_estimate_is_made_where_none_is_wanted(tmp_path: Path, monkeypatch: p
     assert delift("report", cache, "--estimates", "off", "-o", tmp_path / "r.html", "-q").code == 0
     page = Page(tmp_path / "r.html")
     assert "none, as asked for" in page.source
+    assert "the others count as 0" in page.source
+    assert "are estimated" not in page.source
     assert "pairs that are not measured count as 0" in page.source
     assert "held out" not in page.source
 
@@ -359,6 +373,14 @@ def test_it_begins_with_what_matters(hostile: tuple[Path, Page]) -> None:
     subsets = {column["key"]: column["values"] for column in page.table("subsets")["columns"]}
     assert f"<strong>{subsets['share'][0]:.1%}</strong>" in page.source
     assert f"<strong>{len(page.table('harmful')['rows'])}</strong>" in page.source
+
+
+def test_one_of_a_kind_is_one() -> None:
+    assert [Tile.of(number, "record", " to see", "table-x").words for number in (0, 1, 2)] == [
+        "records to see",
+        "record to see",
+        "records to see",
+    ]
 
 
 @pytest.mark.parametrize(

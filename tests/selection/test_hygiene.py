@@ -161,6 +161,14 @@ def test_select_leaves_out_what_is_like_a_benchmark(cache: Path, tmp_path: Path)
     assert [like["id"] for like in summary["not_like"]] == ["r0", "r1", "r2"]
 
 
+def test_a_benchmark_that_nothing_overlaps_is_said(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "test.jsonl").write_bytes(jsonl([{"prompt": "of something else", "response": "altogether"}]))
+    subset = select_records(cache, 4, not_like=[str(tmp_path / "test.jsonl")])
+    assert dict(subset.lines())["not like"] == "0 records left out, for text shared with a benchmark"
+    assert subset.as_dict()["not_like"] == []
+    assert "not like" not in dict(select_records(cache, 4).lines())
+
+
 def test_select_weighs_scores(cache: Path) -> None:
     def chosen(quality: str | None) -> list[str]:
         return sorted(select_records(cache, 4, quality=quality).ids)
@@ -257,7 +265,7 @@ def test_select_says_what_it_took_twice(tmp_path: Path, monkeypatch: pytest.Monk
     subset = select_records(pool, 11)
     assert subset.as_dict()["nearly_the_same"] == 3
     told = dict(subset.lines())["near"]
-    assert told == "3 of these are nearly the same as another one of them; --distinct 0.9 takes one of each"
+    assert told == "3 of the selected are nearly the same as another one of them; --distinct 0.9 takes one of each"
     assert select_records(pool, 8, distinct="0.9").as_dict()["nearly_the_same"] is None
     monkeypatch.setattr("delift_cli.selection.hygiene.LOOKED_AT", 10)
     assert select_records(pool, 11).as_dict()["nearly_the_same"] is None
@@ -271,7 +279,8 @@ def test_select_says_where_one_answer_goes_to_unlike_prompts(tmp_path: Path) -> 
     subset = select_records(pool, 9)
     assert subset.as_dict()["one_answer"] == 3
     told = dict(subset.lines())["answers"]
-    assert told.startswith("3 of these give unlike prompts one long answer, as boilerplate does; delift inspect ")
+    expected = "3 of the selected give unlike prompts one long answer, as boilerplate does; delift inspect "
+    assert told.startswith(expected)
     assert select_records(pool, 5, never=_ids(tmp_path, "r6", "r7")).as_dict()["one_answer"] == 0
 
 
