@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import pickle
 import queue
@@ -11,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -19,7 +18,6 @@ from typing import NamedTuple, TypeAlias
 from distributed import Worker, get_worker
 
 from ...errors import DeliftError, RunError
-from ...kept import cache_directory
 from ...model.converted import converted
 from ...model.gguf import ModelFile
 from ...model.llama import Settings, open_models
@@ -145,8 +143,7 @@ def open_job(key: str, job: Job) -> int:
         given = zip(job.settings.adapters, adapters, strict=True)
         settings = replace(job.settings, adapters=tuple(replace(each, path=str(place)) for each, place in given))
         threads = settings.resolved_threads()
-        with nullcontext() if job.weights == "as-is" else _host_lock():
-            file = converted(ModelFile(path), job.content.sha256, job.weights, threads=threads)
+        file = converted(ModelFile(path), job.content.sha256, job.weights, threads=threads)
         stack = ExitStack()
         scorings = stack.enter_context(job.open_scorings(file, settings, examples, targets))
         free: queue.SimpleQueue[Scoring] = queue.SimpleQueue()
@@ -230,13 +227,3 @@ def _measure(scoring: Scoring, units: Sequence[Unit], measured: list[Measures | 
     with closing(scoring.units(units, lambda _, results: measured.append(results))) as steps:
         for _ in steps:
             yield
-
-
-@contextmanager
-def _host_lock() -> Iterator[None]:
-    """One worker of a host at a time, where the file system can lock."""
-    cache_directory().mkdir(parents=True, exist_ok=True)
-    with (cache_directory() / "worker.lock").open("a") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
