@@ -245,8 +245,21 @@ class Writing(Stored):
         self.base_distance[at] = np.where(known, distance, np.nan)
         self.base_logprob[at] = np.where(known, logprob, np.nan)
 
+    def check_place(self) -> None:
+        """What is written to files that have gone is written for nobody.
+
+        Raises:
+            RunError: the cache is no longer at its path.
+        """
+        if not os.path.lexists(self.path / "lock"):
+            raise RunError(
+                f"{self.path} is gone: it was moved or removed while this run wrote to it; put it back, and the same "
+                "command goes on with what is in it"
+            )
+
     def sync(self) -> None:
-        """Wait until everything written is on disk."""
+        """Wait until everything written is on disk; see `check_place`."""
+        self.check_place()
         with disk(self.path):
             for file in self._files.values():
                 file.sync()

@@ -39,7 +39,7 @@ from tiny_runs import (
     tree,
 )
 
-from delift_cli.cache import files
+from delift_cli.cache import dense, files
 from delift_cli.cache.dense import ROW, Cache, open_for_scoring
 from delift_cli.cache.manifest import BASE_CRC
 from delift_cli.errors import InputError, RunError
@@ -563,6 +563,26 @@ def test_failing_disk_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with open_cache(path, POOL) as cache:
         fill(cache)
     assert array_bytes(path) == array_bytes(make_cache(tmp_path / "fresh", POOL))
+
+
+def test_a_cache_that_goes_away_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moved, and the hours behind it would be told as nothing; removed, and they would be for nothing."""
+    path, elsewhere = tmp_path / "c", tmp_path / "elsewhere"
+    monkeypatch.setattr(dense, "SYNC_SECONDS", 3600.0)
+    cache = open_cache(path, POOL)
+    fill(cache, [0])
+    path.rename(elsewhere)
+    row = said(1, cache.missing(1))
+    cache.write_row(1, *row)  # not noticed on every row
+    monkeypatch.setattr(dense, "SYNC_SECONDS", -1.0)
+    with pytest.raises(RunError, match="c is gone: it was moved or removed"):
+        cache.write_row(2, *row)
+    with pytest.raises(RunError, match="c is gone: it was moved or removed"):
+        cache.__exit__(None)
+    elsewhere.rename(path)
+    with open_cache(path, POOL) as cache:
+        fill(cache)
+    assert finished(path) == 6
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
