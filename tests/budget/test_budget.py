@@ -239,6 +239,9 @@ def test_same_run_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     assert rounds_of(tmp_path / "again") == rounds_of(folder / "part")
     assert score(pool, "-o", tmp_path / "other", "--budget", SHARE, "--seed", "1", "-q").code == 0
     assert rounds_of(tmp_path / "other") != rounds_of(folder / "part")
+    gone_on = score(pool, "-o", tmp_path / "other", "--budget", SHARE)
+    assert "were chosen with --seed 1; 0 counts for new ones alone" in gone_on.err
+    assert "--seed" not in score(pool, "-o", tmp_path / "again", "--budget", SHARE).err
 
 
 def test_summary(folder: Path, tmp_path: Path) -> None:
