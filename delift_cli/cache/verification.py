@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ..amount import parse_budget
 from ..errors import DamagedError, InputError
 from .dense import ROW, Cache, CacheWriter
-from .files import Content, disk, header, is_folder, open_array, read_bytes, read_file, replace_file, take_lock
+from .files import Content, disk, header, is_folder, open_array, read_bytes, replace_file, take_lock
 from .growing import tidy
 from .manifest import BASE_CRC, BASES, DENSE, TOKENS, VERSION, read_manifest, write_manifest
 from .sidecar import intact, kept_arrays
@@ -104,6 +104,7 @@ def examine(path: Path) -> list[Damage]:
 
     Raises:
         InputError: there is no cache.
+        RunError: this process may not read all of it.
     """
     try:
         manifest = read_manifest(path)
@@ -130,11 +131,7 @@ def examine(path: Path) -> list[Damage]:
         found += _shared(cache)
         found += _rows(cache) if isinstance(cache, Cache) else _pairs(cache)
     for kept in kept_arrays(path):
-        try:
-            good = intact(read_file(kept))
-        except OSError:
-            good = False
-        if not good:
+        if not _intact(kept):
             found.append(Damage(f"{kept.parent.name}/{kept.name}", _MISMATCH, _IS_REMOVED))
     return found
 
@@ -233,12 +230,19 @@ def _records(folder: Path, manifest: dict[str, Any]) -> Iterator[Damage]:
     for role in roles:
         for name, key in ((f"{role}.jsonl", "sha256"), (f"{role}.ids.json", "ids")):
             try:
-                data = read_file(folder / name)
-            except OSError as error:
-                yield Damage(name, str(error.strerror), None)
+                data = read_bytes(folder / name)
+            except DamagedError as error:
+                yield Damage(name, str(error).split(f"{name}: ", 1)[-1], None)
                 continue
             if key in manifest[role] and hashlib.sha256(data).hexdigest() != manifest[role][key]:
                 yield Damage(name, _MISMATCH, None)
+
+
+def _intact(kept: Path) -> bool:
+    try:
+        return intact(read_bytes(kept))
+    except DamagedError:
+        return False
 
 
 def _round_names(folder: Path) -> list[tuple[str, Path]]:
@@ -354,11 +358,7 @@ def _mend_files(path: Path, manifest: dict[str, Any]) -> None:
             if name != f"round-{kept}":
                 os.rename(there, folder / f"round-{kept}")
     for damaged in kept_arrays(path):
-        try:
-            good = intact(read_file(damaged))
-        except OSError:
-            good = False
-        if not good:
+        if not _intact(damaged):
             os.unlink(damaged)
     tidy(path, manifest)
 
