@@ -875,12 +875,30 @@ def test_records_in_place_of_a_cache(tmp_path: Path) -> None:
     assert "no such cache" in delift("select", tmp_path / "nowhere").refusal()
 
 
+def test_a_folder_that_nobody_may_look_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert delift("select", tmp_path / "c").refusal(1) == f"{tmp_path / 'c'}: Permission denied"
+
+
 def test_unwritable_place(tmp_path: Path) -> None:
     blocked, pool = tmp_path / "file", tmp_path / "pool.jsonl"
     blocked.write_bytes(b"")
     pool.write_bytes(POOL)
     result = score(pool, "-o", blocked / "c")
     assert "file/c" in result.refusal(1)
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(RunError) as told:
+        open_cache(tmp_path / "c", POOL)
+    assert str(told.value) == f"cannot write {tmp_path / 'c'}: Permission denied"
 
 
 # ---- made with something else

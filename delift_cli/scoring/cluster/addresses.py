@@ -33,8 +33,8 @@ AGAIN = "10s"  # how often jobs that have ended are asked for again
 SYSTEMS = ("HTCondorCluster", "LSFCluster", "MoabCluster", "OARCluster", "PBSCluster", "SGECluster", "SLURMCluster")
 
 NO_PROCESS = (
-    "--cluster local: the processes end before they can work; a Python script that asks for them must do so under "
-    'if __name__ == "__main__":'
+    "--cluster local: the processes end before they can work: is memory short? A Python script that asks for them must "
+    'do so under if __name__ == "__main__":'
 )
 
 dask.config.set({"logging": {"distributed": "critical", "asyncio": "critical", "tornado": "critical"}})
