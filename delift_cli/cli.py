@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import EDQUOT, EFBIG, ENOSPC
 from signal import SIGINT
 from typing import Any
 
@@ -105,7 +106,7 @@ def run() -> None:
     except MemoryError:
         _fail("out of memory", 1)
     except OSError as error:
-        _fail(str(error), 1)
+        _fail(_of_the_system(error), 1)
 
 
 def _fail_usage(error: Any) -> None:
@@ -114,6 +115,14 @@ def _fail_usage(error: Any) -> None:
         sys.exit(error.exit_code)
     hint = "" if getattr(error, "ctx", None) is None else f"; see {error.ctx.command_path} --help"
     _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
+
+
+def _of_the_system(error: OSError) -> str:
+    """What an error says that nobody expected: a file by its name; what has none and is full is a stream."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {reason}"
+    return f"cannot write to stdout or stderr: {reason}" if error.errno in (ENOSPC, EDQUOT, EFBIG) else reason
 
 
 def _fail(message: str, code: int) -> None:

@@ -40,6 +40,17 @@ def test_what_is_meant_for_a_closed_stdout_is_an_error(cache: Path, arguments: t
     assert (code, err) == (1, b"delift: stdout is closed: what belongs there has nowhere to go\n")
 
 
+@pytest.mark.parametrize("arguments", [("select", "pool", "-k", "3", "-q"), ("inspect", "pool"), ("--version",)])
+def test_a_full_disk_behind_stdout_is_one_line(cache: Path, arguments: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:
+        process = start(*arguments, stdout=full)
+        _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (
+        1,
+        b"delift: cannot write to stdout or stderr: No space left on device\n",
+    )
+
+
 def test_who_needs_no_stdout_may_close_it(cache: Path) -> None:
     assert closed(1, "select", "pool", "-k", "3", "-q", "-o", "s.jsonl") == (0, b"", b"")
     assert Path("s.jsonl").read_bytes().count(b"\n") == 3

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..amount import parse_share
+from ..amount import counted, parse_share
 from ..cache.stored import Stored
 from ..data.limits import named_indices
 from ..data.ngrams import grams, neighbours
 from ..data.record import Record
 from ..errors import InputError
+from ..progress import Say, silent
 from ..prompt.encoding import EncodedTargets
 from ..scoring.job import Inputs
 from .measured import coverers, sparse_greedy
@@ -103,7 +104,7 @@ def parse_anchors(text: str, records: Sequence[Record]) -> tuple[int, list[int]]
 
 
 def anchored(
-    inputs: Inputs, asked: str, embed: Callable[[], NDArray[np.float32]], kept: Stored | None
+    inputs: Inputs, asked: str, embed: Callable[[], NDArray[np.float32]], kept: Stored | None, say: Say = silent
 ) -> tuple[Inputs, dict[str, Any]]:
     """The pool against its anchors in place of the pool against itself, and what its cache says of them.
 
@@ -112,16 +113,24 @@ def anchored(
         asked: see `parse_anchors`.
         embed: makes the records' embeddings, float32 [e, n, d], where anchors are to be chosen.
         kept: a cache that was begun; its anchors are taken.
+        say: is told where these are not what is asked for, or do not stand for all records.
     """
     records = inputs.examples.records
+    count, named = parse_anchors(asked, records)
     if kept is not None and (said := kept.manifest.get("anchors")):
         place = {record.raw: at for at, record in reversed([*enumerate(records)])}
         raws = [record.raw for record in kept.targets().records]
         if not all(raw in place for raw in raws):
             raise InputError(f"{kept.path} has anchors that are not in this pool; score into another directory with -o")
         places, described = [place[raw] for raw in raws], dict(said)
+        if set(named) != set(places) if named else count != len(places):
+            say(
+                f"{kept.path} keeps the {counted(len(places), 'anchor')} that it was begun with, whatever --anchors "
+                f"{asked} comes to now; for others score into another directory with -o"
+            )
+        if (stood_for := described["stand_for"]) < len(records):
+            say(f"the anchors of {kept.path} stand for its first {stood_for:,} records, not for those that are new")
     else:
-        count, named = parse_anchors(asked, records)
         chosen = choose_anchors(texts_of(records), embed(), count, named)
         places = chosen.places.tolist()
         described = {"stand_for": len(records), "weights": chosen.weights.tolist()}

@@ -123,7 +123,7 @@ def open_run(
     if anchors is not None:
         parse_anchors(anchors, example_records.records)  # what is wrong with them shows before the model is loaded
     sample_of = None
-    if only_forecast:
+    if only_forecast and begun is None:  # the anchors of one that was begun are to be found again
         example_records, target_records, sample_of = sampled(example_records, target_records)
         if sample_of is not None:
             say(
@@ -177,12 +177,10 @@ def open_run(
             return embed_texts(engine, inputs.encoded_examples.prefixes, lambda done: None)
 
         looked_at = inputs.shape[0]
-        inputs, description["anchors"] = anchored(inputs, anchors, embed, begun)
+        inputs, description["anchors"] = anchored(inputs, anchors, embed, begun, say)
         if sample_of is not None:
             share = sample_of[0] / looked_at if anchors.endswith("%") else 1.0
             sample_of = sample_of[0], round(inputs.shape[1] * share)
-        if (stood_for := description["anchors"]["stand_for"]) < len(inputs.examples.records):
-            say(f"the anchors of {path} stand for its first {stood_for:,} records, not for those that are new")
     return Run(
         path,
         layout,

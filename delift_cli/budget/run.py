@@ -127,6 +127,9 @@ class Run:
             stops() as stopped_seconds,
         ):
             self._say_first(cache)
+            if cache.rounds and (before := cache.rounds[-1].asked.seed) != self.seed:
+                said = f"pairs of {self.path} were chosen with --seed {before}"
+                self.say(f"{said}; {self.seed} counts for new ones alone")
             if self.proxy is not None:
                 keep_proxy(cache, self.proxy)
             self._without_prompts(cache, progress)

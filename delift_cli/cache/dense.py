@@ -182,6 +182,7 @@ class CacheWriter(Cache, Writing):
         with disk(self.path):
             self._files["rows"].write(example, counted)
             if time.monotonic() - self._synced > SYNC_SECONDS:
+                self.check_place()
                 self._files["rows"].sync()
                 self._synced = time.monotonic()
         self.rows[example] = counted[0]

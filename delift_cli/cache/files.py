@@ -27,6 +27,7 @@ import numpy.typing as npt
 from ..errors import DamagedError, InputError, RunError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_KEPT_OUT = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of files that may well be sound
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _PIECE = 1 << 22  # bytes written at once
 _PLAIN_HEADER = re.compile(
@@ -91,11 +92,18 @@ def read_file(path: Path) -> bytes:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a plain file, or InputError."""
+    """The content of a plain file; see `not_opened`."""
     try:
         return read_file(path)
     except OSError as error:
-        raise DamagedError(f"{path.parent} is damaged: {path.name}: {error.strerror}") from None
+        raise not_opened(path, error) from None
+
+
+def not_opened(path: Path, error: OSError) -> DamagedError | RunError:
+    """That a file of a cache cannot be read: it is damaged (DamagedError), or this process is kept out (RunError)."""
+    if error.errno in _KEPT_OUT:
+        return RunError(f"{path} cannot be read: {error.strerror}")
+    return DamagedError(f"{path.parent} is damaged: {path.name}: {error.strerror or error}")
 
 
 def write_all(file: int, data: bytes | memoryview, offset: int) -> None:
@@ -272,7 +280,7 @@ def _data_offset(file: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A memory map of the array of this shape and type, else InputError."""
+    """A memory map of the array of this shape and type, else InputError; see also `not_opened`."""
     dtype = np.dtype(dtype)
     try:
         with open(open_file(path), "rb") as file:
@@ -281,7 +289,7 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.
                 return np.empty(shape, dtype)
             return np.memmap(file, dtype, "r", offset, shape)
     except OSError as error:
-        raise InputError(f"{path.parent} is damaged: {path.name}: {error.strerror or error}") from None
+        raise not_opened(path, error) from None
     except ValueError as error:
         raise InputError(f"{path.parent} is damaged: {path.name} {error}") from None
 

@@ -105,7 +105,7 @@ def _create(path: Path, place: Path, manifest: dict[str, Any], contents: Content
             lock.close()
         shutil.rmtree(draft, ignore_errors=True)
         if isinstance(error, RunError) and str(draft) in str(error):
-            raise RunError(str(error).replace(str(draft), str(path))) from None
+            raise RunError(str(error).replace(f" ({draft})", "").replace(str(draft), str(path))) from None
         raise
 
 

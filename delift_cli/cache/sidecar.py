@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from .files import Content, create_file, is_folder, read_file
+from ..errors import DamagedError
+from .files import Content, create_file, is_folder, read_bytes, read_file
 from .manifest import adapters_of
 from .stored import Stored
 
@@ -124,14 +125,14 @@ def kept_arrays(cache: Path) -> list[Path]:
 
 
 def damaged_kept(cache: Path) -> list[Path]:
-    """Those that do not match their checksums, or cannot be read."""
+    """Those that do not match their checksums, or are gone; RunError where this process may not read them."""
     return [file for file in kept_arrays(cache) if not _sound(file)]
 
 
 def _sound(file: Path) -> bool:
     try:
-        return _intact(read_file(file))
-    except OSError:
+        return _intact(read_bytes(file))
+    except DamagedError:
         return False
 
 

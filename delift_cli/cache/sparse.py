@@ -249,6 +249,7 @@ class SparseWriter(SparseCache, Writing):
         with disk(self.path):
             rows.write(example, row)
             if time.monotonic() - self._synced > SYNC_SECONDS:
+                self.check_place()
                 rows.sync()
                 self._synced = time.monotonic()
         part.rows[example] = row[0]

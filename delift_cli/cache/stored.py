@@ -20,7 +20,7 @@ from ..data.options import Reading
 from ..data.reading import parse_lines
 from ..data.record import RecordSet
 from ..errors import InputError, RunError
-from .files import ArrayFile, checksum, disk, is_folder, open_array, open_file, settled
+from .files import ArrayFile, checksum, disk, is_folder, not_opened, open_array, open_file, settled
 from .manifest import BASE_CRC, BASES, HERE, TOKENS, differences, read_manifest, write_manifest
 
 Held = TypeVar("Held", bound="Writing")
@@ -40,6 +40,7 @@ class Stored:
 
     Raises:
         InputError: there is no cache of this layout at `path`, or it is damaged, of a newer version, or not delift's.
+        RunError: this process may not read it.
     """
 
     layout: ClassVar[str]
@@ -177,7 +178,7 @@ class Stored:
         try:
             file = open_file(self._file(name))
         except OSError as error:
-            raise self._damaged(f"{name}: {error.strerror}") from None
+            raise not_opened(self._file(name), error) from None
         try:
             return mmap.mmap(file, 0, access=mmap.ACCESS_READ) if os.fstat(file).st_size else b""
         finally:
@@ -245,8 +246,21 @@ class Writing(Stored):
         self.base_distance[at] = np.where(known, distance, np.nan)
         self.base_logprob[at] = np.where(known, logprob, np.nan)
 
+    def check_place(self) -> None:
+        """What is written to files that have gone is written for nobody.
+
+        Raises:
+            RunError: the cache is no longer at its path.
+        """
+        if not os.path.lexists(self.path / "lock"):
+            raise RunError(
+                f"{self.path} is gone: it was moved or removed while this run wrote to it; put it back, and the same "
+                "command goes on with what is in it"
+            )
+
     def sync(self) -> None:
-        """Wait until everything written is on disk."""
+        """Wait until everything written is on disk; see `check_place`."""
+        self.check_place()
         with disk(self.path):
             for file in self._files.values():
                 file.sync()

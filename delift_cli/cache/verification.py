@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..amount import parse_budget
 from ..errors import DamagedError, InputError
 from .dense import ROW, Cache
-from .files import is_folder, open_array, read_file
+from .files import is_folder, open_array, read_bytes
 from .manifest import BASE_CRC, BASES, DENSE, TOKENS, VERSION, read_manifest
 from .sidecar import damaged_kept
 from .sparse import SparseCache, open_cache
@@ -58,6 +58,7 @@ def examine(path: Path) -> list[Damage]:
 
     Raises:
         InputError: there is no cache.
+        RunError: this process may not read all of it.
     """
     try:
         manifest = read_manifest(path)
@@ -127,9 +128,9 @@ def _records(folder: Path, manifest: dict[str, Any]) -> Iterator[Damage]:
     for role in roles:
         for name, key in ((f"{role}.jsonl", "sha256"), (f"{role}.ids.json", "ids")):
             try:
-                data = read_file(folder / name)
-            except OSError as error:
-                yield Damage(name, str(error.strerror), None)
+                data = read_bytes(folder / name)
+            except DamagedError as error:
+                yield Damage(name, str(error).split(f"{name}: ", 1)[-1], None)
                 continue
             if key in manifest[role] and hashlib.sha256(data).hexdigest() != manifest[role][key]:
                 yield Damage(name, _MISMATCH, None)

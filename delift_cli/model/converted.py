@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,10 @@ def converted(
             return _used(kept)
         if kept.exists() or kept.is_symlink():
             say(f"{kept} is not the copy that delift wrote there; converting again")
-            remove(kept)
         if alone:
             for left in cache_directory().glob(f"*{DRAFT}"):  # whoever wrote it does not hold the lock: it is dead
-                left.unlink(missing_ok=True)
+                with suppress(OSError):
+                    left.unlink()
         _convert(file, sha256, weights, kept, threads, seconds)
     return ModelFile(kept)
 
@@ -88,29 +89,34 @@ def remove(kept: Path) -> None:
 
 def _used(kept: Path) -> ModelFile:
     now = time.time_ns()  # finer than what touch() writes, for what is used in quick succession
-    os.utime(kept, ns=(now, now))
+    with suppress(OSError):  # root's, or on a disk that takes nothing
+        os.utime(kept, ns=(now, now))
     return ModelFile(kept)
 
 
 def _convert(file: ModelFile, sha256: str, weights: str, kept: Path, threads: int, seconds: float | None) -> None:
     draft = kept.with_suffix(f".{os.getpid()}{DRAFT}")
+    elsewhere = f"set ${DIRECTORY_VARIABLE} to another place or use --weights as-is"
     try:
         kept.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        remove(kept)
+        draft.touch()
         needed = int(file.parameters() * BITS[weights] / 8 * 1.05)
         _make_room(needed)
         if shutil.disk_usage(kept.parent).free < needed:
             raise RunError(
                 f"no space for the {weights} copy of {file.path.name} ({needed / 1e9:.1f} GB) in {kept.parent}; "
-                f"set ${DIRECTORY_VARIABLE} to another place or use --weights as-is"
+                f"{elsewhere}"
             )
         convert_apart(file.path, draft, weights, threads=threads, seconds=seconds)
         draft.chmod(0o644)
         write_own(_note(kept), orjson.dumps(_described(draft, sha256, weights), option=orjson.OPT_INDENT_2))
         draft.replace(kept)
     except OSError as error:
-        raise RunError(f"cannot keep the converted model in {kept.parent}: {error}") from None
+        raise RunError(f"cannot keep a converted model in {kept.parent}: {error.strerror}; {elsewhere}") from None
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _note(kept: Path) -> Path:

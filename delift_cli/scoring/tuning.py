@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -173,7 +174,8 @@ class _Search:
         batch = self._batch(fastest, best)
         for name, _ in candidates:  # only the winner is worth its room on disk
             if name != weights:
-                remove(kept_copy(self._file, self._sha256, name))
+                with suppress(OSError):
+                    remove(kept_copy(self._file, self._sha256, name))
         if weights != "as-is":
             self._promised.clear()
         seconds = round(time.monotonic() - self._started, 1)

@@ -9,6 +9,7 @@ import plain_greedy
 import pytest
 from tiny_runs import delift, pairs, score
 
+from delift_cli.budget import sample
 from delift_cli.budget.anchors import choose_anchors
 from delift_cli.cache.sparse import open_cache
 from delift_cli.selection.blocks import Block, KernelOptions, kernels, objective_over
@@ -99,6 +100,25 @@ def test_a_run_goes_on_with_the_anchors_that_it_has(pool: Path) -> None:
     assert grown.shape == (16, 5)
     assert grown.complete
     assert grown.manifest["anchors"] == before
+    assert "keeps" not in run.err
+
+
+def test_other_anchors_than_a_cache_has_are_not_taken_in_silence(pool: Path, tmp_path: Path) -> None:
+    records, cache = pool.with_name("pool.jsonl"), open_cache(pool)
+    ids = [record.id for record in cache.targets().records]
+    for name, named in (("same", ids[::-1]), ("others", [*ids[1:], "r20"])):
+        (tmp_path / name).write_text("\n".join(named))
+    for asked, noted in (("7", True), ("5", False), (tmp_path / "others", True), (tmp_path / "same", False)):
+        run = score(records, "-o", pool, "--anchors", asked)
+        assert run.code == 0, run
+        assert (f"keeps the 5 anchors that it was begun with, whatever --anchors {asked}" in run.err) == noted
+
+
+def test_a_forecast_from_a_sample_finds_the_anchors_again(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "FORECAST_FROM", 4)
+    run = score(pool.with_name("pool.jsonl"), "-o", pool, "--anchors", "5", "--dry-run", "--json")
+    assert run.code == 0, run
+    assert run.json["pairs"] == 16 * 5
 
 
 def test_what_does_not_go_together_is_refused(pool: Path, tmp_path: Path) -> None:

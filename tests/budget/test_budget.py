@@ -21,8 +21,9 @@ from delift_cli.budget import measured, partial_block, plan, rounds
 from delift_cli.budget import run as run_module
 from delift_cli.budget.measured import ADAPTIVE, HELD_OUT, NEIGHBOUR, RANDOM, SELF, Scored, settled
 from delift_cli.budget.trust import Quality
+from delift_cli.cache import sparse
 from delift_cli.cache.dense import Cache
-from delift_cli.cache.sparse import SparseCache, open_cache
+from delift_cli.cache.sparse import SparseCache, SparseWriter, open_cache
 from delift_cli.errors import InputError, RunError
 from delift_cli.scoring import pairs
 from delift_cli.selection.blocks import KernelOptions, as_block, kernels
@@ -238,6 +239,9 @@ def test_same_run_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     assert rounds_of(tmp_path / "again") == rounds_of(folder / "part")
     assert score(pool, "-o", tmp_path / "other", "--budget", SHARE, "--seed", "1", "-q").code == 0
     assert rounds_of(tmp_path / "other") != rounds_of(folder / "part")
+    gone_on = score(pool, "-o", tmp_path / "other", "--budget", SHARE)
+    assert "were chosen with --seed 1; 0 counts for new ones alone" in gone_on.err
+    assert "--seed" not in score(pool, "-o", tmp_path / "again", "--budget", SHARE).err
 
 
 def test_summary(folder: Path, tmp_path: Path) -> None:
@@ -427,6 +431,25 @@ def test_half_made_round_is_removed(slow_pool: Path, uninterrupted: Path, tmp_pa
     assert score(slow_pool, "-o", path, "--budget", "50%", "-q").code == 0
     assert rounds_of(path) == rounds_of(uninterrupted)
     assert not list(path.glob(".round-*"))
+
+
+def test_a_cache_that_goes_away_ends_the_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, elsewhere, write = tmp_path / "c", tmp_path / "elsewhere", SparseWriter.write_pairs
+
+    def moved_away(cache: SparseWriter, *results: Any) -> None:
+        if path.exists():
+            path.rename(elsewhere)
+        write(cache, *results)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sparse, "SYNC_SECONDS", -1.0)
+        patched.setattr(SparseWriter, "write_pairs", moved_away)
+        result = score(folder / "pool.jsonl", "-o", path, "--budget", "50%", "-q")
+    assert "was moved or removed" in result.refusal(1)
+    elsewhere.rename(path)
+    assert score(folder / "pool.jsonl", "-o", path, "--budget", "50%", "-q").code == 0
+    assert score(folder / "pool.jsonl", "-o", tmp_path / "fresh", "--budget", "50%", "-q").code == 0
+    assert rounds_of(path) == rounds_of(tmp_path / "fresh")
 
 
 @pytest.mark.parametrize("name", ["distance", "logprob", "targets", "source", "rows"])

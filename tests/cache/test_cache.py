@@ -39,7 +39,7 @@ from tiny_runs import (
     tree,
 )
 
-from delift_cli.cache import files
+from delift_cli.cache import dense, files
 from delift_cli.cache.dense import ROW, Cache, open_for_scoring
 from delift_cli.cache.manifest import BASE_CRC
 from delift_cli.errors import InputError, RunError
@@ -565,6 +565,26 @@ def test_failing_disk_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert array_bytes(path) == array_bytes(make_cache(tmp_path / "fresh", POOL))
 
 
+def test_a_cache_that_goes_away_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moved, and the hours behind it would be told as nothing; removed, and they would be for nothing."""
+    path, elsewhere = tmp_path / "c", tmp_path / "elsewhere"
+    monkeypatch.setattr(dense, "SYNC_SECONDS", 3600.0)
+    cache = open_cache(path, POOL)
+    fill(cache, [0])
+    path.rename(elsewhere)
+    row = said(1, cache.missing(1))
+    cache.write_row(1, *row)  # not noticed on every row
+    monkeypatch.setattr(dense, "SYNC_SECONDS", -1.0)
+    with pytest.raises(RunError, match="c is gone: it was moved or removed"):
+        cache.write_row(2, *row)
+    with pytest.raises(RunError, match="c is gone: it was moved or removed"):
+        cache.__exit__(None)
+    elsewhere.rename(path)
+    with open_cache(path, POOL) as cache:
+        fill(cache)
+    assert finished(path) == 6
+
+
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 def test_the_disk_fails_at_any_moment(tmp_path: Path, error: int) -> None:
     """While a cache is made, scored and made larger: one line, no debris, and when it is mended the run goes on."""
@@ -855,12 +875,30 @@ def test_records_in_place_of_a_cache(tmp_path: Path) -> None:
     assert "no such cache" in delift("select", tmp_path / "nowhere").refusal()
 
 
+def test_a_folder_that_nobody_may_look_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert delift("select", tmp_path / "c").refusal(1) == f"{tmp_path / 'c'}: Permission denied"
+
+
 def test_unwritable_place(tmp_path: Path) -> None:
     blocked, pool = tmp_path / "file", tmp_path / "pool.jsonl"
     blocked.write_bytes(b"")
     pool.write_bytes(POOL)
     result = score(pool, "-o", blocked / "c")
     assert "file/c" in result.refusal(1)
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object, *_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    with pytest.raises(RunError) as told:
+        open_cache(tmp_path / "c", POOL)
+    assert str(told.value) == f"cannot write {tmp_path / 'c'}: Permission denied"
 
 
 # ---- made with something else

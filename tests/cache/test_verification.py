@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from delift_cli.cache.dense import Cache, CacheWriter
 from delift_cli.cache.repair import repaired
 from delift_cli.cache.sparse import SparseCache
 from delift_cli.cache.verification import examine
+from delift_cli.errors import RunError
+from delift_cli.scoring.repair import verify
 
 N = 8
 
@@ -119,6 +122,31 @@ DAMAGE = {
     "a count of no pairs": ("part", counted_nothing, "round-", 0),
     "the mark of an end": ("part", flip("round-1/ended", 3), "round-1/ended", 0),
 }
+
+
+@pytest.mark.parametrize(("kind", "error"), [("whole", errno.EACCES), ("part", errno.EMFILE)])
+def test_what_this_process_may_not_read_is_no_damage(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, error: int
+) -> None:
+    """A sound file of another user, or one too many, is not replaced by a repair."""
+    path, real = tmp_path / "c", os.open
+    shutil.copytree(folder / kind, path)
+    before = tree(path)
+    for name in sorted(before):
+        if name in ("lock", "llama.cpp.log"):
+            continue
+
+        def kept_out(file: Any, *rest: Any, out: str = str(path / name), **options: Any) -> int:
+            if str(file) == out:
+                raise OSError(error, os.strerror(error), str(file))
+            return real(file, *rest, **options)
+
+        monkeypatch.setattr(os, "open", kept_out)
+        with pytest.raises(RunError) as told:
+            verify(path, repair=True, model=str(model()))
+        assert str(told.value) == f"{path / name} cannot be read: {os.strerror(error)}"
+        monkeypatch.setattr(os, "open", real)
+    assert tree(path) == before
 
 
 @pytest.mark.parametrize("name", DAMAGE)

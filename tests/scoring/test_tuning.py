@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -161,6 +163,35 @@ class TestBelief:
         assert first == second
         assert len(list(kept.glob("*.gguf"))) == 1
         assert said == ["waiting for another delift that converts a model"] * 2
+
+    def test_a_copy_that_is_only_to_be_read_is_used(
+        self, half_model: ModelFile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As root's is, in a directory that several users share."""
+        path = converted.converted(half_model, "a" * 64, "f32", threads=1).path
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        monkeypatch.setattr(os, "utime", refuse)
+        assert converted.converted(half_model, "a" * 64, "f32", threads=1).path == path
+
+    def test_a_directory_that_takes_nothing_is_named(
+        self, half_model: ModelFile, kept: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept.mkdir()
+
+        def refuse(path: Path, *_: object, **__: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+        for change in ("touch", "unlink"):
+            monkeypatch.setattr(Path, change, refuse)
+        with pytest.raises(RunError) as told:
+            converted.converted(half_model, "a" * 64, "f32", threads=1)
+        assert str(told.value) == (
+            f"cannot keep a converted model in {kept}: Read-only file system; set $DELIFT_CACHE to another place or "
+            "use --weights as-is"
+        )
 
     def test_a_conversion_that_takes_too_long(self, half_model: ModelFile, kept: Path) -> None:
         with pytest.raises(RunError, match=r"stopped after 0 s"):

@@ -33,11 +33,12 @@ AGAIN = "10s"  # how often jobs that have ended are asked for again
 SYSTEMS = ("HTCondorCluster", "LSFCluster", "MoabCluster", "OARCluster", "PBSCluster", "SGECluster", "SLURMCluster")
 
 NO_PROCESS = (
-    "--cluster local: the processes end before they can work; a Python script that asks for them must do so under "
-    'if __name__ == "__main__":'
+    "--cluster local: the processes end before they can work: is memory short? A Python script that asks for them must "
+    'do so under if __name__ == "__main__":'
 )
 
-dask.config.set({"logging": {"distributed": "critical", "asyncio": "critical", "tornado": "critical"}})
+_LOGS = ("distributed", "asyncio", "tornado", "tornado.application")
+dask.config.set({"logging": dict.fromkeys(_LOGS, "critical")})
 from distributed import Client, Nanny, Scheduler, SpecCluster  # noqa: E402, its log is set up when it is imported
 
 
@@ -97,7 +98,12 @@ def connect(where: str, *, threads: int | None = None) -> Iterator[Connection]:
         with suppress(RuntimeError):  # of a connection to a lost scheduler that dask is just making anew
             client.close()
         if not isinstance(cluster, str):
-            cluster.close()
+            _close(cluster)
+
+
+def _close(cluster: Any) -> None:
+    with suppress(AssertionError):  # dask's, of jobs that the batch system did not take
+        cluster.close()
 
 
 def check(where: str) -> None:
@@ -163,6 +169,7 @@ def from_file(path: Path) -> Any:
 
     Raises:
         InputError: the file cannot be read, or says something else.
+        RunError: the batch system is not there, or refuses a job.
     """
     name, options, jobs = _read(path)
     dask.config.update(dask.config.config, {"jobqueue": options})
@@ -170,9 +177,20 @@ def from_file(path: Path) -> Any:
         cluster = getattr(_jobqueue(), name)()
     except (TypeError, ValueError, OSError, RuntimeError) as error:
         raise InputError(f"--cluster {path}: {' '.join(str(error).split())}") from None
-    cluster.scale(jobs=jobs)
+    try:
+        cluster.sync(_asked_for, cluster, jobs)
+    except (OSError, RuntimeError) as error:
+        _close(cluster)
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else " ".join(str(error).split())
+        raise RunError(f"--cluster {path}: the batch system takes no job: {said}") from None
     cluster.adapt(minimum_jobs=jobs, maximum_jobs=jobs, interval=AGAIN)
     return cluster
+
+
+async def _asked_for(cluster: Any, jobs: int) -> None:
+    """Left to itself dask would only log what the batch system says, and wait."""
+    cluster.scale(jobs=jobs)
+    await cluster._correct_state()
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any], int]:

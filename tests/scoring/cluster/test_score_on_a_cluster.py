@@ -15,7 +15,7 @@ from tiny_runs import QUICK, array_bytes, delift, model, pairs, score, start, tr
 pytest.importorskip("distributed")
 
 from delift_cli.cache.dense import Cache
-from delift_cli.errors import InputError
+from delift_cli.errors import InputError, RunError
 from delift_cli.scoring.cluster import addresses, connect
 from delift_cli.scoring.tuning import machine
 
@@ -75,6 +75,28 @@ def test_jobs_of_a_batch_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert score(pool, "-o", tmp_path / "there.delift", "--cluster", file).code == 0
     assert score(pool, "-o", tmp_path / "alone.delift").code == 0
     assert array_bytes(tmp_path / "there.delift") == array_bytes(tmp_path / "alone.delift")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (None, "sbatch: No such file or directory"),
+        ("#!/bin/sh\necho 'sbatch: error: no such partition' >&2; exit 1\n", "sbatch: error: no such partition"),
+    ],
+)
+def test_a_batch_system_that_takes_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, said: str
+) -> None:
+    if script is not None:
+        (tmp_path / "sbatch").write_text(script)
+        (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    file = tmp_path / "slurm.yaml"
+    file.write_text("jobqueue:\n  slurm: {cores: 1, memory: 2GB}\n")
+    with pytest.raises(RunError) as told, connect(str(file)):
+        pass
+    assert str(told.value).startswith(f"--cluster {file}: the batch system takes no job: ")
+    assert str(told.value).endswith(said)
 
 
 def test_a_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
