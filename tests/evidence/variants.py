@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Stage = Literal[
-    "instruction", "informed", "task-specific", "continual", "spoiled", "uneven", "large", "as-long", "chance"
+    "instruction", "informed", "task-specific", "continual", "spoiled", "uneven", "large", "as-long", "chance", "fresh"
 ]
 
 
@@ -182,6 +182,7 @@ THINNED = Variant("topm-both-thinned", BEST_UNLIKE.arguments, seeds=8, chance=Tr
 LAST_UNLIKE = Variant(
     "topm-both-unlike-last", (*BEST_UNLIKE.arguments, *LAST), seeds=3, pools=(*CLEAN, "spoiled-40", "spoiled-20")
 )
+THINNED_LAST = replace(THINNED, name="topm-both-thinned-last", arguments=(*BEST_UNLIKE.arguments, *LAST), seeds=24)
 UNSUSPECTED = (
     *(
         Variant(
@@ -191,7 +192,7 @@ UNSUSPECTED = (
     ),
     LAST_UNLIKE,
     replace(LAST_UNLIKE, seeds=10, pools=("redundant",)),
-    replace(THINNED, name="topm-both-thinned-last", arguments=(*BEST_UNLIKE.arguments, *LAST), seeds=24),
+    THINNED_LAST,
 )
 # At 10 % targets are covered by one record each.
 FEW = (
@@ -219,6 +220,11 @@ CHANCE = (
     TOLD,
     ORIGINALS,
 )
+# Choices that are there, tested on records by which nothing was settled.
+FRESH = (
+    replace(RANDOM, seeds=40, small=0),
+    replace(THINNED_LAST, pools=()),
+)
 
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
 STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
@@ -231,6 +237,7 @@ STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "large": (("p3-1000",), LARGE),
     "as-long": (("spoiled-40", "spoiled-20", "redundant", "p3", "gsm8k-p3", "instruct-code"), AS_LONG),
     "chance": (("gsm8k-p3", "redundant", "p3", "instruct-code", "spoiled-40", "spoiled-20"), CHANCE),
+    "fresh": (("p3", "gsm8k-p3"), FRESH),
 }
 # What `delift select` does with a pool where nothing else is said; several choices come before a single one.
 DEFAULT = ("topm-both-thinned-last", "topm-both-unlike-last", "saturated-both-unlike-last", "fl-both-unlike-last")
