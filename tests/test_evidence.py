@@ -23,7 +23,7 @@ from tests.evidence.runs import Run
 from tests.evidence.stats import Interval
 
 RUN = Run("instruction", "p3", "fl", "30%", 0, 0)
-SIZES = {"spoiled-20": 100, "spoiled-40": 100, "redundant": 102, "skewed": 100, "p3-1000": 1000}
+SIZES = {"spoiled-20": 100, "spoiled-40": 100, "redundant": 102, "skewed": 100, "p3-1000": 1000, "spoiled-1000": 1000}
 
 
 # ---- pools
@@ -90,8 +90,8 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
 
 def test_spoiled_pools_are_sound_ones_with_other_answers(data: Path, tmp_path: Path) -> None:
     of_name = {pool.name: pool for pool in pools.write_pools(data, tmp_path)}
-    sound = {record["id"]: record for record in of_name["p3"].records("pool")}
-    for name, share in (("spoiled-20", 0.2), ("spoiled-40", 0.4)):
+    for name, share, origin in (("spoiled-20", 0.2, "p3"), ("spoiled-40", 0.4, "p3"), ("spoiled-1000", 0.2, "p3-1000")):
+        sound = {record["id"]: record for record in of_name[origin].records("pool")}
         records = of_name[name].records("pool")
         spoiled = [record for record in records if "~" in record["id"]]
         assert len(spoiled) == share * len(records)

@@ -190,6 +190,11 @@ def _p3_1000(draw: _Draw) -> dict[str, list[Record]]:
     return {"pool": draw("p3", 1000, 250, tasks), "heldout": draw("p3", 150, 250, tasks)}
 
 
+def _spoiled_1000(draw: _Draw) -> dict[str, list[Record]]:
+    made = _p3_1000(_Draw(draw.sources, random.Random(f"{draw.seed} p3-1000"), draw.seed))
+    return {**made, "pool": harder.spoiled(made["pool"], 0.2, draw.order)}
+
+
 MADE = {
     "p3": _p3,
     "gsm8k-p3": _gsm8k_p3,
@@ -199,6 +204,7 @@ MADE = {
     "redundant": _redundant,
     "skewed": _skewed,
     "p3-1000": _p3_1000,
+    "spoiled-1000": _spoiled_1000,
 }
 
 # Held-out records that no rule of a choice was settled by, of the same tasks and as long.

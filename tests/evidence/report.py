@@ -47,6 +47,7 @@ TESTS: dict[str, dict[str, Tested]] = {
     "spoiled": {"held-out records": Tested()},
     "uneven": {"held-out records": Tested()},
     "large": {"held-out records": Tested()},
+    "large-spoiled": {"held-out records": Tested()},
     "as-long": {"held-out records": Tested()},
     "chance": {"held-out records": Tested()},
     "fresh": {"other held-out records": Tested("heldout-fresh")},
@@ -56,6 +57,7 @@ TITLES = {
     "spoiled": "instruction tuning, spoiled answers",
     "uneven": "instruction tuning, uneven pools",
     "large": "instruction tuning, a larger pool",
+    "large-spoiled": "instruction tuning, a larger pool with spoiled answers",
     "as-long": "instruction tuning, all trained for as many steps as everything is",
     "chance": "instruction tuning, many random subsets",
     "fresh": "instruction tuning, tested again",
@@ -245,7 +247,9 @@ def _runs(results: Sequence[Line]) -> str:
 def _default(results: Sequence[Line], found: dict[Place, list[Row]], plot: Path | None) -> Iterator[str]:
     """What is chosen where nothing is said, against random subsets, a line a pool."""
     lines, panels = [], []
-    for place in (place for stage in ("chance", "large", "fresh") for place in found if place.stage == stage):
+    for place in (
+        place for stage in ("chance", "large", "large-spoiled", "fresh") for place in found if place.stage == stage
+    ):
         name = f"{place.subset}, other records" if place.stage == "fresh" else place.subset
         of = {row.method: row for row in found[place]}
         row = next((of[name] for name in variants.DEFAULT if name in of), None)

@@ -6,7 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Stage = Literal[
-    "instruction", "informed", "task-specific", "continual", "spoiled", "uneven", "large", "as-long", "chance", "fresh"
+    "instruction",
+    "informed",
+    "task-specific",
+    "continual",
+    "spoiled",
+    "uneven",
+    "large",
+    "large-spoiled",
+    "as-long",
+    "chance",
+    "fresh",
 ]
 
 
@@ -146,6 +156,7 @@ UNEVEN = (
     Variant("length", ("POOL", "--method", "length"), part=1),
 )
 SATURATED = Variant("saturated-both-unlike", ("POOL", "--objective", "saturated", *BOTH, *UNLIKE), seeds=3)
+SATURATED_LAST = replace(SATURATED, name="saturated-both-unlike-last", arguments=(*SATURATED.arguments, *LAST))
 LARGE = (
     Variant("random", RANDOM.arguments, seeds=5, small=5, chance=True),
     FL_BOTH,
@@ -155,9 +166,14 @@ LARGE = (
     BEST_UNLIKE,
     Variant("top15-both-unlike", (*BEST_UNLIKE.arguments, "--depth", "15")),
     SATURATED,
-    replace(SATURATED, name="saturated-both-unlike-last", arguments=(*SATURATED.arguments, *LAST)),
+    SATURATED_LAST,
     Variant("saturated", ("POOL", "--objective", "saturated"), small=1, part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), small=1, part=1),
+)
+LARGE_SPOILED = (
+    replace(RANDOM, small=0),
+    SATURATED_LAST,
+    replace(SATURATED, name="saturated-both-told", seeds=1, never="changed"),
 )
 
 # Trained for as many steps as everything is: what the records are worth, apart from how many they are.
@@ -235,6 +251,7 @@ STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "spoiled": (("spoiled-40", "spoiled-20"), SPOILED),
     "uneven": (("redundant", "skewed"), UNEVEN),
     "large": (("p3-1000",), LARGE),
+    "large-spoiled": (("spoiled-1000",), LARGE_SPOILED),
     "as-long": (("spoiled-40", "spoiled-20", "redundant", "p3", "gsm8k-p3", "instruct-code"), AS_LONG),
     "chance": (("gsm8k-p3", "redundant", "p3", "instruct-code", "spoiled-40", "spoiled-20"), CHANCE),
     "fresh": (("p3", "gsm8k-p3"), FRESH),
