@@ -23,7 +23,7 @@ from tests.evidence.runs import Run
 from tests.evidence.stats import Interval
 
 RUN = Run("instruction", "p3", "fl", "30%", 0, 0)
-SIZES = {"spoiled-20": 100, "spoiled-40": 100, "redundant": 102, "skewed": 100, "p3-1000": 1000}
+SIZES = {"spoiled-20": 100, "spoiled-40": 100, "redundant": 102, "skewed": 100, "p3-1000": 1000, "spoiled-1000": 1000}
 
 
 # ---- pools
@@ -35,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     p3 = [{"id": f"p3/{n}", "task": f"t{n % 60}", "prompt": f"P3 {n}", "response": f"{n}"} for n in range(2400)]
     maths = [{"question": f"How many are {n}?", "answer": f"#### {n}"} for n in range(500)]
-    copies = [{"question": f"HOW  many are {n}?", "answer": f"#### {n}"} for n in range(490, 700)]
+    copies = [{"question": f"HOW  many are {n}?", "answer": f"#### {n}"} for n in range(490, 900)]
     tasks = [{"instruction": f"Do {n}", "input": "this" if n % 2 else "", "output": f"done {n}"} for n in range(175)]
     code = [{"instruction": f"Write {n}", "input": "", "response": f"print({n})"} for n in range(400)]
     for name, rows in (("p3_6k", p3), ("gsm8k_train_2k", maths), ("gsm8k_test_500", copies)):
@@ -56,8 +56,8 @@ def test_no_record_or_copy_is_in_two_parts_of_a_pool(data: Path, tmp_path: Path)
 
 def test_parts_of_the_pools(data: Path, tmp_path: Path) -> None:
     p3, mixed, instruct, *_ = pools.write_pools(data, tmp_path)
-    assert p3.parts == ["pool", "heldout"]
-    assert mixed.parts == ["pool", "heldout", "target"]
+    assert p3.parts == ["pool", "heldout", "heldout-fresh"]
+    assert mixed.parts == ["pool", "heldout", "target", "heldout-fresh"]
     assert instruct.parts == ["pool", "heldout", "existing", "heldout-existing"]
     assert {r["task"] for r in p3.records("pool")} == {r["task"] for r in p3.records("heldout")}
     assert not {r["task"] for r in p3.records("pool")} & {r["task"] for r in mixed.records("pool")}
@@ -74,6 +74,15 @@ def test_pools_are_the_same_for_the_same_seed_only(data: Path, tmp_path: Path) -
         assert one.path("pool").read_bytes() != three.path("pool").read_bytes()
 
 
+def test_what_a_pool_lacks_is_added_and_the_rest_stays(data: Path, tmp_path: Path) -> None:
+    p3, *_ = pools.write_pools(data, tmp_path)
+    before = {part: p3.path(part).read_bytes() for part in p3.parts}
+    p3.path("heldout-fresh").unlink()
+    p3.path("pool").write_bytes(b"kept\n")
+    pools.write_pools(data, tmp_path)
+    assert {part: p3.path(part).read_bytes() for part in p3.parts} == {**before, "pool": b"kept\n"}
+
+
 def test_missing_data_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"lacks public data.*p3_6k\.jsonl.*--data"):
         pools.write_pools(tmp_path, tmp_path / "work")
@@ -81,8 +90,8 @@ def test_missing_data_are_named(tmp_path: Path) -> None:
 
 def test_spoiled_pools_are_sound_ones_with_other_answers(data: Path, tmp_path: Path) -> None:
     of_name = {pool.name: pool for pool in pools.write_pools(data, tmp_path)}
-    sound = {record["id"]: record for record in of_name["p3"].records("pool")}
-    for name, share in (("spoiled-20", 0.2), ("spoiled-40", 0.4)):
+    for name, share, origin in (("spoiled-20", 0.2, "p3"), ("spoiled-40", 0.4, "p3"), ("spoiled-1000", 0.2, "p3-1000")):
+        sound = {record["id"]: record for record in of_name[origin].records("pool")}
         records = of_name[name].records("pool")
         spoiled = [record for record in records if "~" in record["id"]]
         assert len(spoiled) == share * len(records)
@@ -230,6 +239,21 @@ def test_a_run_is_the_same_only_with_its_start_and_seed() -> None:
     assert runs.key(RUN, []) == runs.key(later, [])  # nothing learnt: no seed matters
 
 
+def test_what_is_tested_on_other_records_is_another_run() -> None:
+    fresh = replace(RUN, stage="fresh")
+    assert runs.key(fresh, ["a"]) != runs.key(RUN, ["a"])
+    assert fresh.tested == ("heldout-fresh",)
+    assert RUN.tested == ("heldout",)
+
+
+def test_records_tested_again_are_of_choices_that_are_there() -> None:
+    planned = runs.plan()
+    there = {(run.pool, run.method, run.size, run.selection_seed) for run in planned if run.stage != "fresh"}
+    again = {(run.pool, run.method, run.size, run.selection_seed) for run in planned if run.stage == "fresh"}
+    assert again
+    assert again <= there
+
+
 def test_a_line_that_was_cut_off_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     runs.append_result(path, {"name": "one"})
@@ -344,7 +368,7 @@ def lines(stage: str = "instruction", pool: str = "p3") -> Iterator[dict[str, An
                 "exact": [True] * 4 + [False] * 6,
                 "tasks": ["gsm8k", "p3"] * 5,
             }
-            measured = {"seconds": 36.0, "heldout": tested, "heldout-existing": tested}
+            measured = {"seconds": 36.0, **dict.fromkeys(run.tested, tested)}
             yield {"name": run.name, **vars(run), "measured": measured}
 
 
@@ -379,6 +403,8 @@ def test_the_default_has_a_line_for_each_pool() -> None:
     assert [line.split(" | ")[:3] for line in told] == [[f"| {pool} 30%", "1", "2"] for pool in names]
     assert all("**-0.525 (" in line and "| 51% |" in line for line in told)
     assert all(line.endswith("| 1 / 1 | 0 / 0 |") for line in told)
+    again = [{**line, "method": names["p3"] if line["method"] == "fl" else line["method"]} for line in lines("fresh")]
+    assert default_of([*results, *again])[-1].startswith("| p3 30%, other records | 1 | 2 | **-0.525 (")
     # of p3 what is chosen several times counts
     once = {**results[3], "method": "topm-both-unlike-last", "name": "another"}
     assert default_of([*results, once]) == told

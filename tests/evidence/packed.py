@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 Line = dict[str, Any]
-TESTED = ("heldout", "heldout-existing")
+TESTED = ("heldout", "heldout-existing", "heldout-fresh")
 
 
 class Lines:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ FILES = {
     "self_instruct_seed_alpaca.json": "the 175 seed tasks of self-instruct as instruction/input/output",
     "codegen_instruct.json": "GPTeacher's code tasks as instruction/input/response",
 }
-PARTS = ("pool", "heldout", "target", "existing", "heldout-existing")
+PARTS = ("pool", "heldout", "target", "existing", "heldout-existing", "heldout-fresh")
 
 Record = dict[str, str]  # id, task, prompt, response
 
@@ -58,14 +58,19 @@ def write_pools(data: Path, work: Path, seed: int = 0) -> list[Pool]:
     sources = None
     for name, make in MADE.items():
         pool = Pool(name, work / name)
-        if not pool.path("heldout").exists():
+        last = "heldout-fresh" if name in FRESH else "heldout"  # is written last: it says that the others are whole
+        if not pool.path(last).exists():
             sources = sources or read_sources(data)
-            order = random.Random(f"{seed} {name}")
-            made = make(_Draw(sources, order, seed))
+            draw = _Draw(sources, random.Random(f"{seed} {name}"), seed)
+            made = make(draw)
+            parts = sorted(made, key="heldout".__eq__)  # which comes last
+            mixed = {part: draw.order.sample(made[part], len(made[part])) for part in parts}
+            if name in FRESH:
+                draw.order = random.Random(f"{seed} {name} fresh")
+                mixed["heldout-fresh"] = FRESH[name](draw)
             pool.folder.mkdir(parents=True, exist_ok=True)
-            for part in sorted(made, key=lambda part: part == "heldout"):  # last: it says that the others are whole
-                mixed = order.sample(made[part], len(made[part]))
-                lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in mixed)
+            for part in (part for part in mixed if not pool.path(part).exists()):
+                lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in mixed[part])
                 pool.path(part).write_text(lines, encoding="utf-8")
         pools.append(pool)
     return pools
@@ -185,6 +190,11 @@ def _p3_1000(draw: _Draw) -> dict[str, list[Record]]:
     return {"pool": draw("p3", 1000, 250, tasks), "heldout": draw("p3", 150, 250, tasks)}
 
 
+def _spoiled_1000(draw: _Draw) -> dict[str, list[Record]]:
+    made = _p3_1000(_Draw(draw.sources, random.Random(f"{draw.seed} p3-1000"), draw.seed))
+    return {**made, "pool": harder.spoiled(made["pool"], 0.2, draw.order)}
+
+
 MADE = {
     "p3": _p3,
     "gsm8k-p3": _gsm8k_p3,
@@ -194,6 +204,13 @@ MADE = {
     "redundant": _redundant,
     "skewed": _skewed,
     "p3-1000": _p3_1000,
+    "spoiled-1000": _spoiled_1000,
+}
+
+# Held-out records that no rule of a choice was settled by, of the same tasks and as long.
+FRESH: dict[str, Callable[[_Draw], list[Record]]] = {
+    "p3": lambda draw: draw("p3", 450, 500, draw.tasks(0, 20)),
+    "gsm8k-p3": lambda draw: draw("gsm8k-test", 180, 500) + draw("p3", 180, 500, draw.tasks(20, 20)),
 }
 
 

@@ -47,16 +47,20 @@ TESTS: dict[str, dict[str, Tested]] = {
     "spoiled": {"held-out records": Tested()},
     "uneven": {"held-out records": Tested()},
     "large": {"held-out records": Tested()},
+    "large-spoiled": {"held-out records": Tested()},
     "as-long": {"held-out records": Tested()},
     "chance": {"held-out records": Tested()},
+    "fresh": {"other held-out records": Tested("heldout-fresh")},
 }
 TITLES = {
     "informed": "instruction tuning, informed choices",
     "spoiled": "instruction tuning, spoiled answers",
     "uneven": "instruction tuning, uneven pools",
     "large": "instruction tuning, a larger pool",
+    "large-spoiled": "instruction tuning, a larger pool with spoiled answers",
     "as-long": "instruction tuning, all trained for as many steps as everything is",
     "chance": "instruction tuning, many random subsets",
+    "fresh": "instruction tuning, tested again",
 }
 INTRODUCTION = """\
 Does it pay to train on what `delift` chooses? SmolLM2-135M-Instruct is fine-tuned on subsets of pools of 34 to 1,000
@@ -243,14 +247,17 @@ def _runs(results: Sequence[Line]) -> str:
 def _default(results: Sequence[Line], found: dict[Place, list[Row]], plot: Path | None) -> Iterator[str]:
     """What is chosen where nothing is said, against random subsets, a line a pool."""
     lines, panels = [], []
-    for place in (place for stage in ("chance", "large") for place in found if place.stage == stage):
+    for place in (
+        place for stage in ("chance", "large", "large-spoiled", "fresh") for place in found if place.stage == stage
+    ):
+        name = f"{place.subset}, other records" if place.stage == "fresh" else place.subset
         of = {row.method: row for row in found[place]}
         row = next((of[name] for name in variants.DEFAULT if name in of), None)
         if row is not None:
             shown = [cell for measure in (row.by_record, row.by_token) for cell in _shown(measure)[1:]]
             shown += _ahead(_cells(results, place), row.method)
-            lines.append(f"| {place.subset} | {row.runs} | {of['random'].runs} | {' | '.join(shown)} |")
-            panels += _on_the_way(place, row.method, _cells(results, place))
+            lines.append(f"| {name} | {row.runs} | {of['random'].runs} | {' | '.join(shown)} |")
+            panels += _on_the_way(name, row.method, _cells(results, place))
     if lines:
         head = (
             "| | runs | random draws | by record | gap closed | by token | gap closed | runs ahead | random ahead |",
@@ -278,7 +285,7 @@ def _ahead(cells: dict[str, Cell], method: str) -> list[str]:
     return [" / ".join(str(int((way[one] < way[other].mean()).sum())) for way in ways) for one, other in both]
 
 
-def _on_the_way(place: Place, method: str, cells: dict[str, Cell]) -> Iterator[Compared]:
+def _on_the_way(name: str, method: str, cells: dict[str, Cell]) -> Iterator[Compared]:
     """The random subsets and a method, as shares of the gap to training on everything, where that was trained on."""
     if "all" in cells:
         ways = []
@@ -287,7 +294,7 @@ def _on_the_way(place: Place, method: str, cells: dict[str, Cell]) -> Iterator[C
             gap = drawn.mean() - of["all"].of_runs().mean()
             against = difference(of[method].losses, of["random"].losses, of[method].tokens)
             ways.append(Way((drawn.mean() - drawn) / gap, Interval(*(-value / gap for value in against))))
-        yield Compared(place.subset, by_record=ways[1], by_token=ways[0])
+        yield Compared(name, by_record=ways[1], by_token=ways[0])
 
 
 def _overview(found: dict[Place, list[Row]]) -> str:

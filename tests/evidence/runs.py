@@ -48,6 +48,12 @@ class Run:
         return round(EPOCHS / share) if self.stage == "as-long" and share else EPOCHS
 
     @property
+    def tested(self) -> tuple[str, ...]:
+        """The parts of the pool that the model is tested on, the first of them always the main one."""
+        of_stage = {"continual": ("heldout", "heldout-existing"), "fresh": ("heldout-fresh",)}
+        return of_stage.get(self.stage, ("heldout",))
+
+    @property
     def variant(self) -> Variant | None:
         """How its records are chosen; None for `nothing` and `all`."""
         return next((v for v in variants.STAGES[self.stage][1] if v.name == self.method), None)
@@ -76,11 +82,13 @@ def plan(*, quick: bool = False) -> list[Run]:
 
 
 def key(run: Run, chosen: Sequence[str]) -> str:
-    """The same for runs that train on the same records from the same start with the same seed."""
+    """The same for runs that train on the same records from the same start with the same seed, and test alike."""
     start = "existing" if run.stage == "continual" else "model"
     seed = run.training_seed if chosen or start == "existing" else 0
     longer = [run.epochs] if run.epochs != EPOCHS else []
-    return hashlib.sha256(json.dumps([run.pool, start, seed, sorted(chosen), *longer]).encode()).hexdigest()[:16]
+    otherwise = [run.tested[0]] if run.tested[0] != "heldout" else []
+    what = [run.pool, start, seed, sorted(chosen), *longer, *otherwise]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
 def read_results(path: Path) -> list[Line]:
@@ -142,7 +150,8 @@ def carry_out(
         line = {"name": run.name, **asdict(run), "key": key(run, chosen), "chosen": chosen, "measured": measured}
         append_result(path, line)
         of_key.setdefault(line["key"], line)
-        report(f"{number}/{len(runs)} {run.name}: {_loss(measured):.4f}, {measured['seconds']:.0f} s")
+        loss = _loss(measured[run.tested[0]])
+        report(f"{number}/{len(runs)} {run.name}: {loss:.4f}, {measured['seconds']:.0f} s")
     return True
 
 
@@ -151,7 +160,7 @@ def expected_seconds(run: Run, pool: Pool) -> float:
     records = pool.records("pool")
     share = float(run.size.rstrip("%")) / 100
     learnt = run.epochs * share * sum(map(_tokens, records))
-    tested = pool.records("heldout") + (pool.records("heldout-existing") if run.stage == "continual" else [])
+    tested = [record for part in run.tested for record in pool.records(part)]
     return learnt / TRAIN_SPEED + sum(map(_tokens, tested)) / TEST_SPEED
 
 
@@ -160,8 +169,7 @@ def expected(runs: Sequence[Run], pools: dict[str, Pool]) -> list[float]:
     seen = set()
     seconds = []
     for run in runs:
-        start = run.stage == "continual"
-        same = (run.pool, start, run.method, run.size, run.selection_seed, run.training_seed, run.epochs)
+        same = (run.pool, run.tested, run.method, run.size, run.selection_seed, run.training_seed, run.epochs)
         seconds.append(0.0 if same in seen else expected_seconds(run, pools[run.pool]))
         seen.add(same)
     return seconds
@@ -171,6 +179,5 @@ def _tokens(record: Record) -> float:
     return TEMPLATE_TOKENS + (len(record["prompt"]) + len(record["response"])) / CHARACTERS_PER_TOKEN
 
 
-def _loss(measured: Line) -> float:
-    heldout = measured["heldout"]
-    return sum(heldout["loss"]) / sum(heldout["tokens"])
+def _loss(tested: Line) -> float:
+    return sum(tested["loss"]) / sum(tested["tokens"])

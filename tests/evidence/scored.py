@@ -16,7 +16,7 @@ from tests.evidence.pools import Pool
 from tests.evidence.variants import Variant
 
 # Shares of the pairs that fit half an hour on two cores; the stages' blocks are smaller and have longer records.
-BUDGETS = {"p3": "15%", "p3-1000": "3%"}
+BUDGETS = {"p3": "15%", "p3-1000": "3%", "spoiled-1000": "3%"}
 BUDGET = "10%"  # of the others
 BLOCK_BUDGET = "10%"
 

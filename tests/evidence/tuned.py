@@ -52,8 +52,7 @@ class Tuning:
             wanted = set(chosen)
             records = [t for name, t in self.tokens(run.pool, "pool").items() if name in wanted]
             took = self.tuner.train(records, seed=run.training_seed, epochs=run.epochs)._asdict()
-        parts = ("heldout", "heldout-existing") if run.stage == "continual" else ("heldout",)
-        tested = {part: self._tested(run.pool, part, with_tasks=not chosen) for part in parts}
+        tested = {part: self._tested(run.pool, part, with_tasks=not chosen) for part in run.tested}
         return {**took, **tested, "versions": self.versions}
 
     def chosen_by_peer(self, run: Run, like: Callable[[], Sequence[str]]) -> list[str]:

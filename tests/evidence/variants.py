@@ -6,7 +6,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 Stage = Literal[
-    "instruction", "informed", "task-specific", "continual", "spoiled", "uneven", "large", "as-long", "chance"
+    "instruction",
+    "informed",
+    "task-specific",
+    "continual",
+    "spoiled",
+    "uneven",
+    "large",
+    "large-spoiled",
+    "as-long",
+    "chance",
+    "fresh",
 ]
 
 
@@ -146,6 +156,7 @@ UNEVEN = (
     Variant("length", ("POOL", "--method", "length"), part=1),
 )
 SATURATED = Variant("saturated-both-unlike", ("POOL", "--objective", "saturated", *BOTH, *UNLIKE), seeds=3)
+SATURATED_LAST = replace(SATURATED, name="saturated-both-unlike-last", arguments=(*SATURATED.arguments, *LAST))
 LARGE = (
     Variant("random", RANDOM.arguments, seeds=5, small=5, chance=True),
     FL_BOTH,
@@ -155,9 +166,14 @@ LARGE = (
     BEST_UNLIKE,
     Variant("top15-both-unlike", (*BEST_UNLIKE.arguments, "--depth", "15")),
     SATURATED,
-    replace(SATURATED, name="saturated-both-unlike-last", arguments=(*SATURATED.arguments, *LAST)),
+    SATURATED_LAST,
     Variant("saturated", ("POOL", "--objective", "saturated"), small=1, part=1),
     Variant("embedding", ("POOL", "--method", "embedding"), small=1, part=1),
+)
+LARGE_SPOILED = (
+    replace(RANDOM, small=0),
+    SATURATED_LAST,
+    replace(SATURATED, name="saturated-both-told", seeds=1, never="changed"),
 )
 
 # Trained for as many steps as everything is: what the records are worth, apart from how many they are.
@@ -182,6 +198,7 @@ THINNED = Variant("topm-both-thinned", BEST_UNLIKE.arguments, seeds=8, chance=Tr
 LAST_UNLIKE = Variant(
     "topm-both-unlike-last", (*BEST_UNLIKE.arguments, *LAST), seeds=3, pools=(*CLEAN, "spoiled-40", "spoiled-20")
 )
+THINNED_LAST = replace(THINNED, name="topm-both-thinned-last", arguments=(*BEST_UNLIKE.arguments, *LAST), seeds=24)
 UNSUSPECTED = (
     *(
         Variant(
@@ -191,7 +208,7 @@ UNSUSPECTED = (
     ),
     LAST_UNLIKE,
     replace(LAST_UNLIKE, seeds=10, pools=("redundant",)),
-    replace(THINNED, name="topm-both-thinned-last", arguments=(*BEST_UNLIKE.arguments, *LAST), seeds=24),
+    THINNED_LAST,
 )
 # At 10 % targets are covered by one record each.
 FEW = (
@@ -219,6 +236,11 @@ CHANCE = (
     TOLD,
     ORIGINALS,
 )
+# Choices that are there, tested on records by which nothing was settled.
+FRESH = (
+    replace(RANDOM, seeds=40, small=0),
+    replace(THINNED_LAST, pools=()),
+)
 
 # The pools on which a stage is run. What a task-specific choice is compared with was trained for the first stage.
 STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
@@ -229,8 +251,10 @@ STAGES: dict[Stage, tuple[tuple[str, ...], tuple[Variant, ...]]] = {
     "spoiled": (("spoiled-40", "spoiled-20"), SPOILED),
     "uneven": (("redundant", "skewed"), UNEVEN),
     "large": (("p3-1000",), LARGE),
+    "large-spoiled": (("spoiled-1000",), LARGE_SPOILED),
     "as-long": (("spoiled-40", "spoiled-20", "redundant", "p3", "gsm8k-p3", "instruct-code"), AS_LONG),
     "chance": (("gsm8k-p3", "redundant", "p3", "instruct-code", "spoiled-40", "spoiled-20"), CHANCE),
+    "fresh": (("p3", "gsm8k-p3"), FRESH),
 }
 # What `delift select` does with a pool where nothing else is said; several choices come before a single one.
 DEFAULT = ("topm-both-thinned-last", "topm-both-unlike-last", "saturated-both-unlike-last", "fl-both-unlike-last")
