@@ -13,7 +13,7 @@ from ..cache.dense import Cache
 from ..cache.manifest import cache_around
 from ..cache.sparse import SparseCache, layout_of, open_cache
 from ..data.options import Reading
-from ..data.reading import AS_IT_COMES
+from ..data.reading import AS_IT_COMES, check_named_fields
 from ..errors import InputError
 from ..model.adapter import read_adapters
 from ..model.apart import open_checked
@@ -120,6 +120,7 @@ def open_run(
 
     example_records = read_source(source, reading)
     target_records = None if targets is None else read_source(targets, reading)
+    check_named_fields([example_records, *([] if target_records is None else [target_records])], reading)
     if anchors is not None:
         parse_anchors(anchors, example_records.records)  # what is wrong with them shows before the model is loaded
     sample_of = None

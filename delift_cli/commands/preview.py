@@ -16,7 +16,7 @@ from ..data.account import account_lines
 from ..data.ids import Names
 from ..data.preview import Previewed
 from ..data.preview import preview as previewed
-from ..data.reading import read_records
+from ..data.reading import check_named_fields, read_records
 from ..data.record import Record, RecordSet
 from ..visible import visible
 from . import console, options
@@ -79,6 +79,7 @@ def preview(
     refuse_idle(context, {"first": Use(not record, "beside --record")})
     reading = options.reading(prompt_field, response_field, turns, role, records, strict, skip_invalid)
     found = read_records(data, reading)
+    check_named_fields([found], reading)
     if first is None:
         first = len(found.records) if as_json else SHOWN
     shown = _shown(found, record, first)

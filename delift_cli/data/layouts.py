@@ -53,6 +53,8 @@ from .transcripts import transcript
 
 _IDS = frozenset(ID_FIELDS)
 
+UNNAMED = "a record without the named fields is read by the fields that it has"
+
 
 class Read(NamedTuple):
     """What a record says: the name of its layout, its turns up to the last scored one, its tools' JSON text, the
@@ -166,7 +168,7 @@ class _Layouts(Row):
             fault = f"field {quoted(missing)} is null" if value is None else f"no field {quoted(missing)}: "
             raise RecordError(fault if value is None else fault + listing(self.fields)) from None
         self.said, self.used = plain.said, plain.used
-        self.said.note("a record without the named fields is read by the fields that it has")
+        self.said.note(UNNAMED)
         return found
 
     def _has_response(self) -> bool:

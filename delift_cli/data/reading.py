@@ -22,10 +22,10 @@ import orjson
 
 from ..errors import InputError
 from .containers import ACCEPTED, LONGEST, Rows, no_fault, rows_of_file, rows_of_stream
-from .fields import Fault, RecordError, UnknownLayoutError, holds_bytes, kind, not_json, quoted, with_bytes
+from .fields import Fault, RecordError, UnknownLayoutError, holds_bytes, kind, listing, not_json, quoted, with_bytes
 from .folders import files_of
 from .ids import ID_FIELDS, own_id, unique_ids
-from .layouts import Read, holds_pairs, interpret
+from .layouts import UNNAMED, Read, holds_pairs, interpret
 from .options import Reading
 from .packed import Numbers, Pieces, Records, Rejections, Texts, packed, packed_text
 from .plans import Plans, hash_of
@@ -93,6 +93,21 @@ def parse_lines(
     if origins is not None:
         tally.rename(origins)
     return tally.result(source)
+
+
+def check_named_fields(sets: Sequence[RecordSet], reading: Reading) -> None:
+    """The fields that the user named must be those of a record of one of the sets at least.
+
+    Raises:
+        InputError: they are none's, as with a name that is mistyped; what the first record has.
+    """
+    given = {"--prompt-field": reading.prompt_field, "--response-field": reading.response_field}
+    named = [f"{quoted(name)} ({option})" for option, name in given.items() if name]
+    if named and all(found.notes.get(UNNAMED, 0) == len(found.records) for found in sets):
+        fields = loaded(sets[0].records[0].raw)
+        has = f"of the first record {listing(fields)}" if isinstance(fields, dict) else "the first record is a list"
+        what = f"both {' and '.join(named)}" if named[1:] else f"the field {named[0]}"
+        raise InputError(f"{', '.join(found.source for found in sets)}: no record has {what}; {has}")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from ..amount import counted
 from ..budget.sources import Source, files_of, listed
 from ..data.options import Reading
-from ..data.reading import AS_IT_COMES
+from ..data.reading import AS_IT_COMES, check_named_fields
 from ..display import Facts, Lines
 from ..errors import InputError
 from ..model.apart import open_checked
@@ -104,6 +104,7 @@ def evaluate(
     names = [", ".join(files_of(source)) or f"subset {number}" for number, source in enumerate(given, 1)]
     sources = (held_out, *given, *([] if pool is None else [pool]))
     targets, *sets = (read_set(source, reading) for source in sources)
+    check_named_fields([targets, *sets], reading)
     for each in (targets, *sets):
         if each.rejected:
             first, left_out = each.rejected[0], counted(len(each.rejected), "record")

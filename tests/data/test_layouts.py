@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from delift_cli.data.options import Reading, parse_roles
-from delift_cli.data.reading import parse_records, read_records
+from delift_cli.data.reading import AS_IT_COMES, check_named_fields, parse_records, read_records
 from delift_cli.data.record import Record, RecordSet, copy_groups
 from delift_cli.errors import InputError
 
@@ -223,6 +223,20 @@ def test_named_fields_where_a_record_has_them() -> None:
     for name in ("query_response.jsonl", "closing_turns.jsonl", "messages_as_text.jsonl"):
         named = Reading(prompt_field="query", response_field="response")
         assert [shown(record) for record in read_records(FILES / name, named).records] == KINDS[name]
+
+
+def test_named_fields_that_no_record_has_are_a_slip() -> None:
+    pairs, named = read_records(FILES / "query_response.jsonl"), Reading(prompt_field="querry")
+    slipped = read_records(FILES / "query_response.jsonl", named)
+    with pytest.raises(InputError, match=r'has the field "querry" \(--prompt-field\); of the first record its f'):
+        check_named_fields([slipped], named)
+    both = Reading(prompt_field="querry", response_field="response")
+    with pytest.raises(InputError, match=r'no record has both "querry" \(--prompt-field\) and "response" \(--resp'):
+        check_named_fields([read_records(FILES / "query_response.jsonl", both)], both)
+    check_named_fields([pairs], AS_IT_COMES)
+    right = Reading(prompt_field="query")
+    has = read_records(FILES / "query_response.jsonl", right)
+    check_named_fields([read_records(FILES / "closing_turns.jsonl", right), has], right)  # one that has them is enough
 
 
 # ---- more kinds ----
