@@ -217,6 +217,8 @@ def select_records(
         doubted,
         count,
         missed=missed,
+        group=group_field,
+        group_of=group_of or (),
         read=files_read(caches.values(), always, never, model, *benchmarks(not_like)),
         let_go=let_go,
     )

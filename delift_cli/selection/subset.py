@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -38,6 +39,7 @@ class Subset(Facts):
     were chosen from. whole: the value of the whole pool. amount: how much was asked for, `asked` in the user's words.
     doubted: suspects that were left out or put last. count: what of a target counts alike, see `blocks.objective_over`.
     missed: how many there are of values of which at least so many were asked for, (there, asked for).
+    group: the field that limits go by, and group_of: each record's value of it.
     read: the files that it was made from. let_go: defaults that the way to search for it knows nothing of.
     """
 
@@ -55,6 +57,8 @@ class Subset(Facts):
     doubted: SetAside = field(default_factory=SetAside)
     count: Count | None = None
     missed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    group: str | None = None
+    group_of: Sequence[str] = ()
     read: Sequence[Path] = ()
     let_go: Sequence[str] = ()
 
@@ -78,6 +82,13 @@ class Subset(Facts):
     def repeats(self) -> Repeats:
         """What the chosen records have in common; looked for when it is first asked for."""
         return repeats(self.records, distinct=self.clean.near is not None and not self.clean.lenient)
+
+    @property
+    def groups(self) -> dict[str, tuple[int, int]]:
+        """By value of the field that limits go by, how many records were chosen and the pool has, most chosen first."""
+        chosen = Counter(self.group_of[place] for place in self.selection.indices.tolist() if self.group_of)
+        there = Counter(self.group_of)
+        return {value: (chosen[value], there[value]) for value in sorted(there, key=lambda value: -chosen[value])}
 
     @property
     def strict(self) -> bool:
@@ -152,6 +163,7 @@ class Subset(Facts):
             "saturated_at": selection.saturated_at,
             "filled": len(selection.indices) - selection.filled_from,
             "stopped": selection.stopped,
+            **({"groups": {"field": self.group, "chosen_of": self.groups}} if self.group else {}),
             **({"at_least_missed": self.missed} if self.missed else {}),
             **self.doubted.as_dict(selection.indices.tolist()),
             **self.repeats.as_dict(),
@@ -210,6 +222,10 @@ class Subset(Facts):
             all_taken = found["selected"] == found["pool"]
             why = "the whole pool is taken" if all_taken else "no other record is admissible under the limits given"
             rows.append(("stopped", why))
+        if self.group:
+            shown = [f"{value} {taken:,} of {there:,}" for value, (taken, there) in list(self.groups.items())[:8]]
+            more = f" and {len(self.groups) - 8:,} more" if len(self.groups) > 8 else ""
+            rows.append((f"by {self.group}", ", ".join(shown) + more))
         if self.missed:
             short = [f"{value} {there:,} of {asked:,}" for value, (there, asked) in list(self.missed.items())[:8]]
             more = f" and {len(self.missed) - 8:,} more" if len(self.missed) > 8 else ""

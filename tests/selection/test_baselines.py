@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,18 @@ def test_unfinished_caches_have_baselines(tmp_path: Path) -> None:
     with open_cache(tmp_path / "c", pairs(0, 1, 2)) as cache:
         fill(cache, [0])
     assert len(ids(tmp_path / "c", "--method", "loss", "-k", "2")) == 2
+
+
+def test_what_limits_by_a_field_came_to_is_said(tmp_path: Path) -> None:
+    run = delift("select", "pool", "-k", "6", "--per", "task:4", "-o", tmp_path / "s")
+    told = delift("select", "pool", "-k", "6", "--per", "task:4", "-o", tmp_path / "s", "--json").json["groups"]
+    tasks = Counter(json.loads(line)["task"] for line in (tmp_path / "s").read_bytes().splitlines())
+    assert told["field"] == "task"
+    assert {value: taken for value, (taken, _) in told["chosen_of"].items() if taken} == dict(tasks)
+    (first, (taken, there)), *_ = told["chosen_of"].items()
+    assert f"{first} {taken} of {there}" in " ".join(run.err.split())
+    assert taken == max(tasks.values()) <= 4
+    assert "groups" not in delift("select", "pool", "-k", "6", "-o", tmp_path / "s", "--json").json
 
 
 def test_a_least_number_that_is_missed_is_said(tmp_path: Path) -> None:
