@@ -16,8 +16,8 @@ class Utilities(NamedTuple):
     """Over the scored pairs of a cache. A record before itself or a copy of itself does not count.
 
     Attributes:
-        mean: the mean utility (euclidean).
-        harmful: the share of pairs with a negative one.
+        mean: the mean utility (euclidean); NaN where nothing is scored.
+        harmful: the share of pairs with a negative one; NaN likewise.
         examples: float64 [example], each example's mean utility over its targets; NaN where nothing is scored.
     """
 
@@ -39,7 +39,7 @@ def utilities(cache: Cache | SparseCache) -> Utilities:
         pairs += len(utility)
         if len(utility):
             means[example] = utility.mean()
-    return Utilities(total / max(1, pairs), harmful / max(1, pairs), means)
+    return Utilities(total / pairs, harmful / pairs, means) if pairs else Utilities(np.nan, np.nan, means)
 
 
 def _copies(cache: Cache | SparseCache) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

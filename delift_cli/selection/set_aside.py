@@ -75,7 +75,7 @@ class SetAside:
             return [("suspects", f"none come last: {few}")]
         if not self.places:
             return []
-        others = f", and {self.listed - len(self.places):,} others" if self.listed > len(self.places) else ""
+        others = f", and {self.listed - len(self.places):,} more" if self.listed > len(self.places) else ""
         which = f"delift inspect {cache} --suspects {self.listed} lists them{others}"
         if self.for_good:
             return [("left out", f"{counted(len(self.places), 'record')} whose answers are the most suspect; {which}")]

@@ -198,7 +198,7 @@ def test_by_default_doubtful_answers_come_last(scored: Path) -> None:
     shorter = select_records(scored, few)
     assert not {*shorter.ids} & {*doubtful}
     listed = max(judged.worst(SIZE).tolist().index(int(name[1:])) for name in doubtful) + 1
-    others = f", and {listed - len(doubtful)} others" if listed > len(doubtful) else ""
+    others = f", and {listed - len(doubtful)} more" if listed > len(doubtful) else ""
     which = f"delift inspect {scored} --suspects {listed} lists them{others} (--drop-suspects off: as any other)"
     told = f"{len(doubtful)} doubtful answers come last, none of them taken; {which}"
     assert dict(shorter.lines())["suspects"] == told
@@ -259,7 +259,7 @@ def test_of_damaged_pairs_no_suspects_are_told(scored: Path, tmp_path: Path) -> 
 def test_what_is_said_of_them() -> None:
     place = Path("c.delift")
     ((_, told),) = SetAside([3, 5], listed=4).lines(place, [5])
-    which = "delift inspect c.delift --suspects 4 lists them, and 2 others (--drop-suspects off: as any other)"
+    which = "delift inspect c.delift --suspects 4 lists them, and 2 more (--drop-suspects off: as any other)"
     assert told == f"2 doubtful answers come last, 1 of them taken for want of others; {which}"
     ((_, told),) = SetAside([3], listed=1).lines(place, [])
     assert told.startswith(
