@@ -17,11 +17,12 @@ import pytest
 from gguf import GGUFReader
 
 from delift_cli.errors import DeliftError, InputError, RunError
-from delift_cli.model import llama, places
+from delift_cli.model import llama
 from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import Model, Settings, quantize
 from delift_cli.model.log import log_to
 from delift_cli.model.places import locate
+from delift_cli.model.places.locate import MODEL_VARIABLE
 
 TinyModel = Callable[..., Path]
 
@@ -39,7 +40,7 @@ def refused(*arguments: object, call: Callable[..., object] = ModelFile, error: 
 
 @pytest.fixture(autouse=True)
 def _no_model_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(places.MODEL_VARIABLE, raising=False)
+    monkeypatch.delenv(MODEL_VARIABLE, raising=False)
 
 
 def test_locate_a_path(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,14 +59,14 @@ def test_the_environment_names_the_model_unless_the_command_does(
     tiny_model: TinyModel, smollm2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bpe, spm = tiny_model("bpe"), tiny_model("spm")
-    monkeypatch.setenv(places.MODEL_VARIABLE, str(bpe))
+    monkeypatch.setenv(MODEL_VARIABLE, str(bpe))
     assert locate(None) == bpe
     assert locate("") == bpe
     assert locate(str(spm)) == spm
     assert locate("smollm2") == smollm2
-    monkeypatch.setenv(places.MODEL_VARIABLE, "smollm2")
+    monkeypatch.setenv(MODEL_VARIABLE, "smollm2")
     assert locate(None) == smollm2
-    monkeypatch.setenv(places.MODEL_VARIABLE, "/nowhere/at-all.gguf")
+    monkeypatch.setenv(MODEL_VARIABLE, "/nowhere/at-all.gguf")
     assert "/nowhere/at-all.gguf" in refused(None, call=locate)
 
 

@@ -21,7 +21,7 @@ from delift_cli.cache.sparse import open_cache
 from delift_cli.report import html as pages
 from delift_cli.report.document import Tile
 from delift_cli.selection.blocks import KernelOptions, as_block
-from delift_cli.selection.subset import select_records
+from delift_cli.selection.run import select_records
 from delift_cli.selection.suspects import suspects
 from delift_cli.visible import visible
 
