@@ -6,8 +6,8 @@ import signal
 import sys
 from typing import NoReturn
 
-from . import signals
-from .streams import keep_places
+from .machine import signals
+from .machine.streams import keep_places
 
 
 def _not_installed(missing: list[str]) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 
 import typer
 
-from . import signals
 from .errors import DeliftError
-from .streams import keep_places
+from .machine import signals
+from .machine.streams import keep_places
 from .version import __version__
 from .visible import visible
 

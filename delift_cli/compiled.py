@@ -27,7 +27,7 @@ from numba.core import serialize
 from numba.core.caching import CompileResultCacheImpl
 
 from .errors import InputError
-from .kept import cache_directory, expanded
+from .machine.kept import cache_directory, expanded
 from .version import sources_digest
 
 WORTH_SHARING = 20e6  # nanoseconds

@@ -19,10 +19,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from .children import ending, run_child, said_lines
 from .errors import InputError
-from .kept import cache_directory
-from .memory import free_memory
+from .machine.children import ending, run_child, said_lines
+from .machine.kept import cache_directory
+from .machine.memory import free_memory
 from .version import TESTED
 
 PACKAGE = "llama-cpp-python"

@@ -23,7 +23,6 @@ import numpy as np
 import orjson
 from tiny_runs import QUICK, jsonl, make_cache, model, pair, pairs, start
 
-from delift_cli import kept
 from delift_cli.amount import parse_amount, parse_budget, parse_counts, parse_quota, parse_share, quota_records
 from delift_cli.cache import manifest as manifests
 from delift_cli.cache.contents import contents
@@ -39,6 +38,7 @@ from delift_cli.data.options import Reading, parse_roles
 from delift_cli.data.reading import parse_records
 from delift_cli.data.record import copy_groups
 from delift_cli.errors import InputError
+from delift_cli.machine import kept
 from delift_cli.model.header import check_model, read_header
 from delift_cli.model.places import hub as model_hub
 from delift_cli.prompt.builtin import BUILT_IN

@@ -20,8 +20,9 @@ def package(tmp_path: Path) -> Path:
     """A small package with the real `compiled.py` and what it needs: a function in one file calls that of another."""
     folder = tmp_path / "package" / "delift_cli"
     folder.mkdir(parents=True)
-    for name in ("compiled.py", "errors.py", "kept.py", "version.py"):
-        shutil.copy(ROOT / "delift_cli" / name, folder)
+    (folder / "machine").mkdir()
+    for name in ("compiled.py", "errors.py", "version.py", "machine/__init__.py", "machine/kept.py"):
+        shutil.copy(ROOT / "delift_cli" / name, folder / name)
     (folder / "__init__.py").write_text("")
     (folder / "two.py").write_text("from .compiled import jit\n\n@jit()\ndef inner(x):\n    return x + 1\n")
     (folder / "one.py").write_text(

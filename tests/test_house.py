@@ -21,9 +21,9 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("cache", "prompt"),
     ("data",),
     ("submodular", "model"),
-    ("amount", "progress", "display", "compiled", "signals", "streams"),
-    ("visible", "kept", "memory", "hub", "children", "ranks"),
-    ("errors", "version", "cgroups"),
+    ("amount", "progress", "display", "compiled"),
+    ("machine", "visible", "hub", "ranks"),
+    ("errors", "version"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 ONLY_IN = {"llama_cpp": "model"}

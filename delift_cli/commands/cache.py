@@ -22,7 +22,7 @@ def cache(
         delift cache
         delift cache --clear
     """
-    from ..kept import cache_directory
+    from ..machine.kept import cache_directory
     from ..model.converted import clear_cache, kept_models, unfinished
 
     kept = [{"file": path.name, "bytes": path.stat().st_size} for path in kept_models()]

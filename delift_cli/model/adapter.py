@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..kept import expanded, file_sha256
+from ..machine.kept import expanded, file_sha256
 from .gguf import ModelFile
 from .header import read_header
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import llama_cpp
 
-from ..children import end_with_parent, ending, run_child, said_lines
 from ..errors import DeliftError, InputError, RunError
-from ..kept import read_book, remember
+from ..machine.children import end_with_parent, ending, run_child, said_lines
+from ..machine.kept import read_book, remember
 from .gguf import ModelFile, digest_of
 from .header import check_model, read_header
 from .llama import VERSION, quantize

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from ..errors import InputError, RunError
-from ..kept import DIRECTORY_VARIABLE, cache_directory, file_sha256, is_own, locked, write_own
+from ..machine.kept import DIRECTORY_VARIABLE, cache_directory, file_sha256, is_own, locked, write_own
 from .apart import convert_apart
 from .gguf import ModelFile
 from .llama import VERSION

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError
-from ..kept import file_sha256
+from ..machine.kept import file_sha256
 from .header import check_model, read_header
 from .log import LOG
 from .native import go_on_function

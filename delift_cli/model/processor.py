@@ -9,7 +9,7 @@ from pathlib import Path
 
 import llama_cpp
 
-from ..cgroups import group_folders
+from ..machine.cgroups import group_folders
 
 GPU = "GPU"  # among the features where layers can be offloaded
 

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ..children import end_with_parent, ending, run_child, said_lines
 from ..errors import DeliftError
+from ..machine.children import end_with_parent, ending, run_child, said_lines
 from ..model.adapter import Adapter
 from ..model.gguf import ModelFile
 from ..model.llama import Model, Settings

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import DeliftError
-from ..kept import locked, read_book, remember
-from ..memory import all_memory
+from ..machine.kept import locked, read_book, remember
+from ..machine.memory import all_memory
 from ..model import processor
 from ..model.converted import BITS, converted, kept_copy, remove
 from ..model.gguf import ModelFile

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from ..errors import InputError
-from ..kept import read_book, remember
+from ..machine.kept import read_book, remember
 from ..model.gguf import ModelFile
 from ..model.llama import VERSION, Settings
 from ..prompt.encoding import EncodedExamples

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..memory import free_memory
+from ..machine.memory import free_memory
 from ..submodular.kernel import DenseKernel
 from ..submodular.objectives import Objective
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tiny_runs import environment, model, pairs, start
 
-from delift_cli.kept import cache_directory
+from delift_cli.machine.kept import cache_directory
 
 NUMBERS = {"INT": signal.SIGINT, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP}
 IN_TIME = 2.0  # seconds

@@ -16,9 +16,9 @@ import pytest
 import tiny_runs
 from tiny_runs import delift, pairs
 
-from delift_cli import kept as kept_room
 from delift_cli.errors import InputError, RunError
-from delift_cli.kept import read_book, remember
+from delift_cli.machine import kept as kept_room
+from delift_cli.machine.kept import read_book, remember
 from delift_cli.model import converted, processor
 from delift_cli.model.gguf import ModelFile
 from delift_cli.scoring import tuning

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import InputError
-from ...kept import expanded
+from ...machine.kept import expanded
 from ...progress import Say, silent
 from ..header import check_magic
 from . import hub, ollama

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import InputError
-from ...kept import home
+from ...machine.kept import home
 from .on_disk import Found, matching
 
 REGISTRY, LIBRARY, LATEST = "registry.ollama.ai", "library", "latest"  # what a short name leaves out

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import InputError
-from ...kept import expanded, home, user_caches
+from ...machine.kept import expanded, home, user_caches
 from ..parts import part_of
 
 _BESIDE = re.compile(r"(^|[-_.])(mmproj|imatrix|lora|adapter)([-_.]|$)", re.IGNORECASE)  # GGUF, but no language model

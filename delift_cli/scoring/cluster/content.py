@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ...cache.files import write_all
 from ...errors import DeliftError, RunError
-from ...kept import cache_directory, file_sha256
+from ...machine.kept import cache_directory, file_sha256
 from ...model.converted import ARRIVING
 from ...model.parts import Part, part_of, parts_of
 from ...model.places import locate

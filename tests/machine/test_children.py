@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import delift_cli
-from delift_cli.children import ending, run_child, said_lines
+from delift_cli.machine.children import ending, run_child, said_lines
 
 ROOT = Path(delift_cli.__file__).parents[1]
 CHILD = """
 import os, sys, time
-from delift_cli.children import end_with_parent
+from delift_cli.machine.children import end_with_parent
 end_with_parent()
 open(sys.argv[1], "w").write(str(os.getpid()))
 time.sleep(60)
@@ -36,7 +36,9 @@ def test_what_a_child_gets_and_says(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a child does not hear of its parent's end")
 def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    starting = f"from delift_cli.children import run_child; run_child('-c', {CHILD!r}, {str(pid)!r}, seconds=60)"
+    starting = (
+        f"from delift_cli.machine.children import run_child; run_child('-c', {CHILD!r}, {str(pid)!r}, seconds=60)"
+    )
     parent = subprocess.Popen([sys.executable, "-c", starting], cwd=ROOT)
     until = time.monotonic() + 60
     while not (pid.exists() and pid.read_text()) and time.monotonic() < until:

@@ -13,7 +13,7 @@ from delift_cli.budget.clock import Stops
 
 SWALLOWS = """
 import sys, time
-from delift_cli import signals
+from delift_cli.machine import signals
 with signals.ending_promptly():
     print("ready", flush=True)
     stop = time.monotonic() + 20
@@ -49,7 +49,7 @@ def test_a_library_that_swallows_exceptions_is_left_all_the_same(number: signal.
 
 def test_what_a_callback_loses_is_not_printed() -> None:
     code = (
-        "import ctypes, time\nfrom delift_cli import signals\n"
+        "import ctypes, time\nfrom delift_cli.machine import signals\n"
         "def work():\n"
         "    print('ready', flush=True); time.sleep(20)\n"
         "callback = ctypes.CFUNCTYPE(None)(work)\n"

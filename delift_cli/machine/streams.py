@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from .errors import RunError
+from ..errors import RunError
 
 
 class _Closed(io.RawIOBase):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
+from ..errors import InputError
 
 DIRECTORY_VARIABLE = "DELIFT_CACHE"
 WAIT_SECONDS = 600.0  # for another process that holds a lock: as long as a large model's conversion may take

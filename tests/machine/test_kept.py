@@ -9,8 +9,8 @@ from typing import NoReturn
 import pytest
 from tiny_runs import delift, pairs
 
-from delift_cli import kept
 from delift_cli.errors import InputError
+from delift_cli.machine import kept
 
 
 @pytest.fixture

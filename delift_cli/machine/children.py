@@ -18,7 +18,7 @@ def run_child(*arguments: object, seconds: float | None, given: bytes = b"") -> 
     Raises:
         subprocess.TimeoutExpired: after `seconds`.
     """
-    own = str(Path(__file__).parents[1])
+    own = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH"))))
     return subprocess.run(
         [sys.executable, *map(str, arguments)],

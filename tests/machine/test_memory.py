@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from delift_cli import memory
+from delift_cli.machine import memory
 
 
 @pytest.mark.parametrize(
