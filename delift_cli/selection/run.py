@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
@@ -201,7 +200,6 @@ def select_records(
         raise InputError(f"-k {k} selects nothing: no record is admissible{smallest}")
     if kept_gains is not None and known_gains is None:
         keep(kept_gains, selection.initial_gains)
-    missed = _missed(least, [] if group_of is None else [group_of[place] for place in selection.indices.tolist()])
     return Subset(
         selection,
         goal,
@@ -216,15 +214,9 @@ def select_records(
         clean,
         doubted,
         count,
-        missed=missed,
         group=group_field,
         group_of=group_of or (),
+        at_least=least,
         read=files_read(caches.values(), always, never, model, *benchmarks(not_like)),
         let_go=let_go,
     )
-
-
-def _missed(least: Mapping[str, int], chosen: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Of values of which there are fewer than asked for, how many there are and were asked for."""
-    there = Counter(chosen)
-    return {value: (there[value], asked) for value, asked in least.items() if there[value] < asked}

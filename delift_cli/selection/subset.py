@@ -38,8 +38,7 @@ class Subset(Facts):
     selection: their places in the pool, gains, and how it came about. goal: what they were chosen by. pool: what they
     were chosen from. whole: the value of the whole pool. amount: how much was asked for, `asked` in the user's words.
     doubted: suspects that were left out or put last. count: what of a target counts alike, see `blocks.objective_over`.
-    missed: how many there are of values of which at least so many were asked for, (there, asked for).
-    group: the field that limits go by, and group_of: each record's value of it.
+    group: the field that limits go by, group_of: each record's value of it, at_least: how many were asked for at least.
     read: the files that it was made from. let_go: defaults that the way to search for it knows nothing of.
     """
 
@@ -56,9 +55,9 @@ class Subset(Facts):
     clean: Hygiene = field(default_factory=Hygiene)
     doubted: SetAside = field(default_factory=SetAside)
     count: Count | None = None
-    missed: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     group: str | None = None
     group_of: Sequence[str] = ()
+    at_least: Mapping[str, int] = field(default_factory=dict)
     read: Sequence[Path] = ()
     let_go: Sequence[str] = ()
 
@@ -83,12 +82,18 @@ class Subset(Facts):
         """What the chosen records have in common; looked for when it is first asked for."""
         return repeats(self.records, distinct=self.clean.near is not None and not self.clean.lenient)
 
-    @property
+    @cached_property
     def groups(self) -> dict[str, tuple[int, int]]:
         """By value of the field that limits go by, how many records were chosen and the pool has, most chosen first."""
         chosen = Counter(self.group_of[place] for place in self.selection.indices.tolist() if self.group_of)
         there = Counter(self.group_of)
         return {value: (chosen[value], there[value]) for value in sorted(there, key=lambda value: -chosen[value])}
+
+    @property
+    def missed(self) -> dict[str, tuple[int, int]]:
+        """Values of which fewer were chosen than asked for: how many were, and were asked for."""
+        chosen = {value: self.groups.get(value, (0, 0))[0] for value in self.at_least}
+        return {value: (chosen[value], asked) for value, asked in self.at_least.items() if chosen[value] < asked}
 
     @property
     def strict(self) -> bool:
