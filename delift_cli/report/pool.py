@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..amount import parse_amount
+from ..cache.anchors import weights_of
 from ..cache.dense import Cache
 from ..cache.sidecar import EMBEDDINGS, kept_file, read_kept
 from ..cache.utility import block_utilities
@@ -86,17 +87,16 @@ class Pool:
             (path.name, *choices.read_places(path, self.records, fields)) for path in wanted.subset
         ]
         k = str(len(self._given[0][1])) if self._given else wanted.k
-        roles = {"pool": block.cache} if self.square else {}
-        if self.aims is not None:
-            roles["target"] = self.aims.cache
+        pool = block if self.square or weights_of(block.cache) is not None else None  # anchors stand for the pool
+        aims = None if self.aims is pool else self.aims
+        given = {"pool": pool, "target": aims}
+        roles = {role: each.cache for role, each in given.items() if each is not None}
         name, alpha = objective_for(roles, k)
         unsaid = defaults_for(roles)
         self.count, self.options = unsaid.count, wanted.options.with_default(unsaid.self_utility)
         self._near = near_copies(self.records).near if unsaid.distinct == "copies" else None
         self._last = come_last(self.suspects).last if unsaid.suspects == "last" else ()
-        self.goal: Objective = objective_over(
-            block if self.square else None, self.aims, None, name, self.options, count=self.count, alpha=alpha
-        )[0]
+        self.goal: Objective = objective_over(pool, aims, None, name, self.options, count=self.count, alpha=alpha)[0]
         self.whole = value(self.goal)
         self.reach = _reach(block, self.options)
         self.aims_reach = (

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..amount import counted
+from ..cache.anchors import weights_of
 from ..cache.contents import how_measured
 from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
@@ -56,6 +57,8 @@ def measured(pool: Pool) -> Section:
         cache, manifest = block.cache, block.cache.manifest
         n, m = cache.shape
         against = "each other" if cache.square else f"{m:,} targets from {manifest['targets']['source']}"
+        if weights_of(cache) is not None:
+            against = f"{m:,} of them that stand for all, so that values are estimates"
         facts.append(("records", f"{n:,} from {manifest['examples']['source']}, scored against {against}"))
         if isinstance(cache, SparseCache):
             share = f"{cache.pairs_done:,} of {n * m:,} ({cache.pairs_done / (n * m):.2%})"

@@ -114,7 +114,7 @@ def explain_record(
             "lost_without_it": found.margin,
             "covers": [
                 {
-                    "id": records[target].id,
+                    "id": pool.targets[target].id,
                     "similarity": value,
                     "otherwise": None if other < 0 else records[other].id,
                     "otherwise_similarity": other_value,

@@ -12,7 +12,10 @@ from tiny_runs import delift, pairs, score
 from delift_cli.budget import sample
 from delift_cli.budget.anchors import choose_anchors
 from delift_cli.cache.sparse import open_cache
-from delift_cli.selection.blocks import Block, KernelOptions, kernels, objective_over
+from delift_cli.report.pool import Pool, Wanted
+from delift_cli.report.sections import measured
+from delift_cli.selection.blocks import Block, KernelOptions, as_block, kernels, objective_over
+from delift_cli.selection.run import select_records
 from delift_cli.submodular.objectives import value
 from delift_cli.submodular.sweeps import similarities
 
@@ -87,6 +90,31 @@ def test_select_weighs_anchors_and_leaves_self_pairs_out(pool: Path) -> None:
     by_tokens, _ = objective_over(Block(cache), None, None, "fl", KernelOptions(), count="tokens")
     tokens = cache.response_tokens / cache.response_tokens.mean()
     assert value(by_tokens, [1, 5]) == pytest.approx((s[[1, 5]].max(axis=0) * weights * tokens).sum())
+
+
+def test_explain_names_the_anchors_that_a_record_covers(pool: Path) -> None:
+    cache = open_cache(pool)
+    utility = cache.base_distance.astype(np.float64) - cache.distance
+    examples, anchors = ([record.id for record in side.records] for side in (cache.examples(), cache.targets()))
+    covers = {}
+    for name in delift("select", pool, "-k", 4, "--ids-only", "-q").out.decode().split():
+        for entry in delift("explain", pool, name, "-k", 4, "--json").json["covers"]:
+            covers[entry["id"]] = entry["similarity"]
+            by_hand = utility[examples.index(name), anchors.index(entry["id"])]
+            assert entry["similarity"] == pytest.approx(by_hand, abs=1e-6)
+    assert covers
+
+
+def test_a_report_values_what_select_does(pool: Path) -> None:
+    subset = select_records(pool, 4)
+    reported = Pool(as_block(open_cache(pool)), None, Wanted(k="4"))
+    assert reported.goal.name == "topm"
+    assert reported.whole == pytest.approx(subset.whole)
+    (chosen,) = reported.subsets
+    assert chosen.places.tolist() == subset.selection.indices.tolist()
+    assert chosen.value_at(4) == pytest.approx(subset.selection.value)
+    facts = dict(measured(reported).facts)
+    assert facts["records"].endswith("scored against 5 of them that stand for all, so that values are estimates")
 
 
 def test_a_run_goes_on_with_the_anchors_that_it_has(pool: Path) -> None:
