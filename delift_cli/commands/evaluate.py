@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import isnan
 from typing import Annotated
 
 import typer
@@ -117,4 +118,8 @@ def evaluate(
 
 def _cells(row: Outcome) -> list[str]:
     numbers = [*row.logprob, *row.distance, row.perplexity, *(row.better or (None, None, None))]
-    return [visible(row.shown), str(row.records), *("" if number is None else f"{number:.6g}" for number in numbers)]
+    return [
+        visible(row.shown),
+        str(row.records),
+        *("" if number is None or isnan(number) else f"{number:.6g}" for number in numbers),
+    ]

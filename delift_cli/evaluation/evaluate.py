@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class Evaluation(Facts):
     def lines(self) -> Lines:
         """For people."""
         behind = counted(self.shots, "example")
-        lines = [("", f"{self.held_out:,} held-out records behind {behind} each, with 95 % intervals")]
+        lines = [("", f"{counted(self.held_out, 'held-out record')} behind {behind} each, with 95 % intervals")]
         for row in self.rows:
             told = f"{_with_interval(row.logprob)} nats per token, perplexity {row.perplexity:.2f}"
             lines.append((row.shown, told if row.verdict is None else f"{told}; {row.verdict}"))
@@ -184,4 +185,5 @@ def _fields(row: Outcome) -> dict[str, Any]:
 
 
 def _with_interval(interval: Interval) -> str:
-    return f"{interval.mean:.4f} ({interval.low:.4f} to {interval.high:.4f})"
+    told = "no interval" if math.isnan(interval.low) else f"{interval.low:.4f} to {interval.high:.4f}"
+    return f"{interval.mean:.4f} ({told})"

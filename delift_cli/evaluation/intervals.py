@@ -7,7 +7,7 @@ like a held-out prompt are shown in front of it. Plain functions of arrays; `in_
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 RESAMPLES = 2000
+EVERYTHING = -math.inf, math.inf
+LOGPROB, DISTANCE = (-math.inf, 0.0), (0.0, 1.0)  # what these lie between
 ROWS = 256  # of the matrix of cosines, computed at a time
 
 
@@ -52,7 +54,7 @@ def best_matches(
 
 
 class Interval(NamedTuple):
-    """A mean and its bootstrap 95 % interval."""
+    """A mean and its bootstrap 95 % interval; NaN to NaN for one record, which says nothing of how far others lie."""
 
     mean: float
     low: float
@@ -72,8 +74,9 @@ class Interval(NamedTuple):
 class Bootstrap:
     """Means of `RESAMPLES` resamples of records and of random draws (Efron 1979), the same for all that is compared.
 
-    The mean of a few draws is less certain than a plain resample of them says. Each resample's distance from the mean
-    is therefore stretched by √(draws / χ²), χ² with draws − 1 degrees of freedom: it then spreads as Student's t does.
+    The mean of a few is less certain than a plain resample of them says. Each resample's distance from the mean is
+    therefore stretched by √(number / χ²), χ² with number − 1 degrees of freedom: it then spreads as Student's t does.
+    No mean goes beyond what its values can be: `possible` is the least and the most of that.
 
     Args:
         records: how many records were measured.
@@ -83,26 +86,37 @@ class Bootstrap:
 
     def __init__(self, records: int, draws: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        self._records = rng.multinomial(records, np.full(records, 1 / records), RESAMPLES) / records
+        self._records = _resamples(records, rng)
         if draws:
-            plain = rng.multinomial(draws, np.full(draws, 1 / draws), RESAMPLES) / draws
-            stretch = np.sqrt(draws / rng.chisquare(draws - 1, (RESAMPLES, 1)))
-            self._draws = 1 / draws + (plain - 1 / draws) * stretch
+            self._draws = _resamples(draws, rng)
 
-    def mean(self, values: Floats) -> Interval:
+    def mean(self, values: Floats, possible: tuple[float, float] = EVERYTHING) -> Interval:
         """Of one value for each record, float64 [records]."""
-        return _interval(values.mean(), self._records @ values)
+        return _interval(values.mean(), self._means(values, possible))
 
-    def mean_of_draws(self, values: Floats) -> Interval:
+    def mean_of_draws(self, values: Floats, possible: tuple[float, float] = EVERYTHING) -> Interval:
         """Of float64 [draws, records]: draws are resampled as well as records."""
-        return _interval(values.mean(), self._means_of_draws(values))
+        return _interval(values.mean(), self._means_of_draws(values, possible))
 
-    def difference(self, values: Floats, draws: Floats) -> Interval:
+    def difference(self, values: Floats, draws: Floats, possible: tuple[float, float] = EVERYTHING) -> Interval:
         """Of float64 [records] over the mean of float64 [draws, records], record by record."""
-        return _interval(values.mean() - draws.mean(), self._records @ values - self._means_of_draws(draws))
+        resampled = self._means(values, possible) - self._means_of_draws(draws, possible)
+        return _interval(values.mean() - draws.mean(), resampled)
 
-    def _means_of_draws(self, values: Floats) -> Floats:
-        return ((self._records @ values.T) * self._draws).sum(axis=1)
+    def _means(self, values: Floats, possible: tuple[float, float]) -> Floats:
+        return np.clip(self._records @ values, *possible)
+
+    def _means_of_draws(self, values: Floats, possible: tuple[float, float]) -> Floats:
+        return np.clip(((self._records @ values.T) * self._draws).sum(axis=1), *possible)
+
+
+def _resamples(count: int, rng: np.random.Generator) -> Floats:
+    """float64 [RESAMPLES, count]: what each counts for; NaN where there is one alone."""
+    if count == 1:
+        return np.full((RESAMPLES, 1), np.nan)
+    plain = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
+    stretch = np.sqrt(count / rng.chisquare(count - 1, (RESAMPLES, 1)))
+    return np.asarray(1 / count + (plain - 1 / count) * stretch)
 
 
 def _interval(mean: float, resampled: Floats) -> Interval:
@@ -164,16 +178,18 @@ def outcomes(
         seed: of the bootstrap.
     """
     bootstrap = Bootstrap(len(nothing.logprob), len(next(iter(draws.values()), [])), seed)
-    rows = [Outcome("nothing", 0, bootstrap.mean(nothing.logprob), bootstrap.mean(nothing.distance))]
+    rows = [Outcome("nothing", 0, *_means(bootstrap.mean, nothing))]
     joined = {size: Measured(*map(np.array, zip(*drawn, strict=True))) for size, drawn in draws.items()}
     for size, drawn in joined.items():
-        rows.append(
-            Outcome("random", size, bootstrap.mean_of_draws(drawn.logprob), bootstrap.mean_of_draws(drawn.distance))
-        )
+        rows.append(Outcome("random", size, *_means(bootstrap.mean_of_draws, drawn)))
     for name, size, own in subsets:
-        better = bootstrap.difference(own.logprob, joined[size].logprob) if size in joined else None
-        rows.append(Outcome(name, size, bootstrap.mean(own.logprob), bootstrap.mean(own.distance), better))
+        better = bootstrap.difference(own.logprob, joined[size].logprob, LOGPROB) if size in joined else None
+        rows.append(Outcome(name, size, *_means(bootstrap.mean, own), better))
     return rows
+
+
+def _means(of: Callable[[Floats, tuple[float, float]], Interval], measured: Measured) -> tuple[Interval, Interval]:
+    return of(measured.logprob, LOGPROB), of(measured.distance, DISTANCE)
 
 
 def random_subsets(pool: Ints, size: int, draws: int, seed: int) -> list[Ints]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import gguf_models
 import numpy as np
+import orjson
 import pytest
 from one_by_one import TEXTS, Alone, pool
 from tiny_runs import QUICK, Result, delift, jsonl, model, pair, pairs, score
@@ -17,6 +18,7 @@ from tiny_runs import QUICK, Result, delift, jsonl, model, pair, pairs, score
 from delift_cli.data.options import Reading
 from delift_cli.data.record import Record, RecordSet
 from delift_cli.errors import InputError
+from delift_cli.evaluation.evaluate import Evaluation
 from delift_cli.evaluation.in_context import HeldOut, join, read_set
 from delift_cli.evaluation.intervals import Bootstrap, Measured, best_matches, outcomes, random_subsets
 from delift_cli.model.gguf import ModelFile
@@ -101,12 +103,42 @@ def test_few_draws_are_not_trusted_too_far(draws: int) -> None:
     assert called / 300 < 0.1
 
 
+@pytest.mark.parametrize("records", [3, 5, 10])
+def test_few_records_are_not_trusted_too_far(records: int) -> None:
+    """The mean of what records are drawn from lies in the interval, however few they are."""
+    rng = np.random.default_rng(records)
+    found = [Bootstrap(records, 0, seed).mean(rng.normal(size=records)) for seed in range(300)]
+    assert np.mean([interval.low <= 0 <= interval.high for interval in found]) > 0.9
+
+
+def test_intervals_stay_within_what_is_possible() -> None:
+    values = np.array([-0.1, -0.2, -4.0])
+    draws = [Measured(np.array([0.1, 0.2, 0.3]) * scale, values * scale) for scale in (0.1, 2.0)]
+    nothing, random, own = outcomes(draws[0], [("a", 7, draws[1])], {7: draws}, 0)
+    for row in (nothing, random, own):
+        assert row.logprob.low < row.logprob.mean < row.logprob.high <= 0.0
+        assert 0.0 <= row.distance.low < row.distance.mean < row.distance.high <= 1.0
+    assert own.better is not None
+    assert own.better.low >= own.logprob.low  # random ones cannot be better than certain
+
+
+def test_one_record_has_no_interval() -> None:
+    one = Measured(np.array([0.5]), np.array([-1.0]))
+    better = Measured(np.array([0.1]), np.array([-0.1]))
+    rows = outcomes(one, [("a", 7, better)], {7: [one, one]}, 0)
+    told = Evaluation(rows, 1, 1, 2, 0, "0" * 64)
+    assert rows[2].verdict == "no difference from random that this test can see"
+    assert told.lines()[0][1].startswith("1 held-out record behind 1 example each")
+    assert told.table()[3] == ("a", "7", "-0.1000 (no interval)", "0.1000 (no interval)", "1.11")
+    assert json.loads(orjson.dumps(told.as_dict()))["rows"][0]["logprob"] == {"mean": -1.0, "low": None, "high": None}
+
+
 def test_outcomes_in_words() -> None:
-    base = RNG.normal(size=100)
-    measured = [Measured(base, base + shift) for shift in (0.5, -0.5, 0.0)]
-    draws = [Measured(base, base + 0.01 * RNG.normal(size=100)) for _ in range(5)]
+    base, distance = RNG.normal(size=100) - 10.0, RNG.uniform(size=100)
+    measured = [Measured(distance, base + shift) for shift in (0.5, -0.5, 0.0)]
+    draws = [Measured(distance, base + 0.01 * RNG.normal(size=100)) for _ in range(5)]
     rows = outcomes(
-        Measured(base, base), [(name, 7, each) for name, each in zip("abc", measured, strict=True)], {7: draws}, 0
+        Measured(distance, base), [(name, 7, each) for name, each in zip("abc", measured, strict=True)], {7: draws}, 0
     )
     assert [(row.shown, row.records) for row in rows] == [("nothing", 0), ("random", 7), ("a", 7), ("b", 7), ("c", 7)]
     assert rows[2].verdict is not None
@@ -115,7 +147,7 @@ def test_outcomes_in_words() -> None:
     assert rows[4].verdict == "no difference from random that this test can see"
     assert rows[0].verdict is None
     assert rows[0].perplexity == pytest.approx(np.exp(-base.mean()))
-    alone = outcomes(Measured(base, base), [("a", 7, measured[0])], {}, 0)
+    alone = outcomes(Measured(distance, base), [("a", 7, measured[0])], {}, 0)
     assert [row.better for row in alone] == [None, None]
 
 
