@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -311,6 +311,19 @@ def default_objective(
     return "saturated" if records >= MANY and share <= HALF else "topm"
 
 
+def chosen_role(given: Collection[str]) -> str:
+    """Of which cache the examples are chosen from, "pool" or else "target".
+
+    Raises:
+        InputError: neither is given.
+    """
+    if not given:
+        raise InputError("give a cache to select from: delift select train.delift -k 30%")
+    if "pool" in given or "target" in given:
+        return "pool" if "pool" in given else "target"
+    raise InputError("--existing alone has nothing to select from; give the pool's cache too")
+
+
 def objective_over(
     pool: Cache | AnyBlock | None,
     target: Cache | AnyBlock | None,
@@ -346,11 +359,7 @@ def objective_over(
     blocks = {
         role: Block(block) if isinstance(block, Cache) else block for role, block in given.items() if block is not None
     }
-    if not blocks:
-        raise InputError("give a cache to select from: delift select train.delift -k 30%")
-    chosen = blocks.get("pool") or blocks.get("target")
-    if chosen is None:
-        raise InputError("--existing alone has nothing to select from; give the pool's cache too")
+    chosen = blocks[chosen_role(blocks)]
     check_same_measure([block.cache for block in blocks.values()])
     swept = blocks["target"] if "pool" not in blocks or (name in SWEEP_TARGET and target) else blocks["pool"]
     stand_for = weights_of(blocks["pool"].cache) if "pool" in blocks else None

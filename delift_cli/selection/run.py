@@ -9,9 +9,7 @@ from typing import get_args
 
 import numpy as np
 
-from ..amount import parse_amount, parse_share
 from ..cache.sidecar import keep, read_kept
-from ..data.limits import labels, named_indices, read_quotas
 from ..errors import InputError, check_choice
 from ..progress import Progress, Say, silent
 from ..submodular.objectives import value
@@ -22,6 +20,7 @@ from .blocks import AnyBlock, Count, KernelOptions, PartialBlock, Records
 from .first_gains import gains_file
 from .hygiene import ANY, benchmarks, hygiene
 from .larger_than_memory import beyond_memory
+from .limits import read_limits
 from .methods import (
     COVERING,
     AnyCache,
@@ -108,16 +107,41 @@ def select_records(
     options = options or KernelOptions(seed=seed)
     given = {"pool": cache, "target": target, "existing": existing}
     caches = {role: opened_cache(one) for role, one in given.items() if one is not None}
+    role = blocks.chosen_role(caches)
+    caches[role].check_shared()
+    records = caches[role].examples().records
+    limits = read_limits(
+        records,
+        caches[role].example_tokens,
+        str(k),
+        until=until,
+        always=always,
+        never=never,
+        per=per,
+        group=group,
+        at_least=at_least,
+        at_most=at_most,
+        keep_shares=keep_shares,
+        shares=shares,
+    )
+    amount = limits.amount
+    unsaid = defaults_for(caches, objective, method)
+    let_go = []
+    if distinct is None and greedy == "exact":
+        distinct = unsaid.distinct
+    elif distinct is None and unsaid.distinct != ANY:  # the other ways rule no near-duplicates out
+        let_go.append("distinct")
+    clean = hygiene(records, not_like=not_like, distinct=distinct, quality=quality)
     open_model = OpenModel(model, gpu_layers, threads)
     opened: dict[str, AnyBlock] = {}
     pool: Records
     kept_gains = None
-    unsaid = defaults_for(caches, objective, method)
     if method in COVERING:
         count = count or unsaid.count
         options = options.with_default(unsaid.self_utility)
         name, unsaid_alpha = objective_for(caches, str(k), objective, method)
         opened = cosine_blocks(caches, open_model, progress) if method == "embedding" else scored_blocks(caches)
+        opened[role].examples = records
         goal, pool = blocks.objective_over(
             opened.get("pool"),
             opened.get("target"),
@@ -144,49 +168,38 @@ def select_records(
     else:
         count = None
         goal, pool = per_record(method, caches.get("pool"), seed, open_model, progress)  # type: ignore[arg-type]
-    records = pool.examples
-    amount = parse_amount(str(k), len(records))
-    limits = (list(at_least), list(at_most), records, amount)
-    group_field, least, most = read_quotas(per, group, *limits, keep=keep_shares, shares=shares)
-    let_go = []
-    if distinct is None and greedy == "exact":
-        distinct = unsaid.distinct
-    elif distinct is None and unsaid.distinct != ANY:  # the other ways rule no near-duplicates out
-        let_go.append("distinct")
-    clean = hygiene(records, not_like=not_like, distinct=distinct, quality=quality)
+        pool.examples = records
     if quality is not None:
         goal = clean.with_quality(goal, len(records), amount, float(pool.cache.example_tokens.mean()))
         kept_gains = None  # they are without it
-    first, left_out = (named_indices(None if file is None else Path(file), records) for file in (always, never))
-    if both := {*first} & {*left_out}:
-        raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
     if greedy != "exact" and drop_suspects is None:  # the other ways let nothing come last
         drop_suspects = "off"
         if unsaid.suspects != OFF and pool.cache.square:
             let_go.append("drop_suspects")
-    doubted = set_aside(caches.get("pool"), records, drop_suspects, unsaid.suspects, first, open_model, progress)
+    doubted = set_aside(
+        caches.get("pool"), records, drop_suspects, unsaid.suspects, limits.always, open_model, progress
+    )
     if greedy == "exact" and (hint := beyond_memory(goal)):
         say(hint)
     partial = {role: block for role, block in opened.items() if isinstance(block, PartialBlock)}
     for block in partial.values():
         for line in block.approximations(options):
             say(line)
-    group_of = None if group_field is None else labels(records, group_field)
     known_gains = None if kept_gains is None else read_kept(kept_gains, (len(records),), np.float64)
     selection = select(
         goal,
         amount.records,
         cost=None if amount.tokens is None else pool.cache.example_tokens,
         budget=amount.tokens,
-        always=first,
-        never=sorted({*left_out, *clean.left_out, *doubted.never} - {*first}),
+        always=limits.always,
+        never=sorted({*limits.never, *clean.left_out, *doubted.never} - {*limits.always}),
         last=doubted.last,
-        group=group_of,
-        at_least=least,
-        at_most=most,
+        group=limits.group_of,
+        at_least=limits.at_least,
+        at_most=limits.at_most,
         near_duplicates=clean.near,
         lenient=clean.lenient,
-        until=0.0 if until is None else parse_share(until, "--until"),
+        until=limits.until,
         stop_at_zero=stop_at_zero,
         method=greedy,
         epsilon=epsilon,
@@ -214,9 +227,9 @@ def select_records(
         clean,
         doubted,
         count,
-        group=group_field,
-        group_of=group_of or (),
-        at_least=least,
+        group=limits.group,
+        group_of=limits.group_of or (),
+        at_least=limits.at_least,
         read=files_read(caches.values(), always, never, model, *benchmarks(not_like)),
         let_go=let_go,
     )

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from one_by_one import Alone
-from tiny_runs import arrays, delift, fill, jsonl, model, open_cache, pair, pairs, score
+from tiny_runs import arrays, delift, fill, jsonl, make_cache, model, open_cache, pair, pairs, score
 
 from delift_cli.model.gguf import ModelFile
 from delift_cli.selection.baselines import difficulty, modular
@@ -225,6 +225,30 @@ def test_the_model_runs_once() -> None:
 )
 def test_contradictions(arguments: tuple[str, ...], message: str) -> None:
     assert message in delift("select", *arguments).refusal()
+
+
+@pytest.mark.parametrize("method", ["ifd", "embedding"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--until", "often"), "--until often"),
+        (("--until", "100%"), "--until 100%"),
+        (("--always", "nowhere.txt"), "nowhere.txt"),
+        (("--per", "task"), "--per task"),
+        (("--at-least", "odd=9", "-k", "8"), "cannot have at least 9"),
+        (("--at-least", "odd=3", "-k", "100tok"), "needs a number of records"),
+        (("--distinct", "most"), "--distinct most"),
+        (("--not-like", "nowhere.jsonl"), "nowhere.jsonl"),
+    ],
+)
+def test_bad_limits_are_told_before_the_model_runs(
+    tmp_path: Path, method: str, options: tuple[str, ...], message: str
+) -> None:
+    """Of a cache whose model is not on this machine nothing else could be told."""
+    records = jsonl([{**pair(number), "task": "odd" if number % 2 else "even"} for number in range(12)])
+    made_up = make_cache(tmp_path / "made up", records)
+    assert message in delift("select", made_up, "--method", method, *options).refusal()
+    assert "made up" in delift("select", made_up, "--method", method).refusal()
 
 
 def test_unfinished_caches_have_baselines(tmp_path: Path) -> None:
