@@ -52,6 +52,11 @@ class Choice:
     def __len__(self) -> int:
         return len(self.places)
 
+    @property
+    def gains(self) -> npt.NDArray[np.float64]:
+        """float64 [k]: what each record adds to the value of those before it."""
+        return np.diff(self.curve[: len(self)], prepend=0.0)
+
     def value_at(self, count: int) -> float | None:
         """What the first `count` records are worth, None where that was not looked at."""
         return float(self.curve[count - 1]) if 0 < count <= len(self.curve) else None
@@ -178,9 +183,9 @@ def _choice(
     order = np.argsort(places, kind="stable")
     owned = who.best >= 0
     owner = order[np.searchsorted(places[order], who.best[owned])]
-    margin = (who.best_value - who.next_value)[owned]
+    margin = ((who.best_value - who.next_value) * valued.goal.weights)[owned]
     first_of = np.full(len(places), -1, np.int64)
-    widest_last = np.argsort(margin, kind="stable")
+    widest_last = np.argsort(-margin, kind="stable")[::-1]  # of equal ones the first, as `explain_chosen` has them
     first_of[owner[widest_last]] = np.flatnonzero(owned)[widest_last]
     return Choice(
         name,

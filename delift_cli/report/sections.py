@@ -132,8 +132,10 @@ def worth(pool: Pool) -> Section:
         return [None if value is None or whole <= 0 else value / whole for value in values]
 
     at = [subset.value_at(len(subset)) for subset in rows]
-    fewer = [subset.value_at(subset.fewer) for subset in rows]
-    more = [subset.value_at(subset.more) for subset in rows]
+    fewer, more = (
+        [None if count == len(subset) else subset.value_at(count) for subset, count in zip(rows, counts, strict=True)]
+        for counts in ([subset.fewer for subset in rows], [subset.more for subset in rows])
+    )
     chance = [float(pool.random_curve[len(subset) - 1]) for subset in rows]
     columns = [
         Column("name", "subset", "text", [subset.name for subset in rows]),
@@ -244,13 +246,11 @@ def certainty(pool: Pool, block: PartialBlock) -> Section:
 def _list(pool: Pool, subset: Choice, number: int) -> Table:
     records = pool.records
     targets = records if pool.square else (pool.aims or pool.block).targets
-    gains = np.diff(subset.curve[: len(subset)], prepend=0.0)
-    reasons = [
-        _reason(targets, *entry) for entry in zip(subset.best_of.tolist(), subset.first_of.tolist(), strict=True)
-    ]
+    said = zip(subset.best_of.tolist(), subset.first_of.tolist(), subset.gains.tolist(), strict=True)
+    reasons = [_reason(targets, *entry) for entry in said]
     columns = [
         Column("order", "order", "count", list(range(1, len(subset) + 1))),
-        Column.figures("gain", "gain", "number", gains, "what it added to the value when it was taken"),
+        Column.figures("gain", "gain", "number", subset.gains, "what it added to the value when it was taken"),
         Column.figures("without", "lost without it", "number", subset.without, "what the others would cover less"),
         Column("reason", "why", "text", reasons),
     ]
@@ -260,9 +260,9 @@ def _list(pool: Pool, subset: Choice, number: int) -> Table:
     )  # fmt: skip
 
 
-def _reason(targets: Sequence[Record], best_of: int, first_of: int) -> str:
+def _reason(targets: Sequence[Record], best_of: int, first_of: int, gain: float) -> str:
     if best_of == 0:
-        return "others that were taken cover its targets better"
+        return "others that were taken cover its targets better" if gain > 0 else "adds nothing to those before it"
     most = "" if first_of < 0 or first_of >= len(targets) else f", above all {visible(targets[first_of].id)}"
     return f"covers {counted(best_of, 'target')} best{most}"
 

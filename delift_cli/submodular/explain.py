@@ -102,7 +102,7 @@ def explain_chosen(objective: Objective, subset: ArrayLike, j: int, top: int | N
         raise InputError(f"record {j} is not in the subset")
     who = coverers(objective.kernel, chosen)
     mine = np.flatnonzero(who.best == j)
-    margin = (who.best_value[mine] - who.next_value[mine]) * _weights(objective)[mine]
+    margin = (who.best_value[mine] - who.next_value[mine]) * objective.weights[mine]
     first = mine[np.argsort(-margin, kind="stable")][:top]
     lost = value(objective, chosen) - value(objective, chosen[chosen != j])
     return Covered(first, who.best_value[first], who.next[first], who.next_value[first], max(0.0, lost))
@@ -140,18 +140,13 @@ def explain_left_out(objective: Objective, subset: ArrayLike, j: int, top: int |
     own = np.maximum(0.0, similarities(objective.kernel, [j])[0])
     who = coverers(objective.kernel, chosen)
     taken = np.flatnonzero((own > 0.0) & (who.best_value >= own))
-    counts = own * _weights(objective)
+    counts = own * objective.weights
     by, group = np.unique(who.best[taken], return_inverse=True)
     count = np.bincount(group, minlength=by.size)
     share = np.bincount(group, weights=counts[taken], minlength=by.size) / (counts.sum() or 1.0)
     first = np.argsort(-share, kind="stable")[:top]
     gain = value(objective, np.append(chosen, j)) - value(objective, chosen)
     return Redundant(by[first], count[first], share[first], max(0.0, gain), value(objective, [j]))
-
-
-def _weights(objective: Objective) -> Array:
-    """float64[m]: what each target counts for."""
-    return objective.weight if objective.weight.size else np.ones(objective.kernel.offset.size)
 
 
 def harmed(utilities: Kernel, j: int, top: int | None = None) -> Harmed:

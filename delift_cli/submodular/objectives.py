@@ -48,6 +48,11 @@ class Objective:
     parameter: float = 1.0
     steps: Array = field(default_factory=lambda: NOTHING)
 
+    @property
+    def weights(self) -> Array:
+        """float64[m]: what each target counts for."""
+        return self.weight if self.weight.size else np.ones(kernel_shape(self.kernel)[1])
+
     def empty_coverage(self) -> Coverage:
         """The state for the empty subset, in arrays of its own."""
         state = np.array(np.atleast_2d(self.start), np.float64, order="C")

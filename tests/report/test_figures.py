@@ -17,7 +17,9 @@ from delift_cli.data.record import copy_groups
 from delift_cli.errors import InputError
 from delift_cli.report import choices, findings, placement, reach
 from delift_cli.report.pool import Pool, Wanted
+from delift_cli.report.sections import chosen, worth
 from delift_cli.selection.blocks import Block, KernelOptions, PartialBlock
+from delift_cli.selection.reasons import explain_record
 from delift_cli.submodular.kernel import dense_kernel
 from delift_cli.submodular.objectives import make_objective
 
@@ -187,6 +189,37 @@ def test_a_choice_against_its_definition(tmp_path: Path) -> None:
     for place, first in enumerate(found.first_of.tolist()):
         mine = np.flatnonzero((own.argmax(0) == place) & covered)
         assert first == (mine[np.argmax(margin[mine])] if len(mine) else -1)
+
+
+def test_the_target_that_matters_most_is_that_of_explain(tmp_path: Path) -> None:
+    """Targets count for the root of their tokens, so the widest margin alone does not say which it is."""
+    cache = tiny_runs.make_cache(tmp_path / "c", plain_pool(SIZE))
+    pool = Pool(Block(Cache(cache)), None, Wanted(k="7"))
+    assert len(set(pool.goal.weights.tolist())) > 1
+    (subset,) = pool.subsets
+    for place, first in zip(subset.places.tolist(), subset.first_of.tolist(), strict=True):
+        covers = explain_record(cache, f"record:{place + 1}", 7).figures["covers"]
+        assert [entry["id"] for entry in covers[:1]] == ([] if first < 0 else [pool.records[first].id])
+
+
+def test_what_a_tenth_makes_is_said_of_a_tenth_alone(tmp_path: Path) -> None:
+    pool = Pool(Block(Cache(tiny_runs.make_cache(tmp_path / "c", plain_pool(SIZE)))), None, Wanted(k="4"))
+    (table,) = worth(pool).tables
+    told = {column.key: column.values for column in table.columns}
+    assert (told["fewer"], told["more"]) == ([None], [None])  # neither 3 nor 5 records
+
+
+def test_records_that_fill_a_subset_are_said_to_add_nothing(tmp_path: Path) -> None:
+    """Where every example harms, there are no targets that others could cover better."""
+    with tiny_runs.open_cache(tmp_path / "c", plain_pool(6)) as cache:
+        cache.write_base(0, np.full(6, 0.1, np.float32), np.full(6, -1.0, np.float32))
+        for example in range(6):
+            cache.write_row(example, np.full(6, 0.9, np.float32), np.full(6, -2.0, np.float32))
+    pool = Pool(Block(Cache(tmp_path / "c")), None, Wanted(k="2"))
+    (table,) = chosen(pool).tables
+    told = {column.key: column.values for column in table.columns}
+    assert told["gain"] == [0.0, 0.0]
+    assert told["reason"] == ["adds nothing to those before it"] * 2
 
 
 def test_a_subset_is_found_by_what_its_records_say(tmp_path: Path) -> None:
