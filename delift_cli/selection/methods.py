@@ -83,9 +83,9 @@ def objective_for(
     pool, anchors, share, records = caches.get("pool"), False, 0.0, 0
     if pool is not None and method == "delift":
         anchors = weights_of(pool) is not None
-        share = parse_amount(k, pool.shape[0]).share(pool.shape[0], int(pool.example_tokens.sum()))
-        share = round(share, 2)  # 20 % of 1,002 records are 200
-        records = round(share * pool.shape[0])
+        amount = parse_amount(k, pool.shape[0])
+        share = round(amount.share(pool.shape[0], int(pool.example_tokens.sum())), 2)  # 20 % of 1,002 records are 200
+        records = round(share * pool.shape[0]) if amount.records is None else amount.records
     if objective is not None:  # only now: an amount that is none is said before the work, whatever is chosen by
         return objective, blocks.ALPHA
     given = ("pool" in caches, "target" in caches, "existing" in caches)

@@ -222,7 +222,8 @@ class Subset(Facts):
         rows += self.repeats.lines(self.pool.cache.path)
         if selection.stopped == "until":
             taken = found["selected"] / found["pool"]
-            rows.append(("stopped", f"gains fell under the limit: {taken:.1%} of the pool was enough"))
+            enough = f"gains fell under the limit: {taken:.1%} of the pool was enough"
+            rows.append(("stopped", enough if found["selected"] else "no record gains anything"))
         if selection.stopped == "exhausted":
             all_taken = found["selected"] == found["pool"]
             why = "the whole pool is taken" if all_taken else "no other record is admissible under the limits given"

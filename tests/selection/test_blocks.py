@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from delift_cli.cache.dense import Cache
 from delift_cli.errors import InputError
 from delift_cli.report.pool import Pool, Wanted
 from delift_cli.selection.blocks import Block, KernelOptions, as_block, default_objective, kernels, objective_over
+from delift_cli.selection.methods import objective_for
 from delift_cli.selection.reasons import explain_record
 from delift_cli.selection.run import select_records
 from delift_cli.submodular.objectives import NAMES, value
@@ -231,6 +233,23 @@ def test_default_objectives() -> None:
     assert default_objective(False, True, False) == "flvmi"
     assert default_objective(True, False, True) == "flcg"
     assert default_objective(True, True, True) == "flcmi"
+
+
+def test_records_that_were_asked_for_are_counted_as_they_are() -> None:
+    """Not by their rounded share of the pool: 150 of 740 are many."""
+    pool = SimpleNamespace(shape=(740, 740), example_tokens=np.full(740, 10), manifest={})
+    assert objective_for({"pool": pool}, "150") == ("saturated", 0.2)  # type: ignore[dict-item]
+    assert objective_for({"pool": pool}, "149")[0] == "topm"  # type: ignore[dict-item]
+
+
+def test_where_nothing_gains_no_share_is_said_to_be_enough(tmp_path: Path) -> None:
+    with open_cache(tmp_path / "c", pairs(*range(6))) as cache:
+        cache.write_base(0, np.full(6, 0.1, np.float32), np.full(6, -1.0, np.float32))
+        for example in range(6):
+            cache.write_row(example, np.full(6, 0.9, np.float32), np.full(6, -2.0, np.float32))
+    subset = select_records(tmp_path / "c", 3, until="1%")
+    assert len(subset) == 0
+    assert ("stopped", "no record gains anything") in subset.lines()
 
 
 # ---- blocks that do not belong together
