@@ -133,6 +133,7 @@ class Partial:
         self.seed = seed
         self._records = examples, targets
         self.scored = scored(cache, utility)
+        self._most = cache.base_distance if utility == "euclidean" else -cache.base_logprob  # of utilities, by target
 
     @cached_property
     def proposals(self) -> Proposals:
@@ -207,6 +208,7 @@ class Partial:
             self._held_out,
             example_key=keys[0],
             target_key=keys[1],
+            most=self._most,
             seed=self.seed,
         )
 

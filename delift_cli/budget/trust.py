@@ -86,6 +86,7 @@ def subset_value(
     *,
     example_key: NDArray[np.int64],
     target_key: NDArray[np.int64],
+    most: NDArray[np.float32] | None = None,
     seed: int = 0,
     draws: int = 40,
     targets: int = 400,
@@ -95,8 +96,8 @@ def subset_value(
     `covered` float32 [m]: each target's best scored utility among the chosen, at least 0. `scored`: examples and
     targets of all scored pairs (their order is free). `held_out`: examples, targets and utilities of random pairs never
     trained on; their residuals, relative to the model's standard deviations, are the errors that are drawn. Pairs with
-    equal keys do not count. At most `targets` targets are simulated, drawn at random; the interval
-    includes that sampling.
+    equal keys do not count. `most` float32 [m]: the largest utility that each target can have; None: any. At most
+    `targets` targets are simulated, drawn at random; the interval includes that sampling.
     """
     m = len(covered)
     measured = float(covered.sum(dtype=np.float64))
@@ -117,10 +118,11 @@ def subset_value(
     rows, columns = pairs[0][free], pairs[1][free]
     predicted, sd = estimate.predict_with_sd(rows, columns)
     there = covered[picked]
+    possible = np.inf if most is None else most[columns]
 
     def gained(utility: NDArray[np.float32]) -> NDArray[np.float32]:
         best = there.copy()
-        np.maximum.at(best, slot[columns], utility)
+        np.maximum.at(best, slot[columns], np.minimum(utility, possible))
         return best - there
 
     gains = np.empty((draws, len(picked)))

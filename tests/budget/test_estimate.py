@@ -201,3 +201,16 @@ def test_value_intervals_hold_the_truth_nearly_always(surprising):
         nearer += abs(found.estimated - truth) < truth - found.measured
     assert held >= 9
     assert nearer >= 9
+
+
+def test_no_value_is_beyond_what_is_possible():
+    _, _, J, T, y = sample(share=0.4)
+    model = fit(J, T, y, no_graph(120), no_graph(100))
+    chosen, none = np.arange(5, 25), np.empty(0, np.int32)
+    most = np.linspace(0.0, 0.3, 100).astype(np.float32)
+    found = subset_value(
+        np.zeros(100, np.float32), chosen, (none, none), model, (none, none, np.empty(0, np.float32)),
+        example_key=np.arange(120), target_key=1000 + np.arange(100), most=most,
+    )  # fmt: skip
+    assert found.measured == 0.0
+    assert 0.0 < found.estimated <= found.high <= most.sum() * 1.0001
