@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from .fields import RecordError, as_list, blank, kind, python_value, quoted
+from .fields import RecordError, as_list, blank, kind, python_value, quoted, without_nulls
 from .parts import ARGUMENTS, Content, Said, calls_of, content_of
 from .record import Call, Message
 from .roles import CALL, ROLES, known_roles
@@ -44,6 +44,7 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 _EXCHANGES = (("input", "output"), ("prompt", "response"), ("question", "answer"), ("instruction", "output"))
+_SPOKEN = (*TEXT_KEYS, "answer", "response", "completion", "output")  # beside these a role's name is no speaker
 _OPENING = re.compile(r"\s*\[\s*\{")
 _FALSE, _TRUE = ("false", "no", "0", "0.0"), ("true", "yes", "1", "1.0")
 
@@ -104,6 +105,9 @@ def read_chat(value: object, name: str, roles: Mapping[str, str], said: Said, *,
     if turns and all(isinstance(turn, str) for turn in turns):
         said.note(f"{name}: a list of texts is read as the user's and the assistant's by turns")
         turns = [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(turns)]
+    elif turns and all(_names_role(turn, roles) for turn in turns):
+        said.note(f"{name}: pairs of a role and a text are read as turns")
+        turns = [{"role": turn[0], "content": turn[1]} for turn in turns]
     messages: list[Message] = []
     for place, turn in enumerate(turns, start=1):
         if isinstance(turn, dict) and len(turn) == 2 and type(text := turn.get("content")) is str and scored:
@@ -158,6 +162,12 @@ def _name(turn: Mapping[str, Any]) -> object:
     return turn["type"] if _typed(turn) else None
 
 
+def _names_role(turn: Any, roles: Mapping[str, str]) -> bool:
+    """Is it a role with what it says, as a list of two texts?"""
+    pair = isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)
+    return pair and turn[0].strip().lower() in roles
+
+
 def _typed(value: Mapping[str, Any]) -> bool:
     """Is the role of a turn in its `type`, as LangChain writes it? Other forms say there what kind a part is."""
     sort = value.get("type")
@@ -174,6 +184,7 @@ def _read_turn(
         raise RecordError(
             f"{where}: there is no role: it is {kind(turn)}, where an object with role and content is due"
         )
+    turn = without_nulls(turn)
     if isinstance(inner := turn.get("data"), dict) and _typed(turn):
         turn = {**turn, **inner, "data": None, "type": turn["type"]}
     who = _name(turn)
@@ -299,8 +310,13 @@ def _exchange(turn: Mapping[str, Any], roles: Mapping[str, str] = ROLES) -> list
     for user, assistant in _EXCHANGES:
         if turn.get(user) is not None and assistant in turn:
             return [(user, "user"), (assistant, "assistant")]
+    if any(not blank(turn.get(key)) for key in _SPOKEN):
+        return []
     keys = [(key, role) for key in turn if (role := roles.get(key.lower())) in ("system", "user", "assistant")]
-    return [(key, role) for key, role in keys if isinstance(turn[key], str | list)]
+    found = [(key, role) for key, role in keys if isinstance(turn[key], str | list)]
+    # "model" mostly says whose answer it is
+    named = len(turn) > 1 and [role for _, role in found if role != "system"] != ["user", "assistant"]
+    return [(key, role) for key, role in found if key.lower() != "model" or not named]
 
 
 def _add(

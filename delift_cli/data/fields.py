@@ -15,6 +15,7 @@ from .record import Record
 ABSENT = object()  # what a field is that is not there
 BYTES = "bytes in base64"  # the one key of the object that stands for bytes that are no text
 _BYTES = b'{"%s":' % BYTES.encode()
+_DEEPEST = 8  # lists and objects in each other that may be nothing but nulls
 BLANK: tuple[object, ...] = (None, "", [], {})
 
 
@@ -148,7 +149,20 @@ def first_present(fields: Mapping[str, Any], names: Sequence[str]) -> str | None
 
 def blank(value: object) -> bool:
     """Does a value say nothing?"""
-    return value in BLANK or (isinstance(value, str) and value.isspace())
+    return value in BLANK or (isinstance(value, str) and value.isspace()) or null_filled(value)
+
+
+def null_filled(value: object, depth: int = _DEEPEST) -> bool:
+    """Is it a list or an object that has nothing but nulls in it, as a table has where other rows have values?"""
+    if not isinstance(value, list | dict) or not depth:
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return bool(value) and all(each is None or null_filled(each, depth - 1) for each in inner)
+
+
+def without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, null where they have nothing but nulls in them."""
+    return {name: None if null_filled(value) else value for name, value in fields.items()}
 
 
 def kind(value: object) -> str:

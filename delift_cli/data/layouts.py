@@ -28,6 +28,7 @@ from .fields import (
     listing,
     lookup,
     quoted,
+    without_nulls,
 )
 from .ids import ID_FIELDS
 from .names import (
@@ -82,7 +83,7 @@ def interpret(fields: dict[str, Any] | list[Any], raw: bytes, reading: Reading) 
 def _interpret(fields: dict[str, Any] | list[Any], raw: bytes, reading: Reading) -> Read:
     if isinstance(fields, list) and not (fields and (is_turn(fields[0]) or isinstance(fields[0], str | list))):
         raise RecordError("a list where an object with fields, or a list of turns, is expected")
-    row = _Layouts(fields if isinstance(fields, dict) else {"turns": fields}, raw, reading)
+    row = _Layouts(without_nulls(fields) if isinstance(fields, dict) else {"turns": fields}, raw, reading)
     layout, messages = ("list of turns", row.chat("turns")) if isinstance(fields, list) else row.recognise()
     row.refuse_media(messages)
     messages = row.add_system(messages)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import orjson
 
-from .fields import RecordError, as_text, blank, kind, literal, quoted
+from .fields import RecordError, as_text, blank, kind, literal, null_filled, quoted, without_nulls
 from .record import Call, Message
 from .thoughts import thought_text
 
@@ -81,7 +81,7 @@ def content_of(value: Any, where: str, *, any_value: bool = False) -> Content:
         calls: list[Call] = []
         answers: list[Message] = []
         for part in value:
-            found = _part(part, where)
+            found = _part(without_nulls(part) if isinstance(part, dict) else part, where)
             texts.append(found.text)
             thoughts.append(found.reasoning)
             calls += found.calls
@@ -122,7 +122,8 @@ def calls_of(value: Any, where: str) -> tuple[Call, ...]:
             value = orjson.loads(value)
         except orjson.JSONDecodeError:
             raise RecordError(f"{where} is a text that is not JSON") from None
-    return tuple(_call(call, where) for call in (value if isinstance(value, list) else [value]))
+    calls = value if isinstance(value, list) else [value]
+    return tuple(_call(call, where) for call in calls if call is not None and not null_filled(call))
 
 
 def listed_calls(value: Any, where: str) -> tuple[Call, ...]:

@@ -12,7 +12,7 @@ from .parts import Said
 
 CHOICES = ("choices", "options", "endings", "choice")
 SEVERAL = ("answers", "responses", "completions", "generations", "targets")  # names of fields with more than one
-_ANSWER_TEXTS = ("text", "value", "answer", "content")
+_ANSWER_TEXTS = ("text", "value", "answer", "content", "response", "completion", "output")
 _OPTION = re.compile(r"(?:(?:option|choice)[_ ]?|op)?([a-h])", re.IGNORECASE)
 _MOST_DIGITS = 15  # of a place; Python reads no number of thousands
 _LABELLED = re.compile(r"\(?[A-Za-z0-9][).:]")

@@ -1004,3 +1004,57 @@ def test_a_plan_reads_what_it_was_not_made_for_as_without_it() -> None:
 def test_lines_of_pairs_of_texts() -> None:
     found = parse([["p", "r"]], [["p", "r"], ["q", "s"]])
     assert [len(record.turns) for record in found.records] == [2, 4]
+
+
+@pytest.mark.parametrize("said", ["answer", "response", "text", "content"])
+def test_the_model_of_an_answer_is_not_what_it_says(said: str) -> None:
+    """As in Nectar and UltraFeedback, where each answer names its model."""
+    best, worse = {"model": "m-7b", said: "r", "rank": 1.0}, {"model": "n-7b", said: "x", "rank": 2.0}
+    found = parse({"prompt": "p", "answers": [best, worse]})
+    assert shown(found.records[0]) == PR
+    assert found.ambiguous == {"answers has several answers: the first is scored": 1}
+    assert only({"prompt": "p", "chosen": best, "rejected": worse}) == PR
+
+
+def test_a_model_beside_what_user_and_assistant_say() -> None:
+    found = parse({"conversations": [{"human": "p", "gpt": "r", "model": "m-7b"}]})
+    assert shown(found.records[0]) == PR
+    assert found.ignored == {"conversations": {"conversations[].model": 1}}
+    assert only({"conversations": [{"user": "p", "model": "r"}]}) == PR
+    assert only({"conversations": [{"user": "p"}, {"model": "r"}]}) == PR
+
+
+def test_pairs_of_a_role_and_a_text() -> None:
+    found = parse({"conversation": [["system", "s"], ["User", "p"], ["assistant", "r"]]})
+    assert shown(found.records[0]) == ["system: s", *PR]
+    assert found.notes == {"conversation: pairs of a role and a text are read as turns": 1}
+    assert only({"conversation": [["user", "r"], ["p", "q"]]}) == [
+        *("user: user", "assistant*: r", "user: p", "assistant*: q"),
+    ]
+
+
+NOTHING = {"name": None, "arguments": None}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"function_call": NOTHING},
+        {"tool_calls": [{"id": None, "type": None, "function": NOTHING}]},
+        {"tool_calls": [None]},
+        {"reasoning_content": {"text": None}},
+        {"content": [{"type": "text", "text": "r", "image_url": {"url": None}}]},
+    ],
+)
+def test_objects_full_of_nulls_are_null(keys: dict[str, Any]) -> None:
+    """As a table has them where rows with other keys have values."""
+    assert only({"messages": [CHAT[0], {**CHAT[1], **keys}]}) == PR
+    assert only({"messages": CHAT, "images": [{"bytes": None}], "tools": [{"type": None, "function": NOTHING}]}) == PR
+
+
+def test_a_call_beside_one_full_of_nulls() -> None:
+    calls = [{"function": F}, {"function": NOTHING}]
+    assert only({"messages": [CHAT[0], {"role": "assistant", "content": None, "tool_calls": calls}]})[1] == CALL
+    assert "a call of a tool has no name" in refusal(
+        {"messages": [CHAT[0], {**CHAT[1], "tool_calls": [{"function": {"name": None, "arguments": "{}"}}]}]}
+    )
