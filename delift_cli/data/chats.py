@@ -28,6 +28,7 @@ _TEXT_KEYS = {"tool": (*TEXT_KEYS, "result", "output", "response"), "assistant":
 CALLS = ("tool_calls", "function_call", "tool_call", "function_calls")
 MASKS = ("weight", "loss", "train", "trainable", "training", "loss_weight", "train_on_turn")
 _INVERTED = ("masked",)  # true where the others are false
+_MASKS_OF_PARTS = ("train_detail",)
 _OF_ALL = {*ROLE_KEYS, *MASKS, *_INVERTED}
 _UNDERSTOOD = {
     "system": _OF_ALL,
@@ -215,6 +216,8 @@ def _read_turn(
     if blank(text) and not messages[-1].content.strip() and not messages[-1].calls:
         _refuse_unread(turn, unread, where)
     for other in unread:
+        if other in _MASKS_OF_PARTS and messages[-1].scored:
+            said.note(f"{name}: {other} masks parts of a turn, which is scored as a whole", ambiguous=True)
         said.ignore(f"{name}[].{other}")
 
 

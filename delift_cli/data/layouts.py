@@ -112,6 +112,7 @@ class _Layouts(Row):
             if (key := self.names.get(name)) and (chat := self._whole_chat(key)) is not None:
                 self._say_rejected(key)
                 self._say_other_chats(key, chat)
+                self.say_left(key, chat)
                 return key, chat
         for name in CHATS:
             if (key := self.names.get(name)) and self._holds_chat(name, self.fields[key]):
@@ -190,7 +191,8 @@ class _Layouts(Row):
         first = value[0] if isinstance(value, list) and value else None
         texts = isinstance(first, str) and len(value) > 1 and name not in ("turns", "items", "contents", "chat_history")
         pair = isinstance(first, list) and len(first) == 2 and all(isinstance(text, str) for text in first)
-        return (is_turn(first) and name != "data") or texts or pair
+        rows = name == "data" and "columns" in self.names  # those of a table, as pandas writes it
+        return (is_turn(first) and name != "data") or texts or (pair and not rows)
 
     def _whole_chat(self, key: str) -> list[Message] | None:
         """The chat in `chosen`, where it has the user's turns too."""
@@ -260,8 +262,16 @@ class _Layouts(Row):
                 return RecordError(f"field {quoted(null)} is null")
         if null := next((name for name in CHATS[:2] if name in self.fields and self.fields[name] is None), None):
             return RecordError(f"field {quoted(null)} is null")
+        if isinstance(self.fields.get("columns"), list) and isinstance(self.fields.get("data"), list):
+            return RecordError(
+                '"data" are the rows of a table under "columns", no records: write an object for each (in pandas '
+                'orient="records")'
+            )
+        objects = [(name, value) for name, value in self.fields.items() if isinstance(value, dict) and len(value) <= 8]
+        inner = [f"{name}.{key}" for name, value in objects for key in value if key.isidentifier()]
+        within = f" (in them {', '.join(map(quoted, inner[:8]))})" if inner else ""
         return UnknownLayoutError(
-            f"no layout that delift knows: {listing(self.fields)}; known are {', '.join(LAYOUTS)} and more; "
+            f"no layout that delift knows: {listing(self.fields)}{within}; known are {', '.join(LAYOUTS)} and more; "
             "for another one name the fields with --prompt-field and --response-field"
         )
 
@@ -295,8 +305,10 @@ class _Layouts(Row):
         if answer and messages and messages[-1].role != "assistant":
             return self._answered(key, messages, asked, answer)
         self._say_rejected(key)
+        self.say_left(key, messages)
         if answer and asked:
-            self.said.note(f"{key} is read, {asked}/{answer} left", ambiguous=True)
+            if is_texts(self._list(key)) or not self._says_all([asked, answer], messages):
+                self.said.note(f"{key} is read, {asked}/{answer} left", ambiguous=True)
         elif answer and (response in CHOSEN or key.lower() in HISTORIES) and not self._says(answer, messages[-1:]):
             self.said.note(f"{key} is read, {answer} left", ambiguous=True)
         for other in (self.names.get(answered) for of, answered in PAIRS if of == key.lower()):
@@ -310,6 +322,7 @@ class _Layouts(Row):
         self._say_other_responses(asked, answer)
         if asked and not self._says(asked, messages):
             self.said.note(f"{key} is read, {asked} left", ambiguous=True)
+        self.say_left(key, messages)
         self.said.note(f"{answer} is the answer to the last turn of {key}")
         found = self.side(answer, "assistant")
         whole = [message.content for message in found[: len(messages)]] == [message.content for message in messages]
@@ -319,6 +332,10 @@ class _Layouts(Row):
         """Does a field say what one of the messages says, or a part of it?"""
         value = self.fields[key]
         return isinstance(value, str) and any(value.strip() in message.content for message in messages)
+
+    def _says_all(self, keys: list[str], messages: list[Message]) -> bool:
+        """Is what the fields say, one after the other, what the last messages say?"""
+        return [self.fields[key] for key in keys] == [message.content for message in messages[-len(keys) :]]
 
     def _say_other_responses(self, prompt: str, response: str) -> None:
         if self.reading.response_field:

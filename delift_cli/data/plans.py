@@ -32,10 +32,11 @@ from .names import (
     WORKINGS,
 )
 from .options import Reading
-from .questions import CHOICES, is_option
+from .questions import CHOICES, is_option, may_hold_answers
 from .record import Message
 from .thoughts import THOUGHTS
 from .tools import TOOLS
+from .transcripts import opens_transcript
 
 _MEANING = {
     *CHATS,
@@ -163,7 +164,7 @@ def _pair(prompt: str, response: str, extra: str | None, system: str | None) -> 
             return None
         if not asked or asked.isspace() or not answer or answer.isspace():
             return None
-        if opens_list(asked) or opens_list(answer):
+        if opens_list(asked) or opens_list(answer) or opens_transcript(asked) or may_hold_answers(answer):
             return None
         if extra is not None and (more := fields[extra]):
             if type(more) is not str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
-from .fields import blank
+from .fields import RecordError, as_list, blank
 from .parts import Said
 
 CHOICES = ("choices", "options", "endings", "choice")
@@ -16,6 +16,7 @@ _ANSWER_TEXTS = ("text", "value", "answer", "content", "response", "completion",
 _OPTION = re.compile(r"(?:(?:option|choice)[_ ]?|op)?([a-h])", re.IGNORECASE)
 _MOST_DIGITS = 15  # of a place; Python reads no number of thousands
 _LABELLED = re.compile(r"\(?[A-Za-z0-9][).:]")
+_LABELS = re.compile(r"(?:^|[\s,;\['\"])\(?([A-Ja-j1-9])\s?[).:]")  # within one text
 
 
 class Choices(NamedTuple):
@@ -30,9 +31,15 @@ class Choices(NamedTuple):
 
 def choices_of(fields: Mapping[str, Any], names: Mapping[str, str]) -> Choices | None:
     """The choices that a record offers: a list of texts, ARC's {text, label}, a letter's text by the letter, a list of
-    {label, text}, or fields such as option_a, option_b. None where it offers none."""
+    {label, text}, the JSON text of any of these, a text with labels in it, or fields such as option_a, option_b. None
+    where it offers none."""
     for name in CHOICES:
-        if (key := names.get(name)) and (found := _listed(fields[key])):
+        key = names.get(name)
+        if key and isinstance(value := fields[key], str):
+            value = _value(value)
+            if isinstance(value, str) and len({*_LABELS.findall(value)}) > 1:
+                return Choices(value, [], [], [key])
+        if key and (found := _listed(value)):
             given, labels = found
             texts = [str(text) for text in given]
             if all(_LABELLED.match(text) for text in texts):
@@ -55,6 +62,16 @@ def _lines(labels: list[str], texts: list[str]) -> str:
     return "\n".join(f"{label}. {text}" for label, text in zip(labels, texts, strict=True))
 
 
+def _value(text: str) -> Any:
+    """The list or object whose text it is, or the text itself."""
+    if text.lstrip()[:1] not in ("[", "{"):
+        return text
+    try:
+        return as_list(text, "")
+    except RecordError:
+        return text
+
+
 def _listed(value: Any) -> tuple[list[Any], list[str]] | None:
     """The choices as they are, and their labels."""
     labels: list[Any] | None = None
@@ -72,6 +89,17 @@ def _listed(value: Any) -> tuple[list[Any], list[str]] | None:
         return None
     usable = isinstance(labels, list) and len(labels) == len(value) and all(isinstance(name, str) for name in labels)
     return value, list(labels or ()) if usable else list(ascii_uppercase[: len(value)])
+
+
+def answers_in(text: str) -> dict[str, Any] | None:
+    """SQuAD's object {text, answer_start} whose text it is, as tables of texts have it."""
+    found = _value(text) if may_hold_answers(text) else None
+    return found if isinstance(found, dict) and isinstance(found.get("text"), list) else None
+
+
+def may_hold_answers(text: str) -> bool:
+    """May a text be that of SQuAD's object?"""
+    return text.startswith("{") and "answer_start" in text
 
 
 def answer_of(value: Any, choices: Choices | None, said: Said, name: str) -> str | None:
@@ -120,7 +148,7 @@ def _chosen(value: Any, choices: Choices, said: Said, name: str) -> str | None:
     number = isinstance(value, int) and not isinstance(value, bool)
     counted = isinstance(value, str) and value.isdecimal() and len(value) <= _MOST_DIGITS
     place = int(value) if number or counted else -1
-    if place < 0 or str(value) in labels:
+    if place < 0 or not labels or str(value) in labels:
         return None
     if value in given or (not number and value in map(str, given)):
         if place < len(given) and str(given[place]) != str(value):

@@ -10,10 +10,11 @@ from .fields import ABSENT, BLANK, RecordError, as_list, blank, kind, listing, l
 from .names import ABOUT, ASKED, CHATS, EXTRAS, HISTORIES, MEDIA, SYSTEMS, TASKS
 from .options import Reading
 from .parts import Said, content_of, extra_text, is_texts, listed_calls
-from .questions import SEVERAL, Choices, answer_of, choices_of
+from .questions import CHOICES, SEVERAL, Choices, answer_of, answers_in, choices_of
 from .record import Message
 from .thoughts import THOUGHTS, is_mode, thought_beside, thought_text
 from .tools import TOOLS, tools_of
+from .transcripts import opens_transcript, transcript
 
 _EXTRAS = (*EXTRAS, *ABOUT)
 
@@ -29,6 +30,9 @@ class Row:
         # the names of fields that have a value, by their lower case; as written goes first
         self.names = {name.lower(): name for name, value in fields.items() if value is not None}
         self.names |= {name: name for name, value in fields.items() if value is not None}
+        for name in ("inputs", "targets"):  # as T5 keeps them, the numbers of the tokens beside their text
+            if f"{name}_pretokenized" in self.names:
+                self.names.pop(name, None)
 
     def history(self) -> list[Message]:
         """The turns before a pair."""
@@ -54,6 +58,8 @@ class Row:
             except RecordError:
                 turns = None
             value = turns if isinstance(turns, list) and all(map(is_turn, turns)) else value
+        if role == "assistant" and isinstance(value, str) and (answers := answers_in(value)):
+            value = answers
         if is_turn(value):
             value = [value]
         if isinstance(value, list) and value and is_turn(value[0]):
@@ -67,7 +73,7 @@ class Row:
                 return messages[:1]
             return messages
         if role == "user":
-            return [Message(role, self.text(name))]
+            return self._asked(name) or [Message(role, self.text(name))]
         if (answer := answer_of(value, choices, self.said, name)) is not None:
             if not answer.strip():
                 raise RecordError(f"field {quoted(name)} is empty")
@@ -83,6 +89,17 @@ class Row:
             return [Message(role, said.text, scored=True, reasoning=thought, calls=said.calls)]
         text = self.text(name)
         return [Message(role, text, scored=True, reasoning=self._thought(name, text))]
+
+    def _asked(self, name: str) -> list[Message]:
+        """The turns of a prompt that is a transcript up to the assistant's next turn; none where it is another text."""
+        value = lookup(self.fields, name)
+        turns = transcript(value) if isinstance(value, str) and opens_transcript(value) else []
+        if turns and turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip():
+            turns.pop()
+        if not turns or turns[-1]["role"] == "assistant":
+            return []
+        self.said.note(f"{name}: a transcript of Human: and Assistant: is read as turns")
+        return read_chat(turns, name, self.roles, self.said, scored=False)
 
     def _thought(self, response: str, text: str) -> str:
         """The thought in a field beside the response; what cannot be one is left as any other field."""
@@ -150,10 +167,31 @@ class Row:
                 self.said.note(f"{key} follows {prompt} in the prompt")
         text = self._after_task(text, prompt, response)
         found = choices_of(self.fields, self.names)
+        if found is None:
+            self._say_unread_choices(prompt, response)
         if found is None or {*found.fields} & {prompt, response}:
             return text, None
         self.used |= {*found.fields}
+        if not found.labels:
+            self.said.note(f"{found.fields[0]} follows {prompt} in the prompt")
         return f"{text}\n\n{found.text}", found
+
+    def say_left(self, chat: str, messages: list[Message]) -> None:
+        """What could belong to the prompt, beside a chat that does not quote it."""
+        for name in _EXTRAS:
+            key = self.names.get(name)
+            if key is None or key == chat or name in CHATS or not self._belongs(name, value := self.fields[key]):
+                continue
+            texts = [value] if isinstance(value, str) else value
+            said = is_texts(texts) and all(any(text.strip() in each.content for each in messages) for text in texts)
+            if not said and not blank(value):
+                self.said.note(f"{chat} is read, {key} left", ambiguous=True)
+
+    def _say_unread_choices(self, prompt: str, response: str) -> None:
+        for name in CHOICES[:-1]:  # "choice" is mostly the one that was made
+            key = self.names.get(name)
+            if key and key not in (prompt, response) and not blank(self.fields[key]):
+                self.said.note(f"{key} are no choices that can be read: left", ambiguous=True)
 
     def _belongs(self, name: str, value: Any) -> bool:
         """Can what stands in a field of this name be a part of the prompt?"""
@@ -200,8 +238,15 @@ class Row:
                     self.said.note(f"the chat's own system turn is read, {key} left", ambiguous=True)
                 break
             self.used.add(key)
+            self._say_other_systems(key, text)
             return [Message("system", text), *messages]
         return messages
+
+    def _say_other_systems(self, system: str, text: str) -> None:
+        for name in SYSTEMS:
+            key = self.names.get(name)
+            if key and key != system and isinstance(other := self.fields[key], str) and other.strip() not in text:
+                self.said.note(f"{system} is the system text, {key} left", ambiguous=True)
 
     def tools(self) -> str:
         """The JSON text of the tools, from the record or from a turn that brings them."""
@@ -216,5 +261,6 @@ class Row:
                 self.said.note(f"{key} is no list of tools that can be read: it is left")
                 continue
             self.used.add(key)
-            return tools
+            if tools:
+                return tools
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import orjson
+from .fields import RecordError, as_list
 
 TOOLS = ("tools", "functions", "toolconfig", "tool_config")
 
@@ -17,11 +17,14 @@ def tools_of(value: Any, name: str) -> str | None:
     template knows is put into OpenAI's form: the older `functions`, and the declarations of Gemini, Bedrock and
     Anthropic.
     """
-    if isinstance(value, str):
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
-            return None
+    try:
+        value = _of_text(value)
+        if isinstance(value, list):
+            value = [_of_text(tool) for tool in value if tool is not None]
+    except RecordError:
+        return None
+    if value is None:
+        return ""
     if isinstance(value, dict):
         named = all(isinstance(tool, dict) and {"description", "parameters"} & {*tool} for tool in value.values())
         by_name = [_function({"name": name, **tool}) for name, tool in value.items()] if named else None
@@ -30,6 +33,11 @@ def tools_of(value: Any, name: str) -> str | None:
         return None
     tools = [form for tool in value for form in _forms(tool, name)]
     return json.dumps(tools, ensure_ascii=False) if tools else ""
+
+
+def _of_text(value: Any) -> Any:
+    """A value, or what its JSON text (or that of Python) says."""
+    return as_list(value, "") if isinstance(value, str) else value
 
 
 def _forms(tool: dict[str, Any], name: str) -> list[dict[str, Any]]:

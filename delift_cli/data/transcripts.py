@@ -7,6 +7,11 @@ import re
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 
 
+def opens_transcript(text: str) -> bool:
+    """May a text be a transcript?"""
+    return text.startswith(("\n\nHuman:", "Human:"))
+
+
 def transcript(text: str) -> list[dict[str, str]]:
     """The turns of a transcript as in Anthropic's preference data; none where it does not begin with "Human:"."""
     parts = _SPEAKER.split(text)

@@ -1058,3 +1058,121 @@ def test_a_call_beside_one_full_of_nulls() -> None:
     assert "a call of a tool has no name" in refusal(
         {"messages": [CHAT[0], {**CHAT[1], "tool_calls": [{"function": {"name": None, "arguments": "{}"}}]}]}
     )
+
+
+@pytest.mark.parametrize(
+    "choices", ["['one', 'two']", '["one", "two"]', "{'text': ['one', 'two'], 'label': ['A', 'B']}"]
+)
+def test_choices_as_text(choices: str) -> None:
+    """As a table of texts has them."""
+    for answer in ("B", "1"):
+        assert only({"question": "p", "choices": choices, "answer": answer}) == [
+            *("user: p\n\nA. one\nB. two", "assistant*: B"),
+        ]
+
+
+def test_a_text_of_choices_follows_the_question() -> None:
+    for options in ("A) one\nB) two", "a ) one , b ) two"):
+        found = parse({"question": "p", "options": options, "answer": "a"})
+        assert shown(found.records[0]) == [f"user: p\n\n{options}", "assistant*: a"]
+        assert found.notes == {"options follows question in the prompt": 1}
+
+
+@pytest.mark.parametrize("choices", ["['one' 'two']", [{"a": 1}, {"b": 2}], ["one"], "one, two"])
+def test_choices_that_cannot_be_read_are_said(choices: Any) -> None:
+    found = parse({"question": "p", "choices": choices, "answer": "1"})
+    assert shown(found.records[0]) == ["user: p", "assistant*: 1"]
+    assert found.ambiguous == {"choices are no choices that can be read: left": 1}
+
+
+@pytest.mark.parametrize("text", [str, json.dumps])
+def test_answers_as_text(text: Any) -> None:
+    plain = {"question": "q", "answers": "s"}
+    found = parse(plain, {"question": "p", "answers": text({"text": ["r"], "answer_start": [3]})}, plain)
+    assert shown(found.records[1]) == PR
+    assert only({"question": "p", "answers": '{"text": ["r"]}'})[1] == 'assistant*: {"text": ["r"]}'
+
+
+def test_rows_under_columns_are_no_chat() -> None:
+    rows = [["r", "p"], ["s", "q"]]
+    table = {"columns": ["response", "prompt"], "index": [0, 1], "data": rows}
+    for data in (
+        json.dumps(table).encode(),
+        json.dumps(table, indent=1).encode(),
+        b"%b\n" % json.dumps(table).encode() * 2,
+    ):
+        with pytest.raises(InputError, match='"data" are the rows of a table under "columns", no records'):
+            parse_records(data, "table.json")
+    assert only({"data": rows})[0] == "user: r"
+
+
+@pytest.mark.parametrize("name", ["context", "documents", "input", "passages"])
+def test_what_could_belong_to_a_chat_is_said(name: str) -> None:
+    for chat in ({"messages": CHAT}, {"chosen": CHAT}, {"messages": CHAT[:1], "response": "r"}):
+        (layout, *_) = chat
+        found = parse({**chat, name: "The roof is of tin."})
+        assert shown(found.records[0]) == PR
+        assert found.ambiguous == {f"{layout} is read, {name} left": 1}
+    for quoted in ("p", ["p", "r"], "", [], None):
+        assert parse({"messages": CHAT, name: quoted}).ambiguous == {}
+
+
+def test_a_second_system_text_is_said() -> None:
+    found = parse({"system": "s", "system_prompt": "t", "prompt": "p", "response": "r"})
+    assert shown(found.records[0]) == ["system: s", *PR]
+    assert found.ambiguous == {"system is the system text, system_prompt left": 1}
+    assert parse({"system": "s", "system_prompt": "s", "prompt": "p", "response": "r"}).ambiguous == {}
+
+
+def test_a_pair_that_says_what_its_chat_says_is_read_in_one_way() -> None:
+    """As in Magpie and NuminaMath."""
+    found = parse({"problem": "p", "solution": "r", "messages": CHAT}, strict=True)
+    assert (shown(found.records[0]), found.ambiguous) == (PR, {})
+    found = parse({"problem": "p", "solution": "r", "messages": [*CHAT, *CHAT[:1], {**CHAT[1], "content": "x"}]})
+    assert found.ambiguous == {"messages is read, problem/solution left": 1}
+
+
+def test_texts_beside_the_numbers_of_their_tokens() -> None:
+    found = parse({"inputs": [7, 8], "inputs_pretokenized": "p", "targets": [9], "targets_pretokenized": "r"})
+    assert (shown(found.records[0]), found.notes) == (PR, {})
+    assert only({"inputs": "p", "targets": "r"}) == PR
+
+
+def test_a_mask_of_parts_of_a_turn_is_said() -> None:
+    detail = [{"begin_offset": 0, "end_offset": 0, "train": False}]
+    found = parse({"messages": [CHAT[0], {**CHAT[1], "train_detail": detail}]})
+    assert found.ambiguous == {"messages: train_detail masks parts of a turn, which is scored as a whole": 1}
+
+
+def test_tools_as_texts() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"x": True}}}
+    for tools in ([json.dumps(tool)], str([tool]), json.dumps([json.dumps(tool)]), [tool, None]):
+        assert json.loads(parse({"messages": CHAT, "tools": tools}).records[0].tools) == [tool]
+    for none in ("null", "None", "[]"):
+        found = parse({"messages": CHAT, "tools": none})
+        assert (found.records[0].tools, found.notes) == ("", {})
+    assert parse({"messages": CHAT, "tools": ["f", "g"]}).notes == {
+        "tools is no list of tools that can be read: it is left": 1
+    }
+
+
+def test_a_prompt_that_is_a_transcript() -> None:
+    plain = {"prompt": "q", "chosen": "s"}
+    text = "\n\nHuman: p\n\nAssistant: r\n\nHuman: q\n\nAssistant:"
+    found = parse(plain, {"prompt": text, "chosen": "s"}, plain)
+    assert shown(found.records[1]) == ["user: p", "assistant: r", "user: q", "assistant*: s"]
+    assert found.notes == {"prompt: a transcript of Human: and Assistant: is read as turns": 1}
+    begun = "Human: p\n\nAssistant: The answer is"
+    assert only({"prompt": begun, "chosen": " r"}) == [f"user: {begun}", "assistant*:  r"]
+
+
+@pytest.mark.parametrize("name", ["is_safe", "is_correct", "label"])
+def test_an_answer_that_may_not_be_wanted_is_said(name: str) -> None:
+    found = parse({"prompt": "p", "response": "r", name: False}, {"prompt": "p", "response": "r", name: True})
+    assert found.ambiguous == {f"{name} is false, which may mark an answer that is not wanted; it is scored": 1}
+
+
+def test_nested_fields_of_an_unknown_layout_are_named() -> None:
+    assert 'its fields are "fields", "status" (in them "fields.prompt", "fields.reply");' in refusal(
+        {"fields": {"prompt": "p", "reply": "r"}, "status": "done"}
+    )
