@@ -19,7 +19,7 @@ from .fields import RecordError, as_list, blank, kind, python_value, quoted, wit
 from .parts import ARGUMENTS, Content, Said, calls_of, content_of
 from .record import Call, Message
 from .roles import CALL, ROLES, known_roles
-from .thoughts import THOUGHTS, thought_beside
+from .thoughts import THOUGHTS, thought_beside, thought_text
 from .tools import TOOLS
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
@@ -29,6 +29,7 @@ CALLS = ("tool_calls", "function_call", "tool_call", "function_calls")
 MASKS = ("weight", "loss", "train", "trainable", "training", "loss_weight", "train_on_turn")
 _INVERTED = ("masked",)  # true where the others are false
 _MASKS_OF_PARTS = ("train_detail",)
+_WORKINGS = {"thought", "thoughts", "cot", "rationale", "analysis", "thinking_blocks", "reasoning_details"}
 _OF_ALL = {*ROLE_KEYS, *MASKS, *_INVERTED}
 _UNDERSTOOD = {
     "system": _OF_ALL,
@@ -216,8 +217,11 @@ def _read_turn(
     if blank(text) and not messages[-1].content.strip() and not messages[-1].calls:
         _refuse_unread(turn, unread, where)
     for other in unread:
-        if other in _MASKS_OF_PARTS and messages[-1].scored:
-            said.note(f"{name}: {other} masks parts of a turn, which is scored as a whole", ambiguous=True)
+        if messages and messages[-1].scored:
+            if other in _MASKS_OF_PARTS:
+                said.note(f"{name}: {other} masks parts of a turn, which is scored as a whole", ambiguous=True)
+            if other in _WORKINGS and (thought_text(turn[other]) or "").strip() not in messages[-1].text:
+                said.note(f"{name}: a turn's {other} may be a thought, and is left", ambiguous=True)
         said.ignore(f"{name}[].{other}")
 
 
@@ -305,7 +309,15 @@ def _calls(turn: Mapping[str, Any], where: str, said: Said) -> tuple[str, tuple[
             words.append(value)
         else:
             calls += calls_of(value, f"{where}: {quoted(key)}")
+            if any(map(_has_null_argument, value if isinstance(value, list) else [value])):
+                said.note("a call has arguments that are null, as a table has those that are not there: they stay")
     return "\n".join(words), tuple(calls)
+
+
+def _has_null_argument(call: Any) -> bool:
+    inner = call.get("function", call) if isinstance(call, dict) else None
+    given = inner.get("arguments") if isinstance(inner, dict) else None
+    return isinstance(given, dict) and None in given.values()
 
 
 def _exchange(turn: Mapping[str, Any], roles: Mapping[str, str] = ROLES) -> list[tuple[str, str]]:

@@ -201,7 +201,7 @@ class _Layouts(Row):
             self.said.note(f"{key}: a transcript of Human: and Assistant: is read as turns")
             value = turns
             self.fields = {**self.fields, key: turns}
-        if not is_chat(value) or (isinstance(value, str) and not opens_list(value)):
+        if not value or not is_chat(value) or (isinstance(value, str) and not opens_list(value)):
             return None
         said, used = self.said, set(self.used)
         messages = self.chat(key)

@@ -111,9 +111,11 @@ def answer_of(value: Any, choices: Choices | None, said: Said, name: str) -> str
     if isinstance(value, dict):
         for key in _ANSWER_TEXTS:
             if isinstance(text := value.get(key), str | list):
-                for other in value:
-                    if other != key and not blank(value[other]):
-                        said.ignore(f"{name}.{other}")
+                others = [other for other in value if other != key and not blank(value[other])]
+                for other in others:
+                    said.ignore(f"{name}.{other}")
+                if others:
+                    said.note(f"of {name} its {key} is scored")
                 return answer_of(text, choices, said, name) if isinstance(text, list) else text
         return None
     if isinstance(value, list):

@@ -62,7 +62,7 @@ class Row:
             value = answers
         if is_turn(value):
             value = [value]
-        if isinstance(value, list) and value and is_turn(value[0]):
+        if isinstance(value, list) and value and is_turn(value[0]) and not self._names_authors(name, value[0]):
             messages = read_chat(value, name, self.roles, self.said, scored=role == "assistant")
             if role == "assistant" and not any(message.role == "assistant" for message in messages):
                 raise RecordError(f"field {quoted(name)} has no assistant turn (roles found: {roles_found(value)})")
@@ -89,6 +89,11 @@ class Row:
             return [Message(role, said.text, scored=True, reasoning=thought, calls=said.calls)]
         text = self.text(name)
         return [Message(role, text, scored=True, reasoning=self._thought(name, text))]
+
+    def _names_authors(self, name: str, answer: Mapping[str, Any]) -> bool:
+        """Are they answers of people, whose names stand where a chat has a role?"""
+        who = answer.get("author")
+        return name.lower() in SEVERAL and isinstance(who, str) and who.strip().lower() not in self.roles
 
     def _asked(self, name: str) -> list[Message]:
         """The turns of a prompt that is a transcript up to the assistant's next turn; none where it is another text."""
@@ -223,6 +228,8 @@ class Row:
             shown = isinstance(value, str) and any(tag in message.content for message in messages)
             if (isinstance(value, list | dict) and value) or shown:
                 raise RecordError(f"field {quoted(name)}: a text model cannot see it")
+            if isinstance(value, str) and value.strip():
+                self.said.note(f"{name} is left: a text model cannot see it", ambiguous=True)
 
     def add_system(self, messages: list[Message]) -> list[Message]:
         """The messages with the system text that stands beside them, unless they begin with one."""

@@ -1176,3 +1176,43 @@ def test_nested_fields_of_an_unknown_layout_are_named() -> None:
     assert 'its fields are "fields", "status" (in them "fields.prompt", "fields.reply");' in refusal(
         {"fields": {"prompt": "p", "reply": "r"}, "status": "done"}
     )
+
+
+def test_what_is_scored_of_an_object_is_said() -> None:
+    found = parse({"prompt": "p", "response": {"name": "x", "value": "r"}})
+    assert (shown(found.records[0]), found.notes) == (PR, {"of response its value is scored": 1})
+    assert found.ignored == {"prompt/response": {"response.name": 1}}
+    assert parse({"prompt": "p", "response": {"text": "r", "tokens": []}}).notes == {}
+
+
+def test_an_image_that_no_text_shows_is_said() -> None:
+    found = parse({"image": "a.png", "question": "p", "answer": "r"})
+    assert (shown(found.records[0]), found.ambiguous) == (PR, {"image is left: a text model cannot see it": 1})
+    assert parse({"image": "", "question": "p", "answer": "r"}).ambiguous == {}
+
+
+@pytest.mark.parametrize("name", ["thought", "cot", "thinking_blocks", "reasoning_details"])
+def test_what_may_be_a_thought_is_said(name: str) -> None:
+    blocks = [{"type": "thinking", "thinking": "t"}]
+    found = parse({"messages": [CHAT[0], {**CHAT[1], name: blocks if name.endswith("s") else "t"}]})
+    assert shown(found.records[0]) == PR
+    assert found.ambiguous == {f"messages: a turn's {name} may be a thought, and is left": 1}
+    for said in ({name: "r"}, {name: blocks, "reasoning_content": "t"}):
+        assert parse({"messages": [CHAT[0], {**CHAT[1], **said}]}).ambiguous == {}
+
+
+def test_null_arguments_of_a_call_are_said() -> None:
+    call = {"function": {"name": "f", "arguments": {"a": 1, "b": None}}}
+    found = parse({"messages": [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [call]}]})
+    assert shown(found.records[0])[1] == 'assistant*:  <f {"a": 1, "b": null}>'
+    assert found.notes == {"a call has arguments that are null, as a table has those that are not there: they stay": 1}
+
+
+def test_preferences_that_are_empty_beside_a_chat() -> None:
+    assert only({"messages": CHAT, "chosen": [], "rejected": []}) == PR
+
+
+def test_answers_of_people_with_names() -> None:
+    found = parse({"question": "p", "answers": [{"author": "ann", "text": "r"}, {"author": "bob", "text": "x"}]})
+    assert shown(found.records[0]) == PR
+    assert found.ambiguous == {"answers has several answers: the first is scored": 1}
