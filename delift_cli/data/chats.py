@@ -214,6 +214,8 @@ def _read_turn(
     else:
         content = content_of(text, where) if role != "assistant" else _content(text, turn, where, name, said)
         _add(messages, role, content, turn, where, scored, said)
+    if role == "assistant" and turn.get("channel") == "analysis":
+        said.note(f"{name}: a turn on the channel analysis, where harmony thinks, is read as said", ambiguous=True)
     if blank(text) and not messages[-1].content.strip() and not messages[-1].calls:
         _refuse_unread(turn, unread, where)
     for other in unread:

@@ -234,8 +234,8 @@ class _Layouts(Row):
                 self.said.note(f"{key} {what}, {self.names[name]} is not used")
 
     def _say_unwanted(self) -> None:
-        for name in UNWANTED:
-            value = self.fields.get(name)
+        for name in (self.names[name] for name in UNWANTED if name in self.names):
+            value = self.fields[name]
             if value is False or (isinstance(value, str) and value.lower() == "false"):
                 self.said.note(
                     f"{name} is false, which may mark an answer that is not wanted; it is scored", ambiguous=True

@@ -1166,7 +1166,7 @@ def test_a_prompt_that_is_a_transcript() -> None:
     assert only({"prompt": begun, "chosen": " r"}) == [f"user: {begun}", "assistant*:  r"]
 
 
-@pytest.mark.parametrize("name", ["is_safe", "is_correct", "label"])
+@pytest.mark.parametrize("name", ["is_safe", "is_correct", "label", "Label"])
 def test_an_answer_that_may_not_be_wanted_is_said(name: str) -> None:
     found = parse({"prompt": "p", "response": "r", name: False}, {"prompt": "p", "response": "r", name: True})
     assert found.ambiguous == {f"{name} is false, which may mark an answer that is not wanted; it is scored": 1}
@@ -1216,3 +1216,10 @@ def test_answers_of_people_with_names() -> None:
     found = parse({"question": "p", "answers": [{"author": "ann", "text": "r"}, {"author": "bob", "text": "x"}]})
     assert shown(found.records[0]) == PR
     assert found.ambiguous == {"answers has several answers: the first is scored": 1}
+
+
+def test_a_channel_for_thoughts_is_said() -> None:
+    found = parse({"messages": [CHAT[0], {**CHAT[1], "channel": "analysis"}, {**CHAT[1], "channel": "final"}]})
+    assert shown(found.records[0]) == [*PR, "assistant*: r"]
+    note = "messages: a turn on the channel analysis, where harmony thinks, is read as said"
+    assert found.ambiguous == {note: 1}
