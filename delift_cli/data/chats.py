@@ -86,7 +86,7 @@ def opens_list(text: str) -> bool:
 
 def opens_chat(value: object) -> bool:
     """Is the first element of a list a turn by its role, so that the list is a chat?"""
-    return (
+    return _names_role(value, ROLES) or (
         isinstance(value, dict) and is_turn(value) and any(isinstance(value.get(key), str) for key in ("role", "from"))
     )
 

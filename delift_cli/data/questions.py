@@ -128,17 +128,24 @@ def _first(values: list[Any], said: Said, name: str) -> str | None:
     parts = any(isinstance(item, dict) and isinstance(item.get("type"), str) for item in values)
     if parts and name.lower() not in SEVERAL:
         return None
-    texts = [_text(item) for item in values]
-    if any(text is None for text in texts):
+    keys = [_text_key(item) for item in values]
+    texts = [item if key is None else item[key] for item, key in zip(values, keys, strict=True)]
+    if not all(isinstance(text, str) for text in texts):
         return None
+    for item, key in zip(values, keys, strict=True):
+        for other in () if key is None else item:
+            if other != key and not blank(item[other]):
+                said.ignore(f"{name}[].{other}")
     if len({*texts}) > 1:
         said.note(f"{name} has several answers: the first is scored", ambiguous=True)
     return texts[0] if texts else ""
 
 
-def _text(answer: Any) -> str | None:
-    found = [answer] if not isinstance(answer, dict) else [answer.get(key) for key in _ANSWER_TEXTS]
-    return next((text for text in found if isinstance(text, str)), None)
+def _text_key(answer: Any) -> str | None:
+    """Where the text of an answer is that is an object; None for any other."""
+    if not isinstance(answer, dict):
+        return None
+    return next((key for key in _ANSWER_TEXTS if isinstance(answer.get(key), str)), None)
 
 
 def _chosen(value: Any, choices: Choices, said: Said, name: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -1223,3 +1224,24 @@ def test_a_channel_for_thoughts_is_said() -> None:
     assert shown(found.records[0]) == [*PR, "assistant*: r"]
     note = "messages: a turn on the channel analysis, where harmony thinks, is read as said"
     assert found.ambiguous == {note: 1}
+
+
+@pytest.mark.parametrize("form", [lambda chat: chat, lambda chat: {"messages": chat}])
+def test_pairs_of_a_role_and_a_text_are_turns(form: Callable[[Any], Any]) -> None:
+    chat = [["system", "s"], ["User", "p"], ["assistant", "r"]]
+    turns = ["system: s", "user: p", "assistant*: r"]
+    assert shown(parse(form(chat), form(chat)).records[1]) == turns
+    assert only(form(chat)) == turns  # a file of one line is no array of records
+    assert only(form([["bard", "p"], ["assistant", "r"]]), roles=(("bard", "user"),)) == turns[1:]
+    assert only({"history": [["user guide?", "Page 3"]], "instruction": "p", "output": "r"})[0] == "user: user guide?"
+
+
+@pytest.mark.parametrize("named", ["answer", "text", "content"])
+def test_the_name_of_a_model_beside_an_answer_is_not_the_answer(named: str) -> None:
+    answers = [{named: "red", "model": "gpt-4", "rank": 1}, {named: "is red", "model": "bard", "rank": 2}]
+    found = parse({"prompt": "p", "answers": answers})
+    assert shown(found.records[0]) == ["user: p", "assistant*: red"]
+    assert found.ambiguous == {"answers has several answers: the first is scored": 1}
+    assert {"answers[].model", "answers[].rank"} <= {*found.ignored["prompt/answers"]}
+    said = refusal({"messages": [{"user": "alice", "text": "p"}, {"assistant": "r"}]})
+    assert 'field "messages", turn 1: there is no role' in said
