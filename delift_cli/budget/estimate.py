@@ -2,7 +2,7 @@
 
 The model is a matrix factorisation smoothed over lexical neighbours: utility[j, i] = mean + a_j + b_i + l_j · r_i,
 where records with similar texts are drawn towards similar factors (they act alike as examples, and are helped alike
-as targets). It is the minimum over L, R of
+as targets), and one with no such neighbours towards none. It is the minimum over L, R of
 
     Σ_scored (u - mean - L_j·R_i)² + pseudo Σ_all (L_j·R_i)² + λ (|L|² + |R|²)
         + γ Σ_neighbours w (|L_j - L_j'|² + |R_i - R_i'|²)
@@ -32,11 +32,12 @@ from numpy.typing import NDArray
 
 from ..compiled import jit, threads_for
 
-RANK = 8
+RANK = 12
 MEMBERS = 4
 SWEEPS = 10
 RIDGE = 0.1  # λ, for utilities of unit standard deviation
-SMOOTHING = 3.0  # γ, same unit
+SMOOTHING = 1.0  # γ, same unit
+LEAST_DEGREE = 1.0  # of a record: with fewer neighbours its factors are drawn to 0 for what is missing
 EFFECT_RIDGE, EFFECT_SMOOTHING = 0.5, 2.0  # the same for the additive effects
 PSEUDO, PSEUDO_SHARE = 2.0, 0.1  # pseudo-observations of the mean per row: at least, and per scored pair
 SHRINK_PAIRS = 3.0  # a target's residual variance counts as if seen on this many further average pairs
@@ -188,7 +189,7 @@ def _regress(
                 for p in range(r):
                     b[p] += smoothing[p] * weight * old[graph_indices[e], p]
             for p in range(r):
-                A[p, p] += ridge[p] + smoothing[p] * degree
+                A[p, p] += ridge[p] + smoothing[p] * max(degree, LEAST_DEGREE if p > 1 else 0.0)
             for e in range(indptr[j], indptr[j + 1]):
                 i = other[e]
                 rest = y[e] - fixed[i, one]

@@ -64,11 +64,12 @@ def quality(estimated: NDArray[np.float32], measured: NDArray[np.float32]) -> Qu
 class SubsetValue:
     """Coverage of a subset (the clip kernel's facility location): what the scored pairs prove, and an estimate.
 
-    `measured`: from scored pairs alone, a lower bound. `estimated`: with the others as they are estimated. `low` to
-    `high`: a 95 % interval, from what is proven to what 39 of 40 draws of the others stay below. In a draw all
-    estimates of an example are off by one error, as large as one on held-out pairs is, in every second draw those of
-    all examples by the same: such errors go together, how much cannot be told from few pairs. Each target gains by the
-    largest of them, so that draws say how much it can be at most, and nothing of its mean or its least.
+    `measured`: from scored pairs alone, a lower bound. `estimated`: with the others as they are estimated, stretched
+    where held-out pairs show that high ones are estimated too low. `low` to `high`: a 95 % interval, from what is
+    proven to what 39 of 40 draws of the others stay below. In a draw all estimates of an example are off by one error,
+    as large as one on held-out pairs is, in every second draw those of all examples by the same: such errors go
+    together, how much cannot be told from few pairs. Each target gains by the largest of them, so that draws say how
+    much it can be at most, and nothing of its mean or its least.
     """
 
     measured: float
@@ -108,15 +109,19 @@ def subset_value(
     row = np.full(len(example_key), -1, np.int64)
     row[chosen] = np.arange(len(chosen))
     predicted, sd = estimate.predict_with_sd(held_out[0], held_out[1])
-    errors = ((held_out[2] - predicted) / sd).astype(np.float32)
-    if len(errors) < 20:  # too few to draw from: assume that the model's deviations are right
+    level, slope = estimate.mean, 1.0
+    if len(predicted) < ENOUGH_HELD_OUT:  # too few to draw from: assume that the model's deviations are right
         errors = rng.standard_normal(200).astype(np.float32)
+    else:
+        level, slope = float(predicted.mean()), _shrunk_by(predicted, held_out[2])
+        errors = ((held_out[2] - level - slope * (predicted - level)) / sd).astype(np.float32)
     pairs = [np.repeat(chosen, len(picked)), np.tile(picked, len(chosen))]
     free = example_key[pairs[0]] != target_key[pairs[1]]
     known = (row[scored[0]] >= 0) & (slot[scored[1]] >= 0)
     free[row[scored[0][known]] * len(picked) + slot[scored[1][known]]] = False
     rows, columns = pairs[0][free], pairs[1][free]
     predicted, sd = estimate.predict_with_sd(rows, columns)
+    predicted = np.float32(level) + np.float32(slope) * (predicted - np.float32(level))
     there = covered[picked]
     possible = np.inf if most is None else most[columns]
 
@@ -136,3 +141,11 @@ def subset_value(
         totals[b] = gains[rng.integers(draws), sample].mean() * m
     estimated = measured + float(gained(predicted).mean(dtype=np.float64)) * m
     return SubsetValue(measured, estimated, measured, max(estimated, measured + float(np.quantile(totals, 0.975))))
+
+
+def _shrunk_by(estimated: NDArray[np.float32], measured: NDArray[np.float32]) -> float:
+    """By how much high estimates are too low and low ones too high, which a fit that is drawn to the mean makes them:
+    the slope of the line that takes estimates to what was measured, 1 where they are none of it."""
+    x, y = (side - side.mean(dtype=np.float64) for side in (estimated, measured))
+    squares = float((x * x).sum())
+    return max(1.0, float((x * y).sum()) / squares) if squares > 0 else 1.0
