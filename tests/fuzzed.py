@@ -26,7 +26,7 @@ from tiny_runs import QUICK, jsonl, make_cache, model, pair, pairs, start
 from delift_cli.amount import parse_amount, parse_budget, parse_counts, parse_quota, parse_share, quota_records
 from delift_cli.cache import manifest as manifests
 from delift_cli.cache.contents import contents
-from delift_cli.cache.files import header, open_array
+from delift_cli.cache.npy import header, open_array
 from delift_cli.cache.sidecar import read_kept
 from delift_cli.cache.sparse import open_cache
 from delift_cli.cache.stored_round import plan_digest

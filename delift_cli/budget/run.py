@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..amount import Budget, duration
-from ..cache.files import may_append, network_file_system
+from ..cache.files import may_append
+from ..cache.lock import network_file_system
 from ..cache.proxies import keep_proxy
 from ..cache.sparse import SparseCache, SparseWriter, open_cache
 from ..cache.stored import Writing

@@ -34,9 +34,10 @@ import numpy.typing as npt
 
 from ..data.record import RecordSet
 from ..errors import RunError
-from .files import Content, array_size, checksum, disk, header, settled
+from .files import Content, disk
 from .growing import Contents, Reuse, claim, record_contents, renew, reuse, said, scattered
 from .manifest import BASES, DENSE, TOKENS, describe, empty_arrays
+from .npy import array_contents, array_size, checksum, header, settled
 from .stored import Stored, Writing, base_crc
 
 ROW = np.dtype([("done", "<i4"), ("crc", "<u4")])
@@ -222,11 +223,10 @@ def open_for_scoring(
     shape = len(example_tokens), len(response_tokens)
 
     def contents() -> Contents:
-        new = {**arrays, "rows": np.zeros(shape[0], ROW)}
         return {
             **record_contents(examples, targets),
             **{f"{name}.npy": _matrix(shape, lambda example: None) for name in _MATRICES},
-            **{f"{name}.npy": Content.of_array(array) for name, array in new.items()},
+            **array_contents({**arrays, "rows": np.zeros(shape[0], ROW)}),
         }
 
     with claim(path, manifest, contents) as lock:
@@ -280,7 +280,7 @@ class _Changed:
             **({} if self.known is None else {"known": self.known}),
             **bases(present, found, arrays),
         }
-        contents: dict[str, Content | Path] = {f"{name}.npy": Content.of_array(array) for name, array in made.items()}
+        contents: dict[str, Content | Path] = {**array_contents(made)}
         for name in _MATRICES:
             contents[f"{name}.npy"] = present.folder / f"{name}.npy" if same else self._matrix(name)
         return contents

@@ -9,30 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import io
-import math
 import os
-import re
 import shutil
 import stat
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from ..errors import DamagedError, InputError, RunError
+from ..errors import DamagedError, RunError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _KEPT_OUT = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)  # of files that may well be sound
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 _PIECE = 1 << 22  # bytes written at once
-_PLAIN_HEADER = re.compile(
-    rb"\{'descr': '(<[fiu][248]|\|[iu]1)', 'fortran_order': \w{4,5}, 'shape': (\([\d, ]{0,60}\))"
-)
 
 
 class Content(NamedTuple):
@@ -44,11 +33,6 @@ class Content(NamedTuple):
     @classmethod
     def of(cls, data: bytes) -> Content:
         return cls(len(data), [data])
-
-    @classmethod
-    def of_array(cls, array: npt.NDArray[Any]) -> Content:
-        """An array as an .npy file."""
-        return cls.of(header(array.shape, array.dtype) + array.tobytes())
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -176,7 +160,7 @@ def link(path: Path, name: Path) -> bool:
     try:
         os.link(path, name, follow_symlinks=False)
     except OSError as error:
-        if error.errno in (errno.EPERM, errno.EMLINK, errno.EXDEV, *_NO_LOCKS):
+        if error.errno in (errno.EPERM, errno.EMLINK, errno.EXDEV, *NO_LOCKS):
             return False
         raise
     return True
@@ -235,159 +219,6 @@ def sync_directory(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-
-
-# ---- .npy files
-
-
-def header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """What an .npy file of a C-ordered array begins with."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        buffer,
-        {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape},
-    )
-    return buffer.getvalue()
-
-
-def array_size(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Bytes of an .npy file."""
-    return len(header(shape, dtype)) + math.prod(shape) * dtype.itemsize
-
-
-def _data_offset(file: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Where the data of an .npy file begin; ValueError unless header and size are those of this very array.
-
-    Nothing in the header is evaluated: it is compared with the one line that this array can have.
-    """
-    start = os.pread(file, 10, 0)
-    length = int.from_bytes(start[8:10], "little")
-    text = os.pread(file, length, 10)
-    descr = np.lib.format.dtype_to_descr(dtype)
-    wanted = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape!r}, }}".encode("latin-1")
-    if start[:8] != b"\x93NUMPY\x01\x00" or len(text) != length or text[-1:] != b"\n":
-        raise ValueError("does not begin as an .npy file")
-    if text[:-1].rstrip(b" ") != wanted:
-        held = _PLAIN_HEADER.match(text)
-        what = f"{np.dtype(held[1].decode())} {held[2].decode()}" if held else "something else"
-        if what == f"{dtype} {shape}":
-            raise ValueError("does not begin as it was written")
-        raise ValueError(f"holds {what}, not {dtype} {shape}")
-    size, expected = os.fstat(file).st_size, 10 + length + math.prod(shape) * dtype.itemsize
-    if size != expected:
-        raise ValueError(f"has {size:,} bytes, not {expected:,}")
-    return 10 + length
-
-
-def open_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A memory map of the array of this shape and type, else InputError; see also `not_opened`."""
-    dtype = np.dtype(dtype)
-    try:
-        with open(open_file(path), "rb") as file:
-            offset = _data_offset(file.fileno(), shape, dtype)
-            if 0 in shape:
-                return np.empty(shape, dtype)
-            return np.memmap(file, dtype, "r", offset, shape)
-    except OSError as error:
-        raise not_opened(path, error) from None
-    except ValueError as error:
-        raise InputError(f"{path.parent} is damaged: {path.name} {error}") from None
-
-
-def settled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A copy of an array that may be written to meanwhile.
-
-    An element is written at once, but who reads it then can see half of it before and half of it behind: what is the
-    same when it is read again is whole.
-    """
-    found = np.array(array)
-    while (again := np.array(array)).tobytes() != found.tobytes():
-        found = again
-    return found
-
-
-class ArrayFile:
-    """An .npy file opened for writing in place; InputError where it is not that of such an array."""
-
-    def __init__(self, path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
-        self.dtype = np.dtype(dtype)
-        try:
-            self.file = open_file(path, os.O_RDWR)
-        except OSError as error:
-            raise InputError(f"{path.parent}: {path.name} cannot be written: {error.strerror}") from None
-        try:
-            self._offset = _data_offset(self.file, shape, self.dtype)
-        except ValueError as error:
-            os.close(self.file)
-            raise InputError(f"{path.parent} is damaged: {path.name} {error}") from None
-
-    def write(self, element: int, values: npt.NDArray[Any]) -> None:
-        """Write `values` from the array's element `element` (in C order) on."""
-        data = np.ascontiguousarray(values, self.dtype)
-        write_all(self.file, data.tobytes(), self._offset + element * self.dtype.itemsize)
-
-    def sync(self) -> None:
-        """Wait until what was written is on disk."""
-        sync(self.file)
-
-    def close(self) -> None:
-        os.close(self.file)
-
-
-def checksum(arrays: Iterable[npt.NDArray[Any]]) -> int:
-    """CRC-32 of the arrays' bytes, one after the other."""
-    crc = 0
-    for array in arrays:
-        crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
-    return crc
-
-
-# ---- one writer at a time, and what the disk says
-
-
-def take_lock(path: Path) -> io.BufferedRandom:
-    """Lock the cache at `path` until the file is closed; RunError names the process that has it.
-
-    The kernel drops the lock of a process that is gone, so that no lock is ever stale.
-    """
-    try:
-        lock = open(open_file(path / "lock", os.O_RDWR | os.O_CREAT), "r+b")  # noqa: SIM115 (it is held)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: lock: {error.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = lock.read(64).decode(errors="replace").strip()
-        lock.close()
-        if error.errno in _NO_LOCKS:
-            raise RunError(
-                f"{path} cannot be locked ({error.strerror}): this file system keeps no second process out; "
-                "score into a directory on a local disk"
-            ) from None
-        pid = owner if owner.isdecimal() else "unknown"
-        raise RunError(f"{path} is being written by another delift (pid {pid}); wait for it") from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()).encode())
-    lock.flush()
-    return lock
-
-
-NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs")
-
-
-def network_file_system(path: Path) -> str | None:
-    """The type of the network file system that `path` is on, None on a local disk or where it cannot be told.
-
-    There a lock may not reach other machines: two that score into one cache may spoil each other's rows.
-    """
-    where, found = os.path.realpath(path), ("", "")
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
-            _, place, kind, *_ = line.split(" ")
-            inside = where == place or where.startswith(place.rstrip("/") + "/")
-            if inside and len(place) >= len(found[0]):
-                found = place, kind
-    return found[1] if found[1] in NETWORK else None
 
 
 @contextlib.contextmanager

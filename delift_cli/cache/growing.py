@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from ..data.record import Record, RecordSet
 from ..errors import InputError, RunError
-from .files import Content, disk, is_folder, link, sync_directory, take_lock, write_files
+from .files import Content, disk, is_folder, link, sync_directory, write_files
+from .lock import take_lock
 from .manifest import HERE, VERSION, ids, lines, read_manifest, record_files, write_manifest
 from .sidecar import BASELINES, GAINS, carry_over
 from .stored import Stored, compare, other_cache

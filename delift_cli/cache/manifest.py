@@ -16,7 +16,8 @@ import orjson
 
 from ..data.record import RecordSet
 from ..errors import DamagedError, InputError
-from .files import Content, checksum, read_bytes, read_file, replace_file
+from .files import Content, read_bytes, read_file, replace_file
+from .npy import checksum
 
 FORMAT = "delift-cache"
 VERSION = 2  # since when everything has a checksum, and records may change anywhere

@@ -19,9 +19,11 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from .dense import ROW, CacheWriter
-from .files import Content, disk, header, open_array, read_bytes, replace_file, take_lock
+from .files import Content, disk, read_bytes, replace_file
 from .growing import tidy
+from .lock import take_lock
 from .manifest import BASES, DENSE, TOKENS, VERSION, read_manifest, write_manifest
+from .npy import array_content, header, open_array
 from .sidecar import damaged_kept
 from .sparse import SparseWriter
 from .stored import Stored
@@ -117,7 +119,7 @@ def write_tokens(cache: Stored, name: str, counts: Sequence[int]) -> None:
     """Put token counts that were made again in their place."""
     array = np.asarray(counts, np.int32)
     with disk(cache.path):
-        replace_file(cache.folder / f"{name}.npy", Content.of_array(array))
+        replace_file(cache.folder / f"{name}.npy", array_content(array))
     setattr(cache, name, array)
 
 
@@ -211,7 +213,7 @@ def _mark(folder: Path, manifest: dict[str, Any]) -> None:
     if wrong.any():
         rows = np.array(open_array(folder / "rows.npy", wrong.shape, ROW))
         rows[wrong] = 0, 1
-        replace_file(folder / "rows.npy", Content.of_array(rows))
+        replace_file(folder / "rows.npy", array_content(rows))
 
 
 def _lost(writer: CacheWriter | SparseWriter) -> Lost:

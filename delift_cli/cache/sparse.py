@@ -37,19 +37,10 @@ import numpy.typing as npt
 from ..data.record import RecordSet
 from ..errors import InputError, RunError
 from .dense import ROW, SYNC_SECONDS, Cache, bases
-from .files import (
-    ArrayFile,
-    Content,
-    checksum,
-    disk,
-    is_folder,
-    replace_file,
-    sync_directory,
-    take_room,
-    write_files,
-)
+from .files import Content, disk, is_folder, replace_file, sync_directory, take_room, write_files
 from .growing import Contents, Reuse, claim, record_contents, renew, reuse, said
 from .manifest import describe, empty_arrays, read_manifest
+from .npy import ArrayFile, array_contents, checksum
 from .stored import Stored, Writing
 from .stored_round import ENDED, PLANNED, RESULTS, Asked, Pairs, StoredRound, round_contents
 
@@ -298,8 +289,7 @@ def open_sparse_for_scoring(
     manifest = describe(SparseCache.layout, description, examples, targets, arrays)
 
     def contents() -> Contents:
-        new = {f"{name}.npy": Content.of_array(array) for name, array in arrays.items()}
-        return {**record_contents(examples, targets), **new}
+        return {**record_contents(examples, targets), **array_contents(arrays)}
 
     with claim(path, manifest, contents) as lock:
         present = SparseCache(path)
@@ -308,7 +298,7 @@ def open_sparse_for_scoring(
         line = None
         if found is not None:
             rounds, kept = _changed_rounds(present, found)
-            measured = {f"{name}.npy": Content.of_array(a) for name, a in bases(present, found, arrays).items()}
+            measured = array_contents(bases(present, found, arrays))
             renew(present, manifest, {**record_contents(examples, targets), **measured, **rounds}, found)
             line = said(path, present, found, kept, present.pairs_done)
         writer = SparseWriter(path, lock)
@@ -358,9 +348,7 @@ def _changed_rounds(present: SparseCache, found: Reuse) -> tuple[dict[str, Conte
             values = [planned["targets"], planned["source"], *results.values()]
             rows["crc"][row] = checksum([array[at] for array in values])
         kept += int(rows["done"].sum())
-        files = round_contents(asked, planned)
-        arrays = {**results, "rows": rows}
-        files |= {f"{name}.npy": Content.of_array(array) for name, array in arrays.items()}
+        files = round_contents(asked, planned) | array_contents({**results, "rows": rows})
         if part.ended or (present.version == 1 and not len(part.todo)):
             files["ended"] = Content.of(ENDED)
         contents |= {f"{part.path.name}/{name}": content for name, content in files.items()}

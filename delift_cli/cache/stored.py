@@ -20,8 +20,9 @@ from ..data.options import Reading
 from ..data.reading import parse_lines
 from ..data.record import RecordSet
 from ..errors import InputError, RunError
-from .files import ArrayFile, checksum, disk, is_folder, not_opened, open_array, open_file, settled
+from .files import disk, is_folder, not_opened, open_file
 from .manifest import BASE_CRC, BASES, HERE, TOKENS, differences, read_manifest, write_manifest
+from .npy import ArrayFile, checksum, open_array, settled
 
 Held = TypeVar("Held", bound="Writing")
 

@@ -14,8 +14,9 @@ import orjson
 
 from ..errors import InputError
 from .dense import ROW
-from .files import Content, checksum, open_array, read_bytes, settled
+from .files import Content, read_bytes
 from .manifest import MAX_RECORDS, VERSION
+from .npy import array_contents, checksum, open_array, settled
 
 RESULTS = ("distance", "logprob")
 PLANNED = ("indptr", "targets", "source")
@@ -214,5 +215,5 @@ def round_contents(asked: Asked, planned: dict[str, npt.NDArray[Any]]) -> dict[s
     }
     return {
         "plan.json": Content.of(orjson.dumps(plan | {"checksum": plan_digest(plan)}) + b"\n"),
-        **{f"{name}.npy": Content.of_array(array) for name, array in arrays.items()},
+        **array_contents(arrays),
     }

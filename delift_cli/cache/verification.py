@@ -15,8 +15,9 @@ import numpy.typing as npt
 from ..amount import parse_budget
 from ..errors import DamagedError, InputError
 from .dense import ROW, Cache
-from .files import is_folder, open_array, read_bytes
+from .files import is_folder, read_bytes
 from .manifest import BASE_CRC, BASES, DENSE, TOKENS, VERSION, read_manifest
+from .npy import open_array
 from .sidecar import damaged_kept
 from .sparse import SparseCache, open_cache
 from .stored import Stored

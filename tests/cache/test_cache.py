@@ -39,7 +39,7 @@ from tiny_runs import (
     tree,
 )
 
-from delift_cli.cache import dense, files
+from delift_cli.cache import dense, lock, npy
 from delift_cli.cache.dense import ROW, Cache, open_for_scoring
 from delift_cli.cache.manifest import BASE_CRC
 from delift_cli.errors import InputError, RunError
@@ -177,9 +177,9 @@ def test_rows_counts_only_after_sync(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with open_cache(tmp_path / "c", POOL, DEV) as cache:
         names = {file.file: name for name, file in cache._files.items()}
         events: list[tuple[str, str]] = []
-        sync, write = files.sync, files.write_all
-        monkeypatch.setattr(files, "sync", lambda f: (events.append(("sync", names[f])), sync(f))[1])
-        monkeypatch.setattr(files, "write_all", lambda f, *r: (events.append(("write", names[f])), write(f, *r))[1])
+        sync, write = npy.sync, npy.write_all
+        monkeypatch.setattr(npy, "sync", lambda f: (events.append(("sync", names[f])), sync(f))[1])
+        monkeypatch.setattr(npy, "write_all", lambda f, *r: (events.append(("write", names[f])), write(f, *r))[1])
         cache.write_row(1, *said(1, np.arange(3)))
         assert events == [
             ("write", "distance"),
@@ -515,7 +515,7 @@ def as_format_1(path: Path) -> None:
     """What a cache looked like before everything had a checksum."""
     manifest = json.loads((path / "manifest.json").read_bytes())
     for name in ("base_distance", "base_logprob"):
-        manifest["checksums"][name] = files.checksum([np.load(path / f"{name}.npy")])
+        manifest["checksums"][name] = npy.checksum([np.load(path / f"{name}.npy")])
     del manifest["checksum"], manifest["files"], manifest["examples"]["ids"], manifest["targets"]["ids"]
     (path / "manifest.json").write_text(json.dumps({**manifest, "version": 1, "pending": []}))
     (path / "base_crc.npy").unlink()
@@ -662,7 +662,7 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOLCK, "No locks available")
 
     path = make_cache(tmp_path / "c", POOL)
-    monkeypatch.setattr(files.fcntl, "flock", none)
+    monkeypatch.setattr(lock.fcntl, "flock", none)
     with pytest.raises(
         RunError, match="this file system keeps no second process out; score into a directory on a local"
     ):
@@ -1031,4 +1031,4 @@ def test_a_row_that_is_seen_half_written_is_read_again() -> None:
         def __array__(self, dtype: object = None, copy: object = None) -> npt.NDArray[Any]:
             return next(self.seen)
 
-    assert files.settled(Written()).tolist() == [(5, 77)]  # type: ignore[arg-type]
+    assert npy.settled(Written()).tolist() == [(5, 77)]  # type: ignore[arg-type]

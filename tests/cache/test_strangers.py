@@ -21,7 +21,9 @@ from tiny_runs import DESCRIPTION, delift, make_cache, open_cache, pairs, record
 from delift_cli.cache import manifest as manifests
 from delift_cli.cache import sidecar, sparse
 from delift_cli.cache.dense import Cache
-from delift_cli.cache.files import header, may_append, network_file_system, open_array
+from delift_cli.cache.files import may_append
+from delift_cli.cache.lock import network_file_system
+from delift_cli.cache.npy import header, open_array
 from delift_cli.cache.repair import repairable, repaired
 from delift_cli.cache.sparse import Asked, SparseCache, open_sparse_for_scoring
 from delift_cli.cache.stored_round import plan_digest
