@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class DeliftError(Exception):
@@ -18,7 +19,19 @@ class InputError(DeliftError):
 
 
 class DamagedError(InputError):
-    """What was written down is not what is there any more."""
+    """What was written down is not what is there any more.
+
+    Attributes:
+        part: what of it is damaged, mostly a file's name. fault: in which way, to be read behind that.
+    """
+
+    def __init__(self, place: Path, part: str, fault: str, advice: str = "") -> None:
+        super().__init__(place, part, fault, advice)  # all of them, so that it can be pickled
+        self.part, self.fault = part, fault
+        self._line = f"{place} is damaged: {part} {fault}" + (f"; {advice}" if advice else "")
+
+    def __str__(self) -> str:
+        return self._line
 
 
 class RunError(DeliftError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import DamagedError
 from .stored import Stored
 
 
@@ -13,7 +13,7 @@ def weights_of(cache: Stored) -> NDArray[np.float64] | None:
     """float64[m], what each target of a cache of anchors stands for; None where its targets are not anchors.
 
     Raises:
-        InputError: the manifest does not give each target a weight.
+        DamagedError: the manifest does not give each target a weight.
     """
     said = cache.manifest.get("anchors")
     if said is None:
@@ -22,5 +22,5 @@ def weights_of(cache: Stored) -> NDArray[np.float64] | None:
     numbers = isinstance(weights, list) and all(type(weight) in (int, float) for weight in weights)
     array = np.array(weights if numbers else [], np.float64)
     if array.shape != (cache.shape[1],) or not np.isfinite(array).all() or (array < 0).any():
-        raise InputError(f"{cache.path} is damaged: manifest.json does not give each anchor a weight")
+        raise DamagedError(cache.path, "manifest.json", "does not give each anchor a weight")
     return array

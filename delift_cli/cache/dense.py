@@ -36,7 +36,7 @@ from ..data.record import RecordSet
 from ..errors import RunError
 from .files import Content, disk
 from .growing import Contents, Reuse, claim, record_contents, renew, reuse, said, scattered
-from .manifest import BASES, DENSE, TOKENS, describe, empty_arrays
+from .manifest import BASES, DENSE, MISMATCH, TOKENS, describe, empty_arrays
 from .npy import array_contents, array_size, checksum, header, settled
 from .stored import Stored, Writing, base_crc
 
@@ -65,7 +65,7 @@ class Cache(Stored):
         if "known" in self.manifest.get("checksums", {}):
             self._known = self._array("known", (n, -(-m // 8)), np.uint8)
         if n and not (self.rows["done"].min() >= 0 and self.rows["done"].max() <= m):
-            raise self._damaged("rows.npy counts more targets than there are")
+            raise self._damaged("rows.npy", "counts more targets than there are")
 
     @property
     def complete(self) -> bool:
@@ -117,7 +117,7 @@ class Cache(Stored):
         """
         self.check_shared()
         for example in self.damaged_rows():
-            raise self._damaged(f"row {example} of distance.npy or logprob.npy does not match its checksum")
+            raise self._damaged(f"row {example} of distance.npy or logprob.npy", MISMATCH)
 
     def damaged_shared(self) -> list[str]:
         found = super().damaged_shared()

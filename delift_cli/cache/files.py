@@ -87,7 +87,7 @@ def not_opened(path: Path, error: OSError) -> DamagedError | RunError:
     """That a file of a cache cannot be read: it is damaged (DamagedError), or this process is kept out (RunError)."""
     if error.errno in _KEPT_OUT:
         return RunError(f"{path} cannot be read: {error.strerror}")
-    return DamagedError(f"{path.parent} is damaged: {path.name}: {error.strerror or error}")
+    return DamagedError(path.parent, path.name, f"cannot be read: {error.strerror or error}")
 
 
 def write_all(file: int, data: bytes | memoryview, offset: int) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..data.record import Record, RecordSet
-from ..errors import InputError, RunError
+from ..errors import DamagedError, InputError, RunError
 from .files import Content, disk, is_folder, link, sync_directory, write_files
 from .lock import take_lock
 from .manifest import HERE, VERSION, ids, lines, read_manifest, record_files, write_manifest
@@ -294,7 +294,7 @@ def _settle(path: Path, manifest: dict[str, Any]) -> None:
     """
     folder = path / manifest["files"]
     if not is_folder(folder):
-        raise InputError(f"{path} is damaged: {folder.name} is missing")
+        raise DamagedError(path, folder.name, "is missing")
     inner = [Path(name) for name in sorted(os.listdir(folder)) if _OWN.fullmatch(name)]
     files = [name for name in inner if not is_folder(folder / name)]
     rounds = [name for name in inner if is_folder(folder / name)]

@@ -22,6 +22,8 @@ from .npy import checksum
 FORMAT = "delift-cache"
 VERSION = 2  # since when everything has a checksum, and records may change anywhere
 READ = (1, 2)
+MISMATCH = "does not match its checksum"
+_ANEW = "score into a new directory"
 DENSE = "dense"  # the layout of caches from before there were two, which do not name theirs
 HERE = "."  # where the files of a cache are, unless they were made anew and have not taken their places yet
 BASES = ("base_distance", "base_logprob")
@@ -246,13 +248,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such cache; make it with: delift score … -o {path}")
     file = path / "manifest.json"
     if not os.path.lexists(file) and os.path.lexists(path / "examples.ids.json"):
-        raise DamagedError(f"{path} is damaged: manifest.json is missing; score into a new directory")
+        raise DamagedError(path, file.name, "is missing", _ANEW)
     if not os.path.lexists(file):
         raise InputError(f"{path} is not a delift cache (it has no manifest.json); nothing was touched")
     try:
         manifest = orjson.loads(read_bytes(file))
     except orjson.JSONDecodeError as error:
-        raise DamagedError(f"{path} is damaged: manifest.json: {error}") from None
+        raise DamagedError(path, file.name, f"is not JSON: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise InputError(f"{path} is not a delift cache (manifest.json is something else's)")
     version = manifest.get("version")
@@ -265,15 +267,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
     wrong = next((name for name, right in wanted.items() if not right(field(manifest, name))), None)
     wrong = wrong or next((name for name in _THERE if not _has(manifest, name)), None)
     if wrong:
-        raise DamagedError(f"{path} is damaged: manifest.json has no proper {wrong}")
+        raise DamagedError(path, file.name, f"has no proper {wrong}")
     if version == 1:  # caches from before there were two layouts do not name theirs
         manifest = {"layout": DENSE, "files": HERE, **manifest}
         if not (_name(manifest["layout"]) and manifest["files"] == HERE and _checksums(manifest.get("checksums", {}))):
-            raise DamagedError(f"{path} is damaged: manifest.json says what no cache of format 1 does")
+            raise DamagedError(path, file.name, "says what no cache of format 1 does")
     elif manifest["checksum"] != _digest(manifest):
-        raise DamagedError(f"{path} is damaged: manifest.json does not match its checksum; score into a new directory")
+        raise DamagedError(path, file.name, MISMATCH, _ANEW)
     if manifest["targets"]["same_as_examples"] and manifest["targets"]["sha256"] != manifest["examples"]["sha256"]:
-        raise DamagedError(f"{path} is damaged: manifest.json gives a pool two hashes")
+        raise DamagedError(path, file.name, "gives a pool two hashes")
     return manifest
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError
+from ..errors import DamagedError, InputError
 from .files import Content, not_opened, open_file, sync, write_all
 
 _PLAIN_HEADER = re.compile(
@@ -72,7 +72,7 @@ def _data_offset(file: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A memory map of the array of this shape and type, else InputError; see also `not_opened`."""
+    """A memory map of the array of this shape and type, else DamagedError; see also `not_opened`."""
     dtype = np.dtype(dtype)
     try:
         with open(open_file(path), "rb") as file:
@@ -83,7 +83,7 @@ def open_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.
     except OSError as error:
         raise not_opened(path, error) from None
     except ValueError as error:
-        raise InputError(f"{path.parent} is damaged: {path.name} {error}") from None
+        raise DamagedError(path.parent, path.name, str(error)) from None
 
 
 def settled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -99,7 +99,12 @@ def settled(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class ArrayFile:
-    """An .npy file opened for writing in place; InputError where it is not that of such an array."""
+    """An .npy file opened for writing in place.
+
+    Raises:
+        InputError: it cannot be written to.
+        DamagedError: it does not hold such an array.
+    """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.dtype = np.dtype(dtype)
@@ -111,7 +116,7 @@ class ArrayFile:
             self._offset = _data_offset(self.file, shape, self.dtype)
         except ValueError as error:
             os.close(self.file)
-            raise InputError(f"{path.parent} is damaged: {path.name} {error}") from None
+            raise DamagedError(path.parent, path.name, str(error)) from None
 
     def write(self, element: int, values: npt.NDArray[Any]) -> None:
         """Write `values` from the array's element `element` (in C order) on."""

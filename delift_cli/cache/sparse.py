@@ -61,7 +61,7 @@ class SparseCache(Stored):
         numbers = sorted(int(name[6:]) for name in names if name[6:].isdecimal() and len(name) < 16)
         for place, number in enumerate(numbers, start=1):
             if number != place or not is_folder(self._folder(number)):
-                raise self._damaged(f"round-{place} is missing")
+                raise self._damaged(f"round-{place}", "is missing")
         self.rounds = [StoredRound(self._folder(number), self.shape, self.version) for number in numbers]
 
     @property

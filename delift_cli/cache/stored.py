@@ -19,9 +19,9 @@ import orjson
 from ..data.options import Reading
 from ..data.reading import parse_lines
 from ..data.record import RecordSet
-from ..errors import InputError, RunError
+from ..errors import DamagedError, InputError, RunError
 from .files import disk, is_folder, not_opened, open_file
-from .manifest import BASE_CRC, BASES, HERE, TOKENS, differences, read_manifest, write_manifest
+from .manifest import BASE_CRC, BASES, HERE, MISMATCH, TOKENS, differences, read_manifest, write_manifest
 from .npy import ArrayFile, checksum, open_array, settled
 
 Held = TypeVar("Held", bound="Writing")
@@ -65,7 +65,7 @@ class Stored:
             raise InputError(f"{self.path} has the layout {self.manifest['layout']}, not {self.layout}")
         self.folder = self.path / self.manifest["files"]
         if self.manifest["files"] != HERE and not is_folder(self.folder):
-            raise InputError(f"{self.path} is damaged: {self.folder.name} is missing")
+            raise DamagedError(self.path, self.folder.name, "is missing")
         self._open_scored()  # before what was written before it, so that a writer never seems to have lost that
         n, m = self.shape
         self._texts = {
@@ -126,7 +126,7 @@ class Stored:
             InputError: one does not hold what was written to it.
         """
         for name in self.damaged_shared():
-            raise self._damaged(f"{name}.npy does not match its checksum")
+            raise self._damaged(f"{name}.npy", MISMATCH)
 
     def damaged_shared(self) -> list[str]:
         """Names of the arrays that all rows share and that do not match their checksums."""
@@ -154,7 +154,7 @@ class Stored:
 
     def id_bytes(self, role: str) -> bytes:
         """Their ids and line numbers, as JSON."""
-        return self._text(f"{role}.ids.json", self.manifest[role].get("ids"), "does not match its checksum")
+        return self._text(f"{role}.ids.json", self.manifest[role].get("ids"), MISMATCH)
 
     def _records(self, role: str) -> RecordSet:
         entry = self.manifest[role]
@@ -163,15 +163,16 @@ class Stored:
             origins = [(str(id_), int(line)) for id_, line in orjson.loads(self.id_bytes(role))]
             read = parse_lines(content, entry["source"], reading, origins)
         except (ValueError, TypeError, OverflowError):
-            raise self._damaged(f"{role}.ids.json does not name each record") from None
+            raise self._damaged(f"{role}.ids.json", "does not name each record") from None
         if len(read.records) != entry["count"]:
-            raise self._damaged(f"{role}.jsonl does not hold the {entry['count']:,} records that manifest.json says")
+            fault = f"does not hold the {entry['count']:,} records that manifest.json says"
+            raise self._damaged(f"{role}.jsonl", fault)
         return replace(read, form=entry["form"])
 
     def _text(self, name: str, sha256: str | None, wrong: str) -> bytes:
         data = bytes(self._texts[name])
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            raise self._damaged(f"{name} {wrong}")
+            raise self._damaged(name, wrong)
         return data
 
     def _map(self, name: str) -> mmap.mmap | bytes:
@@ -193,8 +194,8 @@ class Stored:
         grown = self.folder / f"{name}.grown"
         return grown if name in self.manifest.get("pending", ()) and os.path.lexists(grown) else self.folder / name
 
-    def _damaged(self, what: str) -> InputError:
-        return InputError(f"{self.path} is damaged: {what}; see delift verify {self.path}")
+    def _damaged(self, part: str, fault: str) -> DamagedError:
+        return DamagedError(self.path, part, fault, f"see delift verify {self.path}")
 
 
 class Writing(Stored):

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ..errors import InputError
+from ..errors import DamagedError
 from .dense import ROW
 from .files import Content, read_bytes
-from .manifest import MAX_RECORDS, VERSION
+from .manifest import MAX_RECORDS, MISMATCH, VERSION
 from .npy import array_contents, checksum, open_array, settled
 
 RESULTS = ("distance", "logprob")
@@ -88,15 +88,15 @@ class StoredRound:
         self.asked, self._sums = self._plan(version)
         n, m = self.shape = self.asked.examples or shape[0], self.asked.targets or shape[1]
         if n > shape[0] or m > shape[1]:
-            raise self._damaged("plan.json", "it is for more records than the cache has")
+            raise self._damaged("plan.json", "is for more records than the cache has")
         self.indptr = self._array("indptr", n + 1, np.int64)
         count = int(self.indptr[-1])
         if self.indptr[0] != 0 or (np.diff(self.indptr) < 0).any() or np.diff(self.indptr).max() > m:
-            raise self._damaged("indptr.npy", "it does not divide the pairs among the examples")
+            raise self._damaged("indptr.npy", "does not divide the pairs among the examples")
         self.targets = self._array("targets", count, np.int32)
         self.source = self._array("source", count, np.uint8)
         if count and not (self.targets.min() >= 0 and self.targets.max() < m):
-            raise self._damaged("targets.npy", "it names a target that there is not")
+            raise self._damaged("targets.npy", "names a target that there is not")
         if results:
             self._open_results()
 
@@ -106,7 +106,7 @@ class StoredRound:
         self.distance = self._array("distance", count, np.float32)
         self.logprob = self._array("logprob", count, np.float32)
         if ((self.rows["done"] != 0) & (self.rows["done"] != np.diff(self.indptr))).any():
-            raise self._damaged("rows.npy", "it counts other pairs than were planned")
+            raise self._damaged("rows.npy", "counts other pairs than were planned")
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -127,7 +127,7 @@ class StoredRound:
         if not os.path.lexists(file):
             return False
         if read_bytes(file) != ENDED:
-            raise self._damaged("ended", "it does not hold what was written")
+            raise self._damaged("ended", "does not hold what was written")
         return True
 
     def later(self, shape: tuple[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -155,11 +155,11 @@ class StoredRound:
         return Pairs(*(array[scored] for array in (example, self.targets, self.distance, self.logprob, self.source)))
 
     def check(self) -> None:
-        """InputError where the plan or an example's pairs do not match their checksum."""
+        """DamagedError where the plan or an example's pairs do not match their checksum."""
         for name in self.damaged_plan():
-            raise self._damaged(f"{name}.npy", "it does not match its checksum")
+            raise self._damaged(f"{name}.npy", MISMATCH)
         for example in self.damaged_examples():
-            raise self._damaged("arrays", f"the pairs of example {example} do not match their checksum")
+            raise self._damaged(f"the pairs of example {example}", "do not match their checksum")
 
     def damaged_plan(self) -> list[str]:
         """Names of the planned arrays that do not match their checksums."""
@@ -185,19 +185,19 @@ class StoredRound:
                 return Asked.read(plan), {}
             written = plan.pop("checksum", None)
             if written != plan_digest(plan):
-                raise ValueError("it does not match its checksum")
+                raise ValueError(f"it {MISMATCH}")
             sums = plan.pop("arrays")
             return Asked.read(plan), {name: sums[name] for name in PLANNED}
         except (ValueError, TypeError, KeyError) as error:
-            raise self._damaged("plan.json", str(error)) from None
+            raise self._damaged("plan.json", f"is no plan: {error}") from None
 
     def _array(self, name: str, count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         if count < 0 or count > 2**48:
-            raise self._damaged(f"{name}.npy", f"it cannot hold {count:,} pairs")
+            raise self._damaged(f"{name}.npy", f"cannot hold {count:,} pairs")
         return open_array(self.path / f"{name}.npy", (count,), np.dtype(dtype))
 
-    def _damaged(self, name: str, reason: str) -> InputError:
-        return InputError(f"{self.path} is damaged: {name}: {reason}; see delift verify {self.path.parent}")
+    def _damaged(self, part: str, fault: str) -> DamagedError:
+        return DamagedError(self.path, part, fault, f"see delift verify {self.path.parent}")
 
 
 def plan_digest(plan: dict[str, Any]) -> str:

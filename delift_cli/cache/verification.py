@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..amount import parse_budget
-from ..errors import DamagedError, InputError
+from ..errors import DamagedError
 from .dense import ROW, Cache
 from .files import is_folder, read_bytes
-from .manifest import BASE_CRC, BASES, DENSE, TOKENS, VERSION, read_manifest
+from .manifest import BASE_CRC, BASES, DENSE, MISMATCH, TOKENS, VERSION, read_manifest
 from .npy import open_array
 from .sidecar import damaged_kept
 from .sparse import SparseCache, open_cache
@@ -27,7 +27,7 @@ ROUND = re.compile(r"round-[1-9]\d{0,8}")
 _FLOAT = np.dtype(np.float32)
 _IS_REMOVED, _ROUND_IS_REMOVED = "it is removed", "the round is removed: which pairs it had cannot be told"
 _MOVES_UP = "the later ones take its place"
-_MISMATCH = "it does not match its checksum"
+_MISMATCH = f"it {MISMATCH}"
 
 
 class Damage(NamedTuple):
@@ -64,8 +64,7 @@ def examine(path: Path) -> list[Damage]:
     try:
         manifest = read_manifest(path)
     except DamagedError as error:
-        what = str(error).split("manifest.json", 1)[-1].split("; score")[0]
-        return [Damage("manifest.json", what.lstrip(": "), None)]
+        return [Damage(error.part, f"it {error.fault}", None)]
     folder = path / manifest["files"]
     if not is_folder(folder):
         return [Damage(folder.name, "it is missing", None)]
@@ -119,9 +118,8 @@ def damaged_arrays(folder: Path, arrays: Mapping[str, Expected]) -> Iterator[Dam
     for name, array in arrays.items():
         try:
             open_array(folder / f"{name}.npy", array.shape, array.dtype)
-        except InputError as error:
-            what = str(error).split(f"{name}.npy", 1)[-1].lstrip(": ")
-            yield Damage(_shown(folder, f"{name}.npy"), what, "what is left of it is checked")
+        except DamagedError as error:
+            yield Damage(_shown(folder, error.part), f"it {error.fault}", "what is left of it is checked")
 
 
 def _records(folder: Path, manifest: dict[str, Any]) -> Iterator[Damage]:
@@ -131,7 +129,7 @@ def _records(folder: Path, manifest: dict[str, Any]) -> Iterator[Damage]:
             try:
                 data = read_bytes(folder / name)
             except DamagedError as error:
-                yield Damage(name, str(error).split(f"{name}: ", 1)[-1], None)
+                yield Damage(name, f"it {error.fault}", None)
                 continue
             if key in manifest[role] and hashlib.sha256(data).hexdigest() != manifest[role][key]:
                 yield Damage(name, _MISMATCH, None)
@@ -148,19 +146,15 @@ def damaged_round(folder: Path, manifest: dict[str, Any]) -> list[Damage]:
     shape = manifest["examples"]["count"], manifest["targets"]["count"]
     try:
         part = StoredRound(folder, shape, manifest["version"])
-        damaged = part.damaged_plan()
-        what = f"{damaged[0]}.npy does not match its checksum" if damaged else ""
-    except InputError as error:
-        expected = expected_results(folder, shape, manifest["version"])
-        if expected:
-            results = [*damaged_arrays(folder, expected)]
-            return results or [_COUNTS._replace(file=f"{folder.name}/rows.npy")]
-        damaged, what = ["plan"], str(error).split("damaged: ", 1)[-1].split("; see delift")[0]
-    if damaged:
-        return [Damage(folder.name, what, _ROUND_IS_REMOVED)]
+    except DamagedError as error:
+        if expected := expected_results(folder, shape, manifest["version"]):
+            return [*damaged_arrays(folder, expected)] or [_COUNTS._replace(file=f"{folder.name}/rows.npy")]
+        return [Damage(folder.name, f"{error.part} {error.fault}", _ROUND_IS_REMOVED)]
+    if damaged := part.damaged_plan():
+        return [Damage(folder.name, f"{damaged[0]}.npy {MISMATCH}", _ROUND_IS_REMOVED)]
     try:
         _ = part.ended
-    except InputError:
+    except DamagedError:
         return [Damage(f"{folder.name}/ended", "it does not hold what was written", _IS_REMOVED)]
     return []
 
@@ -180,7 +174,7 @@ def expected_results(folder: Path, shape: tuple[int, int], version: int) -> dict
     """What the arrays of a round's results must be; none where its plan cannot be told."""
     try:
         planned = StoredRound(folder, shape, version, results=False)
-    except InputError:
+    except DamagedError:
         return {}
     count = Expected((len(planned),), _FLOAT, np.nan)
     return {"distance": count, "logprob": count, "rows": Expected((planned.shape[0],), ROW)}
