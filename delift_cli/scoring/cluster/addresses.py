@@ -190,7 +190,7 @@ def from_file(path: Path) -> Any:
 async def _asked_for(cluster: Any, jobs: int) -> None:
     """Left to itself dask would only log what the batch system says, and wait."""
     cluster.scale(jobs=jobs)
-    await cluster._correct_state()
+    await cluster
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any], int]:
