@@ -22,7 +22,7 @@ FLOORS = (  # from the top down; rooms of one floor do not import each other
     ("data",),
     ("submodular", "model"),
     ("amount", "progress", "display", "compiled"),
-    ("machine", "visible", "hub", "ranks"),
+    ("machine", "visible", "hub", "ranks", "compressed"),
     ("errors", "version"),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiled import threads_for
+from ..compressed import by_row, row_starts
 from .candidates import best_unscored, contains, expected_improvement, hits, nth_best, with_room
 from .estimate import Estimate
 from .measured import KEEP_SHARES, Scored, coverers, sparse_greedy
@@ -43,9 +44,7 @@ class ByTarget(NamedTuple):
 
 def by_target(proposals: Proposals, scored: Scored, nth: int) -> ByTarget:
     """`scored`, which is ordered by example, by target."""
-    order = np.argsort(scored.target, kind="stable")
-    counts = np.bincount(scored.target, minlength=proposals.shape[1])
-    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    order, indptr = by_row(scored.target, proposals.shape[1])
     example, utility = scored.example[order], scored.utility[order]
     best = nth_best(indptr, example, utility, proposals.example_key, proposals.target_key, nth)
     return ByTarget(indptr, example, utility, scored.source[order], best)
@@ -96,7 +95,7 @@ def improving_pairs(
     with threads_for(0.2 * left.size * m):
         example, mean, sd = best_unscored(
             left, model.right, model.mean, model.target_sd,
-            np.concatenate([[0], np.cumsum(looked_at)])[by_target.indptr], scored_place[looked_at],
+            row_starts(looked_at)[by_target.indptr], scored_place[looked_at],
             proposals.example_key[among], proposals.target_key, width, optimism,
         )  # fmt: skip
     target = np.repeat(np.arange(m, dtype=np.int32), width)
@@ -134,8 +133,7 @@ def _relied_on(
     n, m = proposals.shape
     use = (scored.utility > 0) & (proposals.example_key[scored.example] != proposals.target_key[scored.target])
     rows = np.concatenate([scored.example[use], example])
-    order = np.argsort(rows, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int64)
+    order, indptr = by_row(rows, n)
     columns = np.concatenate([scored.target[use], target])[order]
     known = int(use.sum())
     asked = np.zeros(len(example), bool)

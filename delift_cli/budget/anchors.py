@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..amount import counted, parse_share
 from ..cache.stored import Stored
+from ..compressed import by_row
 from ..data.limits import named_indices
 from ..data.ngrams import grams, neighbours
 from ..data.record import Record
@@ -65,8 +66,7 @@ def choose_anchors(
     # As compressed rows by the one that would stand for the others; every record is nearest to itself.
     served = np.repeat(np.arange(n, dtype=np.int32), near.shape[1])[near.ravel() >= 0]
     standing, values = near[near >= 0], similarity[near >= 0]
-    order = np.argsort(standing, kind="stable")
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(standing, minlength=n))]).astype(np.int64)
+    order, indptr = by_row(standing, n)
     columns, values = served[order], values[order].clip(0)
     if len(named):
         chosen = np.unique(np.asarray(named, np.int64))

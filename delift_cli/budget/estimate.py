@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiled import jit, threads_for
+from ..compressed import by_row
 
 RANK = 12
 MEMBERS = 4
@@ -214,11 +215,6 @@ def _gram(factors: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.einsum("ip,iq->pq", factors, factors))
 
 
-def _by_row(row: NDArray[np.int32], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    order = np.argsort(row, kind="stable")
-    return order, np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n))]).astype(np.int64)
-
-
 def fit(
     example: NDArray[np.int32],
     target: NDArray[np.int32],
@@ -271,8 +267,8 @@ def fit(
                 rest = y[seen] - trend_l[example[seen]] - trend_r[target[seen]]
                 slope = _regression(hinted[seen].astype(np.float64), rest.astype(np.float64))
                 v -= np.float32(slope) * hinted[chosen]
-            order_l, ptr_l = _by_row(rows, n)
-            order_r, ptr_r = _by_row(columns, m)
+            order_l, ptr_l = by_row(rows, n)
+            order_r, ptr_r = by_row(columns, m)
             # Column 0 is 1 on the left and the target's effect on the right; column 1 the other way round.
             left, right = 0.3 * rng.standard_normal((n, r)), 0.3 * rng.standard_normal((m, r))
             left[:, 0], left[:, 1], right[:, 0], right[:, 1] = 1.0, 0.0, 0.0, 1.0

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiled import jit
+from ..compressed import row_starts
 from .proposals import Proposals
 
 # Why a pair was scored.
@@ -159,7 +160,7 @@ def _chosen_on_scored(proposals: Proposals, scored: Scored, share: float) -> tup
         chosen = np.argsort(-best, kind="stable")[:k]
         return chosen, float(best[chosen].sum(dtype=np.float64))
     order = np.lexsort((scored.target[use], scored.example[use]))
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(scored.example[use], minlength=n))]).astype(np.int64)
+    indptr = row_starts(np.bincount(scored.example[use], minlength=n))
     columns, values = scored.target[use][order], scored.utility[use][order]
     chosen, value = sparse_greedy(indptr, columns, values, k, m)
     return chosen, float(value)

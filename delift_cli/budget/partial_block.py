@@ -16,6 +16,7 @@ from ..cache.proxies import kept_proxy
 from ..cache.sparse import SparseCache
 from ..cache.utility import pair_utilities
 from ..compiled import threads_for
+from ..compressed import row_starts
 from ..data import large_pools
 from ..data.record import Record, copy_groups
 from ..submodular.kernel import Utility
@@ -84,8 +85,7 @@ def scored(cache: SparseCache, utility: Utility = "euclidean") -> Scored:
 def rows_of(scored: Scored, n: int) -> Rows:
     """The scored utilities by example, of n."""
     order = np.lexsort((scored.target, scored.example))
-    indptr = np.searchsorted(scored.example[order], np.arange(n + 1))
-    return indptr.astype(np.int64), scored.target[order], scored.utility[order]
+    return row_starts(np.bincount(scored.example, minlength=n)), scored.target[order], scored.utility[order]
 
 
 def rows_with_estimates(
@@ -111,8 +111,7 @@ def rows_with_estimates(
     columns = np.concatenate([scored.target, target.astype(np.int32)])
     values = np.concatenate([scored.utility, value[target, rank]])
     order = np.argsort(rows.astype(np.int64) * m + columns)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))])
-    return indptr.astype(np.int64), columns[order], values[order]
+    return row_starts(np.bincount(rows, minlength=n)), columns[order], values[order]
 
 
 class Partial:

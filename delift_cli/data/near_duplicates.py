@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..compressed import by_row
 from .ngrams import Grams, grams, neighbours
 from .record import Record, plain
 
@@ -116,5 +117,5 @@ def _alike(vectors: Grams, similarity: float) -> tuple[npt.NDArray[np.int64], np
 
 
 def _compressed(rows: npt.NDArray[np.int64], columns: npt.NDArray[Any], n: int) -> Near:
-    start = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int64)
-    return Near(start, columns[np.argsort(rows, kind="stable")].astype(np.int32))
+    order, start = by_row(rows, n)
+    return Near(start, columns[order].astype(np.int32))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..compiled import jit, threads_for
+from ..compressed import row_starts, rows_taken
 
 GRAM = 4
 BITS = 18
@@ -51,9 +52,7 @@ class Grams:
 
     def take(self, places: NDArray[np.int64]) -> Grams:
         """The vectors of these records."""
-        sizes = np.diff(self.indptr)[places]
-        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        at = np.repeat(self.indptr[places] - indptr[:-1], sizes) + np.arange(indptr[-1])
+        indptr, at = rows_taken(self.indptr, places)
         return Grams(indptr, self.ids[at], self.weights[at])
 
 
@@ -115,8 +114,7 @@ def _weigh(texts: Sequence[str], every: bool) -> Grams:
     norm = np.sqrt(np.bincount(row, weights.astype(np.float64) ** 2, n))
     keep = weights > 0
     weights = (weights / norm.clip(1e-12)[row] * 0.5**0.5).astype(np.float32)[keep]
-    start = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=n))]).astype(np.int64)
-    return Grams(start, ids[keep], weights)
+    return Grams(row_starts(np.bincount(row[keep], minlength=n)), ids[keep], weights)
 
 
 def grams(prompts: Sequence[str], responses: Sequence[str], *, every: bool = False) -> Grams:

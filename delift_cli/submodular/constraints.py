@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..compiled import jit
+from ..compressed import row_starts
 from ..errors import InputError
 from .kernel import Array
 
@@ -148,9 +149,7 @@ def _symmetric(indptr: ArrayLike, indices: ArrayLike, n: int) -> tuple[Array, Ar
     rows = np.repeat(np.arange(n), np.diff(start))
     pairs = np.unique(np.concatenate([rows * n + columns, columns * n + rows]))
     pairs = pairs[pairs // n != pairs % n]
-    both = np.zeros(n + 1, np.int64)
-    np.cumsum(np.bincount(pairs // n, minlength=n), out=both[1:])
-    return both, (pairs % n).astype(np.int32)
+    return row_starts(np.bincount(pairs // n, minlength=n)), (pairs % n).astype(np.int32)
 
 
 @jit()

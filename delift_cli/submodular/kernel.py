@@ -24,6 +24,7 @@ from numba.extending import overload
 from numpy.typing import ArrayLike, NDArray
 
 from ..compiled import jit
+from ..compressed import row_starts, rows_taken
 from ..errors import InputError
 from .mapped import copied
 
@@ -191,9 +192,7 @@ def rows_of(kernel: Kernel, rows: Array) -> Kernel:
     """The kernel of some of the examples (int64, ascending), its rows copied into memory; targets stay."""
     if isinstance(kernel, DenseKernel):
         return kernel._replace(matrix=_in_place(copied(kernel.matrix, rows)), group=kernel.group[rows])
-    counts = np.diff(kernel.indptr)[rows]
-    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    places = np.repeat(kernel.indptr[rows] - start[:-1], counts) + np.arange(start[-1])
+    start, places = rows_taken(kernel.indptr, rows)
     columns, values = kernel.columns[places], kernel.values[places]
     return kernel._replace(
         indptr=start, columns=columns, values=values, left=kernel.left[rows], group=kernel.group[rows]
@@ -265,7 +264,7 @@ def _exclusion(
     if labels.size:
         position = np.minimum(np.searchsorted(labels, examples), labels.size - 1)
         group = np.where(labels[position] == examples, position, -1).astype(np.int32)
-    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    start = row_starts(counts)
     return group, start, order[m - int(start[-1]) :]
 
 
