@@ -128,7 +128,7 @@ class Cache(Stored):
     def damaged_rows(self) -> Iterator[int]:
         """Examples whose row is not what was written, or not a number."""
         with ThreadPoolExecutor() as threads:
-            for example, good in enumerate(threads.map(self._intact, range(self.shape[0]), chunksize=64)):
+            for example, good in enumerate(threads.map(self._intact, range(self.shape[0]))):
                 if not good:
                     yield example
 

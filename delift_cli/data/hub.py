@@ -170,11 +170,11 @@ def _lacking(names: list[str]) -> list[str]:
 
 def _names(asked: Dataset, repository: Repository) -> tuple[list[str], str]:
     """The names of the files of a data set; those that the cache has, and why, where the hub does not answer."""
-    hub = library(repository.label, DATASET)
     try:
         return repository.file_names(), ""
     except UnansweredError as error:
         try:
+            hub = library(repository.label, DATASET)
             folder = Path(
                 hub.snapshot_download(asked.repo, repo_type=DATASET, revision=asked.revision, local_files_only=True)
             )
