@@ -156,25 +156,21 @@ def _instruct_code(draw: _Draw) -> dict[str, list[Record]]:
     }
 
 
-def _sound(draw: _Draw, count: int) -> tuple[list[Record], dict[str, list[Record]]]:
-    """The first `count` records of p3's pool, as many of each task, and 80 of its held-out ones to test on."""
-    made = _p3(_Draw(draw.sources, random.Random(f"{draw.seed} p3"), draw.seed))
-    return made["pool"][:count], {"heldout": made["heldout"][:80]}
+def _sound(draw: _Draw, name: str, count: int | None = None, tested: int | None = None) -> dict[str, list[Record]]:
+    """Another pool as it is drawn itself: its first `count` records, as many of each task, and `tested` held-out ones;
+    all where nothing is said."""
+    made = MADE[name](_Draw(draw.sources, random.Random(f"{draw.seed} {name}"), draw.seed))
+    return {"pool": made["pool"][:count], "heldout": made["heldout"][:tested]}
 
 
-def _spoiled_20(draw: _Draw) -> dict[str, list[Record]]:
-    records, tested = _sound(draw, 100)
-    return {"pool": harder.spoiled(records, 0.2, draw.order), **tested}
-
-
-def _spoiled_40(draw: _Draw) -> dict[str, list[Record]]:
-    records, tested = _sound(draw, 100)
-    return {"pool": harder.spoiled(records, 0.4, draw.order), **tested}
+def _spoiled(draw: _Draw, share: float, of: dict[str, list[Record]]) -> dict[str, list[Record]]:
+    """The same with this share of the pool's answers spoiled."""
+    return {**of, "pool": harder.spoiled(of["pool"], share, draw.order)}
 
 
 def _redundant(draw: _Draw) -> dict[str, list[Record]]:
-    records, tested = _sound(draw, 34)
-    return {"pool": harder.redundant(records), **tested}
+    sound = _sound(draw, "p3", 34, 80)
+    return {**sound, "pool": harder.redundant(sound["pool"])}
 
 
 def _skewed(draw: _Draw) -> dict[str, list[Record]]:
@@ -190,21 +186,16 @@ def _p3_1000(draw: _Draw) -> dict[str, list[Record]]:
     return {"pool": draw("p3", 1000, 250, tasks), "heldout": draw("p3", 150, 250, tasks)}
 
 
-def _spoiled_1000(draw: _Draw) -> dict[str, list[Record]]:
-    made = _p3_1000(_Draw(draw.sources, random.Random(f"{draw.seed} p3-1000"), draw.seed))
-    return {**made, "pool": harder.spoiled(made["pool"], 0.2, draw.order)}
-
-
-MADE = {
+MADE: dict[str, Callable[[_Draw], dict[str, list[Record]]]] = {
     "p3": _p3,
     "gsm8k-p3": _gsm8k_p3,
     "instruct-code": _instruct_code,
-    "spoiled-20": _spoiled_20,
-    "spoiled-40": _spoiled_40,
+    "spoiled-20": lambda draw: _spoiled(draw, 0.2, _sound(draw, "p3", 100, 80)),
+    "spoiled-40": lambda draw: _spoiled(draw, 0.4, _sound(draw, "p3", 100, 80)),
     "redundant": _redundant,
     "skewed": _skewed,
     "p3-1000": _p3_1000,
-    "spoiled-1000": _spoiled_1000,
+    "spoiled-1000": lambda draw: _spoiled(draw, 0.2, _sound(draw, "p3-1000")),
 }
 
 # Held-out records that no rule of a choice was settled by, of the same tasks and as long.

@@ -52,6 +52,7 @@ TESTS: dict[str, dict[str, Tested]] = {
     "chance": {"held-out records": Tested()},
     "fresh": {"other held-out records": Tested("heldout-fresh")},
 }
+BY_DEFAULT = ("chance", "large", "large-spoiled", "fresh")  # whose pools are lines of the default's table
 TITLES = {
     "informed": "instruction tuning, informed choices",
     "spoiled": "instruction tuning, spoiled answers",
@@ -247,9 +248,7 @@ def _runs(results: Sequence[Line]) -> str:
 def _default(results: Sequence[Line], found: dict[Place, list[Row]], plot: Path | None) -> Iterator[str]:
     """What is chosen where nothing is said, against random subsets, a line a pool."""
     lines, panels = [], []
-    for place in (
-        place for stage in ("chance", "large", "large-spoiled", "fresh") for place in found if place.stage == stage
-    ):
+    for place in (place for stage in BY_DEFAULT for place in found if place.stage == stage):
         name = f"{place.subset}, other records" if place.stage == "fresh" else place.subset
         of = {row.method: row for row in found[place]}
         row = next((of[name] for name in variants.DEFAULT if name in of), None)
