@@ -124,10 +124,11 @@ class Printer:
                     behind, names = len(text), _names(spans)
             found = self._ended(text, stop, behind, names)
             if place == last and found is None:
-                closing = self.structure.behind_answer(called=bool(turn.calls))
+                called = self._is_call(turn, form)
+                closing = self.structure.behind_answer(called=called)
                 found = self._speller.end_in(closing)
                 ends = found is None
-                closed = text[stop:behind].rstrip() if ends and self._is_call(turn, form) else closing[: found or 0]
+                closed = self._closed_call(text[stop:behind], closing, found) if called else closing[: found or 0]
                 text = text[:stop] + closed
                 found = len(text)
             end = found if found is not None else stop + self._call_end(text[stop:behind]) if turn.calls else stop
@@ -156,7 +157,22 @@ class Printer:
 
     def _call_end(self, tail: str) -> int:
         """How much of what stands behind a call the template prints there even where nothing follows."""
-        return common_length(tail, self.structure.behind_last_call)
+        last = self.structure.behind_last_call
+        for closing in (self.structure.behind_answer(called=True), self.structure.behind_call_unanswered):
+            following = closing[common_length(closing, last) :]
+            if following and tail.endswith(following):  # numbers and brackets of its arguments stand before that
+                return len(tail) - len(following)
+        return common_length(tail, last)
+
+    def _closed_call(self, tail: str, closing: str, end: int | None) -> str:
+        """What stands behind a call that ends the conversation, with the turn's end that `closing` has up to `end`."""
+        last = self.structure.behind_last_call
+        same = common_length(closing, last)
+        alone = last[same:]  # which may stand in `closing` too, behind what the template prints of earlier calls only
+        if end is None:
+            return tail.removesuffix(alone).rstrip()
+        at = closing.find(alone, same, end)
+        return tail.removesuffix(alone) + closing[same:end] if at < 0 else tail + closing[at + len(alone) : end]
 
     def _is_call(self, turn: Message, form: Form) -> bool:
         """Are its calls printed as the template prints calls?"""

@@ -17,6 +17,7 @@ import jinja2
 import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
+import jinja2.runtime
 import jinja2.sandbox
 import jinja2.utils
 
@@ -36,6 +37,7 @@ _OPEN, _CLOSE = "\ufdee", "\ufdef"  # noncharacters around what {% generation %}
 _WIDE = re.compile(r"\d{5,}|\*")
 _UNUSED = ("urlize", "striptags", "xmlattr", "wordwrap", "pprint", "random", "filesizeformat")
 _UNUSED_METHODS = ("encode", "translate", "maketrans", "to_bytes", "from_bytes")  # which make what is not text, or more
+_ANY_NUMBER = ("range", "namespace", "dict")  # functions that take a number as it is, or have a limit of their own
 _LOOKING = ("in", "eq", "==", "equalto", "ne", "!=", "lt", "<", "le", "<=", "gt", ">", "ge", ">=", "lower", "upper")
 
 
@@ -169,7 +171,8 @@ class _Sandbox(jinja2.sandbox.ImmutableSandboxedEnvironment):
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         meter = __self.meter
         meter.step(CALL)
-        if __obj is not __self.globals["range"]:
+        harmless = isinstance(__obj, jinja2.runtime.Macro) or any(__obj is __self.globals[name] for name in _ANY_NUMBER)
+        if not harmless:
             _check_arguments((*args, *kwargs.values()))
         for value in (*args, *kwargs.values()):
             meter.use(value)
@@ -294,10 +297,12 @@ def _looking(function: Any, meter: Meter) -> Any:
 def _limited(name: str, function: Any, meter: Meter) -> Any:
     """A filter that says no to what would make it run for ever, or fill the memory."""
 
+    behind = 2 if hasattr(function, "jinja_pass_arg") else 1  # the filtered value, which is no width, and a context
+
     @functools.wraps(function)
     def limited(*args: Any, **options: Any) -> Any:
         meter.step(CALL)
-        _check_arguments((*args, *options.values()))
+        _check_arguments((*args[behind:], *options.values()))
         for value in (*args, *options.values()):
             meter.use(value)
             meter.step(4 * len(value) if isinstance(value, HOLDING) else 0)
@@ -311,7 +316,7 @@ def _limited(name: str, function: Any, meter: Meter) -> Any:
         elif name == "sum" and any(isinstance(value, (str, *HOLDING)) for value in (*args[3:], options.get("start"))):
             raise Limit("it sums what are no numbers")
         elif name in ("indent", "tojson"):
-            width = max((a for a in (*args, *options.values()) if isinstance(a, int)), default=4)
+            width = max((a for a in (*args[behind:], *options.values()) if isinstance(a, int)), default=4)
             if width > (1000 if name == "indent" else 16):
                 raise Limit("it indents by too much")
             meter.make(sum(len(text) + text.count("\n") * width for text in texts))

@@ -147,6 +147,15 @@ class Structure:
         return printed.partition(first)[2].partition(then)[0] if then in printed else ""
 
     @cached_property
+    def behind_call_unanswered(self) -> str:
+        """What the template prints between a call and a user's turn behind it."""
+        arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
+        turns = [_user(), _call(self.traits.silence, arguments), _user("qzagain"), _assistant()]
+        first = _ARGUMENTS if self.traits.arguments == "text" else "qzvalue"
+        printed = self._try(turns) or ""
+        return printed.partition(first)[2].partition("qzagain")[0] if "qzagain" in printed else ""
+
+    @cached_property
     def behind_thought(self) -> str:
         """What closes a thought in front of the last answer, without white space; empty where none is printed."""
         key = self.traits.thought

@@ -67,7 +67,7 @@ HOSTILE = {
     "searching by test": "{% set x = ['a'] * 200000 %}{% for i in range(99999) %}{% if 'b' is in(x) %}{% endif %}"
     "{% endfor %}",
     "summing lists": "{{ ([[1] * 500] * 500) | sum(start=[]) }}",
-    "filters behind filters": "{{ ['a'] * 200000" + " | select('string')" * 99 + " | list }}",
+    "filters behind filters": "{{ (['a'] * 200000)" + " | select('string')" * 99 + " | list }}",
     "printing for ever": "{% for i in range(99999) %}{{ 'a' * 10000 }}{% endfor %}",
 }
 
@@ -128,3 +128,14 @@ def test_many_messages_may_loop_over_each_other() -> None:
 def test_generation_blocks() -> None:
     printed = Jinja("a{% generation %}bc{% set x = 1 %}{% endgeneration %}d{% generation %}e{% endgeneration %}", "t")
     assert printed.render({}, 0, 0) == ("abcde", [(1, 3), (4, 5)])
+
+
+def test_a_number_of_a_record_may_be_any() -> None:
+    """A call's argument is no width, and no count: templates print numbers by filters and hand them to macros."""
+    source = (
+        "{% macro shown(x) %}{% set n = namespace(x=x) %}{{ n.x }}{% endmacro %}"
+        "{{ x | tojson }} {{ x | tojson(ensure_ascii=False) }} {{ x | string }} {{ shown(x) }} {{ dict(x=x).x | int }}"
+        "{{ [x] | first }}{{ x | default(0) }}"
+    )
+    printed = Jinja(source, "t").render({"x": 1_700_000_000}, 0, 1).text
+    assert printed == " ".join(["1700000000"] * 5) + "1700000000" * 2

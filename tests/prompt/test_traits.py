@@ -91,7 +91,8 @@ def scored(chat: ChatTemplate, given: Record) -> list[str]:
 # ---------------------------------------------------------------------- equal to plain rendering
 
 
-SPEAKS = [name for name in TRAITS if name not in ("no end", "ends with the next turn", "takes turns", "refuses system")]
+UNENDED = ("no end", "ends with the next turn", "a call ends with the answer")
+SPEAKS = [name for name in TRAITS if name not in (*UNENDED, "takes turns", "refuses system")]
 
 
 @pytest.mark.parametrize(
@@ -399,6 +400,44 @@ def test_a_call_is_scored_from_its_first_tag_and_closed(make: Make, trait: str, 
         assert text_of(chat, tokens).endswith(called)
     followed = record(*given.turns, answer("4 m"), said("4 m."))
     assert scored(chat, followed)[0] == called + "<|im_end|>" * ends
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_call_is_whole_whatever_its_arguments_end_with(tiny_model: Callable[..., Path], ends: bool) -> None:
+    """Numbers and lists behind the last text are the call's, in the middle and where nothing follows, as in GLM."""
+    source = TRAITS["a call ends with the answer"]
+    made: dict[str, Any] = {"chat_template": source, "vocab_extra": ("<|user|>", "<|observation|>")}
+    if ends:
+        (end,) = ModelFile(tiny_model(**made)).vocabulary.tokenize("<|observation|>", special=True)
+        made["metadata"] = {"tokenizer.ggml.eot_token_id": end}
+    chat = ChatTemplate(source, ModelFile(tiny_model(**made)).vocabulary)
+    for wanted, shown in (
+        ({"place": "Brest", "days": [1, 20], "ok": False}, "\nplace=Brest;\ndays=[1, 20];\nok=false;"),
+        ({"days": 123456789}, "\ndays=123456789;"),
+        ({"place": "Brest"}, "\nplace=Brest;"),
+        ({}, ""),
+    ):
+        called = f"<tool_call>tide{shown}</tool_call>"
+        last = record(user("Tide?"), said(calls=(call("tide", **wanted),)))
+        assert scored(chat, last) == [f"\n{called}" + ("<|observation|>" if ends else "<|im_end|>")]
+        for tokens in (chat.example(last), chat.further_example(last, system=False)):
+            assert text_of(chat, tokens).endswith(called)
+        followed = record(*last.turns, answer("4 m"), said("4 m."))
+        assert scored(chat, followed)[0] == f"\n{called}" + "<|observation|>" * ends
+
+
+def test_a_call_that_ends_a_record_is_closed_with_its_own_texts(tiny_model: Callable[..., Path]) -> None:
+    """What is printed of a call only where something follows, such as its id, is not taken from another call."""
+    source = TRAITS["a call ends with the answer"]
+    source = source.replace("{% for call", "{% set outer = loop %}{% for call")
+    source = source.replace("'</tool_call>'", "(' ' + call.id if not outer.last else '') + '</tool_call>'")
+    (end,) = ModelFile(tiny_model(chat_template=source)).vocabulary.tokenize("<|observation|>", special=True)
+    path = tiny_model(chat_template=source, metadata={"tokenizer.ggml.eot_token_id": end})
+    chat = ChatTemplate(source, ModelFile(path).vocabulary)
+    last = record(user("Tide?"), said(calls=(call("tide", 2, place="Brest"),)))
+    assert scored(chat, last) == ["\n<tool_call>tide\nplace=Brest;</tool_call><|observation|>"]
+    followed = record(*last.turns, answer("4 m", number=2), said("4 m."))
+    assert scored(chat, followed)[0] == "\n<tool_call>tide\nplace=Brest; call00002</tool_call><|observation|>"
 
 
 def test_tools_that_open_a_conversation_open_it_again_behind_an_example(make: Make) -> None:

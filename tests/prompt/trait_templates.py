@@ -139,6 +139,14 @@ TRAITS = {
     + _TURN
     + "{% endif %}{% endfor %}"
     + _CUE,
+    "a call ends with the answer": _EACH
+    + "{% if m.role == 'assistant' %}{{ '<|assistant|>\\n' + m.content }}{% for call in m.tool_calls or [] %}"
+    + "{{ '<tool_call>' + call.function.name }}{% for key, value in call.function.arguments.items() %}"
+    + "{{ '\\n' + key + '=' + (value if value is string else value | tojson) + ';' }}"
+    + "{% endfor %}{{ '</tool_call>' }}{% endfor %}"
+    + "{% elif m.role == 'tool' %}{{ '<|observation|>\\n(' + m.content + ')' }}"
+    + "{% else %}{{ '<|' + m.role + '|>\\n' + m.content }}{% endif %}{% endfor %}"
+    + "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}",
     "contents in parts": _EACH
     + "{{ '<|im_start|>' + m.role + ('\\n' if m.content[0].type == 'image' else ': ') }}"
     + "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% elif part.type == 'image' %}<image>"
