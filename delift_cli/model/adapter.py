@@ -71,6 +71,11 @@ def _read(choice: str, file: ModelFile) -> Adapter:
         if not math.isfinite(scale):
             raise InputError(f"--lora {choice}: the scale is not a finite number")
     path = expanded(name)
+    if path.is_dir():
+        raise InputError(
+            f"--lora {choice}: {path} is a folder; "
+            "llama.cpp's convert_lora_to_gguf.py makes a GGUF file of an adapter of PEFT"
+        )
     if not path.is_file():
         raise InputError(f"--lora {choice}: there is no file {path}")
     header = read_header(path)
@@ -82,6 +87,8 @@ def _read(choice: str, file: ModelFile) -> Adapter:
         raise InputError(
             f"--lora {choice}: {path} is for {header.architecture} models, and {file.path} is {file.architecture}"
         )
+    if not any(name.endswith(".lora_a") for name in header.tensors):
+        raise InputError(f"--lora {choice}: {path} changes no weights of the model; it was not converted whole")
     if "adapter.alora.invocation_tokens" in header.metadata:
         raise InputError(f"--lora {choice}: {path} is an activated LoRA, which counts behind certain tokens only")
     return Adapter(str(path), scale, file_sha256(path))

@@ -19,6 +19,7 @@ from .gguf import ModelFile, digest_of
 from .header import check_model, read_header
 from .llama import VERSION, quantize
 from .log import LOG
+from .parts import parts_of
 
 BOOK = "loads"  # digests of files that llama.cpp was seen to survive
 LOOK_SECONDS = 300.0
@@ -47,6 +48,7 @@ def open_checked(path: Path) -> ModelFile:
     Raises:
         InputError: it is no model that can be used, with what is wrong.
     """
+    parts_of(path)  # another part than the first has a header that says nothing
     check_model(path, read_header(path))
     digest = digest_of(path)
     check_loads(path, digest[0])

@@ -15,7 +15,7 @@ import pytest
 
 from delift_cli.errors import InputError
 from delift_cli.model import apart
-from delift_cli.model.apart import check_loads
+from delift_cli.model.apart import check_loads, open_checked
 from delift_cli.model.gguf import ModelFile
 from delift_cli.model.header import check_model, read_header
 
@@ -124,6 +124,11 @@ class TestApart:
         os.truncate(path, path.stat().st_size - 1000)
         with pytest.raises(InputError, match=r"short\.gguf.*not within the file bounds"):
             check_loads(path, "c" * 64)
+
+    def test_another_part_than_the_first_is_said_to_be_one(self, tmp_path: Path) -> None:
+        first = g.write_model(tmp_path / "m.gguf", split=2)
+        with pytest.raises(InputError, match=f"part 2 of 2; give its first part, {first.name}"):
+            open_checked(first.with_name("m-00002-of-00002.gguf"))
 
 
 REAL_RUN = subprocess.run
