@@ -114,6 +114,9 @@ class Printer:
                 continue
             if place == last and not self._as_trained:
                 cut, added = self._prompted(turns, tools, form, text, before, first)
+                opened = _opened(added, text[first:]) if cut == first else 0
+                if opened:  # the record opens its thought itself
+                    added = added.rstrip()[:-opened]
                 if added:
                     printed = text[cut:first]
                     on = first if printed.strip() and added.endswith(printed) else cut  # a thought is closed once
@@ -122,6 +125,8 @@ class Printer:
                     spans = [_moved(span, cut, by) for span in spans]
                     begin, stop = cut + len(added), stop + by
                     behind, names = len(text), _names(spans)
+                if opened:
+                    begin = cut + len(added) + opened
             found = self._ended(text, stop, behind, names)
             if place == last and found is None:
                 called = self._is_call(turn, form)
@@ -325,6 +330,12 @@ def _extents(spans: Sequence[Span], count: int) -> list[tuple[int, int] | None]:
             start, stop = (span.start, span.stop) if before is None else before
             extents[span.turn] = min(start, span.start), max(stop, span.stop)
     return extents
+
+
+def _opened(added: str, said: str) -> int:
+    """How much of what an assistant says a generation prompt has said already: the tag that opens its thought."""
+    tag = re.search(r"(<[\w:|]*think[\w:|]*>|\[THINK\])\s*\Z", added)
+    return len(tag[1]) if tag and said.startswith(tag[1]) else 0
 
 
 def _names(spans: Sequence[Span]) -> list[tuple[int, int]]:

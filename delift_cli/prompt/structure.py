@@ -80,6 +80,10 @@ class Structure:
         plain = self._try([_user(), _assistant()]) or ""
         if _THOUGHT in inline and (verbatim not in inline or inline.replace(verbatim, _SAID) != plain):
             return "content", True
+        for key in _THOUGHT_KEYS:  # some print what was thought before a call alone
+            turns = [_user(), {**_call("", json.loads(_ARGUMENTS)), key: _THOUGHT}, _answer(), _assistant()]
+            if _THOUGHT in (self._try(turns) or ""):
+                return key, True
         return None, False
 
     def _earlier(self, turn: Turn) -> str:

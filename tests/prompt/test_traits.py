@@ -216,6 +216,40 @@ def test_what_the_generation_prompt_closes_is_not_closed_again(make: Make) -> No
     assert scored(chat, CONVERSATIONS["a pair"]) == ["A word.<|im_end|>"]
 
 
+def test_a_thought_that_the_generation_prompt_has_opened_is_not_opened_again(make: Make) -> None:
+    """As in Qwen3.5, Nemotron 3, MiniMax-M2: the model goes on behind the tag that the record begins with too."""
+    opens = "{% if add_generation_prompt %}{{ '<think>\\n' }}{% endif %}"
+    chat = ChatTemplate(TRAITS["plain turns"] + opens, make("plain turns").vocabulary)
+    for space in ("\n", "", " "):
+        thought = f"{space}It is so.\n</think>\n\nBecause."
+        given = record(user("Why?"), said(f"<think>{thought}"))
+        assert seen(chat, given).endswith(f"<|im_start|>assistant\n<think>{thought}<|im_end|>")
+        assert scored(chat, given) == [f"{thought}<|im_end|>"]
+        assert text_of(chat, chat.target(given).after).endswith("<|im_start|>assistant\n<think>")
+    assert not chat.notes()
+    plainly = record(user("Why?"), said("Because."))
+    assert seen(chat, plainly).endswith("<|im_start|>assistant\n<think>\nBecause.<|im_end|>")
+
+
+def test_thoughts_where_a_template_prints_them_with_calls_alone(make: Make) -> None:
+    """As in Gemma 4."""
+    source = TRAITS["calls as json"].replace(
+        "(m.content or '') }}",
+        "('(' + m.reasoning_content + ')' if m.reasoning_content and m.tool_calls else '') + (m.content or '') }}",
+    )
+    chat = ChatTemplate(source, make("plain turns").vocabulary)
+    looks = said(reasoning="I must look.", calls=(call("tide", place="Brest"),))
+    assert scored(chat, record(user("Tide?"), looks, answer("4"), said("4 m")))[0].startswith(
+        "(I must look.)<tool_call>"
+    )
+    assert not chat.notes()
+    inline = record(user("Tide?"), said("<think>\nHm.\n</think>\n\n4 m"))
+    assert scored(chat, inline) == ["<think>\nHm.\n</think>\n\n4 m<|im_end|>"]
+    assert not chat.notes()
+    assert "Hm." not in seen(chat, record(user("Tide?"), said("4 m", reasoning="Hm.")))
+    assert [note for note in chat.notes() if note.startswith("thoughts are not shown")]
+
+
 def test_a_template_that_reads_contents_in_parts(make: Make) -> None:
     chat = make("contents in parts")
     assert chat.traits.parts
