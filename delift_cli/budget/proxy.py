@@ -26,6 +26,7 @@ from .partial_block import Partial
 RANK = 32  # of a proxy whose pairs are all measured
 OVERSAMPLED, POWER = 8, 2  # of the randomised singular value decomposition (Halko et al. 2011, algorithm 4.4)
 BLOCK = 1024  # rows at a time
+SAME = 1e-10  # of the mean square: a variance that is no more than rounding
 
 
 def read_proxy(path: Path, examples: Sequence[Record], targets: Sequence[Record] | None, say: Say = silent) -> Factors:
@@ -38,7 +39,7 @@ def read_proxy(path: Path, examples: Sequence[Record], targets: Sequence[Record]
 
     Returns:
         left float32 [n, r], right float32 [m, r]; over the pairs that the proxy knows their products have mean 0 and
-        standard deviation 1.
+        standard deviation 1 (0 where it says the same of all).
 
     Raises:
         InputError: there is no such cache, it is not complete, is damaged, or holds none of the examples or targets.
@@ -53,6 +54,8 @@ def read_proxy(path: Path, examples: Sequence[Record], targets: Sequence[Record]
             raise InputError(f"--proxy {path} is not complete: finish it with delift score, or give it a --budget")
         left, right = factors_of(cache.base_distance, cache.distance)
     left, right = standardised(left, right)
+    if not right.any():
+        say(f"--proxy {path} says the same of all pairs: it counts for nothing")
     sides = []
     for of, ours, known, factors in (
         ("examples", examples, cache.examples().records, left),
@@ -100,11 +103,17 @@ def factors_of(base: NDArray[Any], distance: NDArray[Any]) -> Factors:
 
 
 def standardised(left: NDArray[np.float32], right: NDArray[np.float32]) -> Factors:
-    """The same with products of mean 0 and standard deviation 1 over all pairs; a column is added for the mean."""
+    """The same with products of mean 0 and standard deviation 1 over all pairs; a column is added for the mean.
+
+    Products that are all the same, as estimates are that nothing speaks for, say nothing: then they are 0.
+    """
     pairs = len(left) * len(right)
     mean = float(left.sum(axis=0, dtype=np.float64) @ right.sum(axis=0, dtype=np.float64)) / pairs
-    squares = _gram(left) * _gram(right)
-    sd = max(float(squares.sum()) / pairs - mean**2, np.finfo(np.float64).tiny) ** 0.5
+    square = float((_gram(left) * _gram(right)).sum()) / pairs
+    variance = square - mean**2
+    if variance <= SAME * square:
+        return np.zeros((len(left), 1), np.float32), np.zeros((len(right), 1), np.float32)
+    sd = variance**0.5
     with_one = np.column_stack([left, np.ones(len(left))])
     with_mean = np.column_stack([right, np.full(len(right), -mean)]) / sd
     return np.ascontiguousarray(with_one, np.float32), np.ascontiguousarray(with_mean, np.float32)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tiny_runs import WORDS, delift, jsonl, score, tree
 
 from delift_cli.budget import plan
+from delift_cli.budget.estimate import Estimate
 from delift_cli.budget.measured import HELD_OUT, Scored, nothing_scored
 from delift_cli.budget.partial_block import Partial
 from delift_cli.budget.proposals import Proposals, propose
@@ -124,6 +125,23 @@ def test_a_damaged_proxy_is_refused(folder: Path, tmp_path: Path, name: str, fil
     (proxy / file).write_bytes(data)
     with pytest.raises(InputError, match=r"match (its|their) checksum"):
         read_proxy(proxy, records, None)
+
+
+def test_a_proxy_that_tells_no_pairs_apart_counts_for_nothing(
+    world,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,  # type: ignore[no-untyped-def]
+) -> None:
+    flat = Estimate(0.0123, np.ones((1, N, 1), np.float32), np.zeros((1, N, 1), np.float32), np.ones(N, np.float32))
+    monkeypatch.setattr(Partial, "estimate", flat)
+    path, said = folder / "half.delift", []
+    left, right = read_proxy(path, open_cache(path).examples().records, None, said.append)
+    assert not (left @ right.T).any()
+    assert said == [f"--proxy {path} says the same of all pairs: it counts for nothing"]
+    U, proposals, _ = world
+    scored = drive(U, proposals, 2000)
+    nothing = tuple(np.zeros((len(U), 1), np.float32) for _ in range(2))
+    assert held_out_r2(U, replace(proposals, proxy=nothing), scored) == held_out_r2(U, proposals, scored)
 
 
 def test_records_are_found_by_what_they_say(folder: Path) -> None:
