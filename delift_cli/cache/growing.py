@@ -33,7 +33,6 @@ from .stored import Stored, compare, other_cache
 
 Contents = Mapping[str, Content | Path]  # of new files, by name; a path: that file gets this second name
 UNLOCKED_SECONDS = 60.0  # after which a draft without a lock is no longer being begun
-_ROUND = re.compile(r"round-[1-9]\d*")
 _GENERATION = re.compile(r"generation-[1-9]\d*")
 _ARRAYS = "distance|logprob|base_distance|base_logprob|base_crc|example_tokens|response_tokens|rows|known"
 _FILE = rf"({_ARRAYS})\.npy|(examples|targets)\.(jsonl|ids\.json)"

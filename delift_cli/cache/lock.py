@@ -6,11 +6,13 @@ import contextlib
 import fcntl
 import io
 import os
+import re
 from pathlib import Path
 
 from ..errors import RunError
 from .files import NO_LOCKS, open_file
 
+_OCTAL = re.compile(r"\\([0-7]{3})")  # what the kernel writes in place of white space in a path
 NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "9p", "ceph", "lustre", "fuse.sshfs", "fuse.glusterfs")
 
 
@@ -50,6 +52,7 @@ def network_file_system(path: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
             _, place, kind, *_ = line.split(" ")
+            place = _OCTAL.sub(lambda code: chr(int(code[1], 8)), place)
             inside = where == place or where.startswith(place.rstrip("/") + "/")
             if inside and len(place) >= len(found[0]):
                 found = place, kind

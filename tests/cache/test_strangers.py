@@ -396,7 +396,9 @@ def test_room_for_all_rounds_is_taken_before_the_first(tmp_path: Path, monkeypat
 def test_network_file_systems_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert network_file_system(tmp_path) is None
     mounts = f"/dev/vda / ext4 rw 0 0\nhost:/data {tmp_path} nfs4 rw 0 0\nnone {tmp_path}/local tmpfs rw 0 0\n"
+    mounts += "host:/data /my\\040share nfs4 rw 0 0\n"
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: mounts)
     assert network_file_system(tmp_path / "c") == "nfs4"
     assert network_file_system(tmp_path / "local" / "c") is None
     assert network_file_system(Path("/elsewhere")) is None
+    assert network_file_system(Path("/my share/c")) == "nfs4"
