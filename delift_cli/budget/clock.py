@@ -22,6 +22,7 @@ class Stops:
     def __init__(self) -> None:
         self._seconds = 0.0
         self._last = time.monotonic(), time.process_time()
+        self._ticking = threading.Lock()  # two threads tick, and would both count a stop that both see
 
     def seconds(self) -> float:
         """Up to now."""
@@ -30,11 +31,12 @@ class Stops:
 
     def tick(self) -> None:
         """Has there been a stop since the last tick?"""
-        now, worked = time.monotonic(), time.process_time()
-        silence = now - self._last[0]
-        if silence > STOPPED_SECONDS and worked - self._last[1] < IDLE_SHARE * silence:
-            self._seconds += silence - TICK_SECONDS
-        self._last = now, worked
+        with self._ticking:
+            now, worked = time.monotonic(), time.process_time()
+            silence = now - self._last[0]
+            if silence > STOPPED_SECONDS and worked - self._last[1] < IDLE_SHARE * silence:
+                self._seconds += silence - TICK_SECONDS
+            self._last = now, worked
 
 
 @contextmanager
