@@ -253,7 +253,8 @@ def renew(present: Stored, manifest: dict[str, Any], contents: Contents, found: 
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        manifest = {**manifest, "files": folder.name}
+        run = present.manifest["run"] | manifest["run"]  # which machines took part is still so
+        manifest = {**manifest, "files": folder.name, "run": run}
         write_manifest(path, manifest)
         _settle(path, manifest)
         for kept in of_before:

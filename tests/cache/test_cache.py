@@ -385,6 +385,17 @@ def test_edited_files_keep_what_applies(tmp_path: Path, name: str) -> None:
     assert [r.id for r in Cache(path).examples().records] == [json.loads(line)["id"] for line in edited.splitlines()]
 
 
+def test_an_edited_cache_still_says_which_machines_measured(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    with open_cache(path, POOL) as cache:
+        cache.took_part("a box with two GPUs", 0.004)
+        fill(cache)
+    with open_cache(path, MORE) as cache:
+        cache.took_part("this one")
+    run = json.loads((path / "manifest.json").read_text())["run"]
+    assert run == {**DESCRIPTION["run"], "machines": {"a box with two GPUs": 0.004, "this one": None}}
+
+
 def test_a_cache_is_edited_again_before_it_is_finished(tmp_path: Path) -> None:
     """Rows with holes in other places, a kill in one of them, another edit: nothing that was scored is lost."""
     path = make_cache(tmp_path / "c", POOL)
