@@ -159,7 +159,8 @@ def cuda_devices() -> list[str]:
     if count == 0:
         raise InputError("--cluster local:cuda: this build of llama.cpp sees no GPU; use --cluster local:N")
     named = os.environ.get(VISIBLE)
-    return [name.strip() for name in named.split(",")] if named else [str(number) for number in range(count)]
+    names = named.split(",") if named else map(str, range(count))
+    return [name.strip() for name in names][:count]  # CUDA leaves out the first that there is not, and all behind it
 
 
 def from_file(path: Path) -> Any:

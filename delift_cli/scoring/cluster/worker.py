@@ -42,6 +42,11 @@ class Greeting(NamedTuple):
     lacking: tuple[int, ...]
 
 
+OpenScorings: TypeAlias = Callable[
+    [ModelFile, Settings, EncodedExamples, EncodedTargets], AbstractContextManager[list[Scoring]]
+]
+
+
 class Job(NamedTuple):
     """What a worker needs besides the files of the model and its adapters to score: see `Engine` for weights and
     settings, whose adapters are those of `adapters`, in the same order.
@@ -55,14 +60,7 @@ class Job(NamedTuple):
     weights: str
     settings: Settings
     records: str
-    open_scorings: Callable[
-        [ModelFile, Settings, EncodedExamples, EncodedTargets], AbstractContextManager[list[Scoring]]
-    ]
-
-
-OpenScorings: TypeAlias = Callable[
-    [ModelFile, Settings, EncodedExamples, EncodedTargets], AbstractContextManager[list[Scoring]]
-]
+    open_scorings: OpenScorings
 
 
 class Answer(NamedTuple):

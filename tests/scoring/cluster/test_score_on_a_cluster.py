@@ -109,6 +109,8 @@ def test_a_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert threads == {2}
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert addresses.cuda_devices() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 0,-1,1")
+    assert addresses.cuda_devices() == ["2", "0"]
     monkeypatch.setattr(addresses, "gpus", list)
     with pytest.raises(InputError, match="sees no GPU"):
         addresses.cuda_devices()
