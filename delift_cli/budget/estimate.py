@@ -246,10 +246,8 @@ def fit(
     y = ((utility - mean) / scale).astype(np.float32)
     known = [np.zeros((count, 0)) for count in (n, m)] if features is None else [_standardized(f) for f in features]
     hinted = None if proxy is None else _dots(*proxy, example, target)
-    r = RANK + 2
-    base_ridge, base_smoothing = np.full(r, RIDGE), np.full(r, SMOOTHING)
     lefts, rights, said = [], [], []
-    with threads_for(len(y) * RATE * r * r + (n + m) * r**3):
+    with threads_for(len(y) * RATE * (RANK + 2) ** 2 + (n + m) * (RANK + 2) ** 3):
         for member in range(MEMBERS):
             rng = np.random.default_rng([seed, member])
             unseen = left_out[member::MEMBERS]
@@ -267,30 +265,7 @@ def fit(
                 rest = y[seen] - trend_l[example[seen]] - trend_r[target[seen]]
                 slope = _regression(hinted[seen].astype(np.float64), rest.astype(np.float64))
                 v -= np.float32(slope) * hinted[chosen]
-            order_l, ptr_l = by_row(rows, n)
-            order_r, ptr_r = by_row(columns, m)
-            # Column 0 is 1 on the left and the target's effect on the right; column 1 the other way round.
-            left, right = 0.3 * rng.standard_normal((n, r)), 0.3 * rng.standard_normal((m, r))
-            left[:, 0], left[:, 1], right[:, 0], right[:, 1] = 1.0, 0.0, 0.0, 1.0
-            side_l = (
-                ptr_l,
-                columns[order_l],
-                v[order_l],
-                example_graph.indptr,
-                example_graph.indices,
-                example_graph.weights,
-            )
-            side_r = (ptr_r, rows[order_r], v[order_r], target_graph.indptr, target_graph.indices, target_graph.weights)
-            ridge_l, smooth_l, ridge_r, smooth_r = (
-                base_ridge.copy(), base_smoothing.copy(), base_ridge.copy(), base_smoothing.copy()
-            )  # fmt: skip
-            ridge_l[1] = ridge_r[0] = EFFECT_RIDGE
-            smooth_l[1] = smooth_r[0] = EFFECT_SMOOTHING
-            pseudo_l = max(PSEUDO, PSEUDO_SHARE * len(v) / n) / m
-            pseudo_r = max(PSEUDO, PSEUDO_SHARE * len(v) / m) / n
-            for _ in range(SWEEPS):
-                left = _regress(*side_l, left, right, 0, ridge_l, smooth_l, pseudo_l * _gram(right))
-                right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, pseudo_r * _gram(left))
+            left, right = _alternating(rows, columns, v, example_graph, target_graph, rng)
             left[:, 1] += trend_l
             right[:, 0] += trend_r
             if proxy is not None:
@@ -307,6 +282,38 @@ def fit(
     squares = np.bincount(target, residual**2, m) + SHRINK_PAIRS * overall
     sd = np.sqrt(squares / (np.bincount(target, minlength=m) + SHRINK_PAIRS))
     return replace(fitted, target_sd=sd.astype(np.float32))
+
+
+def _alternating(
+    rows: NDArray[np.int32],
+    columns: NDArray[np.int32],
+    y: NDArray[np.float32],
+    example_graph: Graph,
+    target_graph: Graph,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Factors of examples and targets, float64 [n, RANK + 2] and [m, RANK + 2], from a random start: alternating ridge
+    regressions of y, of unit standard deviation.
+
+    Column 0 is 1 on the left and the target's effect on the right; column 1 the other way round.
+    """
+    n, m, r = len(example_graph.indptr) - 1, len(target_graph.indptr) - 1, RANK + 2
+    order_l, ptr_l = by_row(rows, n)
+    order_r, ptr_r = by_row(columns, m)
+    side_l = ptr_l, columns[order_l], y[order_l], example_graph.indptr, example_graph.indices, example_graph.weights
+    side_r = ptr_r, rows[order_r], y[order_r], target_graph.indptr, target_graph.indices, target_graph.weights
+    left, right = 0.3 * rng.standard_normal((n, r)), 0.3 * rng.standard_normal((m, r))
+    left[:, 0], left[:, 1], right[:, 0], right[:, 1] = 1.0, 0.0, 0.0, 1.0
+    ridge_l, ridge_r = np.full((2, r), RIDGE)
+    smooth_l, smooth_r = np.full((2, r), SMOOTHING)
+    ridge_l[1] = ridge_r[0] = EFFECT_RIDGE
+    smooth_l[1] = smooth_r[0] = EFFECT_SMOOTHING
+    pseudo_l = max(PSEUDO, PSEUDO_SHARE * len(y) / n) / m
+    pseudo_r = max(PSEUDO, PSEUDO_SHARE * len(y) / m) / n
+    for _ in range(SWEEPS):
+        left = _regress(*side_l, left, right, 0, ridge_l, smooth_l, pseudo_l * _gram(right))
+        right = _regress(*side_r, right, left, 1, ridge_r, smooth_r, pseudo_r * _gram(left))
+    return left, right
 
 
 def _trend(
