@@ -12,7 +12,8 @@ import numpy as np
 
 from ..amount import Budget, parse_budget
 from ..cache.proxies import kept_proxy
-from ..cache.sparse import BYTES_PER_PAIR, Asked, SparseCache, SparseWriter, StoredRound
+from ..cache.sparse import BYTES_PER_PAIR, SparseCache, SparseWriter
+from ..cache.stored_round import Asked, StoredRound
 from ..errors import InputError
 from ..prompt.trie import build_trie
 from ..scoring.embeddings import Embeddings

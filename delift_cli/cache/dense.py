@@ -272,9 +272,8 @@ class _Changed:
         """The new files; `arrays` are those of a cache with nothing scored."""
         present, found = self._present, self._found
         same = found.extends(present.shape) and (len(found.examples), len(found.targets)) == present.shape
-        same = same and not present.manifest.get(
-            "pending"
-        )  # while format 1 waits for a larger file its bytes are others
+        if present.manifest.get("pending"):  # while format 1 waits for a larger file its bytes are others
+            same = False
         made = {
             "rows": self.rows,
             **({} if self.known is None else {"known": self.known}),

@@ -44,9 +44,6 @@ from .npy import ArrayFile, array_contents, checksum
 from .stored import Stored, Writing
 from .stored_round import ENDED, PLANNED, RESULTS, Asked, Pairs, StoredRound, round_contents
 
-__all__ = ["Asked", "Pairs", "SparseCache", "SparseWriter", "StoredRound", "layout_of", "open_cache"]
-
-
 BYTES_PER_PAIR = 13  # target, source and two float32
 ROOM = ".room.draft"  # a file that holds the room for pairs to come
 

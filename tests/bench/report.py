@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import tiny_runs
 
 from delift_cli.budget.measured import HELD_OUT, NEIGHBOUR, RANDOM
-from delift_cli.cache.sparse import Asked, open_sparse_for_scoring
+from delift_cli.cache.sparse import open_sparse_for_scoring
+from delift_cli.cache.stored_round import Asked
 
 ALL_PAIRS_UP_TO = 10_000
 PAIRS = 150  # of each record in a larger pool

@@ -25,8 +25,8 @@ from delift_cli.cache.files import may_append
 from delift_cli.cache.lock import network_file_system
 from delift_cli.cache.npy import header, open_array
 from delift_cli.cache.repair import repairable, repaired
-from delift_cli.cache.sparse import Asked, SparseCache, open_sparse_for_scoring
-from delift_cli.cache.stored_round import plan_digest
+from delift_cli.cache.sparse import SparseCache, open_sparse_for_scoring
+from delift_cli.cache.stored_round import Asked, plan_digest
 from delift_cli.cache.verification import examine
 from delift_cli.errors import DeliftError, InputError, RunError
 from delift_cli.selection import first_gains

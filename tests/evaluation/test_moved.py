@@ -11,7 +11,8 @@ import pytest
 from tiny_runs import DESCRIPTION, delift, fill, jsonl, make_cache, model, pairs, records, score
 from tiny_runs import open_cache as cache_writer
 
-from delift_cli.cache.sparse import Asked, SparseCache, open_cache, open_sparse_for_scoring
+from delift_cli.cache.sparse import SparseCache, open_cache, open_sparse_for_scoring
+from delift_cli.cache.stored_round import Asked
 from delift_cli.errors import InputError
 from delift_cli.evaluation.moved import moved
 from delift_cli.ranks import rank_correlation

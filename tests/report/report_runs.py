@@ -8,7 +8,8 @@ import numpy as np
 import tiny_runs
 
 from delift_cli.budget.measured import HELD_OUT, NEIGHBOUR, RANDOM
-from delift_cli.cache.sparse import Asked, open_sparse_for_scoring
+from delift_cli.cache.sparse import open_sparse_for_scoring
+from delift_cli.cache.stored_round import Asked
 
 HOSTILE = (
     "<script>document.title = 'ran'</script>",

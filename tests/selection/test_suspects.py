@@ -123,7 +123,8 @@ def test_a_partly_measured_cache_gives_the_same_figures(tmp_path: Path, monkeypa
     data = tiny_runs.jsonl([pair(number) for number in range(20)])
     dense = Cache(tiny_runs.make_cache(tmp_path / "dense", data))
     from delift_cli.budget.measured import NEIGHBOUR
-    from delift_cli.cache.sparse import Asked, open_sparse_for_scoring
+    from delift_cli.cache.sparse import open_sparse_for_scoring
+    from delift_cli.cache.stored_round import Asked
 
     records = tiny_runs.records(data)
     lengths = tiny_runs.tokens(records)
