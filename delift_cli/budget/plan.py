@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..data.large_pools import EXACT
 from ..errors import InputError
-from .adaptive import BOLD, BOLD_FROM, CAUTIOUS, by_target, improving_pairs, neighbours_share
+from .adaptive import BOLD, BOLD_FROM, CAUTIOUS, Aim, by_target, improving_pairs, neighbours_share
 from .candidates import contains
 from .estimate import Estimate, fit
 from .measured import ADAPTIVE, HELD_OUT, NEIGHBOUR, RANDOM, SELF, Scored
@@ -108,10 +108,14 @@ def next_round(
 ) -> Round:
     """The pairs to score now; empty when the budget is spent.
 
-    `budget`: pairs in all, those already scored included; it may change from call to call. `rounds_left`: how many
-    rounds, this one included, the rest should be divided into. `later`: examples and targets that came after earlier
-    rounds were planned; this round begins with them (None: there are none). Raises InputError when a first budget does
-    not even reach each record twice.
+    Args:
+        budget: pairs in all, those already scored included; it may change from call to call.
+        rounds_left: how many rounds, this one included, the rest should be divided into.
+        later: examples and targets that came after earlier rounds were planned; this round begins with them (None:
+            there are none).
+
+    Raises:
+        InputError: a first budget does not even reach each record twice.
     """
     n, m = proposals.shape
     if proposals.for_examples:
@@ -171,6 +175,21 @@ def next_round(
         return _round(pairs, source, n, m)
     quota = left if rounds_left <= 1 else math.ceil(left / rounds_left)
     aim = BOLD if budget >= BOLD_FROM * m else CAUTIOUS
+    return _later_round(proposals, scored, keys, quota, aim, rounds_left, seed, rng)
+
+
+def _later_round(
+    proposals: Proposals,
+    scored: Scored,
+    keys: NDArray[np.int64],
+    quota: int,
+    aim: Aim,
+    rounds_left: int,
+    seed: int,
+    rng: np.random.Generator,
+) -> Round:
+    """`quota` pairs by what was found so far. `scored` is in the order of `keys`, example * m + target, ascending."""
+    n, m = proposals.shape
     found = by_target(proposals, scored, aim.nth)
     near = _near_pairs(proposals, keys, round(neighbours_share(proposals, found) * quota), rng)
     model, among = fit_scored(proposals, scored, seed), _part(n, rounds_left, seed)
