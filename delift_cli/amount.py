@@ -47,7 +47,9 @@ def parse_amount(text: str, n: int) -> Amount:
         return Amount(None, budget)
     if re.fullmatch(r"[0-9]+", compact):
         records = int(compact)
-        if not 0 < records <= n:
+        if records == 0:
+            raise InputError(f"-k {text}: give at least one record")
+        if records > n:
             raise InputError(f"-k {text}: there are {n:,} records to choose from")
         return Amount(records, None)
     raise InputError(f"-k {text}: give a number of records (500), a percentage (30%) or tokens (200ktok)")
@@ -80,6 +82,14 @@ def parse_share(text: str, option: str, *words: str) -> float:
     if not 0 <= value <= 1:
         others = f", or {' or '.join(words)}" if words else ""
         raise InputError(f"{option} {text}: give a share, such as 1% or 0.01{others}")
+    return value
+
+
+def parse_until(text: str) -> float:
+    """`1%` or `0.01` of the first gain as a number from 0 to below 1, for the second gain may fall under all of it."""
+    value = parse_share(text, "--until")
+    if value == 1:
+        raise InputError(f"--until {text}: give a share below 100% of the first gain, such as 1% or 0.01")
     return value
 
 

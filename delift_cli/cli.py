@@ -12,7 +12,7 @@ import typer
 
 from .errors import DeliftError
 from .machine import signals
-from .machine.streams import keep_places
+from .machine.streams import keep_places, print_anything
 from .version import __version__
 from .visible import visible
 
@@ -84,6 +84,7 @@ def main() -> None:
 
 def run() -> None:
     """What `main` does, for a caller that handles signals already."""
+    print_anything()
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -114,7 +115,8 @@ def _fail_usage(error: Any) -> None:
         error.show()
         sys.exit(error.exit_code)
     hint = "" if getattr(error, "ctx", None) is None else f"; see {error.ctx.command_path} --help"
-    _fail(f"{error.format_message().rstrip('.')}{hint}", error.exit_code)
+    words = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # Pydantic's name for any other fault
+    _fail(f"{words}{hint}", error.exit_code)
 
 
 def _of_the_system(error: OSError) -> str:

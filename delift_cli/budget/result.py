@@ -9,7 +9,7 @@ import numpy as np
 
 from ..amount import counted, duration
 from ..cache.dense import Cache
-from ..cache.figures import Utilities, utilities
+from ..cache.figures import Utilities, utilities, utility_in_words
 from ..cache.sparse import SparseCache
 from ..data.account import account, account_lines
 from ..display import Facts
@@ -161,7 +161,7 @@ def summary_lines(summary: dict[str, Any], read: list[tuple[str, str]]) -> list[
     pairs = "measured pairs" if part else "pairs"
     return [
         *lines,
-        ("utility", f"mean {summary['mean_utility']:+.4f}, {summary['harmful_share']:.0%} of the {pairs} harmful"),
+        ("utility", utility_in_words(summary["mean_utility"], summary["harmful_share"], pairs)),
         ("cache", summary["cache"]),
     ]
 

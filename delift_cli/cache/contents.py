@@ -11,7 +11,7 @@ import numpy as np
 from ..amount import counted
 from ..display import Facts, Lines
 from .dense import Cache
-from .figures import Utilities, utilities
+from .figures import Utilities, utilities, utility_in_words
 from .sparse import SparseCache
 
 HEADINGS = ("id", "mean utility", "prompt", "response")
@@ -48,15 +48,12 @@ class Contents(Facts):
         cache, manifest = self.cache, self.cache.manifest
         block = "the pool against itself" if cache.square else f"targets from {manifest['targets']['source']}"
         pairs = "measured pairs" if isinstance(cache, SparseCache) else "pairs"
-        utility = "no pair of two records is measured yet"
-        if np.isfinite(self.utility.mean):
-            utility = f"mean {self.utility.mean:+.4f}, {self.utility.harmful:.0%} of the {pairs} harmful"
         return [
             ("cache", f"{cache.path}, format {manifest['version']}"),
             ("block", f"{cache.shape[0]:,} examples from {manifest['examples']['source']}, {block}"),
             ("state", self._state()),
             *how_measured(manifest),
-            ("utility", utility),
+            ("utility", utility_in_words(self.utility.mean, self.utility.harmful, pairs)),
         ]
 
     def tables(self) -> list[tuple[str, list[tuple[str, ...]]]]:

@@ -12,6 +12,13 @@ from .dense import Cache
 from .sparse import SparseCache
 
 
+def utility_in_words(mean: float, harmful: float, pairs: str) -> str:
+    """For people: the mean of these pairs ("measured pairs", say) and the share of them that are harmful."""
+    if np.isnan(mean):
+        return "no pair of two records is measured yet"
+    return f"mean {mean:+.4f}, {harmful:.0%} of the {pairs} harmful"
+
+
 class Utilities(NamedTuple):
     """Over the scored pairs of a cache. A record before itself or a copy of itself does not count.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import time
@@ -33,9 +32,7 @@ class Result(Protocol):
 
 
 def stdout() -> Console:
-    """Where a report goes that is the whole point of a verb; what its encoding lacks is written as an escape."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    """Where a report goes that is the whole point of a verb."""
     return Console(highlight=False, soft_wrap=True, emoji=False)
 
 

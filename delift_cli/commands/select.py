@@ -23,6 +23,7 @@ from . import select_options as given
 from .options import GpuLayers, ModelChoice, Quiet, Threads
 from .unused import refuse_idle, refuse_unused, uses_of_select
 
+PUBLISHED = ("fl", "flmi", "flcg")  # the paper's objectives
 CURVES: dict[str, Literal["csv", "json"]] = {".csv": "csv", ".json": "json", "": "csv"}
 
 
@@ -90,6 +91,8 @@ def select(
     if paper:
         if (utility, kernel) != ("euclidean", "clip") or self_utility not in (None, "include"):
             raise InputError("--paper means --utility euclidean --kernel clip --self include; leave those out")
+        if objective not in (None, *PUBLISHED):
+            raise InputError(f"--paper means an objective of the paper, {', '.join(PUBLISHED)}, not {objective}")
         self_utility = "include"
         if objective is None and target is None and existing is None:
             objective = "fl"

@@ -62,7 +62,15 @@ EstimatesOption = Annotated[
 PaperOption = Annotated[
     bool, options.choosing("--paper", help="As published: fl, euclidean, clip, self-utilities included.")
 ]
-EtaOption = Annotated[float | None, options.choosing(metavar="X", min=0, max=1e6, help="Weight of the target set.")]
+EtaOption = Annotated[
+    float | None,
+    options.choosing(
+        metavar="X",
+        min=0,
+        max=1e6,
+        help="Weight of the target set, default 1; with 'sqrt' to 'topm' of what each record helps most, default 0.",
+    ),
+]
 NuOption = Annotated[float, options.choosing(metavar="X", min=0, max=1e6, help="Weight of the existing data.")]
 AlphaOption = Annotated[
     float | None,

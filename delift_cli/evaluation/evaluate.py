@@ -14,6 +14,7 @@ from ..amount import counted
 from ..budget.sources import Source, files_of, listed
 from ..data.options import Reading
 from ..data.reading import AS_IT_COMES, check_named_fields
+from ..data.record import RecordSet, copy_groups
 from ..display import Facts, Lines
 from ..errors import InputError
 from ..model.apart import open_checked
@@ -24,7 +25,7 @@ from ..prompt.builtin import parse_arguments
 from ..prompt.chosen import chat_template
 from ..prompt.encoding import encode_examples
 from ..scoring import job
-from .in_context import HeldOut, join, read_set
+from .in_context import HeldOut, Joined, join, read_set
 from .intervals import Interval, Outcome, outcomes, random_subsets
 
 
@@ -139,6 +140,7 @@ def evaluate(
             *(test.nearest(each, shots, "a random subset") for size in sizes for each in drawn[size]),
         ]
     )
+    _say_what_is_both(targets, joined, names, say)
     report = counting(progress, "examples", len(np.unique(shown.reshape(-1, shots), axis=0)))
     measured = test.measure(engine, file.context, shown, report)
     rows = outcomes(
@@ -148,6 +150,15 @@ def evaluate(
         seed,
     )
     return Evaluation(rows, len(targets.records), shots, random if sizes else 0, seed, sha256)
+
+
+def _say_what_is_both(held_out: RecordSet, joined: Joined, names: Sequence[str], say: Say) -> None:
+    """How many held-out records are in a subset too, up to white space and case."""
+    groups = copy_groups([*held_out.records, *joined.records.records])
+    m = len(held_out.records)
+    for name, members in zip(names, joined.members, strict=False):
+        if both := int(np.isin(groups[:m], groups[m:][members]).sum()):
+            say(f"{both:,} of the {m:,} held-out records are in {name} too; none is shown behind a copy of itself")
 
 
 def _each(subsets: Source | Iterable[Source]) -> list[list[Any]]:

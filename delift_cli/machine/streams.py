@@ -1,4 +1,4 @@
-"""Standard streams that the shell has closed, as `>&-` does."""
+"""Standard streams that the shell has closed, as `>&-` does, or whose encoding lacks what is written."""
 
 from __future__ import annotations
 
@@ -37,3 +37,9 @@ def keep_places() -> None:
         sys.stdout = io.TextIOWrapper(_Closed(), encoding="utf-8", write_through=True)
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def print_anything() -> None:
+    """What the encoding of stdout lacks is written as an escape, as Python does on stderr; data are bytes anyway."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..amount import Amount, parse_amount, parse_share
+from ..amount import Amount, parse_amount, parse_until
 from ..data.limits import labels, named_indices, read_quotas
 from ..data.record import Record
 from ..errors import InputError
@@ -62,9 +62,7 @@ def read_limits(
     first, left_out = (named_indices(None if file is None else Path(file), records) for file in (always, never))
     if both := {*first} & {*left_out}:
         raise InputError(f"record {records[min(both)].id} is in both {always} and {never}")
-    share = 0.0 if until is None else parse_share(until, "--until")
-    if share == 1.0:
-        raise InputError(f"--until {until}: a choice would end with the first record; give less than 100%")
+    share = 0.0 if until is None else parse_until(until)
     group_of = None if group_field is None else labels(records, group_field)
     cost = None if amount.tokens is None else tokens
     make_rules(

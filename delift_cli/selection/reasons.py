@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..amount import counted
+from ..cache.anchors import weights_of
 from ..data.ids import find_record
 from ..data.record import Record
 from ..display import Facts, Lines
@@ -82,6 +83,8 @@ def explain_record(
         InputError: no record has this id, or as for `select_records`.
     """
     opened = opened_cache(cache)
+    if not opened.square and weights_of(opened) is None:
+        raise InputError(f"{opened.path} is not a pool scored against itself, which selections are explained of")
     try:
         place = find_record(opened.examples().records, record)
     except InputError as error:

@@ -128,11 +128,11 @@ def _quotas(c: Constraints, n: int, out: Array, always: Array) -> tuple[Array, A
             limits[number[label]] = limit
     available = np.bincount(group[~out], minlength=len(number))
     for label, position in number.items():
-        if at_least[position] > min(at_most[position], available[position]):
-            raise InputError(
-                f"group {label!r} cannot have at least {at_least[position]}: at most {at_most[position]} may and "
-                f"{available[position]} can be chosen"
-            )
+        if at_least[position] > available[position]:
+            there = f"only {available[position]} of its records can be chosen"
+            raise InputError(f"group {label!r} cannot have at least {at_least[position]}: {there}")
+        if (least := at_least[position]) > (most := at_most[position]):
+            raise InputError(f"group {label!r} cannot have at least {least} and at most {most}")
     if at_least.any() and c.budget is not None:
         raise InputError("a least number per group needs a number of records, not a token budget")
     owed = (at_least - np.bincount(group[always], minlength=len(number))).clip(0).sum()

@@ -165,7 +165,7 @@ def select(
             bonus=bonus,
         )
     if not 0.0 <= until < 1.0:
-        raise InputError(f"until is a share of the first gain, 0 <= until < 1, not {until}")
+        raise InputError(f"until {until:g}: give a share of the first gain, from 0 to below 1")
     n = goal.kernel.group.size
     limits = Constraints(k, cost, budget, always, never, last, group, at_least or {}, at_most or {}, near_duplicates)
     rules = make_rules(limits, n)

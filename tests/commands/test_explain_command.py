@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import WORDS, delift, pair, pairs, score
+from tiny_runs import WORDS, delift, make_cache, pair, pairs, score
 
 from delift_cli.cache.sparse import open_cache
 
@@ -126,6 +126,12 @@ def test_a_record_that_is_nobodys_best(cache: Path) -> None:
 
 def test_no_such_record(cache: Path) -> None:
     assert "no record with the id nobody" in delift("explain", cache, "nobody").refusal()
+
+
+def test_a_target_set_has_no_selection_to_explain(tmp_path: Path) -> None:
+    dev = make_cache(tmp_path / "dev", pairs(0, 1), pairs(2, 3))
+    refused = delift("explain", dev, "r0").refusal()
+    assert refused == f"{dev} is not a pool scored against itself, which selections are explained of"
 
 
 def test_records_without_a_prompt_are_shown_by_their_text(tmp_path: Path) -> None:

@@ -365,6 +365,10 @@ def test_summary_says_where_and_what_next() -> None:
     assert "nothing to do" in again.err
 
 
+def test_one_record_has_no_mean_utility() -> None:
+    assert "utility  no pair of two records is measured yet" in score(write("pool.jsonl", pairs(0))).err
+
+
 def test_quiet_is_silent() -> None:
     assert score(write("pool.jsonl", pairs(0, 1)), "--quiet") == Result(0, b"", "")
 
@@ -423,6 +427,7 @@ def test_ascii_terminal() -> None:
     for arguments, code in (
         (("score", pool, "-m", model(), *QUICK), 0),
         (("inspect", "pool.delift"), 0),
+        (("score", "--help"), 0),
         (("score", "größe.jsonl"), 2),
     ):
         process = start(*arguments, env=changed)

@@ -546,6 +546,20 @@ def test_bad_options(arguments: tuple[str, ...]) -> None:
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--kernel", "cut"), "Invalid value for '--kernel': 'cut' is not one of 'clip', "),
+        (("--until", "1"), "--until 1: give a share below 100% of the first gain"),
+        (("--until", "100%"), "--until 100%: give a share below 100% of the first gain"),
+        (("-k", "0"), "-k 0: give at least one record"),
+        (("--paper", "--objective", "topm"), "--paper means an objective of the paper, fl, flmi, flcg, not topm"),
+    ],
+)
+def test_bad_values_are_said_in_the_words_of_the_user(arguments: tuple[str, ...], message: str) -> None:
+    assert delift("select", "pool", *arguments).refusal().startswith(message)
+
+
 def test_bad_alpha() -> None:
     for alpha in ("0", "1.5", "-1", "nan"):
         refused = delift("select", "pool", "--objective", "saturated", "--alpha", alpha).refusal()

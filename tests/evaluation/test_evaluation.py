@@ -309,6 +309,15 @@ def test_tsv_table_and_caches() -> None:
     assert again.out != quiet.out
 
 
+def test_held_out_records_that_are_in_a_subset_are_said() -> None:
+    Path("both.jsonl").write_bytes(jsonl([{**pair(20), "response": " ".join(pair(20)["response"].upper().split())}]))
+    Path("c.jsonl").write_bytes(Path("a.jsonl").read_bytes() + Path("both.jsonl").read_bytes())
+    Path("held.jsonl").write_bytes(pairs(20, 21))
+    said = "1 of the 2 held-out records are in c.jsonl too; none is shown behind a copy of itself"
+    assert evaluate("held.jsonl", "c.jsonl", "--json").json["notes"] == [said]
+    assert evaluate("held.jsonl", "a.jsonl", "--json").json["notes"] == []
+
+
 def test_truncate_makes_things_fit() -> None:
     long = {**pair(50), "prompt": "say it " * 1500}
     Path("long.jsonl").write_bytes(jsonl([long]))

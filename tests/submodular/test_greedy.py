@@ -245,6 +245,14 @@ def test_quotas(random_s):
     assert selection.guarantee == 0.5
 
 
+def test_a_quota_that_cannot_be_met_says_why(random_s):
+    group = ["code"] * 3 + ["chat"] * 27
+    with pytest.raises(InputError, match=r"^group 'code' cannot have at least 4: only 3 of its records can be chosen$"):
+        select(random_s, 10, group=group, at_least={"code": 4})
+    with pytest.raises(InputError, match=r"^group 'code' cannot have at least 3 and at most 2$"):
+        select(random_s, 10, group=group, at_least={"code": 3}, at_most={"code": 2})
+
+
 def test_near_duplicates(random_s):
     pairs = {(0, 1), (1, 2), (5, 20), (6, 7), (7, 8)}
     rows = [[b for a, b in sorted(pairs) if a == j] for j in range(30)]  # one direction only
