@@ -91,15 +91,7 @@ def open_run(
         InputError: records, model or options that cannot be used, or do not go with the cache that is there.
     """
     started = time.monotonic()
-    if (data is None) == (examples is None):
-        raise InputError("give the pool, as in: delift score train.jsonl; or --examples and --targets")
-    if examples is not None and targets is None:
-        raise InputError("--examples needs --targets, the records that the examples are to help with")
-    given = data if data is not None else examples
-    assert given is not None
-    source, targets = listed(given), None if targets is None else listed(targets)
-    if "-" in files_of(source) and targets is not None and "-" in files_of(targets):
-        raise InputError("examples and targets cannot both come from stdin")
+    source, targets = _sources(data, examples, targets)
     if cluster is not None:
         where.check_cluster(cluster)
     path = Path(output) if output is not None else default_cache(source, targets, as_existing=examples is not None)
@@ -247,6 +239,25 @@ def score_proxy(proxy: str, data: Source | None = None, *, progress: Progress = 
 def forecast(data: Source | None = None, **options: Any) -> Expected:
     """What `score` with the same options is expected to take."""
     return open_run(data, only_forecast=True, **options).forecast()
+
+
+def _sources(
+    data: Source | None, examples: Source | None, targets: Source | None
+) -> tuple[list[Any], list[Any] | None]:
+    """What the examples and the targets are read from.
+
+    Raises:
+        InputError: the pool and examples are given, or neither, examples without targets, or stdin twice.
+    """
+    given = data if data is not None else examples
+    if given is None or (data is not None and examples is not None):
+        raise InputError("give the pool, as in: delift score train.jsonl; or --examples and --targets")
+    if examples is not None and targets is None:
+        raise InputError("--examples needs --targets, the records that the examples are to help with")
+    source, others = listed(given), None if targets is None else listed(targets)
+    if others is not None and "-" in files_of(source) and "-" in files_of(others):
+        raise InputError("examples and targets cannot both come from stdin")
+    return source, others
 
 
 def _proxy(
