@@ -282,4 +282,5 @@ def measured_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def texts_of(records: Sequence[Record]) -> tuple[list[str], list[str]]:
+    """Prompts and responses, by which neighbours are found."""
     return [record.prompt_text for record in records], [record.response_text for record in records]

@@ -85,6 +85,7 @@ class Proposals:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(examples, targets)."""
         return len(self.example_key), len(self.target_key)
 
 

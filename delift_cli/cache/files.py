@@ -32,6 +32,7 @@ class Content(NamedTuple):
 
     @classmethod
     def of(cls, data: bytes) -> Content:
+        """These bytes."""
         return cls(len(data), [data])
 
 

@@ -128,6 +128,7 @@ class ArrayFile:
         sync(self.file)
 
     def close(self) -> None:
+        """Give the file back; nothing is waited for."""
         os.close(self.file)
 
 

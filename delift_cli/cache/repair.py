@@ -66,6 +66,7 @@ class Lost:
 
     @property
     def needs_model(self) -> bool:
+        """Is there anything to compute?"""
         return bool(self.rows or self.pairs or self.targets or self.tokens)
 
 

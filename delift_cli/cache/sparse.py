@@ -83,6 +83,7 @@ class SparseCache(Stored):
 
     @property
     def pairs_done(self) -> int:
+        """Pairs of all rounds that are scored."""
         return sum(part.pairs_done for part in self.rounds)
 
     @property

@@ -118,6 +118,7 @@ class StoredRound:
 
     @property
     def pairs_done(self) -> int:
+        """How many of its pairs are scored."""
         return int(self.rows["done"].sum())
 
     @property
@@ -201,11 +202,12 @@ class StoredRound:
 
 
 def plan_digest(plan: dict[str, Any]) -> str:
+    """SHA-256 of all that a plan says, but for this."""
     return hashlib.sha256(orjson.dumps(plan, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def round_contents(asked: Asked, planned: dict[str, npt.NDArray[Any]]) -> dict[str, Content]:
-    """The files of a round with nothing scored; `planned`: indptr, targets and source."""
+    """The files of a round with nothing scored, by name; `planned`: the arrays that PLANNED names."""
     count = len(planned["targets"])
     plan: dict[str, Any] = asdict(asked) | {"arrays": {name: checksum([planned[name]]) for name in PLANNED}}
     arrays = {

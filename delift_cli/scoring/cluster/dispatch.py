@@ -40,6 +40,7 @@ class Group:
 
     @property
     def tokens(self) -> int:
+        """About how many all of its items take."""
         return sum(item.tokens for item in self.items)
 
 
