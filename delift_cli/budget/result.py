@@ -42,9 +42,9 @@ class Expected(Facts):
     def as_dict(self) -> dict[str, Any]:
         """The figures as data."""
         result = {**asdict(self.run), "weights": self.engine.weights, "batch": self.engine.settings.batch}
+        result["pairs_all"] = self.whole.pairs
         if self.rounds is not None:
-            share = self.run.pairs / self.whole.pairs
-            result |= {"pairs_all": self.whole.pairs, "share": share, "rounds": self.rounds}
+            result |= {"share": self.run.pairs / self.whole.pairs, "rounds": self.rounds}
             result["neighbours_alone"] = self.neighbours_alone
         return result
 
@@ -54,6 +54,8 @@ class Expected(Facts):
         if self.rounds is not None:
             rounds = counted(self.rounds, "round")
             planned = f" of {self.whole.pairs:,} ({run.pairs / self.whole.pairs:.2%}), in at most {rounds}"
+        elif run.pairs < self.whole.pairs:
+            planned = f" of {self.whole.pairs:,}; the others are scored already"
         how = f"weights {self.engine.weights}, batch {self.engine.settings.batch}"
         judged = f"none of these pairs are held out to say how good they are: {NEAR_ALONE}"
         return [
@@ -167,5 +169,7 @@ def summary_lines(summary: dict[str, Any], read: list[tuple[str, str]]) -> list[
 
 
 def _saved(tokens: int, one_by_one: int, what: str) -> str:
-    saved = 1 - tokens / max(1, one_by_one)
+    if not one_by_one:
+        return f"{tokens:,} {what}"
+    saved = 1 - tokens / one_by_one
     return f"{tokens:,} {what}, {abs(saved):.0%} {'fewer' if saved >= 0 else 'more'} than one by one"

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..amount import Budget, duration
+from ..cache.dense import Cache
 from ..cache.files import may_append
 from ..cache.lock import network_file_system
+from ..cache.manifest import same_records
 from ..cache.proxies import keep_proxy
 from ..cache.sparse import SparseCache, SparseWriter, open_cache
 from ..cache.stored import Writing
@@ -80,7 +82,7 @@ class Run:
         if self.sample_of is not None:
             whole = scaled(whole, math.prod(self.sample_of) / math.prod(self.inputs.shape))
         if not self.sparse:
-            return Expected(whole, whole, None, self.engine)
+            return Expected(scaled(whole, self._share_left()), whole, None, self.engine)
         begun = SparseCache(self.path) if self.layout else None
         lay_out = lay_out_of(self.engine.settings)
         run, count = rounds.forecast(whole, self.inputs, self.budget, begun, lay_out, self.sample_of)
@@ -89,6 +91,16 @@ class Run:
         own = shape[0] if self.inputs.targets is None else 0
         alone = begun is None and near_alone(run.pairs - own, served, found)
         return Expected(run, whole, count, self.engine, alone)
+
+    def _share_left(self) -> float:
+        """Of all pairs, what a cache of all pairs lacks; of other records, whose number is all that a sample knows,
+        everything."""
+        if self.layout is None:
+            return 1.0
+        cache = Cache(self.path)
+        sampled = self.sample_of is not None
+        same = cache.shape == self.sample_of if sampled else same_records(cache.manifest, *self.records)
+        return 1.0 - cache.rows_done / cache.shape[0] if same else 1.0
 
     def score(self, progress: Progress = silent) -> Scores:
         """Score what the cache lacks, or what the budget is enough for.

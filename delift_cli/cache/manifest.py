@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,12 @@ def _describe_records(records: RecordSet) -> dict[str, Any]:
 def records_hash(records: RecordSet) -> str:
     """SHA-256 of the records as a cache keeps them."""
     return hashlib.sha256(lines(records)).hexdigest()
+
+
+def same_records(manifest: Mapping[str, Any], examples: RecordSet, targets: RecordSet | None) -> bool:
+    """Is this the manifest of a cache of these records? No targets: the examples are scored against themselves."""
+    sides = {"examples": examples, "targets": examples if targets is None else targets}
+    return all(manifest[side]["sha256"] == records_hash(records) for side, records in sides.items())
 
 
 def record_files(examples: RecordSet, targets: RecordSet | None) -> dict[str, bytes]:

@@ -472,6 +472,19 @@ def test_dry_run_leaves_nothing() -> None:
     assert score(pool, "--json").json["tokens_evaluated"] >= result.json["tokens"]
 
 
+def test_dry_run_counts_what_is_left() -> None:
+    """Of all pairs, too; of a file that was edited meanwhile, all of them."""
+    pool = write("pool.jsonl", pairs(*range(4)))
+    assert score(pool, "-q").code == 0
+    assert score(pool, "--dry-run", "--json").json["pairs"] == 0
+    assert "tokens  0 to evaluate\n" in score(pool, "--dry-run").err
+    rows = np.load("pool.delift/rows.npy", mmap_mode="r+")
+    rows["done"][1] = 0
+    rows.flush()
+    assert score(pool, "--dry-run").err.lstrip().startswith("pairs  4 of 16; the others are scored already\n")
+    assert score(write("pool.jsonl", pairs(0, 1, 2, 4)), "--dry-run", "--json").json["pairs"] == 16
+
+
 def test_next_command_selects_with_what_was_scored() -> None:
     pool = write("pool.jsonl", pairs(*range(6)))
     cases = [
