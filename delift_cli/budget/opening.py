@@ -94,9 +94,7 @@ def open_run(
     source, targets = _sources(data, examples, targets)
     if cluster is not None:
         where.check_cluster(cluster)
-    path = Path(output) if output is not None else default_cache(source, targets, as_existing=examples is not None)
-    if (other := cache_around(path.parent)) is not None:
-        raise InputError(f"{path} lies in the cache {other}, whose files are delift's own; give another place with -o")
+    path = _place(output, source, targets, as_existing=examples is not None)
     wanted = None if budget is None else parse_budget(as_written(budget, "--budget"))
     if anchors is not None:
         anchors = str(anchors) if isinstance(anchors, Path) else as_written(anchors, "--anchors")
@@ -221,19 +219,19 @@ def score_proxy(proxy: str, data: Source | None = None, *, progress: Progress = 
     model, colon, budget = proxy.rpartition(":")
     if not colon or not budget[:1].isdigit() or not budget.endswith("%"):
         model, budget = proxy, "100%"
-    options |= {name: listed(options[name]) for name in ("examples", "targets") if options.get(name) is not None}
-    data = None if data is None else listed(data)
-    source, targets = data if data is not None else options["examples"], options.get("targets")
-    output = options.get("output") or default_cache(source, targets, as_existing=options.get("examples") is not None)
-    cache = Path(output).with_suffix(".proxy.delift")
+    as_existing = options.get("examples") is not None
+    source, targets = _sources(data, options.pop("examples", None), options.pop("targets", None))
+    path = _place(options.get("output"), source, targets, as_existing=as_existing)
+    cache = path.with_suffix(".proxy.delift")
     if layout_of(cache) == Cache.layout and not parse_budget(budget).all:
         raise InputError(
             f"--proxy {proxy}: {cache} has all of the proxy's pairs, or is to: give --proxy {model} without "
             f":{budget}, or remove {cache}"
         )
-    own = {"model": model, "budget": budget, "output": cache}
+    own: dict[str, Any] = {"model": model, "budget": budget, "output": cache, "targets": targets}
+    own["examples" if as_existing else "data"] = source
     shared = {name: value for name, value in options.items() if name not in _OF_THE_RUN}
-    return score(data, progress=progress, **shared, **own).cache.path
+    return score(progress=progress, **shared, **own).cache.path
 
 
 def forecast(data: Source | None = None, **options: Any) -> Expected:
@@ -258,6 +256,20 @@ def _sources(
     if others is not None and "-" in files_of(source) and "-" in files_of(others):
         raise InputError("examples and targets cannot both come from stdin")
     return source, others
+
+
+def _place(output: str | Path | None, source: Source, targets: Source | None, *, as_existing: bool) -> Path:
+    """The cache's directory.
+
+    Raises:
+        InputError: it has no name, or lies in another cache.
+    """
+    path = Path(output) if output is not None else default_cache(source, targets, as_existing=as_existing)
+    if path.name in ("", ".."):
+        raise InputError(f"{path}: the cache is a directory of its own; name it, as in -o train.delift")
+    if (other := cache_around(path.parent)) is not None:
+        raise InputError(f"{path} lies in the cache {other}, whose files are delift's own; give another place with -o")
+    return path
 
 
 def _proxy(

@@ -241,6 +241,25 @@ def test_a_share_of_a_proxy_that_has_all_pairs(folder: Path) -> None:
     assert score(*arguments, "--proxy", other).code == 0
 
 
+@pytest.mark.parametrize("proxy", [False, True])
+@pytest.mark.parametrize("output", [".", "..", "/"])
+def test_a_cache_without_a_name(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, proxy: bool
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    options = ("--budget", "40%", "--proxy", folder / "other.gguf") if proxy else ()
+    refusal = score(folder / "pool.jsonl", "-o", output, *options).refusal()
+    assert refusal == f"{output}: the cache is a directory of its own; name it, as in -o train.delift"
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
+def test_a_proxy_of_no_pool(folder: Path) -> None:
+    proxy = "--budget", "40%", "--proxy", folder / "other.gguf"
+    assert score(*proxy).refusal().startswith("give the pool")
+    assert score(*proxy, "--examples", folder / "pool.jsonl").refusal().startswith("--examples needs --targets")
+
+
 def array_bytes_sparse(path: Path) -> dict[str, bytes]:
     """Every measured array of a cache of some pairs."""
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*.npy"))}
