@@ -190,7 +190,8 @@ def _regress(
                 for p in range(r):
                     b[p] += smoothing[p] * weight * old[graph_indices[e], p]
             for p in range(r):
-                A[p, p] += ridge[p] + smoothing[p] * max(degree, LEAST_DEGREE if p > 1 else 0.0)
+                least = LEAST_DEGREE if p > 1 else 0.0  # columns 0 and 1 are the additive effects, see _alternating
+                A[p, p] += ridge[p] + smoothing[p] * max(degree, least)
             for e in range(indptr[j], indptr[j + 1]):
                 i = other[e]
                 rest = y[e] - fixed[i, one]
@@ -358,7 +359,12 @@ def _line(said: NDArray[np.float64], found: NDArray[np.float64]) -> tuple[float,
     """Slope (0 to 1) and level of the line that takes what was said to what was found; 1 and 0 for too few pairs."""
     if len(said) < MIN_RANDOM:
         return 1.0, 0.0
+    slope = min(max(slope_of(said, found), 0.0), 1.0)
+    return slope, float(found.mean() - slope * said.mean())
+
+
+def slope_of(said: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+    """Slope of the least-squares line from what was said to what was found; 0 where all that was said is the same."""
     x, y = said - said.mean(), found - found.mean()
     along, squares = (float(np.einsum("e,e->", x, side)) for side in (y, x))  # no BLAS, as in `_gram`
-    slope = min(max(along / max(squares, np.finfo(np.float64).tiny), 0.0), 1.0)
-    return slope, float(found.mean() - slope * said.mean())
+    return along / max(squares, np.finfo(np.float64).tiny)

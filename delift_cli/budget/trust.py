@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ranks import rank_correlation
-from .estimate import Estimate
+from .estimate import Estimate, slope_of
 
 ENOUGH_HELD_OUT = 20  # pairs that say whether estimates predict anything
 
@@ -113,7 +113,9 @@ def subset_value(
     if len(predicted) < ENOUGH_HELD_OUT:  # too few to draw from: assume that the model's deviations are right
         errors = rng.standard_normal(200).astype(np.float32)
     else:
-        level, slope = float(predicted.mean()), _shrunk_by(predicted, held_out[2])
+        # a fit that is drawn to the mean makes high estimates too low and low ones too high
+        slope = max(1.0, slope_of(predicted.astype(np.float64), held_out[2].astype(np.float64)))
+        level = float(predicted.mean())
         errors = ((held_out[2] - level - slope * (predicted - level)) / sd).astype(np.float32)
     pairs = [np.repeat(chosen, len(picked)), np.tile(picked, len(chosen))]
     free = example_key[pairs[0]] != target_key[pairs[1]]
@@ -141,11 +143,3 @@ def subset_value(
         totals[b] = gains[rng.integers(draws), sample].mean() * m
     estimated = measured + float(gained(predicted).mean(dtype=np.float64)) * m
     return SubsetValue(measured, estimated, measured, max(estimated, measured + float(np.quantile(totals, 0.975))))
-
-
-def _shrunk_by(estimated: NDArray[np.float32], measured: NDArray[np.float32]) -> float:
-    """By how much high estimates are too low and low ones too high, which a fit that is drawn to the mean makes them:
-    the slope of the line that takes estimates to what was measured, 1 where they are none of it."""
-    x, y = (side - side.mean(dtype=np.float64) for side in (estimated, measured))
-    squares = float((x * x).sum())
-    return max(1.0, float((x * y).sum()) / squares) if squares > 0 else 1.0

@@ -158,10 +158,8 @@ def _first_line(plain: io.BufferedReader, name: str) -> tuple[int, bytes]:
 def _is_row(value: list[Any], *, more: bool) -> bool:
     """Is a list that fills a line, after which `more` come or not, a list of turns and not an array of records?"""
     first = value[0] if value else None
-    if isinstance(first, dict) or opens_chat(first):
-        return opens_chat(first)
     pair = more and isinstance(first, list) and len(first) == 2 and all(isinstance(text, str) for text in first)
-    return isinstance(first, str) or pair
+    return isinstance(first, str) or pair or opens_chat(first)
 
 
 def _opens_records(line: bytes) -> bool:

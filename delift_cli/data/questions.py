@@ -111,10 +111,7 @@ def answer_of(value: Any, choices: Choices | None, said: Said, name: str) -> str
     if isinstance(value, dict):
         for key in _ANSWER_TEXTS:
             if isinstance(text := value.get(key), str | list):
-                others = [other for other in value if other != key and not blank(value[other])]
-                for other in others:
-                    said.ignore(f"{name}.{other}")
-                if others:
+                if _left_beside(key, value, name, said):
                     said.note(f"of {name} its {key} is scored")
                 return answer_of(text, choices, said, name) if isinstance(text, list) else text
         return None
@@ -133,12 +130,19 @@ def _first(values: list[Any], said: Said, name: str) -> str | None:
     if not all(isinstance(text, str) for text in texts):
         return None
     for item, key in zip(values, keys, strict=True):
-        for other in () if key is None else item:
-            if other != key and not blank(item[other]):
-                said.ignore(f"{name}[].{other}")
+        if key is not None:
+            _left_beside(key, item, f"{name}[]", said)
     if len({*texts}) > 1:
         said.note(f"{name} has several answers: the first is scored", ambiguous=True)
     return texts[0] if texts else ""
+
+
+def _left_beside(key: str, answer: Mapping[str, Any], name: str, said: Said) -> bool:
+    """Does an answer say something beside its text under `key`? That is told as ignored."""
+    others = [other for other in answer if other != key and not blank(answer[other])]
+    for other in others:
+        said.ignore(f"{name}.{other}")
+    return bool(others)
 
 
 def _text_key(answer: Any) -> str | None:
