@@ -340,6 +340,7 @@ def write_model(
     dtype: str = "f32",
     metadata: Mapping[str, str | bool | int | float] | None = None,
     split: int = 1,
+    tied: bool = False,
     delta: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write a tiny model and return the path that llama.cpp loads.
@@ -352,6 +353,7 @@ def write_model(
         both for spm.
     dtype: of the matrices: f32, f16, bf16 or q8_0 (n_embd a multiple of 32).
     metadata: further keys, or other values for those written here.
+    tied: predict with the matrix of token embeddings.
     delta: what is added to the matrices of these names, such as `Lora.delta`.
     split: the number of files; more than one gives `stem-00001-of-0000N.gguf` and so on;
         the first is returned.
@@ -397,6 +399,8 @@ def write_model(
             writer.add_key_value(key, value, kinds[type(value)])
 
     weights = _weights(n_vocab, n_layer, n_embd, n_head, n_ff, seed)
+    if tied:
+        del weights["output.weight"]
     for name, change in (delta or {}).items():
         weights[name] = (weights[name] + change).astype(np.float32)
     if split > 1:

@@ -89,6 +89,11 @@ def _read(choice: str, file: ModelFile) -> Adapter:
         )
     if not any(name.endswith(".lora_a") for name in header.tensors):
         raise InputError(f"--lora {choice}: {path} changes no weights of the model; it was not converted whole")
+    if "token_embd.weight.lora_a" in header.tensors and file.ties_embeddings():  # llama.cpp ends the process over it
+        raise InputError(
+            f"--lora {choice}: {path} changes the token embeddings, with which {file.path} also predicts, and "
+            "llama.cpp cannot apply it to both; merge it into the model"
+        )
     if "adapter.alora.invocation_tokens" in header.metadata:
         raise InputError(f"--lora {choice}: {path} is an activated LoRA, which counts behind certain tokens only")
     return Adapter(str(path), scale, file_sha256(path))

@@ -162,8 +162,15 @@ class ModelFile:
 
     def parameters(self) -> int:
         """How many weights the model has, by the shapes of its tensors."""
-        headers = [self.header, *map(read_header, self.parts[1:])]
-        return sum(math.prod(shape) for header in headers for shape in header.tensors.values())
+        return sum(math.prod(shape) for shape in self._tensors().values())
+
+    def ties_embeddings(self) -> bool:
+        """Does it predict with its matrix of token embeddings, having no other?"""
+        return "output.weight" not in self._tensors()
+
+    def _tensors(self) -> dict[str, tuple[int, ...]]:
+        headers = (self.header, *map(read_header, self.parts[1:]))
+        return {name: shape for header in headers for name, shape in header.tensors.items()}
 
     def identity(self) -> dict[str, Any]:
         """What makes this model this model: SHA-256 of its bytes, architecture, quantization."""

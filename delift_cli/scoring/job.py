@@ -182,7 +182,7 @@ def choose_engine(
             weights, deviation = begun["weights"]["type"], begun["weights"]["deviation"]
     settings = replace(settings, batch=batch or settings.batch, states=_way(begun, file))
     if weights == "auto":
-        if file.keeps_states:  # some of them end the process in the wrong way, tuning too
+        if file.keeps_states or settings.adapters:  # what ends the process would end it when tuning too
             settings = checked(file, sha256, settings, *pairs, fixed=begun is not None, say=say)
         tuning = tune(file, sha256, settings, *pairs, say=say)
         weights, deviation = tuning.weights, tuning.deviation

@@ -1,8 +1,8 @@
 """In which way a model runs targets behind a prefix: by what its file says, and by a self-check before each run.
 
 What was found of a model with its settings on this machine is remembered beside its tuning, so that a run that was
-checked before begins at once. An architecture that was never tried here is tried in a child process, for some ways end
-the process.
+checked before begins at once. An architecture or an adapter that was never tried here is tried in a child process, for
+some ways, and some files, end the process.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def checked(
     findings = _remembered(key)
     if findings is None:
         trial = some_pairs(examples, targets)
-        survived = f"{file.architecture}|{settings.resolved_gpu_layers() > 0}|{allowed}|{RULE}|{machine()}"
+        adapted = "".join(f"|{adapter.sha256}" for adapter in settings.adapters)
+        survived = f"{file.architecture}|{settings.resolved_gpu_layers() > 0}|{allowed}|{RULE}|{machine()}{adapted}"
         findings = list((try_ways if survived in read_book(BOOK) else try_in_child)(file, settings, trial, allowed))
         if findings[-1].reason is None:  # what fails may do so for want of memory
             remember(BOOK, key, [asdict(finding) for finding in findings])
@@ -62,8 +63,9 @@ def checked(
     last = findings[-1]
     if last.reason is not None:
         raise InputError(
-            f"delift cannot score with model {file.path} ({file.architecture}) under llama-cpp-python {VERSION}: "
-            f"{last.reason}"
+            f"delift cannot score with model {file.path} ({file.architecture})"
+            + "".join(f" with adapter {adapter.path}" for adapter in settings.adapters)
+            + f" under llama-cpp-python {VERSION}: {last.reason}"
         )
     if len(findings) > 1:
         say(

@@ -85,6 +85,39 @@ def test_what_is_no_adapter_of_this_model(files: dict[str, Path], tmp_path: Path
         ModelFile(files["adapter"])
 
 
+def of_embeddings(vocabulary: int, *, ranks: tuple[int, int] = (4, 4)) -> g.Lora:
+    """A change of the token embeddings: llama.cpp has its factors the other way round."""
+    a, b = (np.ones((rows, rank), np.float32) for rows, rank in zip((vocabulary, 64), ranks, strict=True))
+    return g.Lora({"token_embd.weight": (a, b)}, alpha=8.0)
+
+
+@pytest.mark.parametrize("split", [1, 3])
+def test_embeddings_that_also_predict_are_not_changed(files: dict[str, Path], tmp_path: Path, split: int) -> None:
+    tied = ModelFile(g.write_model(tmp_path / "tied.gguf", tied=True, split=split))
+    apart = ModelFile(g.write_model(tmp_path / "apart.gguf", split=split))
+    adapter = str(g.write_adapter(tmp_path / "embd.gguf", of_embeddings(apart.vocabulary.size)))
+    with pytest.raises(InputError, match=r"changes the token embeddings, with which .* also predicts"):
+        read_adapters([adapter], tied)
+    assert len(read_adapters([adapter], apart)) == 1
+    assert len(read_adapters([str(files["adapter"])], tied)) == 1
+
+
+@pytest.mark.parametrize("weights", ["as-is", "auto"])
+def test_an_adapter_that_ends_the_process(
+    files: dict[str, Path], tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DELIFT_CACHE", str(tmp_path / "kept"))
+    pool, vocabulary = tmp_path / "pool.jsonl", ModelFile(files["base"]).vocabulary.size
+    pool.write_bytes(pairs(0, 1, 2, 3))
+    common = ("score", pool, "-m", files["base"], "--threads", 1, "--weights", weights, "-o", tmp_path / "a.delift")
+    assert delift(*common, "--lora", files["adapter"]).code == 0  # the architecture is known to survive
+    odd = g.write_adapter(tmp_path / "odd.gguf", of_embeddings(vocabulary, ranks=(4, 5)))
+    message = delift(*common[:-1], tmp_path / "b.delift", "--lora", odd).refusal()
+    assert f"with adapter {odd}" in message
+    assert "llama.cpp ends the process (" in message
+    assert not (tmp_path / "b.delift").exists()
+
+
 def test_a_cache_names_its_adapters(files: dict[str, Path], tmp_path: Path) -> None:
     pool, scored, adapter = tmp_path / "pool.jsonl", tmp_path / "a.delift", tmp_path / "mine.gguf"
     pool.write_bytes(pairs(0, 1, 2, 3))
