@@ -342,6 +342,7 @@ def write_model(
     split: int = 1,
     tied: bool = False,
     delta: Mapping[str, np.ndarray] | None = None,
+    more: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write a tiny model and return the path that llama.cpp loads.
 
@@ -354,7 +355,7 @@ def write_model(
     dtype: of the matrices: f32, f16, bf16 or q8_0 (n_embd a multiple of 32).
     metadata: further keys, or other values for those written here.
     tied: predict with the matrix of token embeddings.
-    delta: what is added to the matrices of these names, such as `Lora.delta`.
+    delta: what is added to the matrices of these names, such as `Lora.delta`; more: further tensors.
     split: the number of files; more than one gives `stem-00001-of-0000N.gguf` and so on;
         the first is returned.
     """
@@ -403,6 +404,7 @@ def write_model(
         del weights["output.weight"]
     for name, change in (delta or {}).items():
         weights[name] = (weights[name] + change).astype(np.float32)
+    weights |= more or {}
     if split > 1:
         writer.split_max_tensors = -(-len(weights) // split)
     for name, matrix in weights.items():

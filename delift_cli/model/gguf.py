@@ -6,6 +6,7 @@ import ctypes
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .log import LOG
 from .native import go_on_function
 from .parts import parts_of
 
+ORIGINAL_CONTEXT = "rope.scaling.original_context_length"
 _NOT_TEXT = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 _QUANTIZATIONS = {
     value: name.removeprefix("LLAMA_FTYPE_").removeprefix("MOSTLY_").removeprefix("ALL_")
@@ -162,12 +164,20 @@ class ModelFile:
 
     def parameters(self) -> int:
         """How many weights the model has, by the shapes of its tensors."""
-        return sum(math.prod(shape) for shape in self._tensors().values())
+        return sum(math.prod(shape) for shape in self._tensors.values())
 
     def ties_embeddings(self) -> bool:
         """Does it predict with its matrix of token embeddings, having no other?"""
-        return "output.weight" not in self._tensors()
+        return "output.weight" not in self._tensors
 
+    @property
+    def short_context(self) -> int | None:
+        """Tokens above which it wants the second of two sets of rotary factors; None where it has one (Phi has two)."""
+        if "rope_factors_long.weight" not in self._tensors:
+            return None
+        return int(self.header.of_architecture(ORIGINAL_CONTEXT) or self.context)
+
+    @cached_property
     def _tensors(self) -> dict[str, tuple[int, ...]]:
         headers = (self.header, *map(read_header, self.parts[1:]))
         return {name: shape for header in headers for name, shape in header.tensors.items()}

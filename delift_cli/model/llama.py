@@ -19,7 +19,7 @@ from llama_cpp import _ggml
 
 from ..errors import InputError, RunError
 from .adapter import Adapter
-from .gguf import ModelFile, load
+from .gguf import ORIGINAL_CONTEXT, ModelFile, load
 from .log import LOG
 from .processor import usable_threads
 
@@ -46,6 +46,7 @@ class Settings:
         adapters: LoRA adapters that count in every context, each with its scale.
         states: None where sequences share the cells of what they have in common; a number for sequences that are
             copied whole, and then how many stand beside each other behind the same prefix.
+        long_factors: take the second of a model's two sets of rotary factors; see `ModelFile.short_context`.
     """
 
     gpu_layers: int | None = None
@@ -56,6 +57,7 @@ class Settings:
     split_model: bool = False
     adapters: tuple[Adapter, ...] = ()
     states: int | None = None
+    long_factors: bool = False
 
     @property
     def sequences(self) -> int:
@@ -100,6 +102,12 @@ class _Weights:
         if device is not None:
             parameters.split_mode = llama_cpp.LLAMA_SPLIT_MODE_NONE
             parameters.main_gpu = device
+        if file.short_context is not None:  # left to itself llama.cpp goes by the size of the context, not of a pair
+            overrides = (llama_cpp.llama_model_kv_override * 2)()  # the last one, which is empty, ends the list
+            overrides[0].tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_INT
+            overrides[0].key = f"{file.architecture}.{ORIGINAL_CONTEXT}".encode()
+            overrides[0].value.val_i64 = 1 if settings.long_factors else 2**31 - 1  # type: ignore[union-attr]
+            parameters.kv_overrides = overrides
         self.pointer = load(file.path, parameters)
         self.users = 0
         try:  # freed with the model

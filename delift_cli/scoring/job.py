@@ -37,7 +37,7 @@ from ..prompt.encoding import (
 from ..prompt.template import AS_TRAINED, TEMPLATE_DATE, ChatTemplate
 from ..prompt.trie import build_trie
 from .measures import NotFiniteError
-from .pairs import Probe, TargetTokens, cells_needed, common_start, lay_out_of
+from .pairs import Probe, TargetTokens, cells_needed, common_start, lay_out_of, longest_pair
 from .row_scorer import LayOut
 from .tuning import tune
 from .way import checked, first_way
@@ -180,7 +180,12 @@ def choose_engine(
             settings = replace(settings, flash_attention=begun["settings"]["flash_attention"])
         if weights in ("auto", begun["weights"]["type"]):
             weights, deviation = begun["weights"]["type"], begun["weights"]["deviation"]
-    settings = replace(settings, batch=batch or settings.batch, states=_way(begun, file))
+    settings = replace(
+        settings,
+        batch=batch or settings.batch,
+        states=_way(begun, file),
+        long_factors=_takes_long_factors(begun, file, inputs, say),
+    )
     if weights == "auto":
         if file.keeps_states or settings.adapters:  # what ends the process would end it when tuning too
             settings = checked(file, sha256, settings, *pairs, fixed=begun is not None, say=say)
@@ -198,6 +203,27 @@ def _way(begun: dict[str, Any] | None, file: ModelFile) -> int | None:
         return first_way(file)
     states = begun["run"].get("states")
     return states if states is None or 0 < states < MAX_SEQUENCES else first_way(file)
+
+
+def _takes_long_factors(
+    begun: dict[str, Any] | None, file: ModelFile, inputs: Inputs, say: Callable[[str], None]
+) -> bool:
+    """Of a model with two sets of rotary factors all pairs take the second where one is longer than the first is for.
+
+    A cache that was begun with it goes on with it.
+    """
+    if file.short_context is None:
+        return False
+    longest = longest_pair(inputs.encoded_examples.prefixes, inputs.target_tokens)
+    if longest <= file.short_context and not _has_long_factors(begun):
+        return False
+    said = f"pairs of up to {longest:,} tokens: all are measured with the model's rotary factors"
+    say(f"{said} for contexts of more than {file.short_context:,}")
+    return True
+
+
+def _has_long_factors(manifest: dict[str, Any] | None) -> bool:
+    return manifest is not None and "rotary_factors" in manifest["settings"]
 
 
 def engine_as_measured(cache: Measured, model: str | None, settings: Settings) -> tuple[Engine, ChatTemplate]:
@@ -224,6 +250,7 @@ def engine_as_measured(cache: Measured, model: str | None, settings: Settings) -
         flash_attention=manifest["settings"]["flash_attention"],
         adapters=found_again(wanted),
         states=_way(manifest, file),
+        long_factors=_has_long_factors(manifest),
     )
     weights = manifest["weights"]["type"]
     run_file = converted(file, sha256, weights, threads=settings.resolved_threads())
@@ -250,6 +277,7 @@ def describe(
 ) -> dict[str, Any]:
     """The part of a cache's manifest that its numbers depend on."""
     first = {} if response_tokens is None else {"max_response_tokens": response_tokens}
+    long = {"rotary_factors": "long"} if engine.settings.long_factors else {}
     return {
         "model": {**identity, **described(engine.settings.adapters)},
         "weights": {"type": engine.weights, "deviation": engine.deviation},
@@ -265,6 +293,7 @@ def describe(
             "kv_type": engine.settings.kv_type,
             "flash_attention": engine.settings.flash_attention,
             **first,
+            **long,
         },
         "fields": fields,
     }

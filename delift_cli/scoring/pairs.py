@@ -148,9 +148,17 @@ def lay_out_of(settings: Settings) -> LayOut:
 
 def cells_needed(prefixes: Sequence[Tokens], targets: TargetTokens, batch: int) -> int:
     """KV cells that scoring holds at most: one whole path and one batch beside the shared head."""
+    return longest_pair(prefixes, targets) + _longest(prefixes) + batch
+
+
+def longest_pair(prefixes: Sequence[Tokens], targets: TargetTokens) -> int:
+    """Tokens of the longest pair, or of the longest target without an example."""
     alone = int(np.diff(targets.alone.bounds).max(initial=0))
-    prefix = max((len(tokens) for tokens in prefixes), default=0)
-    return max(alone, prefix + int(targets.lengths.max(initial=0))) + prefix + batch
+    return max(alone, _longest(prefixes) + int(targets.lengths.max(initial=0)))
+
+
+def _longest(prefixes: Sequence[Tokens]) -> int:
+    return max((len(tokens) for tokens in prefixes), default=0)
 
 
 def lacking(values: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.int64]]:
