@@ -135,6 +135,7 @@ def test_ollama(home: Path, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPat
         "llama3.2": "registry.ollama.ai/library/llama3.2/latest",
         "me/mine:v2": "registry.ollama.ai/me/mine/v2",
         "hf.example/me/x-GGUF:Q8_0": "hf.example/me/x-GGUF/Q8_0",
+        "hf.co/me/x-GGUF:Q8_0": "hf.co/me/x-GGUF/Q8_0",
     }
     for place in places.values():
         ollama_model(folder, place, data)

@@ -28,7 +28,8 @@ def locate(choice: str | None, say: Say = silent) -> Path:
     """The GGUF file that `-m` means; without it $DELIFT_MODEL, else smollm2.
 
     A path; a folder with one model; `hf:owner/repo[:quantization]` or `hf.co/owner/repo`; a name that Ollama, LM Studio
-    or llama.cpp's cache has here (`qwen2.5:7b`); or `smollm2`. A file that exists comes before any name.
+    or llama.cpp's cache has here (`qwen2.5:7b`); or `smollm2`. A file that exists comes before any name, a model that
+    Ollama has before one of the hub.
 
     Args:
         say: as of `hub.find`.
@@ -48,9 +49,10 @@ def locate(choice: str | None, say: Say = silent) -> Path:
     except OSError as error:
         raise InputError(f"model {path} cannot be read: {error.strerror}") from None
     asked = hub.parse(str(choice))
-    if asked is not None:
+    found = ollama.find(str(choice))  # it calls what it has of the hub by the hub's name
+    if found is None and asked is not None:
         return hub.find(asked, str(choice), say)
-    found = ollama.find(str(choice)) or _by_name(str(choice))
+    found = found or _by_name(str(choice))
     if found is None:
         raise InputError(f"model {choice}: {_nearest(path)}")
     return check_magic(found)
