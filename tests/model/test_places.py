@@ -160,6 +160,22 @@ def test_lm_studio_and_llama_cpp(home: Path, tiny_model: TinyModel) -> None:
     assert locate(cached.name) == cached
 
 
+def test_every_model_of_the_hubs_cache_has_a_name_that_finds_it(
+    home: Path, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    repo = home / ".cache" / "huggingface" / "hub" / "models--maker--Tiny-GGUF"
+    for number, (commit, file) in enumerate((("old", "a.gguf"), ("new", "sub/b.gguf"), ("asked", "c.gguf"))):
+        blob, link = put(repo / "blobs" / str(number), tiny_model()), repo / "snapshots" / commit / file
+        link.parent.mkdir(parents=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("new")
+    names = {each.name: each.path for each in found_here() if each.place == "hub cache"}
+    assert sorted(names) == [f"hf:maker/Tiny-GGUF{at}" for at in (":sub/b.gguf", "@asked:c.gguf", "@old:a.gguf")]
+    assert [locate(name) for name in names] == list(names.values())
+
+
 def test_a_place_that_may_not_be_read_is_passed_over(
     home: Path, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from ...errors import InputError
 from ...hub import MODEL, Repository, UnansweredError
 from ...progress import Say, silent
 from ..parts import listed, part_of
-from .on_disk import hub_folder, is_model_name, models_in
+from .on_disk import hub_commit, hub_folder, is_model_name, models_in
 
 DEFAULT_QUANTIZATION = "Q4_K_M"  # llama.cpp's own default where a repository has several
 _NAME = re.compile(
@@ -122,12 +122,7 @@ def _cached(asked: Asked) -> dict[str, Path]:
     if kept is None:
         return {}
     folder = kept / f"models--{asked.repo.replace('/', '--')}"
-    revision = asked.revision or "main"
-    try:
-        commit = (folder / "refs" / revision).read_text().strip()
-    except OSError:
-        commit = revision
-    snapshot = folder / "snapshots" / commit
+    snapshot = folder / "snapshots" / hub_commit(folder, asked.revision or "main")
     return {str(path.relative_to(snapshot)): path for path in models_in(snapshot, deep=True) if _is_whole(path)}
 
 

@@ -90,6 +90,14 @@ def hub_folder() -> Path | None:
     return caches and caches / "huggingface" / "hub"
 
 
+def hub_commit(repo: Path, revision: str) -> str:
+    """The commit that a repository in the hub's cache has under this name; the name itself where it has none."""
+    try:
+        return (repo / "refs" / revision).read_text().strip()
+    except OSError:
+        return revision
+
+
 def found_on_disk() -> Iterator[Found]:
     """Models of this folder, of $DELIFT_MODELS, of LM Studio, llama.cpp and the hub's cache."""
     own = [Path.cwd(), *(Path(part) for part in os.environ.get("DELIFT_MODELS", "").split(os.pathsep) if part)]
@@ -104,10 +112,16 @@ def found_on_disk() -> Iterator[Found]:
     for path in models_in(llama_cpp) if llama_cpp else ():
         yield Found(path.name, path, "llama.cpp")
     for repo in matching(hub, "models--*") if hub else ():
-        name = repo.name.removeprefix("models--").replace("--", "/", 1)
-        latest: dict[str, Path] = {}
-        for snapshot in sorted(matching(repo, "snapshots/*"), key=lambda path: path.stat().st_mtime):
-            for path in models_in(snapshot, deep=True):
-                latest[str(path.relative_to(snapshot))] = path
-        for file, path in sorted(latest.items()):
-            yield Found(f"hf:{name}:{file}", path, "hub cache")
+        yield from _cached_of(repo)
+
+
+def _cached_of(repo: Path) -> Iterator[Found]:
+    """The models of a repository in the hub's cache; those that its main revision lacks have their commit's name."""
+    name, main = repo.name.removeprefix("models--").replace("--", "/", 1), hub_commit(repo, "main")
+    latest: dict[str, Found] = {}
+    for snapshot in sorted(matching(repo, "snapshots/*"), key=lambda path: (path.name == main, path.stat().st_mtime)):
+        revision = "" if snapshot.name == main else f"@{snapshot.name}"
+        for path in models_in(snapshot, deep=True):
+            file = str(path.relative_to(snapshot))
+            latest[file] = Found(f"hf:{name}{revision}:{file}", path, "hub cache")
+    yield from (latest[file] for file in sorted(latest))
