@@ -67,6 +67,11 @@ def test_a_folder_with_one_model(tmp_path: Path, tiny_model: TinyModel) -> None:
     for other in ("model-00002-of-00002.gguf", "mmproj-model-f16.gguf", "model-lora.gguf", "notes.txt"):
         (tmp_path / "f" / other).touch()
     assert locate(str(tmp_path / "f")) == one
+    (tmp_path / "g").mkdir()
+    assert "is a directory without a GGUF file" in refusal(str(tmp_path / "g"))
+    put(tmp_path / "g" / "chat-lora-merged.gguf", tiny_model())
+    message = refusal(str(tmp_path / "g"))
+    assert "holds no model, by the names of its GGUF files; give one of them: chat-lora-merged.gguf" in message
     put(tmp_path / "f" / "second.gguf", tiny_model())
     message = refusal(str(tmp_path / "f"))
     assert "holds 2 models" in message

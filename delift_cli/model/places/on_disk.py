@@ -57,10 +57,12 @@ def only_model(folder: Path) -> Path:
     found = models_in(folder)
     if len(found) == 1:
         return found[0]
-    if not found:
+    others = found or matching(folder, "*.gguf")
+    if not others:
         raise InputError(f"model {folder} is a directory without a GGUF file")
-    names = ", ".join(path.name for path in found[:6]) + (", …" if len(found) > 6 else "")
-    raise InputError(f"model {folder} holds {len(found)} models; give one of them: {names}")
+    names = ", ".join(path.name for path in others[:6]) + (", …" if len(others) > 6 else "")
+    holds = f"{len(found)} models" if found else "no model, by the names of its GGUF files"
+    raise InputError(f"model {folder} holds {holds}; give one of them: {names}")
 
 
 # ---------------------------------------------------------------------- other programs' folders
