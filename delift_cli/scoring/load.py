@@ -10,6 +10,7 @@ from .pairs import Work
 
 WINDOW_SECONDS = 20.0  # a rate is taken over
 SLOW = 0.4  # of the rate that was seen before: below that something is amiss
+OTHER_LOAD = 0.5  # processes that want a processor beside this one's threads: with less it is no other work
 
 
 class Watch:
@@ -36,17 +37,25 @@ class Watch:
             return
         rate = (work.tokens - self._tokens) / seconds
         self._tokens, self._seconds = work.tokens, work.seconds
-        if rate < SLOW * self._best:
+        threads, load = self._settings.resolved_threads(), _load()
+        # longer pairs are slower too, and so are fewer threads than were used before
+        if rate < SLOW * self._best and load > threads + OTHER_LOAD:
             self._said = True
-            self._say(slow_line(rate, self._best, self._settings.resolved_threads()))
+            self._say(_slow_line(rate, self._best, threads, load))
         self._best = max(self._best, rate)
 
 
-def slow_line(rate: float, seen: float, threads: int) -> str:
-    """The line: how slow, why that may be, and what helps."""
-    busy = ""
-    if hasattr(os, "getloadavg"):
-        busy = f" (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors)"
+def _load() -> float:
+    """Processes that want a processor, in the mean of the last minute; 0 where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return 0.0
+
+
+def _slow_line(rate: float, seen: float, threads: int, load: float) -> str:
+    """How slow, why that may be, and what helps."""
+    busy = f" (load {load:.1f} on {os.cpu_count()} processors)"
     fewer = max(1, threads // 2)
     helps = f"stop it and go on with --threads {fewer}" if threads > 1 else "end the other work, or wait"
     return f"{rate:,.0f} tokens/s, where {seen:,.0f} were seen: other work is on the same cores{busy}; {helps}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,17 @@ from delift_cli.model import processor
 from delift_cli.model.llama import Settings
 from delift_cli.scoring.load import Watch
 from delift_cli.scoring.pairs import Work
+
+
+@pytest.fixture(autouse=True)
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets how many processes want a processor, seven at first."""
+
+    def put(value: float) -> None:
+        monkeypatch.setattr(os, "getloadavg", lambda: (value, value, value))
+
+    put(7.0)
+    return put
 
 
 def seen(expected: float | None, *rates: float) -> list[str]:
@@ -34,6 +46,13 @@ def test_the_runs_own_best_counts_where_nothing_was_measured_before() -> None:
     assert seen(0.0, 33.0, 33.0) == []
     assert seen(300.0, 150.0, 200.0) == []
     assert seen(None, 300.0, 3.0) == []
+
+
+def test_what_is_slow_alone_is_slow_for_another_reason(load: Callable[[float], None]) -> None:
+    load(4.2)
+    assert seen(300.0, 33.0, 33.0) == []
+    load(4.8)
+    assert len(seen(300.0, 33.0, 33.0)) == 1
 
 
 def test_a_short_time_says_nothing() -> None:
