@@ -433,7 +433,8 @@ def test_a_record_with_another_number_of_tokens_is_new(tmp_path: Path) -> None:
     lengths = {"example_tokens": [*tokens_there[:5], 99], "response_tokens": [t - 8 for t in tokens_there]}
     with open_for_scoring(path, DESCRIPTION, *sets, **lengths) as cache:
         assert len(cache.missing(5)) == 6
-        assert not len(cache.missing(4))
+        assert cache.missing(4).tolist() == [5]
+        assert np.flatnonzero(np.isnan(cache.base_distance)).tolist() == [5]
 
 
 @pytest.mark.parametrize(("name", "step"), [("appended", 0), ("all at once", 1)])
