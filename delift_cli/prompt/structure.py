@@ -106,8 +106,7 @@ class Structure:
         return self._try([_user(), _call(silence, arguments), _answer(), _assistant()])
 
     def _answers(self, calls: bool, arguments: str, silence: str | None) -> bool:
-        given: Any = _ARGUMENTS if arguments == "text" else json.loads(_ARGUMENTS)
-        turn = _call(silence, given) if calls else _assistant("qzcalls")
+        turn = _call(silence, _given(arguments)) if calls else _assistant("qzcalls")
         return _ANSWER in (self._try([_user(), turn, _answer(), _assistant()]) or "")
 
     def _strips(self, role: str) -> bool:
@@ -141,9 +140,8 @@ class Structure:
     def behind_answer(self, *, called: bool) -> str:
         """What the template prints between an answer, or a call, and the turn behind it."""
         if called and self.traits.calls:
-            arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
-            turns = [_user(), _call(self.traits.silence, arguments), _answer(), _assistant()]
-            first, then = _ARGUMENTS if self.traits.arguments == "text" else "qzvalue", _ANSWER
+            turns = [_user(), self._own_call, _answer(), _assistant()]
+            first, then = self._call_text, _ANSWER
         else:
             turns = [_user(), _assistant(), _user("qzagain"), _assistant()]
             first, then = _SAID, "qzagain"
@@ -153,11 +151,8 @@ class Structure:
     @cached_property
     def behind_call_unanswered(self) -> str:
         """What the template prints between a call and a user's turn behind it."""
-        arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
-        turns = [_user(), _call(self.traits.silence, arguments), _user("qzagain"), _assistant()]
-        first = _ARGUMENTS if self.traits.arguments == "text" else "qzvalue"
-        printed = self._try(turns) or ""
-        return printed.partition(first)[2].partition("qzagain")[0] if "qzagain" in printed else ""
+        printed = self._try([_user(), self._own_call, _user("qzagain"), _assistant()]) or ""
+        return printed.partition(self._call_text)[2].partition("qzagain")[0] if "qzagain" in printed else ""
 
     @cached_property
     def behind_thought(self) -> str:
@@ -177,11 +172,20 @@ class Structure:
         """What the template prints behind an answer that ends the conversation."""
         return (self._try([_user(), _assistant()]) or "").partition(_SAID)[2]
 
+    @property
+    def _own_call(self) -> Turn:
+        """A turn that calls, in the form that the template reads."""
+        return _call(self.traits.silence, _given(self.traits.arguments))
+
+    @property
+    def _call_text(self) -> str:
+        """What is searched for to find that call in what is printed."""
+        return _ARGUMENTS if self.traits.arguments == "text" else "qzvalue"
+
     @cached_property
     def _last_call(self) -> str:
         """A question and a call."""
-        arguments: Any = _ARGUMENTS if self.traits.arguments == "text" else json.loads(_ARGUMENTS)
-        return self._try([_user(), _call(self.traits.silence, arguments)]) or ""
+        return self._try([_user(), self._own_call]) or ""
 
     @cached_property
     def before_call(self) -> str:
@@ -192,7 +196,7 @@ class Structure:
     @cached_property
     def behind_last_call(self) -> str:
         """What the template prints behind a call that ends the conversation."""
-        return self._last_call.partition(_ARGUMENTS if self.traits.arguments == "text" else "qzvalue")[2]
+        return self._last_call.partition(self._call_text)[2]
 
     @property
     def complaint(self) -> str:
@@ -221,6 +225,11 @@ def _assistant(content: str = _SAID) -> Turn:
 def _call(content: str | None, arguments: Any) -> Turn:
     call = {"type": "function", "id": "qzcall001", "function": {"name": _NAME, "arguments": arguments}}
     return {"role": "assistant", "content": content, "tool_calls": [call]}
+
+
+def _given(arguments: str) -> Any:
+    """A call's arguments as "text", or as the mapping that it spells."""
+    return _ARGUMENTS if arguments == "text" else json.loads(_ARGUMENTS)
 
 
 def _answer() -> Turn:
