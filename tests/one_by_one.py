@@ -14,7 +14,7 @@ from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import FLASH_ATTENTION, KV_TYPES, Model, Settings
 from delift_cli.prompt.builtin import load_template
 from delift_cli.prompt.encoding import EncodedExamples, EncodedTargets, encode_examples, encode_targets
-from delift_cli.scoring.pairs import TargetTokens, Work, cells_needed, score
+from delift_cli.scoring.pairs import Scoring, TargetTokens, Work, cells_needed, score_rows
 
 Floats = npt.NDArray[np.float32]
 PAIR = np.dtype([("distance", "f8"), ("logprob", "f8")])
@@ -114,7 +114,8 @@ class Block:
         return cache
 
     def run(self, models: list[Model], cache: MemoryCache) -> Iterator[Work]:
-        return score(models, self.examples, TargetTokens(self.targets), cache)  # type: ignore[arg-type]
+        targets = TargetTokens(self.targets)
+        return score_rows(Scoring(models, self.examples, targets), targets, cache)  # type: ignore[arg-type]
 
 
 class Alone:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -366,13 +365,7 @@ class _Batch:
 
 
 def _pointer(array: npt.NDArray[Any], batch: Any, name: str) -> Any:
-    kind = dict(_fields(type(batch)))[name]
-    return ctypes.cast(array.ctypes.data, kind)
-
-
-def _fields(structure: Any) -> Iterator[tuple[str, Any]]:
-    for entry in structure._fields_:
-        yield entry[0], entry[1]
+    return ctypes.cast(array.ctypes.data, dict(batch._fields_)[name])
 
 
 # ---------------------------------------------------------------------- conversion

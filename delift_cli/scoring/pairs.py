@@ -178,16 +178,6 @@ def write_base(cache: Writing, missing: npt.NDArray[np.int64], measured: Measure
     cache.write_base(start, distance, logprob)
 
 
-def score(
-    models: Sequence[Model],
-    examples: EncodedExamples,
-    targets: TargetTokens,
-    cache: CacheWriter,
-) -> Iterator[Work]:
-    """Score what `cache` lacks of all pairs, row by row; see `Scoring`."""
-    yield from score_rows(Scoring(models, examples, targets), targets, cache)
-
-
 def score_rows(measuring: Measuring, targets: TargetTokens, cache: CacheWriter) -> Iterator[Work]:
     """Measure what `cache` lacks of all pairs, row by row."""
     yield from measuring.base(cache)

@@ -35,27 +35,19 @@ TABLE = (
     ),
     Row(frozenset({"MATMUL_INT8"}), {"q4_0": 1.6, "q8_0": 1.2, "f16": 1.0, "bf16": 0.6, "f32": 0.6, **_REPACKED_K}),
     Row(frozenset({"NEON"}), {"f16": 1.0, "q4_0": 1.0, "q8_0": 0.9, "f32": 0.6, "bf16": 0.5, **_REPACKED_K}),
+    Row(frozenset(), {"f32": 1.0, "q8_0": 0.9, "f16": 0.6, "bf16": 0.6, "q4_0": 0.8}),
 )
-_OTHERWISE = Row(frozenset(), {"f32": 1.0, "q8_0": 0.9, "f16": 0.6, "bf16": 0.6, "q4_0": 0.8})
 _UNLISTED = {True: 0.9, False: 0.4}  # on a GPU, elsewhere: types without kernels for many tokens at once
-
-
-def relative_rates(features: frozenset[str]) -> dict[str, float]:
-    """Rates of the types on a processor with these features (names as in `model.processor.features`)."""
-    return next((row for row in TABLE if row.needs <= features), _OTHERWISE).rates
-
-
-def expected(features: frozenset[str], own: str | None) -> float:
-    """The relative rate of a model's own type, such as `q4_1`."""
-    return relative_rates(features).get((own or "").lower(), _UNLISTED[GPU in features])
 
 
 def ranked(features: frozenset[str], own: str | None, candidates: tuple[str, ...]) -> list[tuple[str, float]]:
     """The candidates that should beat the model's own type, fastest first, with their expected gains (1.5: half more).
 
     Args:
+        features: of the processor, as `model.processor.features` names them.
         own: the type of most of the model's weights as llama.cpp names it, in either case; None if it says none.
     """
-    rates, mine = relative_rates(features), expected(features, own)
-    gains = [(name, rates[name] / mine) for name in candidates if name in rates and name != (own or "").lower()]
+    rates, own = next(row.rates for row in TABLE if row.needs <= features), (own or "").lower()
+    mine = rates.get(own, _UNLISTED[GPU in features])
+    gains = [(name, rates[name] / mine) for name in candidates if name in rates and name != own]
     return sorted((each for each in gains if each[1] > 1.0), key=lambda each: -each[1])

@@ -17,7 +17,7 @@ from delift_cli.model.gguf import ModelFile
 from delift_cli.model.llama import Model, Settings, open_models
 from delift_cli.prompt.builtin import load_template
 from delift_cli.scoring import job
-from delift_cli.scoring.pairs import TargetTokens, cells_needed, score
+from delift_cli.scoring.pairs import Scoring, TargetTokens, cells_needed, score_rows
 
 SETTINGS = Settings(threads=1, batch=64)
 
@@ -45,7 +45,7 @@ def scored(path: Path, file: ModelFile, inputs: job.Inputs, contexts: int) -> Ca
         file, file.identity(), template, engine, {"prompt": None, "response": None}, truncate_to=None
     )
     with job.open_cache(path, description, inputs) as cache:
-        works = list(score(models, inputs.encoded_examples, targets, cache))
+        works = list(score_rows(Scoring(models, inputs.encoded_examples, targets), targets, cache))
     for model in models:
         model.close()
     assert works[-1].rows == 10
