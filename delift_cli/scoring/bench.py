@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,11 +11,11 @@ from ..data.reading import read_records
 from ..display import Facts, Lines
 from ..model.apart import open_checked
 from ..model.high_level import high_level_loop
-from ..model.llama import Model, Settings
+from ..model.llama import Settings
 from ..model.places import locate
 from ..prompt.chosen import chat_template
-from .job import choose_engine, expected_tokens, prepare
-from .pairs import cells_needed, common_start, row_scorer
+from .job import Engine, Inputs, at_work, choose_engine, expected_tokens, prepare
+from .pairs import Scoring, Unit, Work, lay_out_of
 from .throughput import raw_rate, some_pairs
 
 
@@ -100,28 +98,12 @@ def measure(
         cache=None,
         say=say,
     )
-    examples, targets = inputs.encoded_examples, inputs.target_tokens
     raw = raw_rate(engine.file, replace(engine.settings, batch=min(engine.settings.batch, 512)))
     say(f"raw: {raw:,.0f} tokens/s")
-    with Model(
-        engine.file, engine.settings, cells=cells_needed(examples.prefixes, targets, engine.settings.batch)
-    ) as opened:
-        scorer = row_scorer(opened, threading.Event())
-        scorer.keep_head(common_start(examples.prefixes))
-        scorer.row(examples.prefixes[0], targets.behind(examples.systems[0], targets.all, scorer.lay_out)[0])
-        before = scorer.tokens, scorer.decode_seconds, scorer.reduce_seconds
-        pairs, started = 0, time.perf_counter()
-        for prefix, system in zip(examples.prefixes, examples.systems, strict=True):
-            scorer.row(prefix, targets.behind(system, targets.all, scorer.lay_out)[0])
-            pairs += targets.count
-            if time.perf_counter() - started > seconds:
-                break
-        elapsed = time.perf_counter() - started
-    tokens, decode, reduce = (
-        after - first
-        for after, first in zip((scorer.tokens, scorer.decode_seconds, scorer.reduce_seconds), before, strict=True)
-    )
-    all_tokens, plain_tokens = expected_tokens(inputs, targets, scorer.lay_out)
+    work, contexts = _scored(engine, inputs, seconds)
+    pairs_per_second, tokens_per_second = work.pairs / work.seconds, work.tokens / work.seconds
+    decode, reduce = (spent / work.seconds / contexts for spent in (work.decode_seconds, work.reduce_seconds))
+    all_tokens, plain_tokens = expected_tokens(inputs, inputs.target_tokens, lay_out_of(engine.settings))
     result: dict[str, Any] = {
         "data": data,
         "model": f"{identity['name']} {identity['quantization']}",
@@ -130,29 +112,39 @@ def measure(
         "threads": engine.settings.resolved_threads(),
         "raw_tokens_per_second": raw,
         "scoring": {
-            "pairs": pairs,
-            "pairs_per_second": pairs / elapsed,
-            "tokens_per_second": tokens / elapsed,
-            "share_of_raw": tokens / elapsed / raw,
-            "shares": {
-                "decode": decode / elapsed,
-                "reduction": reduce / elapsed,
-                "other": 1 - (decode + reduce) / elapsed,
-            },
+            "pairs": work.pairs,
+            "pairs_per_second": pairs_per_second,
+            "tokens_per_second": tokens_per_second,
+            "share_of_raw": tokens_per_second / raw,
+            "shares": {"decode": decode, "reduction": reduce, "other": 1 - decode - reduce},
         },
         "forecast": {
             "pairs": inputs.shape[0] * inputs.shape[1],
             "tokens": all_tokens,
             "plain_tokens": plain_tokens,
-            "seconds": all_tokens / (tokens / elapsed),
+            "seconds": all_tokens / tokens_per_second,
         },
     }
     if plain_pairs:
         say("the plain loop …")
-        loop = high_level_loop(file, engine.settings, some_pairs(examples, inputs.encoded_targets, plain_pairs))
+        chosen = some_pairs(inputs.encoded_examples, inputs.encoded_targets, plain_pairs)
+        loop = high_level_loop(file, engine.settings, chosen)
         result["plain_loop"] = {
             "pairs": plain_pairs,
             "pairs_per_second": loop.pairs_per_second,
-            "ratio": pairs / elapsed / loop.pairs_per_second,
+            "ratio": pairs_per_second / loop.pairs_per_second,
         }
     return Benchmark(result)
+
+
+def _scored(engine: Engine, inputs: Inputs, seconds: float) -> tuple[Work, int]:
+    """What scoring does in so many seconds, once it has warmed up with one example; and in how many contexts."""
+    targets = inputs.target_tokens
+    with at_work(engine, inputs, targets) as models:
+        for count in (1, inputs.shape[0]):
+            units = (Unit(example, targets.all) for example in range(count))
+            scoring = Scoring(models, inputs.encoded_examples, targets)
+            for work in scoring.units(units, lambda unit, measured: None):
+                if work.seconds > seconds:
+                    break
+        return work, len(models)
