@@ -441,8 +441,15 @@ def lora(*, n_layer: int = 2, n_embd: int = 64, rank: int = 4, seed: int = 0, si
     return Lora(factors, alpha=2.0 * rank)
 
 
-def write_adapter(path: Path, adapter: Lora, *, architecture: str = "llama", kind: str = "lora") -> Path:
-    """Write an adapter as llama.cpp's convert_lora_to_gguf.py does."""
+def write_adapter(
+    path: Path,
+    adapter: Lora,
+    *,
+    architecture: str = "llama",
+    kind: str = "lora",
+    more: Mapping[str, np.ndarray] | None = None,
+) -> Path:
+    """Write an adapter as llama.cpp's convert_lora_to_gguf.py does, with more tensors as they are."""
     writer = gguf.GGUFWriter(None, architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, kind)
@@ -450,6 +457,8 @@ def write_adapter(path: Path, adapter: Lora, *, architecture: str = "llama", kin
     for name, (a, b) in adapter.factors.items():
         writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a))
         writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(b))
+    for name, vector in (more or {}).items():
+        writer.add_tensor(name, vector)
     writer.write_header_to_file(path)
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -94,6 +94,11 @@ def _read(choice: str, file: ModelFile) -> Adapter:
             f"--lora {choice}: {path} changes the token embeddings, with which {file.path} also predicts, and "
             "llama.cpp cannot apply it to both; merge it into the model"
         )
+    if dropped := [name for name in header.tensors if not name.endswith((".lora_a", ".lora_b"))]:
+        raise InputError(
+            f"--lora {choice}: {path} also changes {dropped[0]}{', …' if len(dropped) > 1 else ''}, which llama.cpp "
+            "would leave out; merge it into the model"
+        )
     if "adapter.alora.invocation_tokens" in header.metadata:
         raise InputError(f"--lora {choice}: {path} is an activated LoRA, which counts behind certain tokens only")
     return Adapter(str(path), scale, file_sha256(path))

@@ -66,6 +66,7 @@ def test_what_is_no_adapter_of_this_model(files: dict[str, Path], tmp_path: Path
     other = g.write_adapter(tmp_path / "qwen.gguf", LORA, architecture="qwen2")
     vector = g.write_adapter(tmp_path / "vector.gguf", LORA, kind="control")
     wide = g.write_adapter(tmp_path / "wide.gguf", g.lora(n_embd=128))
+    norms = g.write_adapter(tmp_path / "norms.gguf", LORA, more={"blk.0.attn_norm.weight": np.ones(64, np.float32)})
     empty = g.write_adapter(tmp_path / "empty.gguf", g.Lora({}, alpha=8.0))
     for choice, reason in (
         (tmp_path / "missing.gguf", "there is no file"),
@@ -73,6 +74,7 @@ def test_what_is_no_adapter_of_this_model(files: dict[str, Path], tmp_path: Path
         (vector, "a file of the kind control"),
         (other, "for qwen2 models"),
         (empty, "changes no weights of the model"),
+        (norms, r"also changes blk\.0\.attn_norm\.weight, which llama\.cpp would leave out"),
         (tmp_path, r"is a folder; llama\.cpp's convert_lora_to_gguf\.py"),
         (f"{files['adapter']}:much", "'much' is no scale"),
         (f"{files['adapter']}:nan", "not a finite number"),
