@@ -27,15 +27,14 @@ from .npy import array_content, header, open_array
 from .sidecar import damaged_kept
 from .sparse import SparseWriter
 from .stored import Stored
+from .stored_round import ROUND, round_names
 from .verification import (
-    ROUND,
     Damage,
     Expected,
     damaged_arrays,
     damaged_round,
     expected_arrays,
     expected_results,
-    rounds_in,
     to_be_whole,
     unsound,
 )
@@ -134,7 +133,8 @@ def _mend_files(path: Path, manifest: dict[str, Any]) -> None:
     else:
         shape = manifest["examples"]["count"], manifest["targets"]["count"]
         whole = 0
-        for name, there in rounds_in(folder):
+        for name in round_names(folder):
+            there = folder / name
             damage = damaged_round(there, manifest)
             if any(wrong.file == name for wrong in damage):
                 os.rename(there, folder / f".{name}")  # what is called so is removed

@@ -42,7 +42,7 @@ from .growing import Contents, Reuse, claim, record_contents, renew, reuse, said
 from .manifest import describe, empty_arrays, read_manifest
 from .npy import ArrayFile, array_contents, checksum
 from .stored import Stored, Writing
-from .stored_round import ENDED, PLANNED, RESULTS, Asked, Pairs, StoredRound, round_contents
+from .stored_round import ENDED, PLANNED, RESULTS, Asked, Pairs, StoredRound, round_contents, round_names
 
 BYTES_PER_PAIR = 13  # target, source and two float32
 ROOM = ".room.draft"  # a file that holds the room for pairs to come
@@ -54,12 +54,11 @@ class SparseCache(Stored):
     layout = "sparse"
 
     def _open_scored(self) -> None:
-        names = [name for name in os.listdir(self.folder) if name.startswith("round-")]
-        numbers = sorted(int(name[6:]) for name in names if name[6:].isdecimal() and len(name) < 16)
-        for place, number in enumerate(numbers, start=1):
-            if number != place or not is_folder(self._folder(number)):
+        names = round_names(self.folder)
+        for place, name in enumerate(names, start=1):
+            if name != f"round-{place}" or not is_folder(self.folder / name):
                 raise self._damaged(f"round-{place}", "is missing")
-        self.rounds = [StoredRound(self._folder(number), self.shape, self.version) for number in numbers]
+        self.rounds = [StoredRound(self.folder / name, self.shape, self.version) for name in names]
 
     @property
     def later(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

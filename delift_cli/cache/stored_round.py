@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +19,15 @@ from .files import Content, read_bytes
 from .manifest import MAX_RECORDS, MISMATCH, VERSION
 from .npy import array_contents, checksum, open_array, settled
 
+ROUND = re.compile(r"round-[1-9][0-9]{0,8}")
 RESULTS = ("distance", "logprob")
 PLANNED = ("indptr", "targets", "source")
 ENDED = b"the run that planned this round came to its end\n"
+
+
+def round_names(folder: Path) -> list[str]:
+    """What is called as the rounds of a cache are, by number; `round-01` is none of delift's, as any other name."""
+    return sorted(filter(ROUND.fullmatch, os.listdir(folder)), key=lambda name: int(name[6:]))
 
 
 @dataclass(frozen=True)

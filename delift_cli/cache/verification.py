@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +19,8 @@ from .npy import open_array
 from .sidecar import damaged_kept
 from .sparse import SparseCache, open_cache
 from .stored import Stored
-from .stored_round import StoredRound
+from .stored_round import ROUND, StoredRound, round_names
 
-ROUND = re.compile(r"round-[1-9]\d{0,8}")
 _FLOAT = np.dtype(np.float32)
 _IS_REMOVED, _ROUND_IS_REMOVED = "it is removed", "the round is removed: which pairs it had cannot be told"
 _MOVES_UP = "the later ones take its place"
@@ -72,11 +69,11 @@ def examine(path: Path) -> list[Damage]:
     unread = any(damage.what != _MISMATCH for damage in found)
     broken = [*damaged_arrays(folder, expected_arrays(manifest))]
     if manifest["layout"] != DENSE:
-        for place, (name, there) in enumerate(rounds_in(folder), start=1):
+        for place, name in enumerate(round_names(folder), start=1):
             if name != f"round-{place}":
                 broken.append(Damage(f"round-{place}", "it is missing", _MOVES_UP))
                 break
-            broken += damaged_round(there, manifest)
+            broken += damaged_round(folder / name, manifest)
     elif not broken and unsound(folder, manifest).any():
         broken.append(_COUNTS)
     found += broken
@@ -135,14 +132,10 @@ def _records(folder: Path, manifest: dict[str, Any]) -> Iterator[Damage]:
                 yield Damage(name, _MISMATCH, None)
 
 
-def rounds_in(folder: Path) -> list[tuple[str, Path]]:
-    """Names and folders of the rounds of a cache, in their order."""
-    names = [name for name in os.listdir(folder) if ROUND.fullmatch(name) and is_folder(folder / name)]
-    return [(name, folder / name) for name in sorted(names, key=lambda name: int(name[6:]))]
-
-
 def damaged_round(folder: Path, manifest: dict[str, Any]) -> list[Damage]:
     """What is wrong with a round but for the pairs of single examples."""
+    if not is_folder(folder):
+        return [Damage(folder.name, "it is a file or a link, not a folder", _ROUND_IS_REMOVED)]
     shape = manifest["examples"]["count"], manifest["targets"]["count"]
     try:
         part = StoredRound(folder, shape, manifest["version"])

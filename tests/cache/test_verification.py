@@ -194,6 +194,42 @@ def test_a_damaged_plan_goes_and_the_later_rounds_move_up(folder: Path, tmp_path
     assert len(SparseCache(path).rounds) == len(rounds) - 2
 
 
+def test_what_is_called_nearly_as_a_round_is_left_alone(folder: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(folder / "part", tmp_path / "c")
+    for name in ("round-01", "round-0", "round-x", "round-2.bak"):
+        shutil.copytree(path / "round-1", path / name)
+    (path / "round-007").write_bytes(b"a file")
+    before = tree(path)
+    assert len(SparseCache(path).rounds) == len(SparseCache(folder / "part").rounds)
+    for command in (("verify", path), ("verify", path, "--repair"), ("select", path, "-k", "2")):
+        assert delift(*command).code == 0
+    assert {name: data for name, data in tree(path).items() if name in before} == before
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("kind", ["a file", "a link"])
+def test_what_is_called_as_a_round_and_is_no_folder_is_named_and_removed(
+    folder: Path, tmp_path: Path, first: bool, kind: str
+) -> None:
+    path = shutil.copytree(folder / "part", tmp_path / "c")
+    rounds, elsewhere = len(SparseCache(path).rounds), tmp_path / "elsewhere"
+    there = path / ("round-1" if first else f"round-{rounds + 1}")
+    if first:
+        there.rename(elsewhere)
+    else:
+        shutil.copytree(path / "round-1", elsewhere)
+    if kind == "a link":
+        there.symlink_to(elsewhere)
+    else:
+        there.write_bytes(b"a file")
+    kept = tree(elsewhere)
+    found = delift("verify", path, "--json")
+    assert (found.code, found.json["damages"][0]["file"]) == (1, there.name)
+    assert delift("verify", path, "--repair", "-q").code == 0
+    assert len(SparseCache(path).rounds) == rounds - first
+    assert tree(elsewhere) == kept
+
+
 @pytest.mark.parametrize("file", ["examples.jsonl", "examples.ids.json"])
 def test_records_cannot_be_computed_again(folder: Path, tmp_path: Path, file: str) -> None:
     path = shutil.copytree(folder / "whole", tmp_path / "c")
