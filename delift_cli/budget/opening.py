@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -262,13 +263,16 @@ def _place(output: str | Path | None, source: Source, targets: Source | None, *,
     """The cache's directory.
 
     Raises:
-        InputError: it has no name, or lies in another cache.
+        InputError: it has no name, lies in another cache, or cannot be made where it is to be.
     """
     path = Path(output) if output is not None else default_cache(source, targets, as_existing=as_existing)
     if path.name in ("", ".."):
         raise InputError(f"{path}: the cache is a directory of its own; name it, as in -o train.delift")
     if (other := cache_around(path.parent)) is not None:
         raise InputError(f"{path} lies in the cache {other}, whose files are delift's own; give another place with -o")
+    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be made: {there} is no folder that can be written to; give another with -o")
     return path
 
 

@@ -12,7 +12,7 @@ from ..report.run import report_page
 from ..selection.blocks import Estimates, KernelOptions, SelfUtility
 from ..selection.methods import opened_cache
 from ..selection.output import write
-from ..selection.overwriting import files_read, refuse_to_destroy
+from ..selection.overwriting import check_places, files_read, refuse_to_destroy
 from ..submodular.kernel import Utility
 from . import console, options
 from .options import Quiet
@@ -59,6 +59,7 @@ def report(
     aims = None if target is None else opened_cache(target)
     read = files_read([*opened, *([] if aims is None else [aims])], *(subset or ()))
     refuse_to_destroy({"-o": destination}, read)
+    check_places({"-o": destination})
     page = report_page(
         *opened,
         subset=subset or (),

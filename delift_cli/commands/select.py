@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import typer
 
+from ..data.writing import form_of
 from ..errors import InputError
 from ..selection import output as files
 from ..selection import overwriting
@@ -112,8 +113,12 @@ def select(
         force=force,
         insist=", or insist with --force",
     )
-    if push is not None and not force:
-        overwriting.refuse_to_push(push, caches.values(), ", or insist with --force")
+    overwriting.check_places({"-o": destination, "--curve": curve})
+    if caches and (destination is not None or push is None):
+        came = next(iter(caches.values())).manifest["examples"]["form"]
+        files.check_form(form_of(destination, came), destination, ids_only=ids_only)
+    if push is not None:
+        overwriting.refuse_to_push(push, caches.values(), force=force, insist=", or insist with --force")
     curve_form = None if curve is None else _curve_form(curve)
     notes = console.Notes(console.sayer(quiet or as_json))  # stderr may be where the JSON goes
     with console.bars(quiet=quiet or as_json) as progress:

@@ -76,6 +76,8 @@ AlphaOption = Annotated[
     float | None,
     options.choosing(
         metavar="X",
+        min=0,
+        max=1,
         help="Ceiling of 'saturated', a share of the pool's sum. Default: 0.3; where saturated is the default, the "
         "share that is chosen.",
     ),
@@ -84,7 +86,8 @@ NormOption = Annotated[
     float, options.choosing("--p", metavar="X", help="Norm of 'lp': 1 adds helpers up, a large one is like 'fl'.")
 ]
 BetaOption = Annotated[
-    float, options.choosing(metavar="X", help="Of 'noisyor': how soon a target is served by its helpers.")
+    float,
+    options.choosing(metavar="X", min=0, max=1e6, help="Of 'noisyor': how soon a target is served by its helpers."),
 ]
 DepthOption = Annotated[
     int, options.choosing(metavar="N", min=1, max=1000, help="Of 'topm': how many helpers of a target count.")

@@ -100,6 +100,15 @@ def same_repo(one: str, other: str) -> bool:
     return one.rpartition("/")[2] == other.rpartition("/")[2]
 
 
+def parse_push(destination: str) -> Dataset:
+    """Where a data set is to be put; InputError where it is no such name, or huggingface_hub is not installed."""
+    asked = parse(destination)
+    library(destination, DATASET)
+    if asked.split or asked.revision:
+        raise InputError(f"--push {destination}: give hf:owner/name, without a split or revision")
+    return asked
+
+
 def push(files: dict[str, bytes], destination: str, message: str, own: bytes | None = None) -> str:
     """Put files into a data set of the hub, which is made if there is none; its address.
 
@@ -107,13 +116,10 @@ def push(files: dict[str, bytes], destination: str, message: str, own: bytes | N
         own: what the README.md of a data set has in it whose files may be replaced; None: any may.
 
     Raises:
-        InputError: the name is none, huggingface_hub is not installed, or files would be replaced that are another's.
+        InputError: see `parse_push`, or files would be replaced that are another's.
         RunError: the hub refuses or does not answer.
     """
-    asked = parse(destination)
-    hub = library(destination, DATASET)
-    if asked.split or asked.revision:
-        raise InputError(f"--push {destination}: give hf:owner/name, without a split or revision")
+    asked, hub = parse_push(destination), library(destination, DATASET)
     api = hub.HfApi()
     try:
         if own is not None and (replaced := _not_own(hub, asked, files, own)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -22,7 +22,7 @@ from ..data.record import Record, copy_groups
 from ..data.shared_answers import answer_groups
 from ..errors import InputError, check_choice
 from ..submodular.kernel import Kernel, Transform, Utility, factored_kernel, utility_kernel, utility_range
-from ..submodular.objectives import SUMS, Objective, make_objective
+from ..submodular.objectives import SUMS, Objective, check_blocks, make_objective
 
 SelfUtility = Literal["exclude", "exclude-answers", "include"]
 Estimates = Literal["auto", "on", "off"]
@@ -359,22 +359,10 @@ def objective_over(
     blocks = {
         role: Block(block) if isinstance(block, Cache) else block for role, block in given.items() if block is not None
     }
-    chosen = blocks[chosen_role(blocks)]
-    check_same_measure([block.cache for block in blocks.values()])
-    swept = blocks["target"] if "pool" not in blocks or (name in SWEEP_TARGET and target) else blocks["pool"]
-    stand_for = weights_of(blocks["pool"].cache) if "pool" in blocks else None
-    if "pool" in blocks and not blocks["pool"].cache.square and stand_for is None:
-        raise InputError(
-            f"{blocks['pool'].cache.path} is not a pool scored against itself; give it with --target or --existing"
-        )
-    if "pool" in blocks and "target" in blocks:
-        _check_target(blocks["pool"], blocks["target"], name)
-    if "existing" in blocks and blocks["existing"].target_key != swept.target_key:
-        raise InputError(
-            f"{blocks['existing'].cache.path} does not have the records to cover as its targets; make it with: "
-            f"delift score --examples EXISTING --targets {swept.cache.manifest['targets']['source']}"
-        )
-    weight = stand_for if swept is blocks.get("pool") else None
+    caches = {role: block.cache for role, block in blocks.items()}
+    check_fit(caches, name)
+    chosen, swept = blocks[chosen_role(blocks)], blocks[_swept_role(caches, name)]
+    weight = weights_of(swept.cache) if swept is blocks.get("pool") else None
     if count != "records":
         counted = swept.cache.response_tokens.astype(np.float64) ** _POWER_OF_TOKENS[count]
         weight = counted / counted.mean() * (1.0 if weight is None else weight)
@@ -395,17 +383,63 @@ def objective_over(
     return objective, chosen
 
 
-def _check_target(pool: AnyBlock, target: AnyBlock, name: str) -> None:
-    """The pool must be the rows of the target block or, for the capped objectives, its columns."""
-    source = pool.cache.manifest["examples"]["source"]
-    if name in CAPPED:
-        if target.target_key != pool.target_key:
+def check_fit(caches: Mapping[str, Stored], name: str) -> None:
+    """Do these caches, by role, belong together, and does the objective `name` take them?
+
+    Raises:
+        InputError: see `objective_over`; said before anything of their pairs is read.
+    """
+    chosen_role(caches)
+    check_same_measure(list(caches.values()))
+    pool, target, existing = (caches.get(role) for role in ("pool", "target", "existing"))
+    if pool is not None and not of_itself(pool):
+        raise InputError(f"{pool.path} is not a pool scored against itself; give it with --target or --existing")
+    for role, cache, right in (
+        ("target", target, "{source} --targets TARGET_SET"),
+        ("existing", existing, "--examples EXISTING --targets {source}"),
+    ):
+        if cache is not None and of_itself(cache):
+            right = right.format(source=cache.manifest["examples"]["source"])
+            itself = "itself" if cache.square else "its anchors"
             raise InputError(
-                f"{target.cache.path} does not have the pool as its targets, which objective {name} needs; "
+                f"--{role} {cache.path} is a pool scored against {itself}; give one made with: delift score {right}"
+            )
+    check_blocks(name, pool=pool is not None, target=target is not None, existing=existing is not None)
+    if pool is not None and target is not None:
+        _check_target(pool, target, name)
+    swept = caches[_swept_role(caches, name)]
+    if existing is not None and _key(existing, "targets") != _key(swept, "targets"):
+        raise InputError(
+            f"{existing.path} does not have the records to cover as its targets; make it with: "
+            f"delift score --examples EXISTING --targets {swept.manifest['targets']['source']}"
+        )
+
+
+def of_itself(cache: Stored) -> bool:
+    """Is it a pool's own, against itself or against anchors that stand for it?"""
+    return cache.square or weights_of(cache) is not None
+
+
+def _swept_role(caches: Mapping[str, Stored], name: str) -> str:
+    """Whose targets an objective covers."""
+    return "target" if "pool" not in caches or (name in SWEEP_TARGET and "target" in caches) else "pool"
+
+
+def _key(cache: Stored, side: str) -> str:
+    return str(cache.manifest[side]["sha256"])
+
+
+def _check_target(pool: Stored, target: Stored, name: str) -> None:
+    """The pool must be the rows of the target block or, for the capped objectives, its columns."""
+    source = pool.manifest["examples"]["source"]
+    if name in CAPPED:
+        if _key(target, "targets") != _key(pool, "targets"):
+            raise InputError(
+                f"{target.path} does not have the pool as its targets, which objective {name} needs; "
                 f"make it with: delift score --examples TARGET_SET --targets {source}"
             )
-    elif target.example_key != pool.example_key:
+    elif _key(target, "examples") != _key(pool, "examples"):
         raise InputError(
-            f"{target.cache.path} does not have the pool as its examples; "
+            f"{target.path} does not have the pool as its examples; "
             f"make it with: delift score {source} --targets TARGET_SET"
         )

@@ -182,6 +182,8 @@ def hygiene(
     Raises:
         InputError: an option, a benchmark or a score cannot be read.
     """
+    share = None if distinct in (None, ONCE, ANY) else parse_share(str(distinct), "--distinct", ONCE, ANY)
+    scores = None if quality is None else read_quality(quality, records)
     like: list[Like] = []
     places: dict[int, None] = {}
     for text in not_like:
@@ -195,8 +197,7 @@ def hygiene(
     near, cut = None, 0
     if distinct == ONCE:
         near, cut = near_copies(records)
-    elif distinct not in (None, ANY):
-        near, cut = near_duplicates(records, parse_share(str(distinct), "--distinct", ONCE, ANY))
+    elif share is not None:
+        near, cut = near_duplicates(records, share)
     groups = [] if near is None else [[records[place].id for place in group] for group in groups_of(near)]
-    scores = None if quality is None else read_quality(quality, records)
     return Hygiene(list(places), like if not_like else None, near, cut, distinct == ONCE, groups, scores)

@@ -13,14 +13,26 @@ from typing import Any
 import numpy as np
 import orjson
 
+from ..data.folders import kind_of
 from ..data.ids import Names
 from ..data.record import Record
+from ..data.tables import TABLES, library
 from ..data.writing import packed, written
 from ..errors import InputError, RunError
 from ..progress import Say, silent
 from ..submodular.select import Selection
 
 SCORES = "delift"  # the field that --with-scores adds
+
+
+def check_form(form: str, destination: Path | None, *, ids_only: bool = False) -> None:
+    """InputError where records in this form, or their ids, cannot be written: before the work, not after it."""
+    if destination is not None:
+        if ids_only and kind_of(destination.name):
+            raise InputError(f"{destination}: ids are lines of text, not a file of records; name it .txt, say")
+        packed(b"", destination)
+    if form in TABLES and not ids_only:
+        library(form)
 
 
 def render(

@@ -47,9 +47,25 @@ def refuse_to_destroy(
             )
 
 
-def refuse_to_push(destination: str, caches: Iterable[Stored], insist: str) -> None:
-    """InputError where a data set of the hub is one that the records of caches came from."""
-    repo = hub.parse(destination).repo
+def check_places(outputs: Mapping[str, Path | None]) -> None:
+    """InputError where an output, by the option that names it, can be no file: before the work, not after it."""
+    for name, path in outputs.items():
+        if path is None or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)):
+            continue  # a device or a pipe is written to as it is
+        if os.path.isdir(path):
+            raise InputError(f"{name} {path} is a folder; name a file in it")
+        folder = os.path.dirname(os.path.realpath(path))
+        if not os.path.isdir(folder):
+            raise InputError(f"{name} {path}: there is no folder {folder}; make it, or give another place")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(f"{name} {path}: nothing can be written in {folder}; give another place")
+
+
+def refuse_to_push(destination: str, caches: Iterable[Stored], *, force: bool, insist: str) -> None:
+    """InputError where a data set of the hub is none, or, unless `force`, one that the records of caches came from."""
+    repo = hub.parse_push(destination).repo
+    if force:
+        return
     names = {name for cache in caches for name in _source_names(cache) if name.startswith("hf:") and ", " not in name}
     for name in sorted(names):
         if hub.same_repo(repo, hub.parse(name).repo):

@@ -34,7 +34,7 @@ from .methods import (
     scored_blocks,
 )
 from .overwriting import files_read
-from .set_aside import OFF, set_aside
+from .set_aside import LAST, OFF, check_set_aside, set_aside
 from .subset import Subset
 
 
@@ -126,6 +126,14 @@ def select_records(
     )
     amount = limits.amount
     unsaid = defaults_for(caches, objective, method)
+    name, unsaid_alpha = "", blocks.ALPHA
+    if method in COVERING:
+        name, unsaid_alpha = objective_for(caches, str(k), objective, method)
+        blocks.check_fit(caches, name)
+    check_set_aside(caches.get("pool"), drop_suspects)
+    beyond = amount.tokens is not None or limits.at_least or limits.at_most
+    if greedy != "exact" and (beyond or distinct not in (None, ANY) or drop_suspects == LAST):
+        raise InputError(f"the {greedy} method takes k, always and never, no budget, quotas, near-duplicates or last")
     let_go = []
     if distinct is None and greedy == "exact":
         distinct = unsaid.distinct
@@ -139,7 +147,6 @@ def select_records(
     if method in COVERING:
         count = count or unsaid.count
         options = options.with_default(unsaid.self_utility)
-        name, unsaid_alpha = objective_for(caches, str(k), objective, method)
         opened = cosine_blocks(caches, open_model, progress) if method == "embedding" else scored_blocks(caches)
         opened[role].examples = records
         goal, pool = blocks.objective_over(

@@ -117,6 +117,14 @@ def set_aside(
     return SetAside(_without(worst, always), for_good=True, listed=len(worst))
 
 
+def check_set_aside(cache: Cache | SparseCache | None, asked: str | None) -> None:
+    """InputError where `set_aside` cannot be asked for this; before anything is computed."""
+    if asked not in (None, OFF):
+        if asked != LAST:
+            parse_share(str(asked), "--drop-suspects", LAST, OFF)
+        _check_pool(cache)
+
+
 def come_last(judged: Suspects | None, always: Sequence[int] = ()) -> SetAside:
     """The doubtful records put last."""
     if judged is None or judged.alone is None:
@@ -133,6 +141,13 @@ def _without(places: Sequence[int], others: Sequence[int]) -> list[int]:
     return [place for place in places if place not in gone]
 
 
+def _check_pool(cache: Cache | SparseCache | None) -> Cache | SparseCache:
+    if cache is None or not cache.square:
+        name = "the target set's cache alone" if cache is None else str(cache.path)
+        raise InputError(f"{name} is not a pool scored against itself, which suspects are looked for in")
+    return cache
+
+
 def look_for_suspects(
     cache: Cache | SparseCache | None, records: Sequence[Record], open_model: OpenModel, progress: Progress
 ) -> Suspects:
@@ -141,9 +156,7 @@ def look_for_suspects(
     Raises:
         InputError: it is no pool scored against itself, or is damaged.
     """
-    if cache is None or not cache.square:
-        name = "the target set's cache alone" if cache is None else str(cache.path)
-        raise InputError(f"{name} is not a pool scored against itself, which suspects are looked for in")
+    cache = _check_pool(cache)
     from ..scoring.without_prompt import logprob_without_prompt
 
     cache.check_rows()  # methods that need no pairs have not

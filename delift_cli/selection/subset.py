@@ -12,11 +12,9 @@ from typing import Any
 from ..amount import Amount
 from ..budget.partial_block import measured, measured_lines
 from ..cache.anchors import weights_of
-from ..data.folders import kind_of
 from ..data.record import Record
 from ..data.writing import form_of
 from ..display import Facts, Lines
-from ..errors import InputError
 from ..progress import Say, silent
 from ..submodular.objectives import Objective
 from ..submodular.select import Selection
@@ -118,12 +116,12 @@ class Subset(Facts):
         Raises:
             InputError: the container is not for these, as one of records is not for ids.
         """
-        if ids_only and destination is not None and kind_of(Path(destination).name):
-            raise InputError(f"{destination}: ids are lines of text, not a file of records; name it .txt, say")
+        form = self.form(destination)
+        output.check_form(form, None if destination is None else Path(destination), ids_only=ids_only)
         return output.render(
             self.pool.examples,
             self.selection,
-            form=self.form(destination),
+            form=form,
             whole=self.whole,
             came=self.form(),
             source=self.pool.cache.manifest["examples"]["source"],

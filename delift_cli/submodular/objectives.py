@@ -188,6 +188,24 @@ SUMS = ("sqrt", "log1p", "saturated", "lp", "noisyor", "topm")  # every helper c
 NAMES = ("fl", "flmi", "flvmi", "fl1mi", "flcg", "flcmi", *SUMS)
 
 
+def check_blocks(name: str, *, pool: bool, target: bool, existing: bool) -> None:
+    """InputError where an objective lacks one of these blocks, or takes no notice of it; see `make_objective`."""
+    if name not in NAMES:
+        raise InputError(f"unknown objective {name!r}: choose one of {', '.join(NAMES)}")
+    needs_target, takes_target = name in ("flmi", "flvmi", "fl1mi", "flcmi"), name not in ("fl", "flcg")
+    needs_existing, takes_existing = name in ("flcg", "flcmi"), name in ("flcg", "flcmi", *SUMS)
+    for what, given, needed, taken in (
+        ("a target set", target, needs_target, takes_target),
+        ("existing data", existing, needs_existing, takes_existing),
+    ):
+        if needed and not given:
+            raise InputError(f"objective {name} needs {what}")
+        if given and not taken:
+            raise InputError(f"objective {name} takes no notice of {what}: choose another one")
+    if not pool and name != "flvmi" and not (name in SUMS and target):
+        raise InputError(f"objective {name} needs the pool's kernel{' or a target set' * (name in SUMS)}")
+
+
 def make_objective(
     name: str,
     kernel: Kernel | None,
@@ -213,21 +231,9 @@ def make_objective(
     weight, bonus: see `weighted` and `with_bonus`.
     Raises InputError when a block is missing, is not used by this objective, or does not fit the others.
     """
-    if name not in NAMES:
-        raise InputError(f"unknown objective {name!r}: choose one of {', '.join(NAMES)}")
-    needs_target, takes_target = name in ("flmi", "flvmi", "fl1mi", "flcmi"), name not in ("fl", "flcg")
-    needs_existing, takes_existing = name in ("flcg", "flcmi"), name in ("flcg", "flcmi", *SUMS)
-    for what, block, needed, taken in (
-        ("a target set", target, needs_target, takes_target),
-        ("existing data", existing, needs_existing, takes_existing),
-    ):
-        if needed and block is None:
-            raise InputError(f"objective {name} needs {what}")
-        if block is not None and not taken:
-            raise InputError(f"objective {name} takes no notice of {what}: choose another one")
+    check_blocks(name, pool=kernel is not None, target=target is not None, existing=existing is not None)
     swept = target if name == "flvmi" or (name in SUMS and target is not None) else kernel
-    if swept is None:
-        raise InputError(f"objective {name} needs the pool's kernel{' or a target set' * (name in SUMS)}")
+    assert swept is not None
     weight_of_targets = 1.0 if eta is None else eta
     if name in SUMS:
         made = _sums(name, swept, existing, eta, nu, alpha, p, beta, depth)

@@ -133,8 +133,8 @@ def test_stdout_and_file_are_the_same(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    refused = delift("select", "pool", "-k", "4", "-o", tmp_path / "no" / "subset.jsonl").refusal(1)
-    assert refused.startswith("cannot write ")
+    refused = delift("select", "pool", "-k", "4", "-o", tmp_path / "no" / "subset.jsonl").refusal()
+    assert refused.startswith(f"-o {tmp_path / 'no' / 'subset.jsonl'}: there is no folder {tmp_path / 'no'}; make it")
 
 
 def test_twice_the_same_bytes() -> None:

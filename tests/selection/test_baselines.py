@@ -239,6 +239,7 @@ def test_contradictions(arguments: tuple[str, ...], message: str) -> None:
         (("--at-least", "odd=3", "-k", "100tok"), "needs a number of records"),
         (("--distinct", "most"), "--distinct most"),
         (("--not-like", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--drop-suspects", "most"), "--drop-suspects most: give a share, such as 1% or 0.01, or last or off"),
     ],
 )
 def test_bad_limits_are_told_before_the_model_runs(
@@ -249,6 +250,31 @@ def test_bad_limits_are_told_before_the_model_runs(
     made_up = make_cache(tmp_path / "made up", records)
     assert message in delift("select", made_up, "--method", method, *options).refusal()
     assert "made up" in delift("select", made_up, "--method", method).refusal()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("pool", "--objective", "flcg"), "objective flcg needs existing data"),
+        (("pool", "--quality", "prompt"), "its 'prompt' is no number"),
+        (("pool", "--target", "pool"), "--target pool is a pool scored against itself"),
+        (("pool", "--existing", "dev"), "dev does not have the records to cover as its targets"),
+        (("pool", "--target", "elsewhere"), "elsewhere does not have the pool as its examples"),
+        (("--target", "dev", "--drop-suspects", "10%"), "is not a pool scored against itself, which suspects"),
+        (("pool", "--greedy", "stochastic", "-k", "20tok"), "stochastic method takes k, always and never, no budget"),
+        (("pool", "--greedy", "partitioned", "--distinct", "0.9"), "partitioned method takes k, always and never"),
+        (("pool", "--greedy", "partitioned", "--drop-suspects", "last"), "partitioned method takes k, always and"),
+    ],
+)
+def test_what_does_not_go_together_is_told_before_the_model_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    make_cache(tmp_path / "pool", pairs(*range(12)))
+    make_cache(tmp_path / "dev", pairs(*range(12)), pairs(20, 21))
+    make_cache(tmp_path / "elsewhere", pairs(*range(5)), pairs(20, 21))
+    monkeypatch.chdir(tmp_path)
+    assert message in delift("select", *arguments, "--method", "embedding").refusal()
+    assert "made up" in delift("select", "pool", "--target", "dev", "--method", "embedding").refusal()
 
 
 def test_unfinished_caches_have_baselines(tmp_path: Path) -> None:

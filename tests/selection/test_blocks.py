@@ -274,6 +274,9 @@ def test_where_nothing_gains_no_share_is_said_to_be_enough(tmp_path: Path) -> No
         ("fl", {"pool": "VV", "target": "VT"}, "fl takes no notice of a target set"),
         ("fl", {"pool": "VV", "existing": "EV"}, "fl takes no notice of existing data"),
         ("fl", {"target": "VT"}, "takes no notice of a target set|needs the pool"),
+        ("flmi", {"pool": "VV", "target": "VV"}, "--target .*VV is a pool scored against itself; .* --targets TARGET"),
+        ("flvmi", {"target": "VV"}, "--target .*VV is a pool scored against itself; .*pool.jsonl --targets TARGET_SET"),
+        ("flcg", {"pool": "VV", "existing": "VV"}, "--existing .*VV is a pool .* --examples EXISTING --targets pool"),
     ],
 )
 def test_wrong_blocks_are_refused_with_the_right_command(
@@ -302,6 +305,15 @@ def test_blocks_measured_otherwise_are_refused(
         fill(cache)
     with pytest.raises(InputError, match=rf"not measured alike: .*{name}.* differs"):
         objective_over(Cache(folder / "VV"), Cache(tmp_path / "VT"), None, "flmi", KernelOptions())
+
+
+def test_anchors_of_the_pool_are_no_target_set(folder: Path, tmp_path: Path) -> None:
+    description = {**DESCRIPTION, "anchors": {"stand_for": 8, "weights": [4.0, 4.0]}}
+    with open_cache(tmp_path / "anchors", POOL, jsonl(POOL_RECORDS[:2]), description) as cache:
+        fill(cache)
+    for pool in (folder / "VV", None):
+        with pytest.raises(InputError, match=r"--target .*anchors is a pool scored against its anchors; give one made"):
+            select_records(pool, 2, target=tmp_path / "anchors")
 
 
 def test_pool_that_grew_no_longer_fits_its_target_block(folder: Path, tmp_path: Path) -> None:

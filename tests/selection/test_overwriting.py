@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,70 @@ def test_stdout_is_for_records_alone(folder: Path) -> None:
     assert "-o -: give a file" in delift("report", "pool.delift", "-o", "-").refusal()
     assert delift(*SELECT, "-o", "-", "-q").out.count(b"\n") == 3
     assert not Path("-").exists()
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(*_: object, **__: object) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("delift_cli.commands.select.select_records", begin)
+    monkeypatch.setattr("delift_cli.commands.report.report_page", begin)
+    monkeypatch.setattr("delift_cli.budget.opening.open_checked", begin)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("no/such/x", "no/such/x: there is no folder {folder}/no/such; make it"),
+        ("subset.jsonl/x", "subset.jsonl/x: there is no folder {folder}/subset.jsonl; make it"),
+        ("to-nowhere", "to-nowhere: there is no folder {folder}/gone; make it"),
+        ("closed/x", "closed/x: nothing can be written in {folder}/closed; give another place"),
+        ("pool.delift/..", "pool.delift/.. is a folder; name a file in it"),
+        ("", ". is a folder; name a file in it"),
+    ],
+)
+@pytest.mark.parametrize("verb", [(*SELECT, "-o"), (*SELECT, "--curve"), ("report", "pool.delift", "-o")])
+@pytest.mark.usefixtures("no_work")
+def test_where_nothing_can_be_written_is_said_before_the_work(
+    folder: Path, verb: tuple[str, ...], place: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("closed").mkdir()
+    Path("to-nowhere").symlink_to("gone/x")
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: os.path.basename(path) != "closed" and may(path, mode))
+    assert f"{verb[-1]} {message.format(folder=folder)}" in delift(*verb, place).refusal()
+
+
+@pytest.mark.usefixtures("no_work")
+def test_a_cache_that_cannot_be_made_is_refused_before_the_model_is_opened(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("closed").mkdir()
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: os.path.basename(path) != "closed" and may(path, mode))
+    for there in ("pool.jsonl", "closed"):
+        refused = delift("score", "pool.jsonl", "-o", f"{there}/new/c").refusal()
+        assert f"{there}/new/c cannot be made: {folder / there} is no folder that can be written to" in refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ids-only", "-o", "x.jsonl"), "x.jsonl: ids are lines of text"),
+        (("-o", "x.parquet"), 'pip install "delift-cli[data]"'),
+        (("-o", "x.jsonl.zst"), 'x.jsonl.zst: to compress with zstd: pip install "delift-cli[data]"'),
+        (("--push", "name", "--force"), "name: give a data set of the hub as hf:owner/name"),
+        (("--push", "hf:a/b:train", "--force"), "--push hf:a/b:train: give hf:owner/name, without a split"),
+    ],
+)
+@pytest.mark.usefixtures("folder", "no_work")
+def test_what_cannot_be_written_so_is_said_before_the_work(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    assert message in delift(*SELECT, *arguments).refusal()
 
 
 def test_a_source_is_found_from_elsewhere_and_in_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
