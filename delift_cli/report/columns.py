@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..data.record import Record
+from ..selection.blocks import AnyBlock
 from ..visible import one_line
 from .document import Column, Pairs, RecordColumns
 from .pool import Pool
@@ -32,8 +33,7 @@ def record_columns(pool: Pool) -> RecordColumns:
         Column.figures("gives", "helps most", "signed", reach.helped.utility[:, 0], "its largest utility"),
         Column.figures("pairs", "pairs", "count", reach.pairs, "targets that it was shown in front of"),
     ]
-    ends = [Pairs("helps most", "records" if pool.square else "targets", reach.helped)]
-    ends.append(Pairs("harms most", "records" if pool.square else "targets", reach.harmed))
+    ends = [Pairs("helps most", pool.targets_are, reach.helped), Pairs("harms most", pool.targets_are, reach.harmed)]
     if pool.square:
         columns += _as_target(reach, cache.base_logprob)
         ends.insert(0, Pairs("is helped most by", "records", reach.helpers))
@@ -61,14 +61,11 @@ def record_columns(pool: Pool) -> RecordColumns:
     return RecordColumns("records", pool.records, {column.key: column for column in columns}, ends)
 
 
-def aims_columns(pool: Pool) -> RecordColumns:
-    """The targets that are not the pool's own records."""
-    assert pool.aims is not None
-    assert pool.aims_reach is not None
-    targets = pool.aims.targets
-    columns = [*said(targets), *_as_target(pool.aims_reach, pool.aims.cache.base_logprob)]
-    ends = [Pairs("is helped most by", "records", pool.aims_reach.helpers)]
-    return RecordColumns("targets", targets, {column.key: column for column in columns}, ends)
+def target_columns(name: str, block: AnyBlock, reach: Reach) -> RecordColumns:
+    """The targets of a block whose examples are the pool."""
+    columns = [*said(block.targets), *_as_target(reach, block.cache.base_logprob)]
+    ends = [Pairs("is helped most by", "records", reach.helpers)]
+    return RecordColumns(name, block.targets, {column.key: column for column in columns}, ends)
 
 
 def said(records: Sequence[Record]) -> list[Column]:

@@ -23,6 +23,7 @@ from .sections import measured
 
 NAMES = ("A", "B")
 SAMPLED = 100_000  # pairs that are compared
+UNTOLD = "too few or too equal to correlate"
 
 
 def compare(first: AnyBlock, second: AnyBlock, wanted: Wanted) -> Document:
@@ -81,9 +82,9 @@ def compare(first: AnyBlock, second: AnyBlock, wanted: Wanted) -> Document:
         alike = findings.rank_correlation(*losses)
         facts.append(("loss", f"mean {means} in B, nats per token; {_correlated(alike)}"))
     turned = int((mean[0] * mean[1] < 0).sum())
-    alike_said = "?" if np.isnan(ranked) else f"{ranked:.2f}"
+    alike_said, too_few = ("?", f": {UNTOLD}") if np.isnan(ranked) else (f"{ranked:.2f}", "")
     tiles = [
-        Tile(alike_said, "rank correlation of the records' mean utilities", "plot-values"),
+        Tile(alike_said, f"rank correlation of the records' mean utilities{too_few}", "plot-values"),
         Tile(f"{both:,} of {sizes[0]:,}", f"of A's subset are in B's too; by chance {chance:,.0f} would be", "subsets"),
         Tile.of(turned, "record", " whose mean utility has one sign in A and the other in B", "table-changed"),
     ]
@@ -169,7 +170,7 @@ def _pairs_alike(pools: Sequence[Pool], places: Sequence[Ints], seed: int) -> fl
 
 
 def _correlated(ranks: float) -> str:
-    return "too few or too equal to correlate" if np.isnan(ranks) else f"rank correlation {ranks:.2f}"
+    return UNTOLD if np.isnan(ranks) else f"rank correlation {ranks:.2f}"
 
 
 def _more(count: int) -> str:

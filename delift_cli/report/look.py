@@ -60,11 +60,18 @@ def _uncovered(pool: Pool) -> Table:
     reach, of = (pool.reach, "records") if pool.aims_reach is None else (pool.aims_reach, "targets")
     bare = findings.uncovered(reach)
     about, empty = "No other measured record makes these answers more likely.", "Every record is helped by another one."
+    another = "no other"
     if of == "targets":
         about = "No measured record of the pool makes these answers more likely."
         empty = "Every target is helped by some record."
+        another = "no record"
+    about = _of(about, bare, of[:-1])
+    if unjudged := int(np.isnan(reach.covered).sum()):
+        are = "is" if unjudged == 1 else "are"
+        about = f"{about} {counted(unjudged, of[:-1])} {are} measured behind {another} and not judged.".lstrip()
+        empty = "none" if unjudged == len(reach.covered) else "Every other one is helped."
     keys = ("id", "covered", "offered", "loss", *SAID)
-    return Table("uncovered", f"Uncovered {of}", _of(about, bare, of[:-1]), of, bare[:LISTED], keys, empty=empty)
+    return Table("uncovered", f"Uncovered {of}", about, of, bare[:LISTED], keys, empty=empty)
 
 
 def _suspects(pool: Pool, found: Suspects) -> Table:
@@ -86,7 +93,8 @@ def _suspects(pool: Pool, found: Suspects) -> Table:
     if same := int(found.boilerplate.sum()):
         about += f" Boilerplate comes first: {counted(same, 'long answer')}, word for word the same to unlike prompts."
     if unjudged := len(pool) - len(ranked):
-        about += f" {unjudged:,} records are measured behind none of their kin and are not judged."
+        are = "is" if unjudged == 1 else "are"
+        about += f" {counted(unjudged, 'record')} {are} measured behind none of their kin and not judged."
     whole = ("behind", "alone") if found.alone is not None else ()  # else suspicion is the loss behind kin
     keys = ("id", "suspicion", "loss", *whole, *SAID)
     empty = "Too few pairs are measured to judge any record."

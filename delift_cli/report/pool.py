@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..amount import parse_amount
-from ..cache.anchors import weights_of
 from ..cache.dense import Cache
 from ..cache.sidecar import EMBEDDINGS, kept_file, read_kept
 from ..cache.utility import block_utilities
@@ -20,7 +20,7 @@ from ..data.near_duplicates import joined, near_copies, near_duplicates
 from ..data.ngrams import grams
 from ..data.record import Record
 from ..errors import InputError
-from ..selection.blocks import AnyBlock, KernelOptions, PartialBlock, objective_over
+from ..selection.blocks import AnyBlock, KernelOptions, PartialBlock, objective_over, of_itself
 from ..selection.hygiene import ALIKE
 from ..selection.methods import defaults_for, objective_for
 from ..selection.set_aside import come_last
@@ -68,8 +68,8 @@ class Pool:
     """A block with what follows from it.
 
     Args:
-        block: the pool against itself, or examples by a target set.
-        target: the pool's block by a target set, beside the pool against itself.
+        block: the pool against itself or its anchors, or examples by a target set.
+        target: the pool's block by a target set, beside the pool's own.
 
     Raises:
         InputError: the blocks do not belong together, or a file is not a subset of the pool.
@@ -78,8 +78,11 @@ class Pool:
     def __init__(self, block: AnyBlock, target: AnyBlock | None, wanted: Wanted) -> None:
         self.block, self.wanted = block, wanted
         self.square = block.cache.square
-        if not self.square and target is not None:
-            raise InputError(f"{block.cache.path} has targets of its own; give --target with a pool against itself")
+        own = of_itself(block.cache)
+        if not own and target is not None:
+            raise InputError(
+                f"{block.cache.path} has targets of its own; give --target with a pool against itself or its anchors"
+            )
         self.records = block.examples
         self.aims = target if target is not None else None if self.square else block
         fields = block.cache.manifest["fields"]
@@ -87,7 +90,12 @@ class Pool:
             (path.name, *choices.read_places(path, self.records, fields)) for path in wanted.subset
         ]
         k = str(len(self._given[0][1])) if self._given else wanted.k
-        pool = block if self.square or weights_of(block.cache) is not None else None  # anchors stand for the pool
+        self._amount = parse_amount(k, len(self.records))
+        least = int(block.cache.example_tokens.min())
+        if self._amount.tokens is not None and self._amount.tokens < least:
+            raise InputError(f"-k {k} selects nothing: the smallest record has {least:,} tokens")
+        self.field, self.labels = group_labels(self.records, wanted.group)
+        pool = block if own else None  # anchors stand for the pool
         aims = None if self.aims is pool else self.aims
         given = {"pool": pool, "target": aims}
         roles = {role: each.cache for role, each in given.items() if each is not None}
@@ -102,15 +110,22 @@ class Pool:
         self.aims_reach = (
             None if self.aims is None else self.reach if self.aims is block else _reach(self.aims, self.options)
         )
-        self.field, self.labels = group_labels(self.records, wanted.group)
 
     def __len__(self) -> int:
         return len(self.records)
 
     @property
+    def targets_are(self) -> str:
+        """What stands against the pool's records in its block: these "records", "anchors", or the "targets"."""
+        return "records" if self.square else "targets" if self.aims is self.block else "anchors"
+
+    @property
     def partial_block(self) -> PartialBlock | None:
         """The block of which only some pairs are measured: the pool's, else that of the target set."""
-        return next((block for block in (self.block, self.aims) if isinstance(block, PartialBlock)), None)
+        for block in (self.block, self.aims):
+            if isinstance(block, PartialBlock) and block.cache.pairs_done < math.prod(block.cache.shape):
+                return block
+        return None
 
     @cached_property
     def valued(self) -> Valued:
@@ -122,8 +137,7 @@ class Pool:
         """What is reported on; the first one is the one that lists speak of."""
         if self._given:
             return [choices.given(*given, self.valued) for given in self._given]
-        amount = parse_amount(self.wanted.k, len(self))
-        return [choices.chosen(amount, self.block.cache.example_tokens, self.valued)]
+        return [choices.chosen(self._amount, self.block.cache.example_tokens, self.valued)]
 
     @cached_property
     def random_curve(self) -> npt.NDArray[np.float64]:

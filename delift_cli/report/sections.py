@@ -10,6 +10,7 @@ import numpy as np
 from ..amount import counted
 from ..cache.anchors import weights_of
 from ..cache.contents import how_measured
+from ..cache.figures import utility_in_words
 from ..cache.sparse import SparseCache
 from ..data.groups import group_sizes
 from ..data.record import Record
@@ -17,7 +18,7 @@ from ..selection.blocks import COUNTED, AnyBlock, KernelOptions, PartialBlock
 from ..visible import visible
 from . import findings
 from .choices import CHANGE, Choice
-from .columns import aims_columns, record_columns
+from .columns import record_columns, target_columns
 from .document import Column, Document, Line, Plot, RecordColumns, Section, Table
 from .look import SAID, to_look_at
 from .pool import Pool
@@ -30,10 +31,12 @@ def document(pool: Pool) -> Document:
     """The whole report."""
     cache = pool.block.cache
     sets = {"records": record_columns(pool)}
-    if pool.aims is not None:
-        sets["targets"] = aims_columns(pool)
+    if pool.targets_are == "anchors":
+        sets["anchors"] = target_columns("anchors", pool.block, pool.reach)
+    if pool.aims is not None and pool.aims_reach is not None:
+        sets["targets"] = target_columns("targets", pool.aims, pool.aims_reach)
     model = cache.manifest["model"]
-    lead = f"{len(pool):,} records, as {model['name']} sees them; made by delift from {cache.path.name}."
+    lead = f"{counted(len(pool), 'record')}, as {model['name']} sees them; made by delift from {cache.path.name}."
     sections = [
         in_short(pool),
         measured(pool),
@@ -56,7 +59,7 @@ def measured(pool: Pool) -> Section:
     for block in blocks:
         cache, manifest = block.cache, block.cache.manifest
         n, m = cache.shape
-        against = "each other" if cache.square else f"{m:,} targets from {manifest['targets']['source']}"
+        against = "each other" if cache.square else f"{counted(m, 'target')} from {manifest['targets']['source']}"
         if weights_of(cache) is not None:
             against = f"{m:,} of them that stand for all, so that values are estimates"
         facts.append(("records", f"{n:,} from {manifest['examples']['source']}, scored against {against}"))
@@ -67,19 +70,20 @@ def measured(pool: Pool) -> Section:
         else:
             facts.append(("pairs measured", f"all {n * m:,}"))
     for block in blocks:
-        if isinstance(block, PartialBlock):
+        if isinstance(block, PartialBlock) and _rest(block, pool.options):
             facts.append(("estimates", _quality(block, pool.options)))
             facts += [("approximate", line) for line in block.approximations(pool.options)]
     manifest = pool.block.cache.manifest
-    mean, harm = pool.reach_of_all.mean_of_pairs, pool.reach_of_all.harmful_share
+    every = pool.reach_of_all
+    utility = utility_in_words(every.mean_of_pairs, every.harmful_share, "measured pairs")
     facts += [
         *how_measured(manifest),
-        ("utility", f"{pool.options.utility}: mean {mean:+.4f}, {harm:.0%} of the measured pairs harmful"),
+        ("utility", f"{pool.options.utility}: {utility}"),
         ("objective", f"{_objective(pool)} ({pool.options.utility}, {pool.options.transform}, "
                       f"{pool.block.left_out(pool.options)}{COUNTED[pool.count]})"),
     ]  # fmt: skip
     groups = (
-        f"by the field {pool.field!r}, {len(set(pool.labels)):,} values"
+        f"by the field {pool.field!r}, {counted(len(set(pool.labels)), 'value')}"
         if pool.field
         else "no field was found to group by"
     )
@@ -154,7 +158,7 @@ def worth(pool: Pool) -> Section:
         common = [len(first & set(subset.places.tolist())) / max(1, len(subset)) for subset in rows]
         columns.append(Column.figures("common", f"in common with {rows[0].name}", "share", common))
     missing = "".join(
-        f" {s.name} has {s.missing:,} records that the pool lacks; they are left out." for s in rows if s.missing
+        f" {s.name} has {counted(s.missing, 'record')} that the pool lacks, left out." for s in rows if s.missing
     )
     tables = [Table("subsets", "Subsets", f"Under the objective {_objective(pool)}.{missing}", columns=columns)]
     plot = Plot(
@@ -171,10 +175,11 @@ def worth(pool: Pool) -> Section:
 def _said_of(subset: Choice, whole: float) -> str:
     """The subset's share of the whole pool's value, and what a tenth fewer and more records would make of it."""
     said = []
-    for count, words in ((len(subset), "cover"), (subset.fewer, "would cover"), (subset.more, "would cover")):
+    for count in dict.fromkeys((len(subset), subset.fewer, subset.more)):
         value = subset.value_at(count)
-        if value is not None and whole > 0 and (words == "cover" or count != len(subset)):
-            said.append(f"{count:,} records {words} {value / whole:.1%}")
+        if value is not None and whole > 0:
+            covers = "would cover" if count != len(subset) else f"cover{'s' * (count == 1)}"
+            said.append(f"{counted(count, 'record')} {covers} {value / whole:.1%}")
     if not said:
         return ""
     return f"Of what the whole pool covers, {subset.name}: " + "; ".join(said) + "."
@@ -245,7 +250,7 @@ def certainty(pool: Pool, block: PartialBlock) -> Section:
 
 def _list(pool: Pool, subset: Choice, number: int) -> Table:
     records = pool.records
-    targets = records if pool.square else (pool.aims or pool.block).targets
+    targets = records if pool.square else pool.block.targets
     said = zip(subset.best_of.tolist(), subset.first_of.tolist(), subset.gains.tolist(), strict=True)
     reasons = [_reason(targets, *entry) for entry in said]
     columns = [
@@ -255,7 +260,7 @@ def _list(pool: Pool, subset: Choice, number: int) -> Table:
         Column("reason", "why", "text", reasons),
     ]
     return Table(
-        f"selected-{number}", subset.name, f"{len(subset):,} records, in the order in which they were taken.",
+        f"selected-{number}", subset.name, f"{counted(len(subset), 'record')}, in the order in which they were taken.",
         "records", subset.places, ("id",), columns, after=("group", "prompt", "response"),
     )  # fmt: skip
 

@@ -49,8 +49,8 @@ def _worth(pool: Pool) -> list[Tile]:
         return []
     chance = float(pool.random_curve[len(subset) - 1]) / pool.whole
     words = (
-        f"of what all {counted(len(pool), 'record')} cover is covered by {subset.name}; "
-        f"{len(subset):,} in a random order cover {chance:.1%}"
+        f"of what the whole pool ({counted(len(pool), 'record')}) covers is covered by {subset.name}; "
+        f"{len(subset):,} in a random order cover{'s' * (len(subset) == 1)} {chance:.1%}"
     )
     return [Tile(f"{value / pool.whole:.1%}", words, "value")]
 
@@ -60,5 +60,7 @@ def _sure(pool: Pool) -> list[Tile]:
     if pool.partial_block is None or pool.options.estimates == "off":
         return []
     quality = pool.partial_block.partial(pool.options).quality
+    if not quality.enough:
+        return [Tile("?", f"of the estimates for pairs that are not measured: {quality.words}", "sure")]
     words = f"R² of the estimates for pairs that are not measured, on {quality.pairs:,} pairs held out"
-    return [Tile(f"{quality.r2:.2f}" if quality.enough else "?", words, "sure")]
+    return [Tile(f"{quality.r2:.2f}", words, "sure")]

@@ -208,7 +208,7 @@ def test_subsets_from_files(tmp_path: Path) -> None:
     assert delift("report", cache, *subsets, "-o", tmp_path / "r.html", "-q").code == 0
     page = Page(tmp_path / "r.html")
     assert [page.table(f"selected-{number}")["rows"] for number in range(3)] == [[7, 3, 20], [20, 1], [2]]
-    assert "foreign.jsonl has 1 records that the pool lacks" in page.source
+    assert "foreign.jsonl has 1 record that the pool lacks" in page.source
     utility = np.maximum(0, np.load(cache / "base_distance.npy") - np.load(cache / "distance.npy"))
     np.fill_diagonal(utility, 0)
     weight = np.sqrt(np.load(cache / "response_tokens.npy"))
@@ -290,6 +290,73 @@ def test_targets_of_their_own(tmp_path: Path) -> None:
     both = Page(tmp_path / "both.html")
     assert "objective flmi" in both.source or "flmi, kernel" in both.source
     assert len(both.block("records-0")["ends"]) == 4
+
+
+def words(page: Page) -> str:
+    """What is read on it: no scripts, no styles, no tags."""
+    return " ".join(re.sub(r"<(script|style).*?</\1>|<[^>]*>", " | ", page.source, flags=re.DOTALL).split())
+
+
+@pytest.mark.parametrize("more", [(), ("-k", "100%")])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_of_few_records_it_counts_as_people_do(tmp_path: Path, count: int, more: tuple[str, ...]) -> None:
+    pool = tiny_runs.make_cache(tmp_path / "pool.delift", plain_pool(count))
+    one = tiny_runs.make_cache(tmp_path / "one.delift", plain_pool(count), tiny_runs.pairs(40))
+    for caches in ((pool,), (one,), (pool, "--target", one), (pool, pool)):
+        assert delift("report", *caches, *more, "-o", tmp_path / "r.html", "-q").code == 0
+        said = words(Page(tmp_path / "r.html"))
+        assert "nan" not in said
+        assert not re.search(r"\b1 (records|targets|values|answers|outliers|groups) ", said), said
+        assert not re.search(r"\b[02-9] (record|target|value|answer|outlier|group) ", said), said
+    assert delift("report", pool, "-o", tmp_path / "r.html", "-q").code == 0
+    alone = "no pair of two records is measured yet" in words(Page(tmp_path / "r.html"))
+    assert alone == (count == 1)
+
+
+def test_what_is_not_measured_is_not_called_helped(tmp_path: Path) -> None:
+    cache = sparse_cache(tmp_path / "pool.delift", plain_pool(3), per_example=1)
+    behind = {int(target) for target in open_cache(cache).pairs().target}
+    assert delift("report", cache, "-o", tmp_path / "r.html", "-q").code == 0
+    said = words(Page(tmp_path / "r.html"))
+    assert len(behind) == 2
+    assert "1 record is measured behind no other and not judged." in said
+    assert "Every record is helped" not in said
+    why = "of the estimates for pairs that are not measured: too few pairs are held out at random (1) to say"
+    assert f"| ? | | {why} how good they are" in said
+
+
+def test_where_all_pairs_are_measured_nothing_is_said_of_estimates(tmp_path: Path) -> None:
+    cache = sparse_cache(tmp_path / "pool.delift", plain_pool(12), per_example=12)
+    assert delift("report", cache, "-o", tmp_path / "r.html", "-q").code == 0
+    said = words(Page(tmp_path / "r.html"))
+    assert "144 of 144 (100.00%)" in said
+    assert "estimate" not in said
+    assert "How sure" not in said
+
+
+def test_anchors_lean_towards_a_target_set_as_in_select(tmp_path: Path) -> None:
+    description = {**tiny_runs.DESCRIPTION, "anchors": {"stand_for": 20, "weights": [9.0, 6.0, 5.0]}}
+    with tiny_runs.open_cache(tmp_path / "anchors", plain_pool(20), tiny_runs.pairs(2, 7, 11), description) as writer:
+        tiny_runs.fill(writer)
+    dev = tiny_runs.make_cache(tmp_path / "dev.delift", plain_pool(20), tiny_runs.pairs(30, 31, 32, 33), seed=1)
+    both = (tmp_path / "anchors", "--target", dev, "-k", "4")
+    assert delift("report", *both, "-o", tmp_path / "r.html", "-q").code == 0
+    page = Page(tmp_path / "r.html")
+    chosen = delift("select", *both, "--ids-only", "-q").out.decode().split()
+    assert [page.columns["id"][row] for row in page.table("selected-0")["rows"]] == chosen
+    sets = page.block("data")["sets"]
+    assert {name: found["count"] for name, found in sets.items()} == {"records": 20, "anchors": 3, "targets": 4}
+    assert [(ends["title"], ends["with"]) for ends in sets["records"]["ends"]] == [
+        ("helps most", "anchors"),
+        ("harms most", "anchors"),
+        ("helps most of the target set", "targets"),
+    ]
+    reasons = next(column["values"] for column in page.table("selected-0")["columns"] if column["key"] == "reason")
+    named = {reason.rpartition("above all ")[2] for reason in reasons if "above all" in reason}
+    assert named <= {"r2", "r7", "r11"}
+    assert named
+    refused = delift("report", dev, "--target", dev, "-o", tmp_path / "r.html").refusal()
+    assert "has targets of its own; give --target with a pool against itself or its anchors" in refused
 
 
 def test_two_caches_of_the_same_records(tmp_path: Path) -> None:
@@ -388,6 +455,7 @@ def test_one_of_a_kind_is_one() -> None:
     [
         (("--group", "nosuch"), "no record has a field 'nosuch'"),
         (("-k", "900"), "there are 6 records to choose from"),
+        (("-k", "3tok"), "-k 3tok selects nothing: the smallest record has 1"),
         (("--subset", "nowhere.jsonl"), "cannot be read"),
     ],
 )
