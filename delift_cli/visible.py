@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+from pathlib import Path
 
 # Control characters but tab and line feed, bidirectional overrides, what has no width, tags, halves of characters.
 _ACTING = re.compile(
@@ -24,6 +27,15 @@ def one_line(text: str, length: int) -> str:
     """The text on one line, of at most `length` characters."""
     text = visible(" ".join(text.split()))
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def in_a_shell(path: Path) -> str:
+    """A path as a command takes it, whatever its name."""
+    name = f"./{path}" if str(path).startswith("-") else str(path)
+    if name == visible(name):
+        return shlex.quote(name)
+    spelt = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(name))
+    return f"$'{''.join(spelt)}'"
 
 
 def _spelt(found: re.Match[str]) -> str:

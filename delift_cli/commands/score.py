@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..visible import visible
+from ..visible import in_a_shell
 from . import console, options
 from .options import (
     AsJson,
@@ -142,6 +140,7 @@ def score(
     from ..evaluation.moved import check_comparable, moved
     from ..model.llama import Settings
     from ..model.log import log_to
+    from ..progress import silent
 
     log_to(sys.stderr if verbose else None)
     earlier = None if previous is None else open_cache(previous)
@@ -175,8 +174,13 @@ def score(
         notes("what the proxy takes to look at the pairs is not counted")
         proxy = None
     elif looks_first:
+        if "-" in (*(data or ()), examples, targets):
+            raise InputError("--proxy with a model reads the records twice: give a file in place of stdin")
+        run = open_run(data or None, **{**asked, "say": silent})  # what is wrong shows before the proxy looks for hours
+        if not run.sparse:
+            raise InputError("--proxy helps to choose some of the pairs: give a --budget, such as 5%")
         if earlier is not None:
-            check_comparable(earlier, *open_run(data or None, **asked).records)
+            check_comparable(earlier, *run.records)
         with console.bars(quiet=quiet) as progress:
             proxy = str(score_proxy(looks_first, data or None, progress=progress, **asked))
     run = open_run(data or None, proxy=proxy, only_forecast=dry_run, **asked)
@@ -203,22 +207,13 @@ def _next_command(cache: Path, targets: str | None, as_existing: bool, manifest:
     from ..budget.sources import named_after
     from ..data.writing import ending_of
 
-    name = _in_a_shell(cache)
+    name = in_a_shell(cache)
     if targets is None:
         sources = name
     elif as_existing:
-        pool = "POOL.delift" if targets == "-" else _in_a_shell(named_after(targets))
+        pool = "POOL.delift" if targets == "-" else in_a_shell(named_after(targets))
         sources = f"{pool} --existing {name}"
     else:
         sources = f"--target {name}"
     chosen_from = manifest["targets" if targets is not None and as_existing else "examples"]
     return f"delift select {sources} -k 30% > subset{ending_of(chosen_from['form'])}"
-
-
-def _in_a_shell(path: Path) -> str:
-    """A path as a command takes it, whatever its name."""
-    name = f"./{path}" if str(path).startswith("-") else str(path)
-    if name == visible(name):
-        return shlex.quote(name)
-    spelt = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(name))
-    return f"$'{''.join(spelt)}'"

@@ -167,7 +167,7 @@ PushOption = Annotated[
 ]
 OrderWrittenOption = Annotated[Literal["selection", "input"], options.output(help="Order of the records written.")]
 WithScoresOption = Annotated[
-    bool, options.output("--with-scores", help="Add id, rank, gain and coverage to each record.")
+    bool, options.output("--with-scores", help="Add a field delift to each record: id, rank, gain and coverage.")
 ]
 IdsOnlyOption = Annotated[bool, options.output("--ids-only", help="Write ids, one a line.")]
 CurveOption = Annotated[

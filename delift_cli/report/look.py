@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from ..amount import counted
 from ..selection.hygiene import ALIKE
 from ..selection.suspects import SUSPECT, Suspects
+from ..visible import in_a_shell
 from . import findings
 from .document import Column, Section, Table
 from .pool import SEARCHED, Ints, Pool
@@ -81,7 +84,7 @@ def _suspects(pool: Pool, found: Suspects) -> Table:
         "to the model. The first are worth reading; hard and odd records are among them too."
     )
     if found.alone is None:
-        command = f"delift inspect {pool.block.cache.path.name} --suspects {LISTED}"
+        command = f"delift inspect {in_a_shell(Path(pool.block.cache.path.name))} --suspects {LISTED}"
         about = (
             "The model finds these answers unlikely though it has seen how the nearest prompts are answered. Running "
             f"it once more, without the prompts, tells much better: {command}, then this report again."

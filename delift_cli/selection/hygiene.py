@@ -18,6 +18,7 @@ from ..data.record import Record
 from ..data.shared_answers import shared_answers
 from ..display import Lines
 from ..submodular.objectives import Objective, value
+from ..visible import in_a_shell
 
 ALIKE = 0.9  # cosine of n-grams from which on one record is said to be nearly the same as another
 ONCE, ANY = "copies", "off"  # of --distinct, beside a similarity
@@ -108,7 +109,10 @@ class Hygiene:
             count = sum(map(len, self.groups))
             rows.append(("near", f"{counted(len(self.groups), 'group')} of {which}, {count:,} records; {how}"))
             if self.cut:
-                crowd = f"{self.cut:,} records have so many {which} that only the nearest of them are held apart"
+                have = "has" if self.cut == 1 else "have"
+                crowd = (
+                    f"{counted(self.cut, 'record')} {have} so many {which} that only the nearest of them are held apart"
+                )
                 rows.append(("", f"{crowd}; leave out copies beforehand"))
             rows += [
                 ("", ", ".join([*group[:SHOWN], *(["…"] if len(group) > SHOWN else [])]))
@@ -118,7 +122,8 @@ class Hygiene:
             q = self.quality
             scale = f"{q.low:g} counts as 0 and {q.high:g} as 1, times {q.weight:g}"
             meaning = "at weight 1 the best scores add as much as the whole pool covers"
-            missing = f"; {q.missing:,} records without one count as 0" if q.missing else ""
+            counts = f"count{'s' * (q.missing == 1)} as 0"
+            missing = f"; {counted(q.missing, 'record')} without one {counts}" if q.missing else ""
             rows.append(("quality", f"{q.field}: {scale} ({meaning}){missing}"))
         return rows
 
@@ -148,7 +153,7 @@ class Repeats:
             rows.append(("near", f"{which}; --distinct {ALIKE} takes one of each"))
         if self.one_answer:
             which = f"{self.one_answer:,} of the selected give unlike prompts one long answer, as boilerplate does"
-            rows.append(("answers", f"{which}; delift inspect {pool} --suspects 20 looks closer"))
+            rows.append(("answers", f"{which}; delift inspect {in_a_shell(pool)} --suspects 20 looks closer"))
         return rows
 
 

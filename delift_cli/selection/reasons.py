@@ -12,6 +12,7 @@ from ..data.record import Record
 from ..display import Facts, Lines
 from ..errors import InputError
 from ..submodular.explain import explain_chosen, explain_left_out, harmed
+from ..visible import in_a_shell
 from .blocks import KernelOptions, as_block
 from .methods import AnyCache, opened_cache
 from .run import select_records
@@ -88,7 +89,7 @@ def explain_record(
     try:
         place = find_record(opened.examples().records, record)
     except InputError as error:
-        raise InputError(f"{opened.path}: {error}; delift inspect {opened.path} shows some") from None
+        raise InputError(f"{opened.path}: {error}; delift inspect {in_a_shell(opened.path)} shows some") from None
     subset = select_records(opened, k, objective=objective, options=options)
     goal, pool, chosen = subset.goal, as_block(opened), subset.selection
     records = pool.examples

@@ -18,6 +18,7 @@ from ..data.record import Record
 from ..display import Lines
 from ..errors import InputError
 from ..progress import Progress, counting
+from ..visible import in_a_shell
 from .methods import OpenModel
 from .suspects import Suspects, suspects
 
@@ -76,7 +77,7 @@ class SetAside:
         if not self.places:
             return []
         others = f", and {self.listed - len(self.places):,} more" if self.listed > len(self.places) else ""
-        which = f"delift inspect {cache} --suspects {self.listed} lists them{others}"
+        which = f"delift inspect {in_a_shell(cache)} --suspects {self.listed} lists them{others}"
         if self.for_good:
             return [("left out", f"{counted(len(self.places), 'record')} whose answers are the most suspect; {which}")]
         taken = len({*self.last} & {*chosen})

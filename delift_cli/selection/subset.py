@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..amount import Amount
+from ..amount import Amount, counted
 from ..budget.partial_block import measured, measured_lines
 from ..cache.anchors import weights_of
 from ..data.record import Record
@@ -187,12 +187,13 @@ class Subset(Facts):
         covering = self.method in COVERING
         parameters = "".join(f", {name} {number:g}" for name, number in found["parameters"].items())
         tokens = self.amount.tokens
-        budget = f", budget {tokens:,} tokens, by {selection.rule}" if tokens is not None else ""
+        budget = f", budget {counted(tokens, 'token')}, by {selection.rule}" if tokens is not None else ""
         whole = "what the whole pool reaches" if covering else "the pool's"
         share = "" if found["share"] is None else f", {found['share']:.1%} of {whole}"
         seed = f" (seed {found['seed']})" if self.method == "random" else ""
+        pool = counted(found["pool"], "record")
         rows = [
-            ("selected", f"{found['selected']:,} of {found['pool']:,} records, {found['tokens']:,} tokens{budget}"),
+            ("selected", f"{found['selected']:,} of {pool}, {counted(found['tokens'], 'token')}{budget}"),
             ("method", f"{self.method}: {WHAT[self.method]}{seed}"),
         ]
         rows += self.doubted.lines(self.pool.cache.path, selection.indices.tolist())
@@ -205,7 +206,8 @@ class Subset(Facts):
         elif self.method != "random":  # whose numbers mean nothing
             rows.append(("scores", f"{found['value']:,.4f} in all{share}"))
         if covering and found["anchors"]:
-            rows.append(("anchors", f"{found['anchors']:,} records stand for all as targets: the value is an estimate"))
+            which = f"{counted(found['anchors'], 'record')} stand{'s' * (found['anchors'] == 1)} for all as targets"
+            rows.append(("anchors", f"{which}: the value is an estimate"))
         if covering and found["at_least_of_optimum"]:
             proven = f"proven in general: {selection.guarantee_note}"
             best = f"best subset{' without suspects' if found['suspects_last'] and not found['suspects_taken'] else ''}"
@@ -235,10 +237,7 @@ class Subset(Facts):
             more = f" and {len(self.missed) - 8:,} more" if len(self.missed) > 8 else ""
             rows.append(("short", f"fewer than were to be at least: {', '.join(short)}{more}"))
         if selection.saturated_at is not None:
-            rest = f"; the other {found['filled']:,} were taken by what each is worth alone" if found["filled"] else ""
-            if self.method == "ifd" and found["filled"]:
-                rest = f"; the other {found['filled']:,} have a ratio above 1"
-            rows.append(("saturated", f"nothing more to gain after {selection.saturated_at:,} records{rest}"))
+            rows.append(("saturated", self._saturated(selection.saturated_at, found["filled"])))
         for part in found["measured"].values():
             others = "estimated" if part["estimates"] == "on" else "counted as 0"
             unmeasured = f", unmeasured pairs {others}" if part["pairs_measured"] < part["pairs_all"] else ""
@@ -249,6 +248,17 @@ class Subset(Facts):
                 alone = f"{covered['measured']:.4f} by measured pairs alone"
                 rows.append(("coverage", f"by fl, {covered['estimated']:.4f} estimated ({interval}), {alone}"))
         return rows
+
+    def _saturated(self, taken: int, filled: int) -> str:
+        """That no more is gained after so many records, and how many were taken all the same."""
+        said = f"nothing more to gain after {counted(taken, 'record')}" if taken else "no record gains anything"
+        if not filled:
+            return said
+        one = filled == 1
+        others = f"the other {'one' if one else format(filled, ',')}" if taken else counted(filled, "record")
+        if self.method == "ifd":
+            return f"{said}; {others} {'has' if one else 'have'} a ratio above 1"
+        return f"{said}; {others} {'was' if one else 'were'} taken by what {'it' if one else 'each'} is worth alone"
 
     def _measured(self, block: PartialBlock) -> dict[str, Any]:
         """What of a block was measured and, where estimates count, what the choice covers by them."""

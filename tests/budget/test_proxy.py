@@ -6,12 +6,13 @@ import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from gguf_models import write_model
 from numpy.typing import NDArray
-from tiny_runs import WORDS, delift, jsonl, score, tree
+from tiny_runs import QUICK, WORDS, delift, jsonl, model, pairs, score, tree
 
 from delift_cli.budget import plan
 from delift_cli.budget.estimate import Estimate
@@ -219,6 +220,25 @@ def test_a_model_as_proxy_is_scored_first(folder: Path) -> None:
     assert dry.code == 0
     assert "not counted" in dry.err
     assert not (folder / "dry.proxy.delift").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("pool.jsonl", "--model", model), "give a --budget, such as 5%"),
+        (("pool.jsonl", "--budget", "40%", "--model", "nowhere.gguf"), "model nowhere.gguf: no such file or model"),
+        (("pool.jsonl", "--budget", "40%", "--model", model, "--template-arg", "x"), "--template-arg x"),
+        (("-", "--budget", "40%", "--model", model), "reads the records twice: give a file in place of stdin"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_proxy_looks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[Any, ...], message: str
+) -> None:
+    monkeypatch.chdir(folder)
+    given = [each() if callable(each) else each for each in arguments]
+    run = delift("score", *given, "-o", "early.delift", "--proxy", "other.gguf", *QUICK, stdin=pairs(1, 2, 3))
+    assert message in run.refusal()
+    assert not Path("early.proxy.delift").exists()
 
 
 def test_a_share_of_a_proxy_that_has_all_pairs(folder: Path) -> None:

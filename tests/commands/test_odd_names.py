@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
-from tiny_runs import delift, model, pairs, score
+from tiny_runs import delift, jsonl, make_cache, model, pairs, score
 
 NAMES = (b"bad\xff.jsonl", b"two\nlines.jsonl", b"t\tab.jsonl", b"-dash.jsonl", b"it's.jsonl", "é ü.jsonl".encode())
 
@@ -27,6 +28,21 @@ def test_the_next_command_names_the_cache(name: bytes, tmp_path: Path, monkeypat
     inspected = delift("inspect", os.fsdecode(given), "--json")
     assert inspected.code == 0, inspected.err
     assert os.fsencode(json.loads(inspected.out)["cache"]) == given.removeprefix(b"./")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_summary_names_the_cache_as_a_shell_takes_it(
+    name: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = "I am sorry, but I cannot help with that request."
+    shared = [
+        {"prompt": prompt, "response": answer} for prompt in ("Name a bird.", "How far is it?", "Sing of autumn!")
+    ]
+    make_cache(Path(os.fsdecode(name)), jsonl(shared))
+    said = delift("select", "--method", "length", "-k", 3, "--", os.fsdecode(name)).err
+    (command,) = re.findall(r"; delift inspect (.*) --suspects 20", said)
+    assert subprocess.run(["bash", "-c", f"test -d {command}"], check=False).returncode == 0
 
 
 def test_names_in_a_table_of_results_are_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

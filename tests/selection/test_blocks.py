@@ -252,6 +252,23 @@ def test_where_nothing_gains_no_share_is_said_to_be_enough(tmp_path: Path) -> No
     assert ("stopped", "no record gains anything") in subset.lines()
 
 
+@pytest.mark.parametrize(
+    ("count", "k", "saturated"),
+    [
+        (1, "1", "no record gains anything; 1 record was taken by what it is worth alone"),
+        (2, "100%", "nothing more to gain after 1 record; the other one was taken by what it is worth alone"),
+        (3, "100%", "nothing more to gain after 2 records; the other one was taken by what it is worth alone"),
+        (2, "50%", None),
+    ],
+)
+def test_of_few_records_a_choice_counts_as_people_do(tmp_path: Path, count: int, k: str, saturated: str | None) -> None:
+    subset = select_records(make_cache(tmp_path / "c", pairs(*range(count))), k)
+    told = dict(subset.lines())
+    assert told.get("saturated") == saturated
+    tokens = subset.as_dict()["tokens"]
+    assert told["selected"] == f"{len(subset)} of {count} record{'s' * (count > 1)}, {tokens} tokens"
+
+
 # ---- blocks that do not belong together
 
 
