@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import InputError
 from ..evaluation.intervals import Outcome
 from ..visible import visible
 from . import console, options
@@ -82,6 +83,8 @@ def evaluate(
     from ..model.llama import Settings
 
     refuse_idle(context, {"random": Use(pool is not None, "without --pool")})
+    if [held_out, *subset, pool].count("-") > 1:
+        raise InputError("of the records of a test one set alone can come from stdin")
     notes = console.Notes(console.sayer(quiet))
     with console.bars(quiet=quiet) as progress:
         found = measure(

@@ -141,8 +141,10 @@ def read_places(
         fields: how the pool was read, as its manifest says it.
 
     Raises:
-        InputError: the file cannot be read, or none of its records is in the pool.
+        InputError: the file cannot be read, or not twice, or none of its records is in the pool.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is a pipe or a device, and a subset is read twice: put it into a file first")
     if (listed := listed_indices(path, records)) is not None:
         return np.array(listed, np.int64), 0
     try:

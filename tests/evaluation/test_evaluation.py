@@ -342,6 +342,8 @@ def test_bad_records_can_be_left_out() -> None:
         (("test.jsonl", "a.jsonl", "--shots", "4"), "a.jsonl has fewer than 4 records besides copies of"),
         (("none.jsonl", "a.jsonl"), "none.jsonl: cannot be read"),
         (("test.jsonl", "empty"), "empty is a folder without any file of records"),
+        (("-", "-"), "one set alone can come from stdin"),
+        (("test.jsonl", "-", "--pool", "-"), "one set alone can come from stdin"),
     ],
 )
 def test_refusals(arguments: tuple[str, ...], message: str) -> None:
