@@ -140,15 +140,16 @@ def summary_lines(summary: dict[str, Any], read: list[tuple[str, str]]) -> list[
     layouts = " and ".join(
         dict.fromkeys(", ".join(f"{name} ({count:,})" for name, count in each.items()) for each in summary["layouts"])
     )
+    examples = counted(summary["examples"], "example")
     lines = [
-        ("records", f"{summary['examples']:,} examples by {summary['targets']:,} targets; layout {layouts}"),
+        ("records", f"{examples} by {counted(summary['targets'], 'target')}; layout {layouts}"),
         ("model", f"{summary['model']}, weights {summary['weights']}; {summary['template']}"),
     ]
     lines += read
     if summary["pairs_scored"]:
         speed = f"{summary['pairs_per_second']:,.1f} pairs/s, {summary['tokens_per_second']:,.0f} tokens/s"
         lines += [
-            ("scored", f"{summary['pairs_scored']:,} pairs in {duration(summary['seconds'])}: {speed}"),
+            ("scored", f"{counted(summary['pairs_scored'], 'pair')} in {duration(summary['seconds'])}: {speed}"),
             ("tokens", _saved(summary["tokens_evaluated"], summary["tokens_one_by_one"], "evaluated")),
             ("time in", f"llama.cpp {summary['decode_share']:.1%}, log-softmax {summary['reduce_share']:.1%}"),
         ]

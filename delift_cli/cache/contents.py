@@ -50,7 +50,7 @@ class Contents(Facts):
         pairs = "measured pairs" if isinstance(cache, SparseCache) else "pairs"
         return [
             ("cache", f"{cache.path}, format {manifest['version']}"),
-            ("block", f"{cache.shape[0]:,} examples from {manifest['examples']['source']}, {block}"),
+            ("block", f"{counted(cache.shape[0], 'example')} from {manifest['examples']['source']}, {block}"),
             ("state", self._state()),
             *how_measured(manifest),
             ("utility", utility_in_words(self.utility.mean, self.utility.harmful, pairs)),

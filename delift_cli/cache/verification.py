@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -176,8 +176,8 @@ def expected_results(folder: Path, shape: tuple[int, int], version: int) -> dict
 def _shared(cache: Stored) -> Iterator[Damage]:
     for name in cache.damaged_shared():
         if name in BASES:
-            targets = np.flatnonzero(cache.damaged_bases(name))
-            what = f"{len(targets):,} targets do not match their checksums or have none, the first is {targets[0]}"
+            targets = np.flatnonzero(cache.damaged_bases(name)).tolist()
+            what = _unmatched("target", targets, " or has none", " or have none")
             yield Damage(f"{name}.npy", what, "they are measured again")
         elif name in TOKENS:
             yield Damage(f"{name}.npy", _MISMATCH, "tokens are counted again")
@@ -185,11 +185,17 @@ def _shared(cache: Stored) -> Iterator[Damage]:
             yield Damage(f"{name}.npy", _MISMATCH, "rows that are not complete are scored again")
 
 
+def _unmatched(thing: str, places: Sequence[int], one: str = "", several: str = "") -> str:
+    """Which do not match their checksums; `one`, `several`: what else may be true of it, or of them."""
+    if len(places) == 1:
+        return f"{thing} {places[0]} {MISMATCH}{one}"
+    return f"{len(places):,} {thing}s do not match their checksums{several}, the first is {places[0]}"
+
+
 def _rows(cache: Cache) -> Iterator[Damage]:
     rows = [*cache.damaged_rows()]
     if rows:
-        what = f"{len(rows):,} rows do not match their checksums, the first is {rows[0]}"
-        yield Damage("distance.npy, logprob.npy", what, "they are scored again")
+        yield Damage("distance.npy, logprob.npy", _unmatched("row", rows), "they are scored again")
 
 
 def to_be_whole(cache: SparseCache, part: StoredRound) -> bool:
@@ -201,7 +207,11 @@ def _pairs(cache: SparseCache) -> Iterator[Damage]:
     for part in cache.rounds:
         examples = part.damaged_examples()
         if examples:
-            what = f"the pairs of {len(examples):,} examples do not match their checksums, the first is {examples[0]}"
+            what = f"the pairs of example {examples[0]} do not match their checksum"
+            if len(examples) > 1:
+                what = (
+                    f"the pairs of {len(examples):,} examples do not match their checksums, the first is {examples[0]}"
+                )
             yield Damage(part.path.name, what, "they are scored again")
         elif to_be_whole(cache, part) and len(part.todo):
             yield Damage(

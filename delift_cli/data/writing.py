@@ -132,6 +132,8 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 def _separated(rows: Sequence[Mapping[str, Any]], delimiter: str) -> bytes:
     columns = _columns(rows)
     out = _Lines()
+    if not columns:  # no record, no name of a column: a file with nothing in it, not an empty line
+        return b""
     writer = csv.writer(out, delimiter=delimiter, lineterminator="\r\n")
     writer.writerow(columns)
     writer.writerows(map(_cell, row) for row in zip(*columns.values(), strict=True))

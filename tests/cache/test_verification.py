@@ -149,6 +149,23 @@ def test_what_this_process_may_not_read_is_no_damage(
     assert tree(path) == before
 
 
+def test_one_of_a_kind_is_one(folder: Path, tmp_path: Path) -> None:
+    one, two = (shutil.copytree(folder / "whole", tmp_path / name) for name in "ab")
+    for damage in (flip("distance.npy", 128 + 4 * (2 * N + 3)), flip("base_distance.npy", 130)):
+        damage(one)
+        damage(two)
+    for damage in (flip("logprob.npy", -1), flip("base_distance.npy", -1)):
+        damage(two)
+    assert {damage.what for damage in examine(one)} == {
+        "row 2 does not match its checksum",
+        "target 0 does not match its checksum or has none",
+    }
+    assert {damage.what for damage in examine(two)} == {
+        "2 rows do not match their checksums, the first is 2",
+        "2 targets do not match their checksums or have none, the first is 0",
+    }
+
+
 @pytest.mark.parametrize("name", DAMAGE)
 def test_what_is_damaged_is_named_and_computed_again(folder: Path, tmp_path: Path, name: str) -> None:
     kind, damage, file, again = DAMAGE[name]

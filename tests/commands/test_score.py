@@ -356,6 +356,13 @@ def test_json_is_all_there_is_on_stdout() -> None:
     assert summary["tokens_evaluated"] < summary["tokens_one_by_one"]
 
 
+def test_of_one_record_one_is_said(tmp_path: Path) -> None:
+    (tmp_path / "one.jsonl").write_bytes(pairs(3))
+    said = " ".join(score(tmp_path / "one.jsonl", "-o", tmp_path / "c").err.split())
+    assert "1 example by 1 target; layout" in said
+    assert "scored 1 pair in " in said
+
+
 def test_summary_says_where_and_what_next() -> None:
     result = score(write("pool.jsonl", pairs(0, 1, 2)))
     assert result.out == b""

@@ -18,6 +18,7 @@ import pytest
 from tiny_runs import records
 
 from delift_cli.data.reading import read_records
+from delift_cli.data.writing import written
 from delift_cli.errors import RunError
 from delift_cli.selection.output import render, write
 from delift_cli.submodular.select import Selection
@@ -229,3 +230,8 @@ def test_what_cannot_be_written_is_named(tmp_path: Path, where: str) -> None:
     with pytest.raises(RunError, match="cannot write"):
         write(b"new", tmp_path / where)
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "tsv"])
+def test_of_no_record_a_file_has_no_line(form: str) -> None:
+    assert written([], form) == (b"", "")
