@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..amount import parse_amount
 from ..cache.dense import Cache
 from ..cache.sidecar import EMBEDDINGS, kept_file, read_kept
 from ..cache.utility import block_utilities
@@ -22,6 +21,7 @@ from ..data.record import Record
 from ..errors import InputError
 from ..selection.blocks import AnyBlock, KernelOptions, PartialBlock, objective_over, of_itself
 from ..selection.hygiene import ALIKE
+from ..selection.limits import read_amount
 from ..selection.methods import defaults_for, objective_for
 from ..selection.set_aside import come_last
 from ..selection.suspects import Suspects, suspects
@@ -90,10 +90,7 @@ class Pool:
             (path.name, *choices.read_places(path, self.records, fields)) for path in wanted.subset
         ]
         k = str(len(self._given[0][1])) if self._given else wanted.k
-        self._amount = parse_amount(k, len(self.records))
-        least = int(block.cache.example_tokens.min())
-        if self._amount.tokens is not None and self._amount.tokens < least:
-            raise InputError(f"-k {k} selects nothing: the smallest record has {least:,} tokens")
+        self._amount = read_amount(k, block.cache.example_tokens)
         self.field, self.labels = group_labels(self.records, wanted.group)
         pool = block if own else None  # anchors stand for the pool
         aims = None if self.aims is pool else self.aims

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..amount import Amount, parse_amount, parse_until
+from ..amount import Amount, counted, parse_amount, parse_until
 from ..data.limits import labels, named_indices, read_quotas
 from ..data.record import Record
 from ..errors import InputError
@@ -36,6 +36,14 @@ class Limits:
     at_most: Mapping[str, int] = field(default_factory=dict)
 
 
+def read_amount(k: str, tokens: npt.NDArray[np.int32]) -> Amount:
+    """How much of the records with these tokens is to be chosen; InputError also where it is less than one of them."""
+    amount = parse_amount(k, len(tokens))
+    if amount.tokens is not None and amount.tokens < (least := int(tokens.min())):
+        raise InputError(f"-k {k} selects nothing: no record is admissible; the smallest has {counted(least, 'token')}")
+    return amount
+
+
 def read_limits(
     records: Sequence[Record],
     tokens: npt.NDArray[np.int32],
@@ -56,7 +64,7 @@ def read_limits(
     Raises:
         InputError: one cannot be read, or nothing satisfies them together.
     """
-    amount = parse_amount(k, len(records))
+    amount = read_amount(k, tokens)
     quotas = (list(at_least), list(at_most), records, amount)
     group_field, least, most = read_quotas(per, group, *quotas, keep=keep_shares, shares=shares)
     first, left_out = (named_indices(None if file is None else Path(file), records) for file in (always, never))

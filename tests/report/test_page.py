@@ -455,7 +455,7 @@ def test_one_of_a_kind_is_one() -> None:
     [
         (("--group", "nosuch"), "no record has a field 'nosuch'"),
         (("-k", "900"), "there are 6 records to choose from"),
-        (("-k", "3tok"), "-k 3tok selects nothing: the smallest record has 1"),
+        (("-k", "3tok"), "-k 3tok selects nothing: no record is admissible; the smallest has 1"),
         (("--subset", "nowhere.jsonl"), "cannot be read"),
         (("--subset", "/dev/null"), "/dev/null is a pipe or a device, and a subset is read twice: put it into a file"),
     ],

@@ -235,6 +235,7 @@ def test_contradictions(arguments: tuple[str, ...], message: str) -> None:
         (("--until", "100%"), "--until 100%"),
         (("--always", "nowhere.txt"), "nowhere.txt"),
         (("--per", "task"), "--per task"),
+        (("-k", "1tok"), "-k 1tok selects nothing: no record is admissible; the smallest has 1"),
         (("--at-least", "odd=9", "-k", "8"), "cannot have at least 9"),
         (("--at-least", "odd=3", "-k", "100tok"), "needs a number of records"),
         (("--distinct", "most"), "--distinct most"),
