@@ -113,6 +113,9 @@ def evaluate(
             say(f"{each.source}: {left_out} left out, first: line {first.line}: {first.reason}")
     joined = join(sets)
     members = joined.members[: len(names)]
+    for name, places in zip(names, members, strict=True):
+        if len(places) < shots:  # what copies leave of it shows later, when the model is open
+            raise InputError(f"{name} has fewer than {shots} records, which --shots asks for")
     sizes = list(dict.fromkeys(map(len, members))) if pool is not None else []
     drawn = {size: random_subsets(joined.members[-1], size, random, seed) for size in sizes}
     file = open_checked(locate(model, say))

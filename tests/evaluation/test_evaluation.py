@@ -351,6 +351,11 @@ def test_refusals(arguments: tuple[str, ...], message: str) -> None:
     assert message in evaluate(*arguments).refusal()
 
 
+def test_a_subset_that_is_too_small_is_told_before_the_model_is_opened() -> None:
+    refused = delift("evaluate", "test.jsonl", "b.jsonl", "--shots", "4", "-m", "nowhere.gguf").refusal()
+    assert refused == "b.jsonl has fewer than 4 records, which --shots asks for"
+
+
 def test_bad_usage() -> None:
     assert delift("evaluate", "test.jsonl").code == 2
     assert evaluate("test.jsonl", "a.jsonl", "--random", "1").code == 2
