@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..amount import parse_amount
 from ..cache.dense import Cache
 from ..cache.sidecar import EMBEDDINGS, kept_file, read_kept
 from ..cache.utility import block_utilities
@@ -21,7 +22,7 @@ from ..data.record import Record
 from ..errors import InputError
 from ..selection.blocks import AnyBlock, KernelOptions, PartialBlock, objective_over, of_itself
 from ..selection.hygiene import ALIKE
-from ..selection.limits import read_amount
+from ..selection.limits import check_budget
 from ..selection.methods import defaults_for, objective_for
 from ..selection.set_aside import come_last
 from ..selection.suspects import Suspects, suspects
@@ -90,7 +91,8 @@ class Pool:
             (path.name, *choices.read_places(path, self.records, fields)) for path in wanted.subset
         ]
         k = str(len(self._given[0][1])) if self._given else wanted.k
-        self._amount = read_amount(k, block.cache.example_tokens)
+        self._amount = parse_amount(k, len(self.records))
+        check_budget(k, self._amount, block.cache.example_tokens)
         self.field, self.labels = group_labels(self.records, wanted.group)
         pool = block if own else None  # anchors stand for the pool
         aims = None if self.aims is pool else self.aims

@@ -36,12 +36,10 @@ class Limits:
     at_most: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_amount(k: str, tokens: npt.NDArray[np.int32]) -> Amount:
-    """How much of the records with these tokens is to be chosen; InputError also where it is less than one of them."""
-    amount = parse_amount(k, len(tokens))
+def check_budget(k: str, amount: Amount, tokens: npt.NDArray[np.int32]) -> None:
+    """InputError where a budget, `k` as the user wrote it, is not enough for one record of those with these tokens."""
     if amount.tokens is not None and amount.tokens < (least := int(tokens.min())):
         raise InputError(f"-k {k} selects nothing: no record is admissible; the smallest has {counted(least, 'token')}")
-    return amount
 
 
 def read_limits(
@@ -64,7 +62,7 @@ def read_limits(
     Raises:
         InputError: one cannot be read, or nothing satisfies them together.
     """
-    amount = read_amount(k, tokens)
+    amount = parse_amount(k, len(records))
     quotas = (list(at_least), list(at_most), records, amount)
     group_field, least, most = read_quotas(per, group, *quotas, keep=keep_shares, shares=shares)
     first, left_out = (named_indices(None if file is None else Path(file), records) for file in (always, never))
@@ -76,4 +74,5 @@ def read_limits(
     make_rules(
         Constraints(amount.records, cost, amount.tokens, first, left_out, (), group_of, least, most), len(records)
     )
+    check_budget(k, amount, tokens)
     return Limits(amount, share, first, left_out, group_field, group_of, least, most)
