@@ -27,10 +27,8 @@ SCORES = "delift"  # the field that --with-scores adds
 
 def check_form(form: str, destination: Path | None, *, ids_only: bool = False) -> None:
     """InputError where records in this form, or their ids, cannot be written: before the work, not after it."""
-    if destination is not None:
-        if ids_only and kind_of(destination.name):
-            raise InputError(f"{destination}: ids are lines of text, not a file of records; name it .txt, say")
-        packed(b"", destination)
+    if ids_only and destination is not None and kind_of(destination.name):
+        raise InputError(f"{destination}: ids are lines of text, not a file of records; name it .txt, say")
     if form in TABLES and not ids_only:
         library(form)
 

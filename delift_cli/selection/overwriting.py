@@ -12,6 +12,7 @@ from ..cache.manifest import cache_around
 from ..cache.stored import Stored
 from ..data import hub
 from ..data.folders import kind_of
+from ..data.writing import packed
 from ..errors import InputError
 
 STDOUT = Path("/dev/stdout")  # as an output: the file that the shell sends it to, if it is one
@@ -48,7 +49,8 @@ def refuse_to_destroy(
 
 
 def check_places(outputs: Mapping[str, Path | None]) -> None:
-    """InputError where an output, by the option that names it, can be no file: before the work, not after it."""
+    """InputError where an output, by the option that names it, can be no file, or not one compressed as its name says:
+    before the work, not after it."""
     for name, path in outputs.items():
         if path is None or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)):
             continue  # a device or a pipe is written to as it is
@@ -59,6 +61,7 @@ def check_places(outputs: Mapping[str, Path | None]) -> None:
             raise InputError(f"{name} {path}: there is no folder {folder}; make it, or give another place")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InputError(f"{name} {path}: nothing can be written in {folder}; give another place")
+        packed(b"", path)
 
 
 def refuse_to_push(destination: str, caches: Iterable[Stored], *, force: bool, insist: str) -> None:

@@ -175,6 +175,7 @@ def test_what_cannot_be_written_so_is_said_before_the_work(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "zstandard", None)
     assert message in delift(*SELECT, *arguments).refusal()
+    assert "to compress with zstd" in delift("report", "pool.delift", "-o", "r.html.zst").refusal()
 
 
 def test_a_source_is_found_from_elsewhere_and_in_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
