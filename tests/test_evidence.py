@@ -387,12 +387,19 @@ def test_rows_say_what_the_results_say() -> None:
     assert found["fl"].exact == pytest.approx(0.4)
 
 
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test asks for many intervals and not how far they reach."""
+    monkeypatch.setattr(stats, "RESAMPLES", 400)
+
+
 def default_of(results: list[dict[str, Any]]) -> list[str]:
     """The lines of the table of the default."""
     table, _ = report._default(results, report.tables(results), None)
     return table.splitlines()[4:]
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_the_default_has_a_line_for_each_pool() -> None:
     results = [*lines("chance"), *lines("chance", "redundant"), *lines("large", "p3-1000"), *lines("instruction")]
     names = {"p3": "topm-both-thinned-last", "redundant": "topm-both-unlike-last", "p3-1000": "fl-both-unlike-last"}
@@ -468,6 +475,7 @@ def test_long_responses_count_for_more_by_tokens_and_alike_by_records() -> None:
     assert found["fl"].by_record.loss == pytest.approx(1.4)
 
 
+@pytest.mark.usefixtures("few_resamples")
 def test_the_report_is_complete_and_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
     results = [*lines(), *lines("task-specific", "gsm8k-p3"), *lines("continual", "instruct-code")]
     evaluated = [

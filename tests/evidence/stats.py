@@ -36,15 +36,19 @@ def difference(losses: Floats, others: Floats, tokens: Floats, *, seed: int = 0)
         tokens: float64 [records].
     """
     rng = np.random.default_rng(seed)
-    records = losses.shape[1]
-    drawn = np.empty(RESAMPLES)
-    for at in range(RESAMPLES):
-        # how often each record and each run was drawn
-        weight = np.bincount(rng.integers(records, size=records), minlength=records)
-        mine, theirs = (side[rng.integers(len(side), size=len(side))].mean(axis=0) for side in (losses, others))
-        drawn[at] = (mine - theirs) @ weight / (tokens @ weight)
+    sizes = losses.shape[1], len(losses), len(others)
+    draws = [[rng.integers(size, size=size) for size in sizes] for _ in range(RESAMPLES)]
+    weight, mine, theirs = (_counts(of, size) for of, size in zip(zip(*draws, strict=True), sizes, strict=True))
+    apart = mine @ losses / len(losses) - theirs @ others / len(others)
+    drawn = (apart * weight).sum(axis=1) / (weight @ tokens)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Interval(per_token(losses, tokens) - per_token(others, tokens), float(low), float(high))
+
+
+def _counts(draws: Sequence[npt.NDArray[np.int64]], size: int) -> Floats:
+    """float64 [draws, size]: how often each of `size` things is in each draw."""
+    places = np.stack(draws) + size * np.arange(len(draws))[:, None]
+    return np.bincount(places.ravel(), minlength=size * len(draws)).reshape(-1, size).astype(np.float64)
 
 
 def best_of(count: int) -> float:
