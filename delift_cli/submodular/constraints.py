@@ -82,9 +82,10 @@ def make_rules(constraints: Constraints, n: int) -> Rules:
         raise InputError(f"{always.size} records are always chosen, but only {c.k} are asked for")
     cost = np.empty(0, np.int64)
     if c.cost is not None and c.budget is not None:
-        cost = np.ascontiguousarray(c.cost, dtype=np.int64)
-        if cost.shape != (n,) or (cost <= 0).any():
-            raise InputError(f"token counts must be {n} positive numbers")
+        given = np.asarray(c.cost)
+        cost = np.ascontiguousarray(given, dtype=np.int64)
+        if cost.shape != (n,) or (cost <= 0).any() or (cost != given).any():
+            raise InputError(f"token counts must be {n} positive whole numbers")
         if c.budget < 0 or cost[always].sum() > c.budget:
             raise InputError(
                 f"the records that are always chosen cost {cost[always].sum()} tokens, the budget is {c.budget}"

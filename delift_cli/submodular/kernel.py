@@ -84,12 +84,14 @@ def dense_kernel(
     """A kernel over similarities that are already computed: s[j, i] = similarities[j, i].
 
     similarities: [n, m], float16, float32 or float64; C-ordered arrays and memory maps are used in place,
-        others are copied once. Entries must not be NaN.
+        others are copied once. Entries must not be NaN (InputError; memory maps are not read for that).
     example_group, target_group: int[n], int[m]; where both carry the same label >= 0, s[j, i] = 0. For
         leave-one-out coverage of a square kernel pass the same labels twice (`range(n)`, or one label for all
         copies of a record).
     """
     matrix = _in_place(similarities)
+    if matrix.size and not isinstance(similarities, np.memmap) and np.isnan(np.min(similarities)):
+        raise InputError("a similarity is NaN: give 0 where there is none")
     excluded = _exclusion(matrix.shape, example_group, target_group)
     return DenseKernel(matrix, 1.0, np.zeros(matrix.shape[1]), -np.inf, *excluded)
 

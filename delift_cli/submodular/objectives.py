@@ -157,8 +157,8 @@ def noisy_or(
 
     A similarity is the chance that an example helps a target, each on its own; above 1 it counts as 1.
     """
-    if not beta > 0.0:
-        raise InputError(f"beta must be above 0, not {beta:g}")
+    if not 0.0 < beta < np.inf:
+        raise InputError(f"beta must be finite and above 0, not {beta:g}")
     start = np.exp(-_before(kernel, existing, nu, LOGS, parameter=beta)[0])
     parameters = {"beta": beta, **_besides(eta, nu, existing)}
     return Objective(
@@ -336,8 +336,8 @@ def _bonus(kernel: Kernel, target: Kernel, eta: float) -> Array:
     n, examples = kernel_shape(kernel)[0], kernel_shape(target)[0]
     if examples != n:
         raise InputError(f"the target block's rows must be the pool's {n} examples; it has {examples}")
-    if eta < 0.0:
-        raise InputError(f"eta must not be negative, not {eta}")
+    if not 0.0 <= eta < np.inf:
+        raise InputError(f"eta must be finite and not negative, not {eta}")
     bonus: Array = eta * row_maxima(target) if eta else np.zeros(n)
     return bonus
 
@@ -347,8 +347,8 @@ def _by_target(kernel: Kernel, block: Kernel, what: str, reduce: Callable[[Kerne
     m, targets = kernel_shape(kernel)[1], kernel_shape(block)[1]
     if targets != m:
         raise InputError(f"the {what} block's columns must be the {m} targets of the kernel; it has {targets}")
-    if weight < 0.0:
-        raise InputError(f"eta and nu must not be negative, not {weight}")
+    if not 0.0 <= weight < np.inf:
+        raise InputError(f"eta and nu must be finite and not negative, not {weight}")
     return weight * reduce(block) if weight else np.zeros(m)
 
 

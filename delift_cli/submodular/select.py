@@ -144,7 +144,8 @@ def select(
     per_token: under a budget choose by gain per token too, and keep the better of the two.
     bound: also compute `optimum_bound` (one more sweep).
 
-    Deterministic, whatever the number of threads. Raises InputError on contradictory arguments.
+    Deterministic, whatever the number of threads. Raises InputError on contradictory arguments, and where a gain is
+    not finite, as it is where a similarity is not.
     """
     if isinstance(kernel, Objective):
         goal = kernel if weight is None else weighted(kernel, weight)
@@ -166,6 +167,8 @@ def select(
         )
     if not 0.0 <= until < 1.0:
         raise InputError(f"until {until:g}: give a share of the first gain, from 0 to below 1")
+    if not 0 <= seed < 2**64:
+        raise InputError(f"seed {seed}: give a number from 0 to 2**64 - 1")
     n = goal.kernel.group.size
     limits = Constraints(k, cost, budget, always, never, last, group, at_least or {}, at_most or {}, near_duplicates)
     rules = make_rules(limits, n)
@@ -192,6 +195,8 @@ def select(
         other = thrifty
         if thrifty.gains.sum() > run.gains.sum():
             rule, run, other = "gain per token", thrifty, run
+    if (wrong := ~np.isfinite(run.gains)).any():
+        raise InputError(f"record {run.indices[wrong][0]} gains {run.gains[wrong][0]}: similarities must be finite")
     if not np.isin(limits.last, run.indices).any():
         limits = replace(limits, never=[*never, *last], last=())  # it is as good as the best subset without them
     share, note = _guarantee(limits, rules, run.indices, method, epsilon, parts, per_token)
@@ -266,6 +271,8 @@ def _given_gains(gains: ArrayLike, n: int) -> Array:
     array = np.ascontiguousarray(gains, dtype=np.float64)
     if array.shape != (n,):
         raise InputError(f"initial_gains has shape {array.shape}, the kernel has {n} examples")
+    if np.isnan(array).any():
+        raise InputError("initial_gains must not be NaN")
     return array
 
 

@@ -583,11 +583,27 @@ def test_two_parts_of_nothing_but_copies():
         {"k": 3, "method": "partitioned", "parts": 1},
         {"cost": [5] * 30, "budget": 90, "method": "stochastic"},
         {"k": 3, "initial_gains": [1.0]},
+        {"k": 3, "initial_gains": [np.nan] * 30},
+        {"k": 3, "method": "stochastic", "seed": -1},
+        {"cost": [1.5] * 30, "budget": 9},
+        {"k": 3, "objective": "sqrt", "existing": np.full((1, 30), np.inf)},
     ],
 )
 def test_contradictions_are_refused(random_s, arguments):
     with pytest.raises(InputError):
         select(random_s, **arguments)
+
+
+@pytest.mark.parametrize("name", ["fl", *SUMS])
+def test_what_is_not_finite_is_refused(random_s, name):
+    for entry in (np.nan, np.inf):
+        s = random_s.copy()
+        s[3, 4] = entry
+        if name == "noisyor" and entry == np.inf:  # above 1 it counts as 1
+            assert np.isfinite(select(s, 30, objective=name).gains).all()
+            continue
+        with pytest.raises(InputError, match=r"NaN|must be finite"):
+            select(s, 30, objective=name)
 
 
 def test_a_ready_made_objective(random_s):

@@ -118,6 +118,8 @@ def test_other_arrays_are_converted():
     [
         lambda: dense_kernel([1.0, 2.0]),
         lambda: dense_kernel([["a"]]),
+        lambda: dense_kernel([[0.0, np.nan]]),
+        lambda: dense_kernel(np.array([[0.0, np.nan]], np.float16)),
         lambda: dense_kernel(np.eye(2), example_group=[0, 1]),
         lambda: dense_kernel(np.eye(2), example_group=[0, 1], target_group=[0, 1, 2]),
         lambda: utility_kernel(np.eye(2), [0.0]),

@@ -160,6 +160,10 @@ def test_blocks_that_are_missing_unused_or_do_not_fit_are_refused():
         ("lp", {"p": 0.5}),
         ("lp", {"p": 65.0}),
         ("noisyor", {"beta": 0.0}),
+        ("noisyor", {"beta": np.inf}),
+        ("flmi", {"target": tall, "eta": np.nan}),
+        ("flcg", {"existing": wide, "nu": np.nan}),
+        ("flcg", {"existing": wide, "nu": np.inf}),
         ("topm", {"depth": 0}),
     ]:
         with pytest.raises(InputError):
