@@ -37,9 +37,9 @@ def take_lock(path: Path) -> io.BufferedRandom:
             ) from None
         pid = owner if owner.isdecimal() else "unknown"
         raise RunError(f"{path} is being written by another delift (pid {pid}); wait for it") from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()).encode())
-    lock.flush()
+    with contextlib.suppress(OSError):  # who holds it is for people; a full disk is told where it matters
+        lock.truncate(0)
+        os.write(lock.fileno(), str(os.getpid()).encode())
     return lock
 
 

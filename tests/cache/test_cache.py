@@ -707,6 +707,18 @@ def test_full_disk_when_a_cache_is_made(tmp_path: Path) -> None:
     assert score(pool, "-o", path, "-q").code == 0
 
 
+def test_full_disk_when_a_cache_is_locked(tmp_path: Path) -> None:
+    path = make_cache(tmp_path / "c", POOL)
+    (path / "lock").unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with lock.take_lock(path), pytest.raises(RunError, match=r"another delift \(pid unknown\)"):
+            lock.take_lock(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_full_disk_when_a_cache_grows(tmp_path: Path) -> None:
     pool, path = tmp_path / "pool.jsonl", tmp_path / "c"
     make_cache(path, POOL)
