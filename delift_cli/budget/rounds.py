@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from decimal import ROUND_CEILING, Context
 from typing import NamedTuple
 
 import numpy as np
 
-from ..amount import Budget, parse_budget
+from ..amount import Budget, counted, parse_budget
 from ..cache.proxies import kept_proxy
 from ..cache.sparse import BYTES_PER_PAIR, SparseCache, SparseWriter
 from ..cache.stored_round import Asked, StoredRound
@@ -29,6 +30,7 @@ LATER = 0.6  # of the examples, those that have pairs in a later round
 COMPARED = 2  # the last rounds, which leave the selection as it was where it has settled
 MARGIN = 0.95  # of the time that is left; the rest is for rates that change and plans that take longer
 SAMPLED_EXAMPLES, SAMPLED_TARGETS = 8, 64
+ENOUGH = Context(prec=2, rounding=ROUND_CEILING)  # of a share that is told: rounded down it would be refused too
 
 
 class Cost(NamedTuple):
@@ -75,10 +77,13 @@ def check_budget(pairs: int, shape: tuple[int, int], budget: str, cache: SparseC
     new = max(0, n - known[0]), max(0, m - known[1])
     least = planned + min(2 * sum(new), n * m - planned) if any(new) else 0
     if pairs < least:
+        examples, targets = (
+            counted(number, f"{'new ' * (planned > 0)}{side}")
+            for number, side in zip(new, ("example", "target"), strict=True)
+        )
         raise InputError(
-            f"--budget {budget} comes to {pairs:,} of {n * m:,} pairs, too few for {new[0]:,} "
-            f"{'new ' * (planned > 0)}examples and {new[1]:,} {'new ' * (planned > 0)}targets: "
-            f"give at least {least:,} pairs ({100 * least / (n * m):.2g}%)"
+            f"--budget {budget} comes to {pairs:,} of {n * m:,} pairs, too few for {examples} and {targets}: "
+            f"give at least {least:,} pairs ({ENOUGH.create_decimal(100 * least / (n * m)):f}%)"
         )
 
 

@@ -44,7 +44,7 @@ def partitioned(
     """
     n = singletons.size
     if not 1 < parts <= n:
-        raise InputError(f"parts must lie between 2 and {n}, not {parts}")
+        raise InputError(f"parts {parts}: give at least 2, and at most as many as there are records ({n:,})")
     assert limits.k is not None
     each = min(limits.k, len(limits.always) + math.ceil(2 * limits.k / parts))
     union, complete = [np.asarray(limits.always, np.int64)], []

@@ -695,3 +695,12 @@ def test_max_response_tokens(folder: Path, tmp_path: Path) -> None:
     long = tmp_path / "long"
     assert score(pool, "-o", long, "--max-response-tokens", "1000", "-q").code == 0
     assert (long / "distance.npy").read_bytes() == (folder / "whole" / "distance.npy").read_bytes()
+
+
+@pytest.mark.parametrize("records", [1, 2, 6, 25, 31, 700, 90_000])
+def test_the_share_that_is_said_to_be_enough_is(records: int) -> None:
+    shape = records, records
+    with pytest.raises(InputError, match=r"give at least [\d,]+ pairs \([\d.]+%\)$") as refused:
+        rounds.check_budget(0, shape, "0.0001%", None)
+    share = str(refused.value).rpartition("(")[2].removesuffix(")")
+    rounds.check_budget(parse_budget(share).goal(records**2, 0), shape, share, None)
