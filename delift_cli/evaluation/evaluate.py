@@ -118,6 +118,8 @@ def evaluate(
             raise InputError(f"{name} has fewer than {shots} records, which --shots asks for")
     sizes = list(dict.fromkeys(map(len, members))) if pool is not None else []
     drawn = {size: random_subsets(joined.members[-1], size, random, seed) for size in sizes}
+    if (everything := len(joined.members[-1])) in drawn:
+        say(f"random subsets of {counted(everything, 'record')} are the whole pool, each of them")
     file = open_checked(locate(model, say))
     sha256 = file.identity()["sha256"]
     arguments = parse_arguments(template_arguments)

@@ -318,6 +318,12 @@ def test_held_out_records_that_are_in_a_subset_are_said() -> None:
     assert evaluate("held.jsonl", "a.jsonl", "--json").json["notes"] == []
 
 
+def test_a_subset_as_large_as_the_pool_is_said_to_be_compared_with_all_of_it() -> None:
+    result = evaluate("test.jsonl", "a.jsonl", "b.jsonl", "--pool", "a.jsonl", "--json").json
+    assert "random subsets of 4 records are the whole pool, each of them" in result["notes"]
+    assert "whole pool" not in str(evaluate("test.jsonl", "b.jsonl", "--pool", "a.jsonl", "--json").json["notes"])
+
+
 def test_truncate_makes_things_fit() -> None:
     long = {**pair(50), "prompt": "say it " * 1500}
     Path("long.jsonl").write_bytes(jsonl([long]))
