@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from .proposals import Proposals
 SELF, NEIGHBOUR, RANDOM, HELD_OUT, ADAPTIVE = range(5)
 
 KEEP_SHARES = (0.1, 0.3)  # sizes of the selections that are planned for, as shares of the examples
+Rows: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
+"""Compressed rows: indptr, targets, values."""
+
 SETTLED_RECORDS = 10  # in the smallest selection, before its staying the same means something
 
 
@@ -37,6 +41,10 @@ class Scored:
     def __len__(self) -> int:
         return len(self.example)
 
+    def __getitem__(self, at: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Scored:
+        """Some of them: by a mask, a slice, or their positions, in that order."""
+        return Scored(self.example[at], self.target[at], self.utility[at], self.source[at])
+
     def turned(self) -> Scored:
         """The same with the roles of examples and targets exchanged."""
         return Scored(self.target, self.example, self.utility, self.source)
@@ -45,6 +53,12 @@ class Scored:
 def nothing_scored() -> Scored:
     """The state before the first round."""
     return Scored(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.uint8))
+
+
+def rows_of(scored: Scored, n: int) -> Rows:
+    """The scored utilities by example, of n."""
+    order = np.lexsort((scored.target, scored.example))
+    return row_starts(np.bincount(scored.example, minlength=n)), scored.target[order], scored.utility[order]
 
 
 @jit()
@@ -153,16 +167,13 @@ def settled(proposals: Proposals, before: Scored, after: Scored) -> bool:
 def _chosen_on_scored(proposals: Proposals, scored: Scored, share: float) -> tuple[NDArray[np.int64], float]:
     n, m = proposals.shape
     k = max(1, round(share * n))
-    use = (scored.utility > 0) & (proposals.example_key[scored.example] != proposals.target_key[scored.target])
+    used = scored[(scored.utility > 0) & (proposals.example_key[scored.example] != proposals.target_key[scored.target])]
     if proposals.for_examples:
         best = np.zeros(n, np.float32)
-        np.maximum.at(best, scored.example[use], scored.utility[use])
+        np.maximum.at(best, used.example, used.utility)
         chosen = np.argsort(-best, kind="stable")[:k]
         return chosen, float(best[chosen].sum(dtype=np.float64))
-    order = np.lexsort((scored.target[use], scored.example[use]))
-    indptr = row_starts(np.bincount(scored.example[use], minlength=n))
-    columns, values = scored.target[use][order], scored.utility[use][order]
-    chosen, value = sparse_greedy(indptr, columns, values, k, m)
+    chosen, value = sparse_greedy(*rows_of(used, n), k, m)
     return chosen, float(value)
 
 

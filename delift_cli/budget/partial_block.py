@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,9 @@ from ..submodular.kernel import Utility
 from . import plan
 from .candidates import best_unscored
 from .estimate import Estimate, Factors
-from .measured import HELD_OUT, RANDOM, Scored, coverage, expected_change
+from .measured import HELD_OUT, RANDOM, Rows, Scored, coverage, expected_change, rows_of
 from .proposals import NEAR_ALONE, Proposals, propose
 from .trust import Quality, SubsetValue, quality, subset_value
-
-Rows: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.float32]]
-"""Compressed rows: indptr, targets, values."""
 
 ALL_ESTIMATES = large_pools.EXACT**2  # pairs of a block up to which a selection counts every estimate
 BEST_ESTIMATES = 128  # of each target, in a larger one
@@ -80,12 +77,6 @@ def scored(cache: SparseCache, utility: Utility = "euclidean") -> Scored:
     """The scored pairs of a cache with their utilities."""
     pairs = cache.pairs()
     return Scored(pairs.example, pairs.target, pair_utilities(cache, utility, pairs), pairs.source)
-
-
-def rows_of(scored: Scored, n: int) -> Rows:
-    """The scored utilities by example, of n."""
-    order = np.lexsort((scored.target, scored.example))
-    return row_starts(np.bincount(scored.example, minlength=n)), scored.target[order], scored.utility[order]
 
 
 def rows_with_estimates(
@@ -178,7 +169,7 @@ class Partial:
         pairs, coverages = [], []
         for stop in np.cumsum([part.pairs_done for part in self.cache.rounds]).tolist():
             pairs.append(stop)
-            coverages.append(coverage(self.proposals, Scored(*(array[:stop] for array in self._arrays))))
+            coverages.append(coverage(self.proposals, self.scored[:stop]))
         return Course(pairs, coverages)
 
     def subset_value(
@@ -193,7 +184,7 @@ class Partial:
             np.arange(n) if example_group is None else example_group,
             n + np.arange(m) if target_group is None else target_group,
         )
-        example, target, utility, _ = self._arrays
+        example, target, utility = self.scored.example, self.scored.target, self.scored.utility
         taken = np.zeros(n, bool)
         taken[chosen] = True
         counted = taken[example] & (keys[0][example] != keys[1][target])
@@ -212,13 +203,9 @@ class Partial:
         )
 
     @property
-    def _arrays(self) -> tuple[npt.NDArray[Any], ...]:
-        return self.scored.example, self.scored.target, self.scored.utility, self.scored.source
-
-    @property
     def _held_out(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        held = self.scored.source == HELD_OUT
-        return self.scored.example[held], self.scored.target[held], self.scored.utility[held]
+        held = self.scored[self.scored.source == HELD_OUT]
+        return held.example, held.target, held.utility
 
 
 @dataclass(frozen=True)

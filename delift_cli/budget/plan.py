@@ -70,14 +70,14 @@ def rounds_for(shape: tuple[int, int]) -> int:
 def fit_scored(proposals: Proposals, scored: Scored, seed: int) -> Estimate:
     """The model fitted to all scored pairs except self-pairs and those held out."""
     own = proposals.example_key[scored.example] == proposals.target_key[scored.target]
-    train = ~own & (scored.source != HELD_OUT)
+    train = scored[~own & (scored.source != HELD_OUT)]
     return fit(
-        scored.example[train],
-        scored.target[train],
-        scored.utility[train],
+        train.example,
+        train.target,
+        train.utility,
         proposals.example_graph,
         proposals.target_graph,
-        random=scored.source[train] == RANDOM,
+        random=train.source == RANDOM,
         features=_features(proposals, scored, own),
         proxy=proposals.proxy,
         seed=seed,
@@ -131,7 +131,7 @@ def next_round(
     keys = scored.example.astype(np.int64) * m + scored.target
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    scored = Scored(scored.example[order], scored.target[order], scored.utility[order], scored.source[order])
+    scored = scored[order]
     budget = min(budget, n * m)
     left = budget - len(keys)
     if left <= 0:

@@ -20,7 +20,7 @@ from ..prompt.trie import build_trie
 from ..scoring.embeddings import Embeddings
 from ..scoring.job import Forecast, Inputs
 from ..scoring.measures import Measures
-from ..scoring.pairs import Measuring, TargetTokens, Unit, Work, common_start
+from ..scoring.pairs import Measuring, Unit, Work, common_start
 from ..scoring.row_scorer import LayOut
 from . import plan
 from .measured import Scored, settled
@@ -51,9 +51,9 @@ class Cost(NamedTuple):
         return (1 + LATER * (rounds - 1)) * self.prefixes
 
 
-def cost(inputs: Inputs, targets: TargetTokens, lay_out: LayOut = build_trie) -> Cost:
+def cost(inputs: Inputs, lay_out: LayOut = build_trie) -> Cost:
     """Measured on some random targets, laid out behind some of the examples."""
-    encoded, rng = inputs.encoded_examples, np.random.default_rng(0)
+    encoded, targets, rng = inputs.encoded_examples, inputs.target_tokens, np.random.default_rng(0)
     head = len(common_start(encoded.prefixes))
     some = np.unique(np.linspace(0, len(encoded.prefixes) - 1, SAMPLED_EXAMPLES).astype(int)).tolist()
     count = min(targets.count, SAMPLED_TARGETS)
@@ -100,7 +100,7 @@ def forecast(
     `budget`, `cache` (None: a new one): see `Rounds`. `shape`: of the block that `inputs` are a sample of, if they are.
     """
     shape, sampled = shape or inputs.shape, inputs.shape
-    each = cost(inputs, inputs.target_tokens, lay_out)
+    each = cost(inputs, lay_out)
     pairs_cost = Cost(each.prefixes * shape[0] // sampled[0], each.pair)
     done = cache.pairs_done if cache else 0
     begun = cache is not None and done > 0 and cache.known == shape
@@ -145,7 +145,6 @@ class Rounds:
         self,
         scoring: Measuring,
         inputs: Inputs,
-        targets: TargetTokens,
         cache: SparseWriter,
         budget: Budget | None,
         seed: int,
@@ -159,7 +158,6 @@ class Rounds:
         self.stopped = "budget"
         self._scoring = scoring
         self._inputs = inputs
-        self._targets = targets
         self._cache = cache
         self._budget = budget
         self._seed = seed
@@ -231,8 +229,7 @@ class Rounds:
 
     def _before_last_rounds(self, known: Scored) -> Scored:
         """Scored pairs stand in the order of rounds."""
-        count = len(known) - sum(part.pairs_done for part in self._cache.rounds[-COMPARED:])
-        return Scored(known.example[:count], known.target[:count], known.utility[:count], known.source[:count])
+        return known[: len(known) - sum(part.pairs_done for part in self._cache.rounds[-COMPARED:])]
 
     def _now(self) -> float:
         return time.monotonic() - self._stopped_seconds()
@@ -247,9 +244,7 @@ class Rounds:
         """Pairs in all that the time left is enough for."""
         assert self._deadline is not None
         seconds = MARGIN * (self._deadline - self._now()) - rounds_left * planning
-        return self._cache.planned + cost(self._inputs, self._targets, self._scoring.lay_out).pairs(
-            seconds * self._rate, rounds_left
-        )
+        return self._cache.planned + cost(self._inputs, self._scoring.lay_out).pairs(seconds * self._rate, rounds_left)
 
 
 def pending(cache: SparseCache | None, budget: Budget | None, shape: tuple[int, int]) -> tuple[int, int, str]:

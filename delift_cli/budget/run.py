@@ -189,7 +189,6 @@ class Run:
         if self.cluster is not None:
             self.say("embeddings of the records are made by this process, before the cluster's workers begin")
         embedded = embeddings_of(cache, lambda: (self.engine, self.template), report)
-        targets = self.inputs.target_tokens
         for hint in (large_pools.hint(max(cache.shape)), plan.hint(max(cache.shape))):
             if hint:
                 self.say(hint)
@@ -201,7 +200,6 @@ class Run:
             going = rounds.Rounds(
                 measuring,
                 self.inputs,
-                targets,
                 cache,
                 self.budget,
                 self.seed,

@@ -122,15 +122,10 @@ def utility_kernel(
     """
     stored = _in_place(matrix)
     sign, start = _utility_form(stored, base, utility)
-    slope, offset, floor = sign, start, -np.inf
-    if transform == "clip":
-        floor = 0.0
-    elif transform == "minmax":
-        slope, offset = _to_unit_interval(sign, start, value_range or _range(stored, sign, start))
-        floor = 0.0
-    elif transform != "raw":
-        raise InputError(f"unknown transform {transform!r}: choose clip, minmax or raw")
-    return DenseKernel(stored, slope, offset, floor, *_exclusion(stored.shape, example_group, target_group))
+    if transform == "minmax" and value_range is None:
+        value_range = _range(stored, sign, start)
+    form = _transformed(transform, sign, start, value_range)
+    return DenseKernel(stored, *form, *_exclusion(stored.shape, example_group, target_group))
 
 
 def factored_kernel(
@@ -156,23 +151,11 @@ def factored_kernel(
     shape = (left32.shape[0], right32.shape[1])
     if left32.shape[1] != right32.shape[0]:
         raise InputError(f"left has rank {left32.shape[1]}, right has rank {right32.shape[0]}")
-    slope, offset, floor = 1.0, np.zeros(shape[1]), -np.inf
-    if transform == "clip":
-        floor = 0.0
-    elif transform == "minmax":
-        if value_range is None:
-            raise InputError("a factored kernel needs value_range for minmax")
-        slope, offset = _to_unit_interval(slope, offset, value_range)
-        floor = 0.0
-    elif transform != "raw":
-        raise InputError(f"unknown transform {transform!r}: choose clip, minmax or raw")
     return FactoredKernel(
         *_compressed_rows(indptr, columns, values, shape),
         left32,
         right32,
-        slope,
-        offset,
-        floor,
+        *_transformed(transform, 1.0, np.zeros(shape[1]), value_range),
         *_exclusion(shape, example_group, target_group),
     )
 
@@ -242,10 +225,21 @@ def _utility_form(matrix: Array, base: ArrayLike, utility: Utility) -> tuple[flo
     raise InputError(f"unknown utility {utility!r}: choose euclidean or pmi")
 
 
-def _to_unit_interval(slope: float, offset: Array, value_range: tuple[float, float]) -> tuple[float, Array]:
+def _transformed(
+    transform: Transform, slope: float, offset: Array, value_range: tuple[float, float] | None
+) -> tuple[float, Array, float]:
+    """Slope, offset and floor of similarities, by those of the utilities."""
+    if transform == "raw":
+        return slope, offset, -np.inf
+    if transform == "clip":
+        return slope, offset, 0.0
+    if transform != "minmax":
+        raise InputError(f"unknown transform {transform!r}: choose clip, minmax or raw")
+    if value_range is None:
+        raise InputError("a factored kernel needs value_range for minmax")
     low, high = value_range
     scale = 1.0 / (high - low) if high > low else 0.0
-    return slope * scale, (offset - low) * scale
+    return slope * scale, (offset - low) * scale, 0.0
 
 
 def _exclusion(

@@ -31,7 +31,6 @@ import numpy as np
 
 from delift_cli import select
 from delift_cli.budget import adaptive, plan
-from delift_cli.budget.measured import Scored
 from delift_cli.budget.proposals import propose
 from delift_cli.data import ngrams
 from delift_cli.model.logprob import token_logprobs
@@ -67,7 +66,7 @@ def planner(folder: Path) -> dict[str, Callable[[], object]]:
     proposals = propose((prompts, responses), None, budget, key, key)
     scored, _, _ = score_with(true, proposals, budget, 0)
     order = np.lexsort((scored.target, scored.example))
-    scored = Scored(scored.example[order], scored.target[order], scored.utility[order], scored.source[order])
+    scored = scored[order]
     rng, nothing = np.random.default_rng(0), np.empty(0, np.int64)
     found, model = adaptive.by_target(proposals, scored, adaptive.BOLD.nth), plan.fit_scored(proposals, scored, 0)
     given = (proposals, scored, found, model, nothing, 8000, rng, key, adaptive.BOLD.optimism)

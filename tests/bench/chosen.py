@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from delift_cli.budget import partial_block, plan
-from delift_cli.budget.measured import HELD_OUT, Scored, nothing_scored
+from delift_cli.budget.measured import HELD_OUT, Rows, Scored, nothing_scored, rows_of
 from delift_cli.budget.proposals import propose
 from delift_cli.budget.trust import quality
 from delift_cli.submodular.kernel import dense_kernel, factored_kernel
@@ -59,7 +59,7 @@ class Known:
         points = None if self.embeddings is None else (self.embeddings, self.embeddings)
         return propose(self.texts, self.targets, pairs, *self.keys, points, self.base)
 
-    def choice(self, rows: partial_block.Rows, factors: Sequence[np.ndarray] | None = None) -> Choice:
+    def choice(self, rows: Rows, factors: Sequence[np.ndarray] | None = None) -> Choice:
         """Facility location over what is known of some pairs, and factors of the rest or nothing."""
         left, right = factors or [np.zeros((size, 0)) for size in self.shape]
         example, target = self.keys
@@ -95,10 +95,10 @@ def by_budget(known: Known, pairs: int) -> Choice:
     model, held = plan.fit_scored(proposals, scored, 0), scored.source == HELD_OUT
     found = quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
     if not found.trusted:
-        return known.choice(partial_block.rows_of(scored, known.shape[0]))
+        return known.choice(rows_of(scored, known.shape[0]))
     if partial_block.hint(known.shape):
         return known.choice(partial_block.rows_with_estimates(scored, model, *known.keys))
-    return known.choice(partial_block.rows_of(scored, known.shape[0]), model.factors())
+    return known.choice(rows_of(scored, known.shape[0]), model.factors())
 
 
 def by_neighbours(known: Known, pairs: int) -> Choice:
@@ -108,7 +108,7 @@ def by_neighbours(known: Known, pairs: int) -> Choice:
     near = plan._near_pairs(known.proposals(pairs), own, pairs - len(own), np.random.default_rng(0))
     example, target = (near // m).astype(np.int32), (near % m).astype(np.int32)
     scored = Scored(example, target, known.source(example, target), np.zeros(len(near), np.uint8))
-    return known.choice(partial_block.rows_of(scored, n))
+    return known.choice(rows_of(scored, n))
 
 
 def on_all(U: np.ndarray, *, square: bool = True) -> Value:

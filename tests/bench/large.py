@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from delift_cli.budget import partial_block, plan
-from delift_cli.budget.measured import HELD_OUT, Scored, coverage, nothing_scored, settled
+from delift_cli.budget.measured import HELD_OUT, Scored, coverage, nothing_scored, rows_of, settled
 from delift_cli.budget.proposals import propose
 from delift_cli.budget.trust import quality
 from delift_cli.submodular.kernel import factored_kernel
@@ -88,7 +88,7 @@ def run(n: int, pairs: int, width: int, *, with_estimates: bool) -> dict[str, An
     found = quality(model.predict(scored.example[held], scored.target[held]), scored.utility[held])
     clock("select: quality")
     estimated = with_estimates or found.trusted
-    rows, factors = partial_block.rows_of(scored, n), np.zeros((2, n, 0))
+    rows, factors = rows_of(scored, n), np.zeros((2, n, 0))
     if estimated and partial_block.hint((n, n)):
         rows = partial_block.rows_with_estimates(scored, model, key, key)
         clock("select: best estimates")
