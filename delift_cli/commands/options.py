@@ -30,8 +30,10 @@ limits = partial(_option, rich_help_panel="Limits")
 machine = partial(_option, rich_help_panel="Machine")
 output = partial(_option, rich_help_panel="Output")
 
-PromptField = Annotated[str | None, records(metavar="FIELD", help="Field that holds the prompt.")]
-ResponseField = Annotated[str | None, records(metavar="FIELD", help="Field that holds the response.")]
+PromptField = Annotated[
+    str | None, records(metavar="FIELD", help="Field that holds the prompt, or a whole chat; a.b: nested.")
+]
+ResponseField = Annotated[str | None, records(metavar="FIELD", help="Field that holds the response; a.b: nested.")]
 Turns = Annotated[Literal["all", "last"], records(help="Score all assistant turns, or the last only.")]
 Roles = Annotated[
     list[str] | None, records("--role", metavar="NAME=ROLE", help="A role by another name: ai=assistant. Repeatable.")

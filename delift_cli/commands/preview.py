@@ -13,6 +13,7 @@ from rich.text import Text
 
 from ..amount import counted
 from ..data.account import account_lines
+from ..data.fields import quoted
 from ..data.ids import Names
 from ..data.preview import Previewed
 from ..data.preview import preview as previewed
@@ -128,7 +129,7 @@ def _show(record: Record, read: Previewed, view: View | None) -> None:
     if view is not None:
         facts.append(f"{counted(view.tokens, 'token')}, {view.scored:,} scored")
     if read.ignored:
-        facts.append(f"not read: {', '.join(read.ignored)}")
+        facts.append(f"not read: {', '.join(name or quoted(name) for name in read.ignored)}")
     out.print()
     out.print(visible(f"{record.id}: {'; '.join(facts)}"), style="dim", markup=False)
     pieces = _turns(record) if view is None else view.pieces

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..amount import counted
+from .fields import quoted
 from .record import RecordSet
 
 _DROPPED = {
@@ -53,6 +54,6 @@ def account_lines(sets: Iterable[RecordSet], *, ignored: bool = False) -> list[t
         if records.duplicates:
             lines.append(("duplicates", f"{where}{records.duplicates:,} exact copies (kept)"))
         for layout, names in records.ignored.items() if ignored else ():
-            shown = ", ".join(f"{name} ({count:,})" for name, count in list(names.items())[:12])
+            shown = ", ".join(f"{name or quoted(name)} ({count:,})" for name, count in list(names.items())[:12])
             lines.append(("ignored", f"{where}{layout}: {shown}"))
     return lines

@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
-from .fields import RecordError, as_list, blank, kind, python_value, quoted, without_nulls
+from .fields import RecordError, as_list, blank, kind, listing, python_value, quoted, without_nulls
 from .parts import ARGUMENTS, Content, Said, calls_of, content_of
 from .record import Call, Message
-from .roles import CALL, ROLES, known_roles
+from .roles import CALL, ROLES
 from .thoughts import THOUGHTS, thought_beside, thought_text
 from .tools import TOOLS
 
@@ -124,8 +124,8 @@ def read_chat(value: object, name: str, roles: Mapping[str, str], said: Said, *,
             _read_turn(turn, f"{field}, turn {place}", name, roles, said, scored, messages)
         except _UnknownRoleError as error:
             raise RecordError(
-                f"{error} (roles found: {roles_found(turns)}); known are {known_roles()}; "
-                "name another one with --role NAME=assistant"
+                f"{error} (roles found: {roles_found(turns)}); known are system, user, assistant, tool and "
+                "function_call, under many names; say which of them it is, as in --role NAME=assistant"
             ) from None
     return messages
 
@@ -195,8 +195,11 @@ def _read_turn(
         return
     role = roles.get(who.strip().lower().strip("<|[]>:"), "") if isinstance(who, str) else ""
     if not role:
-        what = f"the role {quoted(who)} is unknown" if isinstance(who, str) else "there is no role"
-        raise _UnknownRoleError(f"{where}: {what}")
+        if isinstance(who, str):
+            raise _UnknownRoleError(f"{where}: the role {quoted(who)} is unknown")
+        key = next((key for key in ROLE_KEYS if key in turn), "")
+        fault = f"{key} is {kind(turn[key])}, where a text is due" if key else f"there is no role: {listing(turn)}"
+        raise RecordError(f"{where}: {fault}")
     key = _text_key(turn, role)
     text = turn.get(key)
     more = (*(("type",) if _typed(turn) else ()), *(() if messages else TOOLS))

@@ -14,6 +14,7 @@ In a chat every assistant turn is scored that says something and that no mask ex
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any, NamedTuple
 
 from .chats import is_chat, is_exchange, is_turn, opens_list, read_chat, roles_found
@@ -54,6 +55,11 @@ from .transcripts import transcript
 
 _IDS = frozenset(ID_FIELDS)
 
+_MARKUP = re.compile(
+    r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|(?:user|assistant)\|>|\[INST\]"
+    r"|### ?(?:Human|Instruction|Assistant|Response):"
+)
+
 UNNAMED = "a record without the named fields is read by the fields that it has"
 
 
@@ -87,6 +93,7 @@ def _interpret(fields: dict[str, Any] | list[Any], raw: bytes, reading: Reading)
     layout, messages = ("list of turns", row.chat("turns")) if isinstance(fields, list) else row.recognise()
     row.refuse_media(messages)
     messages = row.add_system(messages)
+    row.say_template_arguments()
     tools = row.tools()
     turns, dropped = up_to_last_scored(messages, reading.turns, in_chat=layout in row.fields, alone=layout == "text")
     for name, value in row.fields.items():
@@ -135,7 +142,13 @@ class _Layouts(Row):
         if isinstance(self.fields.get("text"), str) and not prompt and not response:
             self._refuse_message()
             self.said.note("text: all of it is scored, without a prompt")
-            return "text", [Message("assistant", self.text("text"), scored=True)]
+            text = self.text("text")
+            if _MARKUP.search(text):
+                self.said.note(
+                    "text has a chat in the marks of a template, which are scored as plain text: write it as messages",
+                    ambiguous=True,
+                )
+            return "text", [Message("assistant", text, scored=True)]
         raise self._unknown()
 
     def _named(self) -> tuple[str, list[Message]] | None:
@@ -236,7 +249,7 @@ class _Layouts(Row):
     def _say_unwanted(self) -> None:
         for name in (self.names[name] for name in UNWANTED if name in self.names):
             value = self.fields[name]
-            if value is False or (isinstance(value, str) and value.lower() == "false"):
+            if value in (False, "0") or (isinstance(value, str) and value.lower() == "false"):
                 self.said.note(
                     f"{name} is false, which may mark an answer that is not wanted; it is scored", ambiguous=True
                 )
@@ -283,8 +296,9 @@ class _Layouts(Row):
 
     def _with_assistant(self, key: str, messages: list[Message]) -> list[Message]:
         if not any(message.role == "assistant" for message in messages):
-            found = roles_found(self.fields[key])
-            raise RecordError(f"field {quoted(key)} has no assistant turn (roles found: {found})")
+            fault = f"field {quoted(key)} has no assistant turn (roles found: {roles_found(self.fields[key])})"
+            beside = f"; a response in another field: --prompt-field {key} --response-field FIELD"
+            raise RecordError(fault + (beside if messages and len(self.fields) > 1 else ""))
         return messages
 
     def _turns(self, key: str) -> list[Message]:

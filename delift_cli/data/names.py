@@ -39,6 +39,7 @@ WORKINGS = (
     *("thoughts", "reasoning_trace", "thinking_trajectories", "deepseek_reasoning", "attempt", "gemini_attempt"),
     *("deepseek_attempt", "gemini_thinking_trajectory", "deepseek_thinking_trajectory"),
 )
+TEMPLATE_ARGUMENTS = "chat_template_kwargs"  # what trainers give the chat template of each record
 MEDIA = ("images", "image", "audios", "audio", "videos", "video")
 LISTS_OF_MASKS = ("weights", "loss_mask", "train_mask", *MASKS)  # a mask for each turn
 CHOSEN = ("chosen", "preferred_output")

@@ -43,9 +43,10 @@ class Said:
 
     def note(self, text: str, *, ambiguous: bool = False) -> None:
         """Something that was done; once for each record, however often it occurs in it."""
-        notes = self.ambiguous if ambiguous else self.notes
-        if text not in notes:
-            notes.append(text)
+        if ambiguous and text in self.notes:
+            self.notes.remove(text)
+        if text not in self.notes and text not in self.ambiguous:
+            (self.ambiguous if ambiguous else self.notes).append(text)
 
     def ignore(self, name: str) -> None:
         """A field or a turn's key that has no part in the reading."""

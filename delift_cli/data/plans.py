@@ -28,6 +28,7 @@ from .names import (
     RESPONSES,
     SYSTEMS,
     TASKS,
+    TEMPLATE_ARGUMENTS,
     UNWANTED,
     WORKINGS,
 )
@@ -53,6 +54,7 @@ _MEANING = {
     *CHOICES,
     *REJECTED,
     *WORKINGS,
+    TEMPLATE_ARGUMENTS,
 }
 _MEANING |= {*LISTS_OF_MASKS, *MASKS, *UNWANTED}
 _PAIRS = frozenset(map("/".join, PAIRS))

@@ -295,7 +295,7 @@ class _Tally:
             dict(self.said["layouts"]),
             self.rejected,
             len(records) - _distinct(self.seen),
-            notes={**self.said["notes"], **self.said["ambiguous"]},
+            notes=dict(self.said["notes"] + self.said["ambiguous"]),
             ambiguous=dict(self.said["ambiguous"]),
             dropped=dict(self.said["dropped"]),
             ignored={layout: dict(names) for layout, names in self.ignored.items()},

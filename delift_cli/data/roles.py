@@ -18,8 +18,3 @@ _NAMES = {
     CALL: ("function_call", "function-call", "function call", "tool_call", "tool_calls", "tool-call"),
 }
 ROLES = {name: role for role, names in _NAMES.items() for name in names}
-
-
-def known_roles() -> str:
-    """The names that are understood, for messages."""
-    return ", ".join(ROLES)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .chats import all_roles, is_chat, is_turn, opens_list, read_chat, roles_found
 from .fields import ABSENT, BLANK, RecordError, as_list, blank, kind, listing, literal, lookup, quoted
-from .names import ABOUT, ASKED, CHATS, EXTRAS, HISTORIES, MEDIA, SYSTEMS, TASKS
+from .names import ABOUT, ASKED, CHATS, EXTRAS, HISTORIES, MEDIA, SYSTEMS, TASKS, TEMPLATE_ARGUMENTS
 from .options import Reading
 from .parts import Said, content_of, extra_text, is_texts, listed_calls
 from .questions import CHOICES, SEVERAL, Choices, answer_of, answers_in, choices_of
@@ -230,6 +230,15 @@ class Row:
                 raise RecordError(f"field {quoted(name)}: a text model cannot see it")
             if isinstance(value, str) and value.strip():
                 self.said.note(f"{name} is left: a text model cannot see it", ambiguous=True)
+
+    def say_template_arguments(self) -> None:
+        """A template gets the same arguments for all records, so that those of one are left."""
+        given = self.fields.get(TEMPLATE_ARGUMENTS)
+        if isinstance(given, dict) and not all(map(blank, given.values())):
+            self.said.note(
+                f"{TEMPLATE_ARGUMENTS} is left: a template gets the same for all records, by --template-arg",
+                ambiguous=True,
+            )
 
     def add_system(self, messages: list[Message]) -> list[Message]:
         """The messages with the system text that stands beside them, unless they begin with one."""

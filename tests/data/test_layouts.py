@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from delift_cli.data.account import account_lines
 from delift_cli.data.options import Reading, parse_roles
 from delift_cli.data.reading import AS_IT_COMES, check_named_fields, parse_records, read_records
 from delift_cli.data.record import Record, RecordSet, copy_groups
@@ -1245,3 +1246,66 @@ def test_the_name_of_a_model_beside_an_answer_is_not_the_answer(named: str) -> N
     assert {"answers[].model", "answers[].rank"} <= {*found.ignored["prompt/answers"]}
     said = refusal({"messages": [{"user": "alice", "text": "p"}, {"assistant": "r"}]})
     assert 'field "messages", turn 1: there is no role' in said
+
+
+def test_a_record_is_counted_whether_its_note_is_ambiguous_or_not() -> None:
+    own = "<think>t</think>r"
+    note = "the response has its thought in it: reasoning is left"
+    same, other = ({"prompt": "p", "response": own, "reasoning": thought} for thought in ("t", "u"))
+    found = parse(same, same, other)
+    assert (found.notes, found.ambiguous) == ({note: 3}, {note: 1})
+    turns = [CHAT[0], *({"role": "assistant", "content": own, "reasoning": thought} for thought in ("t", "u", "t"))]
+    found = parse({"messages": turns})
+    assert (found.notes, found.ambiguous) == ({note: 1}, {note: 1})
+
+
+def test_a_role_that_is_unknown_or_missing_is_refused_in_few_words() -> None:
+    said = refusal({"messages": [{"role": "Q", "content": "p"}, CHAT[1]]})
+    assert 'turn 1: the role "Q" is unknown (roles found: "Q", "assistant"); known are system' in said
+    assert len(said) < 280
+    said = refusal({"messages": [{"Role": "user", "Content": "p"}, CHAT[1]]})
+    assert 'turn 1: there is no role: its fields are "Role", "Content"' in said
+    for role, kind in ((1, "a number"), (None, "null")):
+        said = refusal({"messages": [{"role": role, "content": "p"}, CHAT[1]]})
+        assert f"turn 1: role is {kind}, where a text is due" in said
+
+
+def test_a_chat_without_an_answer_tells_how_to_name_one() -> None:
+    fields = {"messages": CHAT[:1], "ground_truth": "r"}
+    assert "; a response in another field: --prompt-field messages --response-field FIELD" in refusal(fields)
+    assert only(fields, prompt_field="messages", response_field="ground_truth") == PR
+    assert "--prompt-field" not in refusal({"messages": CHAT[:1]})
+
+
+@pytest.mark.parametrize("name", ["label", "kto_tag", "is_correct"])
+def test_an_answer_that_is_not_wanted_by_a_number_is_said(name: str) -> None:
+    note = f"{name} is false, which may mark an answer that is not wanted; it is scored"
+    rows = [{"prompt": "p", "completion": "r", name: value} for value in (1, 0, "0", "1")]
+    assert parse(*rows).ambiguous == {note: 2}
+
+
+def test_arguments_for_the_template_of_one_record_are_said() -> None:
+    given = {"enable_thinking": False, "custom_instructions": "Use few words."}
+    rows = [{"messages": CHAT, "chat_template_kwargs": value} for value in ({}, None, {"tools": []}, given, given)]
+    found = parse(*rows)
+    note = "chat_template_kwargs is left: a template gets the same for all records, by --template-arg"
+    assert (shown(found.records[4]), found.ambiguous) == (PR, {note: 2})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_start|>user\np<|im_end|>\n<|im_start|>assistant\nr<|im_end|>",
+        "<s>[INST] p [/INST] r </s>",
+        "### Human: p### Assistant: r",
+        "Below is a task.\n\n### Instruction:\np\n\n### Response:\nr",
+    ],
+)
+def test_a_chat_in_the_marks_of_a_template_is_said(text: str) -> None:
+    note = "text has a chat in the marks of a template, which are scored as plain text: write it as messages"
+    assert parse({"text": "plain"}, {"text": text}).ambiguous == {note: 1}
+
+
+def test_a_field_without_a_name_is_shown_as_such() -> None:
+    found = parse({"": 0, "prompt": "p", "response": "r"}, {"": 1, "prompt": "q", "response": "r"})
+    assert account_lines([found], ignored=True) == [("ignored", 'prompt/response: "" (2)')]
