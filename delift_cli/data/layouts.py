@@ -14,7 +14,6 @@ In a chat every assistant turn is scored that says something and that no mask ex
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import Any, NamedTuple
 
 from .chats import is_chat, is_exchange, is_turn, opens_list, read_chat, roles_found
@@ -51,14 +50,9 @@ from .parts import Said, is_texts
 from .record import Message
 from .row import Row
 from .scored import masked, up_to_last_scored
-from .transcripts import transcript
+from .transcripts import ends_in_marks, has_marks, transcript
 
 _IDS = frozenset(ID_FIELDS)
-
-_MARKUP = re.compile(
-    r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|(?:user|assistant)\|>|\[INST\]"
-    r"|### ?(?:Human|Instruction|Assistant|Response):"
-)
 
 UNNAMED = "a record without the named fields is read by the fields that it has"
 
@@ -143,7 +137,7 @@ class _Layouts(Row):
             self._refuse_message()
             self.said.note("text: all of it is scored, without a prompt")
             text = self.text("text")
-            if _MARKUP.search(text):
+            if has_marks(text):
                 self.said.note(
                     "text has a chat in the marks of a template, which are scored as plain text: write it as messages",
                     ambiguous=True,
@@ -369,6 +363,12 @@ class _Layouts(Row):
         self._refuse_columns(prompt, response)
         before = self.history()
         asked = self.side(prompt, "user")
+        if ends_in_marks(asked[-1].content):
+            self.said.note(
+                f"{prompt} ends in the marks of a template, and gets those of the model's besides; --template plain "
+                "adds none",
+                ambiguous=True,
+            )
         choices = None
         if asked[-1].role == "user":
             text, choices = self.with_extras(asked[-1].content, prompt, response)

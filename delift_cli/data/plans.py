@@ -37,7 +37,7 @@ from .questions import CHOICES, is_option, may_hold_answers
 from .record import Message
 from .thoughts import THOUGHTS
 from .tools import TOOLS
-from .transcripts import opens_transcript
+from .transcripts import ends_in_marks, opens_transcript
 
 _MEANING = {
     *CHATS,
@@ -167,6 +167,8 @@ def _pair(prompt: str, response: str, extra: str | None, system: str | None) -> 
         if not asked or asked.isspace() or not answer or answer.isspace():
             return None
         if opens_list(asked) or opens_list(answer) or opens_transcript(asked) or may_hold_answers(answer):
+            return None
+        if ends_in_marks(asked):
             return None
         if extra is not None and (more := fields[extra]):
             if type(more) is not str:

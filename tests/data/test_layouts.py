@@ -1306,6 +1306,22 @@ def test_a_chat_in_the_marks_of_a_template_is_said(text: str) -> None:
     assert parse({"text": "plain"}, {"text": text}).ambiguous == {note: 1}
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "### Instruction:\np\n\n### Response:\n",
+        "<s>[INST] p [/INST]",
+        "<|user|>\np\n<|assistant|>\n",
+        "USER: p\nASSISTANT:",
+    ],
+)
+def test_a_prompt_that_ends_in_the_marks_of_a_template_is_said(prompt: str) -> None:
+    note = "prompt ends in the marks of a template, and gets those of the model's besides; --template plain adds none"
+    plain = {"prompt": "p: [INST] is a mark", "completion": "r"}
+    found = parse(plain, plain, {"prompt": prompt, "completion": "r"}, {"prompt": prompt, "completion": "s"})
+    assert (found.notes, found.ambiguous) == ({note: 2}, {note: 2})
+
+
 def test_a_field_without_a_name_is_shown_as_such() -> None:
     found = parse({"": 0, "prompt": "p", "response": "r"}, {"": 1, "prompt": "q", "response": "r"})
     assert account_lines([found], ignored=True) == [("ignored", 'prompt/response: "" (2)')]
