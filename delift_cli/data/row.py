@@ -225,7 +225,7 @@ class Row:
         for name in MEDIA:
             value = self.fields.get(name)
             tag = f"<{name.rstrip('s')}>"
-            shown = isinstance(value, str) and any(tag in message.content for message in messages)
+            shown = isinstance(value, str) and value.strip() and any(tag in message.content for message in messages)
             if (isinstance(value, list | dict) and value) or shown:
                 raise RecordError(f"field {quoted(name)}: a text model cannot see it")
             if isinstance(value, str) and value.strip():

@@ -1322,6 +1322,13 @@ def test_a_prompt_that_ends_in_the_marks_of_a_template_is_said(prompt: str) -> N
     assert (found.notes, found.ambiguous) == ({note: 2}, {note: 2})
 
 
+def test_a_picture_that_is_not_there_is_read_alike_first_and_later() -> None:
+    marked = [{"role": "user", "content": "<image>p"}, CHAT[1]]
+    rows = [{"messages": marked, "images": value} for value in ("", None, "")]
+    assert [shown(record) for record in parse(*rows).records] == [["user: <image>p", "assistant*: r"]] * 3
+    assert parse({"messages": CHAT, "images": None}, *rows).layouts == {"messages": 4}
+
+
 def test_a_field_without_a_name_is_shown_as_such() -> None:
     found = parse({"": 0, "prompt": "p", "response": "r"}, {"": 1, "prompt": "q", "response": "r"})
     assert account_lines([found], ignored=True) == [("ignored", 'prompt/response: "" (2)')]
