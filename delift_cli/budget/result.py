@@ -12,6 +12,7 @@ from ..cache.dense import Cache
 from ..cache.figures import Utilities, utilities, utility_in_words
 from ..cache.sparse import SparseCache
 from ..data.account import account, account_lines
+from ..data.record import RecordSet
 from ..display import Facts
 from ..scoring.job import Engine, Forecast, Inputs
 from ..scoring.pairs import Work
@@ -30,14 +31,16 @@ class Expected(Facts):
     """What a run is expected to take.
 
     run: of the pairs that it scores; whole: of all pairs; rounds: at most, of a run within a budget, else None;
-    neighbours_alone: are these pairs so few that none are held out?
+    neighbours_alone: are these pairs so few that none are held out? records: that were read, none where some of them
+    stand for all.
     """
 
     run: Forecast
     whole: Forecast
     rounds: int | None
     engine: Engine
-    neighbours_alone: bool = False
+    neighbours_alone: bool
+    records: tuple[RecordSet, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as data."""
@@ -46,6 +49,8 @@ class Expected(Facts):
         if self.rounds is not None:
             result |= {"share": self.run.pairs / self.whole.pairs, "rounds": self.rounds}
             result["neighbours_alone"] = self.neighbours_alone
+        if self.records:
+            result["read"] = [account(records) for records in self.records]
         return result
 
     def lines(self) -> list[tuple[str, str]]:
@@ -59,6 +64,7 @@ class Expected(Facts):
         how = f"weights {self.engine.weights}, batch {self.engine.settings.batch}"
         judged = f"none of these pairs are held out to say how good they are: {NEAR_ALONE}"
         return [
+            *account_lines(self.records),
             ("pairs", f"{run.pairs:,}{planned}"),
             *([("estimates", judged)] if self.neighbours_alone else []),
             ("tokens", _saved(run.tokens, run.plain_tokens, "to evaluate")),
@@ -91,7 +97,7 @@ class Scores(Facts):
     def as_dict(self) -> dict[str, Any]:
         """The figures as data."""
         cache, work, utility = self.cache, self.work, self.utility
-        sets = self._sets()
+        sets = self.inputs.sets
         result = {
             "cache": str(cache.path),
             "examples": cache.shape[0],
@@ -129,10 +135,7 @@ class Scores(Facts):
 
     def lines(self) -> list[tuple[str, str]]:
         """The same for people, as rows of name and text."""
-        return summary_lines(self.as_dict(), account_lines(self._sets()))
-
-    def _sets(self) -> list[Any]:
-        return [self.inputs.examples] if self.inputs.targets is None else [self.inputs.examples, self.inputs.targets]
+        return summary_lines(self.as_dict(), account_lines(self.inputs.sets))
 
 
 def summary_lines(summary: dict[str, Any], read: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -81,8 +81,9 @@ class Run:
         whole = job.forecast(self.engine, self.inputs)
         if self.sample_of is not None:
             whole = scaled(whole, math.prod(self.sample_of) / math.prod(self.inputs.shape))
+        read = self.inputs.sets if self.sample_of is None else ()
         if not self.sparse:
-            return Expected(scaled(whole, self._share_left()), whole, None, self.engine)
+            return Expected(scaled(whole, self._share_left()), whole, None, self.engine, False, read)
         begun = SparseCache(self.path) if self.layout else None
         lay_out = lay_out_of(self.engine.settings)
         run, count = rounds.forecast(whole, self.inputs, self.budget, begun, lay_out, self.sample_of)
@@ -90,7 +91,7 @@ class Run:
         served, found = shape if self.pool_before_targets else shape[::-1]
         own = shape[0] if self.inputs.targets is None else 0
         alone = begun is None and near_alone(run.pairs - own, served, found)
-        return Expected(run, whole, count, self.engine, alone)
+        return Expected(run, whole, count, self.engine, alone, read)
 
     def _share_left(self) -> float:
         """Of all pairs, what a cache of all pairs lacks; of other records, whose number is all that a sample knows,
@@ -238,7 +239,7 @@ class Run:
 
     def _long(self) -> bool:
         """Might all pairs take longer than the limit?"""
-        return job.expected_tokens(self.inputs, self.inputs.target_tokens)[0] > ALL_PAIRS_SECONDS * SLOWEST
+        return job.expected_tokens(self.inputs)[0] > ALL_PAIRS_SECONDS * SLOWEST
 
     def _check_budget(self) -> None:
         """Before a cache is made, or made larger: is the budget enough for what is new?"""

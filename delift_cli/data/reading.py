@@ -57,6 +57,8 @@ def read_records(source: str | Path | Sequence[str | Path], reading: Reading = A
 def _read(sources: Sequence[str | Path], reading: Reading) -> RecordSet:
     tally = _Tally(reading)
     for name in map(str, sources):
+        if not name:
+            raise InputError("the name of a file of records is empty, as of a shell's variable that is not set")
         if name == "-":
             with no_fault("<stdin>"):
                 rows = rows_of_stream(sys.stdin.buffer, "<stdin>", reading.records, "<stdin>", UNKNOWN)

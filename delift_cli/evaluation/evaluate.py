@@ -163,7 +163,8 @@ def _say_what_is_both(held_out: RecordSet, joined: Joined, names: Sequence[str],
     m = len(held_out.records)
     for name, members in zip(names, joined.members, strict=False):
         if both := int(np.isin(groups[:m], groups[m:][members]).sum()):
-            say(f"{both:,} of the {m:,} held-out records are in {name} too; none is shown behind a copy of itself")
+            which = f"{both:,} of the {m:,} held-out records are" if m > 1 else "the held-out record is"
+            say(f"{which} in {name} too; none is shown behind a copy of itself")
 
 
 def _each(subsets: Source | Iterable[Source]) -> list[list[Any]]:

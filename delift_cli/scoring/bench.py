@@ -103,7 +103,7 @@ def measure(
     work, contexts = _scored(engine, inputs, seconds)
     pairs_per_second, tokens_per_second = work.pairs / work.seconds, work.tokens / work.seconds
     decode, reduce = (spent / work.seconds / contexts for spent in (work.decode_seconds, work.reduce_seconds))
-    all_tokens, plain_tokens = expected_tokens(inputs, inputs.target_tokens, lay_out_of(engine.settings))
+    all_tokens, plain_tokens = expected_tokens(inputs, lay_out_of(engine.settings))
     result: dict[str, Any] = {
         "data": data,
         "model": f"{identity['name']} {identity['quantization']}",

@@ -64,6 +64,11 @@ class Inputs:
         """(examples, targets)."""
         return len(self.encoded_examples.prefixes), len(self.encoded_targets.targets)
 
+    @property
+    def sets(self) -> tuple[RecordSet, ...]:
+        """The sets of records that were read: one or two."""
+        return (self.examples,) if self.targets is None else (self.examples, self.targets)
+
     def pair_name(self, example: int | None, target: int) -> str:
         """A pair by the ids of its records; examples that are several records in a row have numbers only."""
         shown = (self.targets or self.examples).records[target]
@@ -344,7 +349,7 @@ class Forecast:
 def forecast(engine: Engine, inputs: Inputs) -> Forecast:
     """Tokens counted from how targets are laid out, see `expected_tokens`, speed from a few timed batches."""
     n, m = inputs.shape
-    tokens, plain = expected_tokens(inputs, inputs.target_tokens, lay_out_of(engine.settings))
+    tokens, plain = expected_tokens(inputs, lay_out_of(engine.settings))
     rate, memory = measured_rate(engine, inputs)
     return Forecast(n * m, tokens, plain, rate, tokens / rate, n * m * BYTES_PER_PAIR, memory)
 
@@ -358,13 +363,14 @@ def measured_rate(engine: Engine, inputs: Inputs) -> tuple[float, int]:
         return rate, model.memory_bytes()
 
 
-def expected_tokens(inputs: Inputs, targets: TargetTokens, lay_out: LayOut = build_trie) -> tuple[int, int]:
+def expected_tokens(inputs: Inputs, lay_out: LayOut = build_trie) -> tuple[int, int]:
     """Tokens that scoring all pairs evaluates, and those that evaluating each pair alone would.
 
     How targets are laid out depends on the system message (or the tools) of the example in front. Of more than
     `LAID_OUT` different ones as many are laid out, and stand for all.
     """
     prefixes, systems = inputs.encoded_examples.prefixes, inputs.encoded_examples.systems
+    targets = inputs.target_tokens
     lengths = np.array([len(prefix) for prefix in prefixes], np.int64)
     head = len(common_start(prefixes))
     uses = Counter(systems)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..amount import counted
 from ..cache.dense import CacheWriter
 from ..cache.repair import Lost, repairable, repaired, write_tokens
 from ..cache.sparse import SparseWriter
@@ -62,7 +63,7 @@ class Verified(Facts):
             then = damage.repair or "that cannot be computed again: score the records into a new directory"
             rows.append((damage.file, f"{damage.what}; {then}" if not self.repaired else damage.what))
         if self.repaired:
-            rows.append(("repaired", f"{self.pairs_scored:,} pairs were scored again"))
+            rows.append(("repaired", f"{counted(self.pairs_scored, 'pair')} scored again"))
         return rows + left
 
 

@@ -244,7 +244,7 @@ def tokens(models: dict[str, ModelFile], pool: RecordSet, settings: Settings) ->
     found = {}
     for name, records in sets.items():
         made = block(file, records, records)
-        evaluated, plain = job.expected_tokens(made.inputs, made.targets)
+        evaluated, plain = job.expected_tokens(made.inputs)
         least = unique_tokens(made.inputs.encoded_examples, made.targets)
         found[name] = {
             "evaluated": evaluated,

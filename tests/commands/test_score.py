@@ -492,6 +492,15 @@ def test_dry_run_counts_what_is_left() -> None:
     assert score(write("pool.jsonl", pairs(0, 1, 2, 4)), "--dry-run", "--json").json["pairs"] == 16
 
 
+def test_dry_run_says_what_is_left_out() -> None:
+    pool = write("pool.jsonl", pairs(0, 1) + b'{"prompt": "lonely"}\n')
+    result = score(pool, "--skip-invalid", "--dry-run", "--json")
+    assert result.json["pairs"] == 4
+    assert sum(result.json["read"][0]["left_out"].values()) == 1
+    assert result.err == ""
+    assert "left out  1 record: " in score(pool, "--skip-invalid", "--dry-run").err
+
+
 def test_next_command_selects_with_what_was_scored() -> None:
     pool = write("pool.jsonl", pairs(*range(6)))
     cases = [

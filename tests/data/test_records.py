@@ -414,6 +414,13 @@ def test_no_record_left() -> None:
     assert message.startswith("train.jsonl: there is no record that can be used; line 1: field ")
 
 
+def test_a_file_without_a_name_is_not_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pool.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="the name of a file of records is empty"):
+        read_records("")
+
+
 def test_a_file_that_holds_hardly_a_record_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("delift_cli.data.reading.MOST_REJECTED", 10)
     data = lines(PAIR, *range(11), PAIR)

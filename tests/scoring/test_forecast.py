@@ -41,7 +41,7 @@ def one_by_one(inputs: job.Inputs) -> int:
 def test_tokens_are_exact_for_few_system_messages(tiny_model: Callable[..., Path], different: int) -> None:
     systems = [f"be {WORDS[at % different % 13]} {at % different}" if at % different else None for at in range(32)]
     inputs = inputs_of(tiny_model, systems)
-    assert job.expected_tokens(inputs, inputs.target_tokens)[0] == one_by_one(inputs)
+    assert job.expected_tokens(inputs)[0] == one_by_one(inputs)
 
 
 def test_of_many_system_messages_some_are_laid_out(tiny_model: Callable[..., Path]) -> None:
@@ -52,6 +52,6 @@ def test_of_many_system_messages_some_are_laid_out(tiny_model: Callable[..., Pat
         laid_out.append(arguments)
         return build_trie(*arguments)
 
-    tokens, _ = job.expected_tokens(inputs, inputs.target_tokens, counting)
+    tokens, _ = job.expected_tokens(inputs, counting)
     assert len(laid_out) <= job.LAID_OUT
     assert tokens == pytest.approx(one_by_one(inputs), rel=0.02)
