@@ -270,6 +270,8 @@ def _place(output: str | Path | None, source: Source, targets: Source | None, *,
         raise InputError(f"{path}: the cache is a directory of its own; name it, as in -o train.delift")
     if (other := cache_around(path.parent)) is not None:
         raise InputError(f"{path} lies in the cache {other}, whose files are delift's own; give another place with -o")
+    if os.path.lexists(path):
+        return path  # what may be written in it shows when it is opened
     there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{path} cannot be made: {there} is no folder that can be written to; give another with -o")
