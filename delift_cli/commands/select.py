@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import typer
 
+from ..cache.stored import Stored
 from ..data.writing import form_of
 from ..errors import InputError
 from ..selection import output as files
 from ..selection import overwriting
-from ..selection.blocks import KernelOptions
+from ..selection.blocks import CAPPED, KernelOptions
 from ..selection.card import publish
 from ..selection.curve import render_curve
 from ..selection.hygiene import benchmarks
 from ..selection.methods import COVERING, objective_for, opened_cache
 from ..selection.run import select_records
+from ..visible import in_a_shell
 from . import bars, console
 from . import select_options as given
 from .options import GpuLayers, ModelChoice, Quiet, Threads
@@ -102,6 +105,7 @@ def select(
         for role, path in (("pool", cache), ("target", target), ("existing", existing))
         if path is not None
     }
+    chosen_by = None
     if caches:
         chosen_by = objective_for(caches, k, objective, method)[0] if method in COVERING else None
         refuse_unused(context, method, chosen_by)
@@ -170,13 +174,23 @@ def select(
     if curve_form is not None:
         files.write(render_curve(subset.curve(), curve_form), curve)
     stream = sys.stderr if destination is None else sys.stdout
-    drawn = [] if as_json or quiet else bars.selected(subset, console.stderr())
-    console.show(subset, as_json=as_json, quiet=quiet, also=drawn, data=stream, notes=notes)
+    also = [] if as_json or quiet else bars.selected(subset, console.stderr())
+    if destination is not None and destination.is_file():
+        also = [*also, ("next", _next_command(caches, chosen_by, destination))]
+    console.show(subset, as_json=as_json, quiet=quiet, also=also, data=stream, notes=notes)
     if curve is not None and not (quiet or as_json):
         value = subset.selection.value
         console.plot(
             bars.plot(subset.selection.curve.tolist()), f"value against k, up to {value:.4f} at {len(subset):,}"
         )
+
+
+def _next_command(caches: Mapping[str, Stored], objective: str | None, written: Path) -> str:
+    """How to look at what was chosen."""
+    of = {role: in_a_shell(cache.path) for role, cache in caches.items()}
+    by_target = "pool" in of and "target" in of and objective not in CAPPED
+    aims = f" --target {of['target']}" if by_target else ""
+    return f"delift report {of.get('pool') or of['target']}{aims} --subset {in_a_shell(written)} -o report.html"
 
 
 def _curve_form(curve: Path) -> Literal["csv", "json"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,29 @@ def test_stdout_and_file_are_the_same(tmp_path: Path) -> None:
     assert result.out == b""
     assert (tmp_path / "subset.jsonl").read_bytes() == out
     assert os.listdir(tmp_path) == ["subset.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "looks_at"),
+    [
+        (("pool",), "pool"),
+        (("pool", "--target", "dev"), "pool --target dev"),
+        (("--target", "dev"), "dev"),
+        (("pool", "--existing", "old"), "pool"),
+        (("pool", "--target", "dev-pool", "--objective", "fl1mi"), "pool"),  # a report takes pool × target set
+    ],
+)
+def test_the_next_command_is_a_report_of_what_was_written(
+    tmp_path: Path, arguments: tuple[str, ...], looks_at: str
+) -> None:
+    written = tmp_path / "a subset.jsonl"
+    found = delift("select", *arguments, "-k", "3", "-o", written, "--json").json
+    page = tmp_path / "page.html"
+    assert found["next"] == f"delift report {looks_at} --subset '{written}' -o report.html"
+    run = delift(*shlex.split(found["next"])[1:-1], page)
+    assert run.code == 0, run.err
+    assert "3 records" in page.read_text()
+    assert "next" not in delift("select", *arguments, "-k", "3").err
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
@@ -437,7 +461,7 @@ def test_records_that_share_a_long_answer_do_not_cover_each_other_by_default(tmp
     assert (by_default["shared_answers"], told["exclude"]["shared_answers"]) == (3, None)
     shown = delift("select", cache, "-k", "4", "-o", tmp_path / "s").err
     assert "3 records of the pool give unlike prompts one long answer: none covers another" in " ".join(shown.split())
-    assert "shared" not in delift("select", cache, "-k", "4", "--objective", "fl", "-o", tmp_path / "s").err
+    assert "shared answers" not in delift("select", cache, "-k", "4", "--objective", "fl", "-o", tmp_path / "s").err
     assert summary(cache, "-k", "4", "--objective", "fl", out=tmp_path / "s")["self"] == "exclude"
     reasons = json.loads(delift("explain", cache, "moon", "-k", "4", "--json").out)
     assert not {entry["id"] for entry in reasons.get("covers", [])} & {"cat", "sonnet"}
@@ -499,7 +523,7 @@ def test_paper_is_self_utilities_and_clip(tmp_path: Path) -> None:
     spelled = ("--self", "include", "--utility", "euclidean", "--kernel", "clip", "--objective", "fl")
     spelled_out = summary("pool", "-k", "6", *spelled, out=tmp_path / "spelled")
     assert (tmp_path / "paper").read_bytes() == (tmp_path / "spelled").read_bytes()
-    assert {**paper, "asked": 0} == {**spelled_out, "asked": 0}
+    assert {**paper, "asked": 0, "next": ""} == {**spelled_out, "asked": 0, "next": ""}
     assert paper["self"] == "include"
     assert "--paper means" in delift("select", "pool", "--paper", "--kernel", "minmax").refusal()
     assert "--paper means" in delift("select", "pool", "--paper", "--self", "exclude").refusal()
