@@ -117,7 +117,8 @@ def test_ifd_is_the_loss_with_over_the_loss_without_the_prompt() -> None:
     np.testing.assert_allclose([line["gain"] for line in lines], np.sort(scores)[::-1], atol=2e-3)
     assert len(ids("pool", "--method", "ifd", "-k", "12", "--stop-at-zero")) == (ratio <= 1).sum()
     told = delift("select", "pool", "--method", "ifd", "-k", "12", "-m", model()).err
-    assert f"the other {(ratio > 1).sum()} have a ratio above 1" in told
+    above = int((ratio > 1).sum())  # by how this processor rounds
+    assert ("the other one has" if above == 1 else f"the other {above} have") + " a ratio above 1" in told
     assert ids("part", "--method", "ifd", "-k", "12") == by_score(scores)
 
 
