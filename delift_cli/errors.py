@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+LARGEST_SEED = 2**63 - 1  # what JSON and NumPy both take
+
 
 class DeliftError(Exception):
     """One line for the user: what is wrong, where, and what to do."""
@@ -44,3 +46,9 @@ def check_choice(name: str, given: object, choices: Sequence[str]) -> None:
     """InputError unless what was given is one of these words."""
     if given not in choices:
         raise InputError(f"unknown {name} {given!r}: choose {', '.join(choices[:-1])} or {choices[-1]}")
+
+
+def check_seed(seed: int) -> None:
+    """InputError unless a seed is one that everything random here takes."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"seed {seed}: give a whole number from 0 to {LARGEST_SEED}")

@@ -181,7 +181,7 @@ def test_evaluate_takes_files_paths_and_records(scored: Path, tmp_path: Path) ->
         (["sub.jsonl"], {"shots": 0}, "shots 0: give at least one example"),
         (["sub.jsonl"], {"random": 1, "pool": "train.jsonl"}, "random 1: give at least two"),
         (["sub.jsonl"], {"random": 0, "pool": "train.jsonl"}, "random 0: give at least two"),
-        (["sub.jsonl"], {"seed": -1}, "seed -1: give a number from 0 on"),
+        (["sub.jsonl"], {"seed": -1}, "seed -1: give a whole number from 0 to 9223372036854775807"),
         ([pair(1), "sub.jsonl"], {}, "files or records, not both"),
         (["sub.jsonl", pair(1)], {}, "a list of records, not one dict"),
         ([3], {}, "not one int"),
@@ -204,6 +204,15 @@ def test_amounts_as_numbers(scored: Path, tmp_path: Path) -> None:
         for option in ("budget", "anchors"):
             with pytest.raises(delift_cli.InputError, match=f"--{option} .*: give text"):
                 delift_cli.forecast(train, output=tmp_path / "d", **{option: wrong}, **options())
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_that_are_none(scored: Path, tmp_path: Path, seed: int) -> None:
+    with pytest.raises(delift_cli.InputError, match=f"seed {seed}: give a whole number from 0 to"):
+        delift_cli.score(scored / "train.jsonl", output=tmp_path / "c", budget="50%", seed=seed, **options())
+    for method in ("random", "delift"):
+        with pytest.raises(delift_cli.InputError, match=f"seed {seed}: give a whole number from 0 to"):
+            delift_cli.select_records(scored / "train.delift", 3, method=method, seed=seed)
 
 
 def test_unknown_choices(scored: Path, tmp_path: Path) -> None:

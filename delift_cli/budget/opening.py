@@ -15,7 +15,7 @@ from ..cache.manifest import cache_around
 from ..cache.sparse import SparseCache, layout_of, open_cache
 from ..data.options import Reading
 from ..data.reading import AS_IT_COMES, check_named_fields
-from ..errors import InputError
+from ..errors import InputError, check_seed
 from ..model.adapter import read_adapters
 from ..model.apart import open_checked
 from ..model.llama import Settings
@@ -92,6 +92,7 @@ def open_run(
         InputError: records, model or options that cannot be used, or do not go with the cache that is there.
     """
     started = time.monotonic()
+    check_seed(seed)
     source, targets = _sources(data, examples, targets)
     if cluster is not None:
         where.check_cluster(cluster)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import InputError
+from ..errors import LARGEST_SEED, InputError
 from ..evaluation.intervals import Outcome
 from ..visible import visible
 from . import console, options
@@ -50,9 +50,7 @@ def evaluate(
     shots: Annotated[int, options.how_much(metavar="N", min=1, help="Examples in front of each held-out record.")] = 1,
     seed: Annotated[
         int,
-        options.how_much(
-            metavar="N", min=0, max=options.LARGEST_SEED, help="Of the random subsets and of the bootstrap."
-        ),
+        options.how_much(metavar="N", min=0, max=LARGEST_SEED, help="Of the random subsets and of the bootstrap."),
     ] = 0,
     prompt_field: PromptField = None,
     response_field: ResponseField = None,

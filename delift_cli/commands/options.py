@@ -11,7 +11,6 @@ from ..data.options import Reading, parse_roles
 
 Weights = Literal["auto", "as-is", "f32", "f16", "bf16", "q8_0", "q4_0"]
 
-LARGEST_SEED = 2**63 - 1  # what JSON and NumPy both take
 LARGEST = 2**31 - 1  # what llama.cpp and the arrays count with
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from ..errors import LARGEST_SEED, InputError
 from ..visible import in_a_shell
 from . import console, options
 from .options import (
@@ -96,7 +97,7 @@ def score(
         ),
     ] = None,
     seed: Annotated[
-        int, options.how_much(metavar="N", min=0, max=options.LARGEST_SEED, help="Of the pairs that --budget chooses.")
+        int, options.how_much(metavar="N", min=0, max=LARGEST_SEED, help="Of the pairs that --budget chooses.")
     ] = 0,
     dry_run: Annotated[bool, options.how_much("--dry-run", help="Say what it would take, and stop.")] = False,
     cluster: Annotated[
@@ -136,7 +137,6 @@ def score(
     """
     from ..budget.opening import open_run, score_proxy
     from ..cache.sparse import layout_of, open_cache
-    from ..errors import InputError
     from ..evaluation.moved import check_comparable, moved
     from ..model.llama import Settings
     from ..model.log import log_to

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..errors import LARGEST_SEED
 from ..selection.blocks import Count, Estimates, SelfUtility
 from ..selection.methods import Method
 from ..submodular.kernel import Transform, Utility
@@ -153,7 +154,7 @@ DropSuspectsOption = Annotated[
 GreedyOption = Annotated[Greedy, options.machine(help="exact; stochastic (samples); partitioned (larger than memory).")]
 EpsilonOption = Annotated[float, options.machine(metavar="X", min=1e-6, max=0.99, help="Of --greedy stochastic.")]
 PartsOption = Annotated[int, options.machine(metavar="N", min=2, help="Of --greedy partitioned.")]
-SeedOption = Annotated[int, options.machine(metavar="N", min=0, max=options.LARGEST_SEED, help="Of everything random.")]
+SeedOption = Annotated[int, options.machine(metavar="N", min=0, max=LARGEST_SEED, help="Of everything random.")]
 DestinationOption = Annotated[
     Path | None,
     options.output("--output", "-o", metavar="FILE", help="File, also .parquet or .csv; default stdout (-)."),

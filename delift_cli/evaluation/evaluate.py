@@ -16,7 +16,7 @@ from ..data.options import Reading
 from ..data.reading import AS_IT_COMES, check_named_fields
 from ..data.record import RecordSet, copy_groups
 from ..display import Facts, Lines
-from ..errors import InputError
+from ..errors import InputError, check_seed
 from ..model.apart import open_checked
 from ..model.llama import Settings
 from ..model.places import locate
@@ -185,8 +185,7 @@ def _check(subsets: list[list[Any]], pool: Source | None, shots: int, random: in
         raise InputError(f"shots {shots}: give at least one example in front of each held-out record")
     if pool is not None and random < 2:
         raise InputError(f"random {random}: give at least two random subsets to compare each one with")
-    if seed < 0:
-        raise InputError(f"seed {seed}: give a number from 0 on")
+    check_seed(seed)
 
 
 def _fields(row: Outcome) -> dict[str, Any]:

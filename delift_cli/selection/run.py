@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 
 from ..cache.sidecar import keep, read_kept
-from ..errors import InputError, check_choice
+from ..errors import InputError, check_choice, check_seed
 from ..progress import Progress, Say, silent
 from ..submodular.objectives import value
 from ..submodular.select import Method as Greedy
@@ -102,6 +102,7 @@ def select_records(
     """
     check_choice("method", method, get_args(Method))
     check_choice("greedy", greedy, get_args(Greedy))
+    check_seed(seed)
     if count is not None:
         check_choice("count", count, get_args(Count))
     options = options or KernelOptions(seed=seed)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..display import Facts, Lines
-from ..errors import InputError
+from ..errors import InputError, check_seed
 from .constraints import Constraints, Rules, make_rules, others_left
 from .greedy import BELOW, EXHAUSTED, FULL, SATURATED, Run, gains_given, greedy
 from .greedy import initial_gains as singleton_gains
@@ -167,8 +167,7 @@ def select(
         )
     if not 0.0 <= until < 1.0:
         raise InputError(f"until {until:g}: give a share of the first gain, from 0 to below 1")
-    if not 0 <= seed < 2**64:
-        raise InputError(f"seed {seed}: give a number from 0 to 2**64 - 1")
+    check_seed(seed)
     n = goal.kernel.group.size
     limits = Constraints(k, cost, budget, always, never, last, group, at_least or {}, at_most or {}, near_duplicates)
     rules = make_rules(limits, n)
