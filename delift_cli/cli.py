@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from errno import EDQUOT, EFBIG, ENOSPC
+from importlib import import_module
 from signal import SIGINT
 from typing import Any
 
@@ -19,16 +21,28 @@ from .visible import visible
 # Typer brings a Click of its own and does not export this, the base of a bad parameter's class
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
-app = typer.Typer(
-    name="delift",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+# Each is a function of this name in a module of this name.
+VERBS = (
+    *("preview", "score", "select", "inspect", "explain", "show", "report", "evaluate", "bench"),
+    *("models", "doctor", "cache", "verify"),
 )
 
 
-@app.callback(invoke_without_command=True)
+def application(verbs: Sequence[str] = VERBS) -> typer.Typer:
+    """The command line with these verbs."""
+    app = typer.Typer(
+        name="delift",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(invoke_without_command=True)(_delift)
+    for verb in verbs:
+        app.command(verb)(getattr(import_module(f".commands.{verb}", __package__), verb))
+    return app
+
+
 def _delift(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
     """Choose the training data that makes your language model better.
 
@@ -40,39 +54,11 @@ def _delift(version: bool = typer.Option(False, "--version", help="Print the ver
         raise typer.Exit
 
 
-def _register() -> None:
-    from .commands import (
-        bench,
-        cache,
-        doctor,
-        evaluate,
-        explain,
-        inspect,
-        models,
-        preview,
-        report,
-        score,
-        select,
-        show,
-        verify,
-    )
-
-    app.command("preview")(preview.preview)
-    app.command("score")(score.score)
-    app.command("select")(select.select)
-    app.command("inspect")(inspect.inspect)
-    app.command("explain")(explain.explain)
-    app.command("show")(show.show)
-    app.command("report")(report.report)
-    app.command("evaluate")(evaluate.evaluate)
-    app.command("bench")(bench.bench)
-    app.command("models")(models.models)
-    app.command("doctor")(doctor.doctor)
-    app.command("cache")(cache.cache)
-    app.command("verify")(verify.verify)
-
-
-_register()
+def _verbs_of(arguments: Sequence[str]) -> Sequence[str]:
+    """The verbs that these arguments need: to import all of them takes a second."""
+    if arguments and arguments[0] in VERBS:
+        return arguments[:1]
+    return () if [*arguments] == ["--version"] else VERBS
 
 
 def main() -> None:
@@ -86,7 +72,7 @@ def run() -> None:
     """What `main` does, for a caller that handles signals already."""
     print_anything()
     try:
-        code = app(standalone_mode=False)
+        code = application(_verbs_of(sys.argv[1:]))(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except DeliftError as error:
         _fail(str(error), error.exit_code)

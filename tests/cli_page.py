@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from delift_cli.cli import app
+from delift_cli.cli import application
 
 PAGE = Path(__file__).parents[1] / "CLI.md"
 HEAD = """\
@@ -25,7 +25,7 @@ done, 2 bad usage or input, 1 failure at run time, 130 interrupted.
 
 def verbs() -> dict[str, Any]:
     """The verbs' Click commands by name."""
-    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    return dict(typer.main.get_command(application()).commands)  # type: ignore[attr-defined]
 
 
 def page() -> str:
